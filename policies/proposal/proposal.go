@@ -1,0 +1,75 @@
+// Package proposal owns the cryptographic offers of a policy: the names an administrator writes, the IANA numbers that
+// travel in IKEv2, their parsing, their ranking and the list of what is never negotiated.
+//
+// Its invariant: a value of type IKE or ESP that passed Validate is complete (integrity is never missing) and contains
+// only algorithms this program implements. It leaves the wire encoding to node/ike/wire and the keys to node/ike/suite.
+package proposal
+
+// Encryption is an IKEv2 transform type 1 number (IANA "Encryption Algorithm Transform IDs").
+type Encryption uint16
+
+// The encryption algorithms that can be negotiated.
+const (
+	EncrNULL             Encryption = 11
+	EncrAESCBC           Encryption = 12
+	EncrAESGCM16         Encryption = 20
+	EncrChaCha20Poly1305 Encryption = 28
+)
+
+// AEAD reports whether the algorithm carries its own integrity (RFC 5282, RFC 4106, RFC 7634).
+func (e Encryption) AEAD() bool { return e == EncrAESGCM16 || e == EncrChaCha20Poly1305 }
+
+// PRF is an IKEv2 transform type 2 number.
+type PRF uint16
+
+// The pseudo-random functions that can be negotiated (RFC 4868).
+const (
+	PRFHMACSHA256 PRF = 5
+	PRFHMACSHA384 PRF = 6
+	PRFHMACSHA512 PRF = 7
+)
+
+// Integrity is an IKEv2 transform type 3 number.
+type Integrity uint16
+
+// The integrity algorithms that can be negotiated. IntegNone goes with an AEAD only.
+const (
+	IntegNone          Integrity = 0
+	IntegHMACSHA256128 Integrity = 12
+	IntegHMACSHA384192 Integrity = 13
+	IntegHMACSHA512256 Integrity = 14
+)
+
+// Group is an IKEv2 transform type 4 number (key exchange method).
+type Group uint16
+
+// The key exchange methods that can be negotiated.
+const (
+	GroupNone     Group = 0
+	GroupMODP2048 Group = 14
+	GroupMODP3072 Group = 15
+	GroupMODP4096 Group = 16
+	GroupECP256   Group = 19
+	GroupECP384   Group = 20
+	GroupX25519   Group = 31
+)
+
+// IKE is one complete offer for an IKE SA: exactly one algorithm of each type. A policy holds an ordered list of them,
+// most preferred first.
+type IKE struct {
+	Encryption Encryption
+	KeyBits    uint16    // 0 for algorithms of fixed key size
+	Integrity  Integrity // IntegNone with an AEAD
+	PRF        PRF
+	Group      Group
+}
+
+// ESP is one complete offer for a Child SA. Extended sequence numbers are always offered beside 32-bit ones; ESN tells
+// in a negotiated value which of the two was chosen.
+type ESP struct {
+	Encryption Encryption
+	KeyBits    uint16
+	Integrity  Integrity
+	Group      Group // fresh key exchange at rekey and in CREATE_CHILD_SA ("session key PFS"); GroupNone without
+	ESN        bool
+}

@@ -1,0 +1,203 @@
+// Package spd owns the semantics of a security policy database: symbolic rules as a policy carries them, their expansion
+// with the facts of one machine, the weight that orders the filters, and the verdict for a packet.
+//
+// Its invariant: Set.Lookup is the one definition of what happens to a packet; every faster path (nftables, the
+// userspace index, XFRM priorities) is tested against it. It leaves documents to policies, encoding to spdpb and
+// enforcement to node/datapath.
+package spd
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
+)
+
+// AddressKind says how an Address is turned into addresses on the machine that enforces the policy.
+type AddressKind uint8
+
+// The address kinds. All but Any and Prefix/Range are expanded from Facts when a policy is put into force.
+const (
+	AddressAny AddressKind = iota
+	AddressMe
+	AddressPrefix
+	AddressRange
+	AddressDNSServers
+	AddressDHCPServer
+	AddressDefaultGateway
+)
+
+// Address is one side of a filter, possibly symbolic.
+type Address struct {
+	Kind   AddressKind
+	Prefix netip.Prefix // AddressPrefix; host bits zero
+	From   netip.Addr   // AddressRange, inclusive
+	To     netip.Addr   // AddressRange, inclusive, same family as From
+}
+
+// PortRange is an inclusive range of ports. The zero value means every port.
+type PortRange struct{ From, To uint16 }
+
+// Filter describes packets. Ports count only for TCP, UDP, UDP-Lite, SCTP and DCCP.
+type Filter struct {
+	ID              string // stable, unique in its policy
+	Description     string
+	Source          Address
+	Destination     Address
+	Protocol        uint8 // IP protocol number; 0 means every protocol
+	SourcePort      PortRange
+	DestinationPort PortRange
+	Mirrored        bool // the reverse direction matches as well, addresses and ports swapped
+}
+
+// Action is what a rule does with the packets of its filters.
+type Action uint8
+
+// The actions, in the order in which they win a complete tie of weights: the safest first.
+const (
+	ActionBlock Action = iota + 1
+	ActionPermit
+	ActionNegotiate
+)
+
+// FallbackMode says whether clear traffic may flow with a peer that does not answer IKE.
+type FallbackMode uint8
+
+// The fallback modes ("soft" of the Windows filter action).
+const (
+	FallbackNone     FallbackMode = iota
+	FallbackWait                  // after Delay of silence clear traffic flows for TTL
+	FallbackDiscover              // clear at once, negotiation in parallel; a flow once secured never goes back
+)
+
+// Fallback is the permission to talk in clear with a peer that is silent. It never covers a peer that answered and
+// failed to negotiate.
+type Fallback struct {
+	Mode  FallbackMode
+	Delay time.Duration // FallbackWait: silence before clear traffic; 0 means 3 s
+	TTL   time.Duration // life of the soft association; 0 means 5 min
+}
+
+// Lifetime bounds a security association; the first limit that is reached counts. Zero means the default of the kind.
+type Lifetime struct {
+	Time  time.Duration
+	Bytes uint64
+}
+
+// FilterAction is what happens to the packets of a rule.
+type FilterAction struct {
+	Name     string
+	Action   Action
+	Inpass   bool // clear inbound packets are accepted; the reply is negotiated
+	Fallback Fallback
+	Offers   []proposal.ESP // ordered, most preferred first; only with ActionNegotiate
+	PFS      bool           // fresh key exchange for every Child SA
+	Lifetime Lifetime       // of Child SAs; default 1 h, 100 MB counts only when set
+}
+
+// AuthMethod is a way to authenticate the peer.
+type AuthMethod uint8
+
+// The authentication methods.
+const (
+	AuthCertificate AuthMethod = iota + 1
+	AuthPSK
+)
+
+// Auth is one entry of the ordered authentication list of a rule.
+type Auth struct {
+	Method AuthMethod
+	// CA is the subject DN (RFC 4514) that the peer's chain must contain; empty means the fleet's trust bundle.
+	CA string
+	// Secret names a preshared key; the key itself never stands in a policy.
+	Secret string
+	// LocalID and RemoteID override the identities used with a foreign peer, written as "fqdn:host", "ip:192.0.2.1" or
+	// "dn:CN=..."; empty means the machine's own identity and any identity the trust bundle vouches for.
+	LocalID  string
+	RemoteID string
+}
+
+// Interfaces limits a rule to a class of interfaces.
+type Interfaces uint8
+
+// The interface classes ("connection type").
+const (
+	InterfacesAll Interfaces = iota
+	InterfacesLAN
+	InterfacesRemoteAccess
+)
+
+// Rule joins filters with an action, authentication and tunnel setting.
+type Rule struct {
+	ID         string // stable, unique in its policy
+	Name       string
+	Filters    []Filter
+	Action     FilterAction
+	Auth       []Auth
+	Interfaces Interfaces
+	// Tunnel is the remote tunnel endpoint; the zero value means transport mode. With a tunnel, filters must not name
+	// protocols or ports. TunnelLocal is the own endpoint; the zero value means the source address of the route.
+	Tunnel      netip.Addr
+	TunnelLocal netip.Addr
+}
+
+// DefaultResponse answers peers that ask for security where no rule covers them. It never initiates.
+type DefaultResponse struct {
+	Active   bool
+	Offers   []proposal.ESP
+	Auth     []Auth
+	PFS      bool
+	Lifetime Lifetime
+	Idle     time.Duration // an association without traffic ends; 0 means 5 min
+}
+
+// KeyExchange holds the settings of IKE SAs ("main mode").
+type KeyExchange struct {
+	Offers   []proposal.IKE
+	Lifetime time.Duration // 0 means 8 h
+}
+
+// Exemptions are packets that no rule sees. IKE (UDP 500, 4500), ESP, loopback, neighbour and router discovery, the
+// packets that ICMPv6 needs, DHCP and the controller are always exempt and cannot be removed.
+type Exemptions struct {
+	Multicast bool
+	Broadcast bool
+	// BreakGlassTCP are local TCP ports that stay reachable in clear whatever the policy says.
+	BreakGlassTCP []uint16
+}
+
+// Policy is one complete effective policy with symbolic addresses, the same for every machine that it applies to.
+type Policy struct {
+	Name            string
+	Rules           []Rule
+	DefaultResponse DefaultResponse
+	KeyExchange     KeyExchange
+	Exemptions      Exemptions
+}
+
+// Facts are what a machine knows of itself; they turn symbolic addresses into real ones.
+type Facts struct {
+	Addresses       []netip.Addr // own unicast addresses, loopback excluded
+	DNSServers      []netip.Addr
+	DHCPServers     []netip.Addr
+	DefaultGateways []netip.Addr
+	Controllers     []netip.AddrPort // always exempt
+}
+
+// Direction is the direction of a packet as the machine sees it.
+type Direction uint8
+
+// The directions. Forwarded packets of a gateway are outbound towards the far side of the tunnel and inbound from it.
+const (
+	Out Direction = iota + 1
+	In
+)
+
+// Packet is what a filter can see of a packet.
+type Packet struct {
+	Source          netip.Addr
+	Destination     netip.Addr
+	Protocol        uint8
+	SourcePort      uint16 // 0 where the protocol has none; ICMP type and code are not matched
+	DestinationPort uint16
+}
