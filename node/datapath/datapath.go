@@ -1,0 +1,91 @@
+// Package datapath is the contract between the node's policy and whatever moves its packets: the userspace backend
+// here, the kernel's XFRM where there is one.
+//
+// Its invariant: a packet that the policy in force wants protected never leaves, and is never accepted, in clear: not
+// while a policy is replaced, not when a backend dies. The contract is tested by datapathtest against every backend. It
+// leaves the semantics to policies/spd and keys to node/ike.
+package datapath
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// PolicySetter puts a policy into force.
+type PolicySetter interface {
+	// SetPolicy replaces the policy atomically; the same set twice changes nothing. After an error the previous policy
+	// is still in force.
+	SetPolicy(ctx context.Context, set spd.Set) error
+}
+
+// SADB holds the Child SAs. Calls come from one goroutine, in the order of the engine's actions.
+type SADB interface {
+	// InstallIn makes the inbound half usable before it returns.
+	InstallIn(child sa.Child) error
+	// InstallOut makes the outbound half known without using it.
+	InstallOut(child sa.Child) error
+	// SwitchOut sends the traffic of the child's selectors through it from now on, packets that waited first.
+	SwitchOut(child sa.Child) error
+	// Remove deletes the Child SA with this inbound SPI; unknown SPIs are no error.
+	Remove(in sa.SPI) error
+}
+
+// FlowGate decides about flows that have no association.
+type FlowGate interface {
+	// Fallback lets the flow's packets pass in clear, in both directions, for ttl; packets that waited go first.
+	Fallback(flow ike.Flow, ttl time.Duration) error
+	// Refuse drops the packets that wait for the flow.
+	Refuse(flow ike.Flow) error
+}
+
+// Backend is one way to enforce a policy.
+type Backend interface {
+	PolicySetter
+	SADB
+	FlowGate
+	// Events delivers what the packets bring up: ike.Acquire, ike.ChildExpiring and ike.PeerMoved. An Acquire is sent
+	// once per flow until an SA, Fallback or Refuse answers it. The channel is closed by Close.
+	Events() <-chan ike.Event
+	Status() Status
+	// Close ends the backend. What the policy wants protected stays blocked in the kernel unless release is true.
+	Close(release bool) error
+}
+
+// Status is what a backend reports of itself.
+type Status struct {
+	Backend  string   // "userspace" or "xfrm"
+	Notes    []string // what is missing or was chosen, one sentence each
+	Children []ChildStatus
+	Soft     []SoftStatus
+	Counters map[string]uint64 // stable names, see the backend's documentation
+}
+
+// ChildStatus is the life of one Child SA.
+type ChildStatus struct {
+	In, Out                     sa.SPI
+	Rule                        string
+	DefaultResponse             bool
+	Peer                        string
+	Mode                        sa.Mode
+	Suite                       string
+	Local, Remote               netip.AddrPort
+	LocalTS, RemoteTS           []sa.Selector
+	Installed                   time.Time
+	InPackets, OutPackets       uint64
+	InOctets, OutOctets         uint64
+	ReplayDropped, AuthFailed   uint64
+	SelectorMismatch, Discarded uint64
+	Current                     bool // carries outbound traffic now
+}
+
+// SoftStatus is one soft association: clear traffic granted to a silent peer.
+type SoftStatus struct {
+	Rule          string
+	Local, Remote netip.Addr
+	Expires       time.Time
+}
