@@ -1,0 +1,66 @@
+# make demo   plays the Bank: one directory, three policies, five machines, every packet measured
+# make test   installs what the tests need and runs all of them
+# make help   lists the rest
+
+GO        ?= go
+TOOL       = $(GO) tool -modfile=.ci/tools.mod
+BIN        = bin
+BINARIES   = bailiwick bailiwick-controller bailiwick-node
+FUZZTIME  ?= 10m
+SEEDS     ?= 1000000
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+.PHONY: build
+build: ## build the three binaries into bin/
+	@mkdir -p $(BIN) && echo '*' > $(BIN)/.gitignore
+	$(GO) build -trimpath -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+
+.PHONY: demo
+demo: build ## play the Bank in network namespaces; KEEP=1 leaves it running
+	$(BIN)/bailiwick demo $(if $(KEEP),--keep)
+
+.PHONY: deps
+deps: ## install the Debian packages that the tests need
+	.ci/deps
+
+.PHONY: test
+test: deps build ## run every test
+	$(GO) vet ./...
+	$(GO) test -race -timeout 20m ./...
+
+.PHONY: lint
+lint: ## check formatting, style, known vulnerabilities, the protocol definitions and generated code
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	$(TOOL) golangci-lint run -c .ci/golangci.yaml ./...
+	$(TOOL) buf lint
+	.ci/breaking
+	.ci/generated
+	.ci/vuln
+
+.PHONY: vuln
+vuln: ## look the dependencies up in the Go vulnerability database
+	.ci/vuln
+
+.PHONY: generate
+generate: ## regenerate code from the protocol definitions
+	$(TOOL) buf generate --template proto/buf.gen.yaml
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (10m)
+	.ci/fuzz $(FUZZTIME)
+
+.PHONY: soak
+soak: ## run SEEDS simulated IKE schedules (1,000,000)
+	BAILIWICK_SEEDS=$(SEEDS) $(GO) test -timeout 24h -count=1 -run Soak ./node/ike/ikesim
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)
