@@ -181,23 +181,6 @@ type Facts struct {
 	DNSServers      []netip.Addr
 	DHCPServers     []netip.Addr
 	DefaultGateways []netip.Addr
+	Broadcasts      []netip.Addr     // directed broadcast addresses of the own IPv4 subnets
 	Controllers     []netip.AddrPort // always exempt
-}
-
-// Direction is the direction of a packet as the machine sees it.
-type Direction uint8
-
-// The directions. Forwarded packets of a gateway are outbound towards the far side of the tunnel and inbound from it.
-const (
-	Out Direction = iota + 1
-	In
-)
-
-// Packet is what a filter can see of a packet.
-type Packet struct {
-	Source          netip.Addr
-	Destination     netip.Addr
-	Protocol        uint8
-	SourcePort      uint16 // 0 where the protocol has none; ICMP type and code are not matched
-	DestinationPort uint16
 }

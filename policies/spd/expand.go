@@ -1,0 +1,176 @@
+package spd
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Expand turns a policy into the Set of one machine: symbols become addresses, mirrored filters become two, and every
+// filter gets its direction and its weight.
+//
+// A filter whose source is Me describes outbound packets, one whose destination is Me inbound packets; one that names
+// Me on neither side, or on both, describes packets of both directions, which on a gateway includes those that it
+// forwards. The filters of a tunnel rule read from the own side to the far side of the tunnel; they become exactly one
+// outbound filter and its inbound reverse, whether they say mirrored or not, because IKEv2 always makes both.
+//
+// A symbol for which the machine has no address expands to no filter. The error wraps ErrPolicy or ErrFacts; there is
+// no Set with one.
+func Expand(p Policy, f Facts) (Set, error) {
+	if err := p.Validate(); err != nil {
+		return Set{}, err
+	}
+	f, err := normalFacts(f)
+	if err != nil {
+		return Set{}, err
+	}
+	filters := exemptions(p.Exemptions, f)
+	rules := make(map[string]*Rule, len(p.Rules))
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		rules[r.ID] = r
+		for _, filter := range r.Filters {
+			filters = append(filters, expandFilter(r, filter, f)...)
+		}
+	}
+	for i := range filters {
+		filters[i].Weight = weigh(&filters[i])
+	}
+	slices.SortFunc(filters, compareSpecific)
+	filters = slices.Compact(filters) // any-to-any and its mirror are the same
+	return Set{filters: filters, rules: rules, policy: &p, groups: groups(f)}, nil
+}
+
+// groups are the addresses behind which there is no single peer.
+func groups(f Facts) []Range {
+	out := []Range{multicast4, multicast6, broadcast4}
+	for _, b := range f.Broadcasts {
+		out = append(out, single(b))
+	}
+	return out
+}
+
+func expandFilter(r *Rule, filter Filter, facts Facts) []Specific {
+	var out []Specific
+	tunnel := r.Tunnel.IsValid()
+	for _, pair := range pairs(filter, facts) {
+		s := Specific{
+			Source: pair[0], Destination: pair[1], Protocol: filter.Protocol,
+			SourcePort: filter.SourcePort, DestinationPort: filter.DestinationPort,
+			Interfaces: r.Interfaces, RuleID: r.ID, FilterID: filter.ID, Action: r.Action.Action, Tunnel: tunnel,
+		}
+		fromMe, toMe := filter.Source.Kind == AddressMe, filter.Destination.Kind == AddressMe
+		outbound, inbound := fromMe || !toMe, toMe || !fromMe
+		if tunnel {
+			out = append(out, directed(s, Out), directed(swapped(s), In))
+			continue
+		}
+		if outbound {
+			out = append(out, directed(s, Out))
+		}
+		if inbound {
+			out = append(out, directed(s, In))
+		}
+		if filter.Mirrored { // the reverse of an outbound packet is inbound
+			if outbound {
+				out = append(out, directed(swapped(s), In))
+			}
+			if inbound {
+				out = append(out, directed(swapped(s), Out))
+			}
+		}
+	}
+	return out
+}
+
+func directed(s Specific, d Direction) Specific {
+	s.Direction = d
+	return s
+}
+
+func swapped(s Specific) Specific {
+	s.Source, s.Destination = s.Destination, s.Source
+	s.SourcePort, s.DestinationPort = s.DestinationPort, s.SourcePort
+	return s
+}
+
+// pairs returns every combination of a source with a destination of the same family.
+func pairs(filter Filter, facts Facts) [][2]Range {
+	var out [][2]Range
+	for _, source := range ranges(filter.Source, facts) {
+		for _, destination := range ranges(filter.Destination, facts) {
+			if source.Is4() == destination.Is4() {
+				out = append(out, [2]Range{source, destination})
+			}
+		}
+	}
+	return out
+}
+
+func ranges(a Address, f Facts) []Range {
+	switch a.Kind {
+	case AddressAny:
+		return []Range{any4, any6}
+	case AddressMe:
+		return singles(f.Addresses)
+	case AddressPrefix:
+		return []Range{rangeOf(a.Prefix)}
+	case AddressRange:
+		return []Range{{a.From, a.To}}
+	case AddressDNSServers:
+		return singles(f.DNSServers)
+	case AddressDHCPServer:
+		return singles(f.DHCPServers)
+	case AddressDefaultGateway:
+		return singles(f.DefaultGateways)
+	}
+	return nil // Validate knows every kind
+}
+
+func singles(addresses []netip.Addr) []Range {
+	out := make([]Range, len(addresses))
+	for i, a := range addresses {
+		out[i] = single(a)
+	}
+	return out
+}
+
+// normalFacts sorts and dedupes the facts and takes zones and the IPv4-mapped form away, so that the same machine
+// always gives the same Set.
+func normalFacts(f Facts) (Facts, error) {
+	for _, list := range []struct {
+		name      string
+		addresses *[]netip.Addr
+	}{
+		{"address", &f.Addresses}, {"DNS server", &f.DNSServers}, {"DHCP server", &f.DHCPServers},
+		{"default gateway", &f.DefaultGateways}, {"broadcast address", &f.Broadcasts},
+	} {
+		normal := make([]netip.Addr, 0, len(*list.addresses))
+		for i, a := range *list.addresses {
+			a = a.Unmap().WithZone("")
+			if !a.IsValid() {
+				return Facts{}, fmt.Errorf("%w: %s %d is not an address", ErrFacts, list.name, i+1)
+			}
+			if list.addresses == &f.Addresses && (a.IsLoopback() || a.IsMulticast() || a.IsUnspecified()) {
+				return Facts{}, fmt.Errorf("%w: %s is not a unicast address of an interface", ErrFacts, a)
+			}
+			if list.addresses == &f.Broadcasts && !a.Is4() {
+				return Facts{}, fmt.Errorf("%w: broadcast address %s is not of IPv4", ErrFacts, a)
+			}
+			normal = append(normal, a)
+		}
+		slices.SortFunc(normal, netip.Addr.Compare)
+		*list.addresses = slices.Compact(normal)
+	}
+	controllers := make([]netip.AddrPort, 0, len(f.Controllers))
+	for i, c := range f.Controllers {
+		c = netip.AddrPortFrom(c.Addr().Unmap().WithZone(""), c.Port())
+		if !c.IsValid() || c.Port() == 0 {
+			return Facts{}, fmt.Errorf("%w: controller %d (%s) is not an address with a port", ErrFacts, i+1, c)
+		}
+		controllers = append(controllers, c)
+	}
+	slices.SortFunc(controllers, netip.AddrPort.Compare)
+	f.Controllers = slices.Compact(controllers)
+	return f, nil
+}

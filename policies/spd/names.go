@@ -1,0 +1,88 @@
+package spd
+
+import "fmt"
+
+// String names the address kind as documents do.
+func (k AddressKind) String() string {
+	switch k {
+	case AddressAny:
+		return "any"
+	case AddressMe:
+		return "me"
+	case AddressPrefix:
+		return "prefix"
+	case AddressRange:
+		return "range"
+	case AddressDNSServers:
+		return "dns-servers"
+	case AddressDHCPServer:
+		return "dhcp-server"
+	case AddressDefaultGateway:
+		return "default-gateway"
+	}
+	return fmt.Sprintf("address(%d)", uint8(k))
+}
+
+// String prints the address as documents write it.
+func (a Address) String() string {
+	switch a.Kind {
+	case AddressPrefix:
+		if a.Prefix.IsSingleIP() {
+			return a.Prefix.Addr().String()
+		}
+		return a.Prefix.String()
+	case AddressRange:
+		return a.From.String() + "-" + a.To.String()
+	}
+	return a.Kind.String()
+}
+
+// String names the action as documents do.
+func (a Action) String() string {
+	switch a {
+	case ActionBlock:
+		return "block"
+	case ActionPermit:
+		return "permit"
+	case ActionNegotiate:
+		return "negotiate"
+	}
+	return fmt.Sprintf("action(%d)", uint8(a))
+}
+
+// String names the fallback mode as documents do.
+func (m FallbackMode) String() string {
+	switch m {
+	case FallbackNone:
+		return "none"
+	case FallbackWait:
+		return "wait"
+	case FallbackDiscover:
+		return "discover"
+	}
+	return fmt.Sprintf("fallback(%d)", uint8(m))
+}
+
+// String names the authentication method as documents do.
+func (m AuthMethod) String() string {
+	switch m {
+	case AuthCertificate:
+		return "certificate"
+	case AuthPSK:
+		return "psk"
+	}
+	return fmt.Sprintf("auth(%d)", uint8(m))
+}
+
+// String names the interface class as documents do.
+func (i Interfaces) String() string {
+	switch i {
+	case InterfacesAll:
+		return "all"
+	case InterfacesLAN:
+		return "lan"
+	case InterfacesRemoteAccess:
+		return "remote-access"
+	}
+	return fmt.Sprintf("interfaces(%d)", uint8(i))
+}
