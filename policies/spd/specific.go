@@ -183,7 +183,9 @@ func compareSpecific(a, b Specific) int {
 		a.Destination.To.Compare(b.Destination.To),
 		cmp.Compare(a.Protocol, b.Protocol),
 		cmp.Compare(a.SourcePort.From, b.SourcePort.From),
+		cmp.Compare(a.SourcePort.To, b.SourcePort.To),
 		cmp.Compare(a.DestinationPort.From, b.DestinationPort.From),
+		cmp.Compare(a.DestinationPort.To, b.DestinationPort.To),
 		cmp.Compare(a.ICMP.Type, b.ICMP.Type),
 		cmp.Compare(a.ICMP.Code, b.ICMP.Code),
 	)
