@@ -7,37 +7,30 @@
 package esp
 
 import (
-	"errors"
+	"encoding/binary"
 
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
 // Headroom is how many octets before start Open may overwrite in transport mode, where the IP header it builds needs
-// more room than the ESP header gave.
-const Headroom = 18
+// more room than the ESP header gave. It is what any ESP packet leaves behind at its end: 2 octets of trailer and 16
+// of ICV.
+const Headroom = trailerLen + minICVLen
 
 // MaxTrailer bounds the octets that Seal needs after a packet: padding, pad length and next header.
 const MaxTrailer = 18
 
-// Errors of Open and Seal. All of them mean: drop this packet.
-var (
-	ErrShort      = errors.New("ESP packet is too short for its suite")
-	ErrSPI        = errors.New("ESP packet has the SPI of another SA")
-	ErrReplay     = errors.New("ESP sequence number was seen before or is left of the replay window")
-	ErrIntegrity  = errors.New("ESP integrity check failed")
-	ErrPadding    = errors.New("ESP padding is not 1, 2, 3, ...")
-	ErrDummy      = errors.New("ESP packet is a dummy")
-	ErrNextHeader = errors.New("ESP next header does not go with the mode of the SA")
-	ErrInner      = errors.New("packet inside ESP is malformed")
-	ErrExhausted  = errors.New("ESP sequence numbers are used up, the SA must be replaced")
-	ErrPacket     = errors.New("packet cannot be sealed")
+const (
+	headerLen  = 8 // SPI and sequence number
+	trailerLen = 2 // pad length and next header
+	minICVLen  = 16
 )
 
 // OutboundStats counts what an Outbound did.
 type OutboundStats struct {
 	Packets, Octets uint64 // octets of ESP packets
 	Errors          uint64
-	Sequence        uint64 // last number used
+	Sequence        uint64 // last number used, by all forks
 }
 
 // InboundStats counts what an Inbound did.
@@ -45,14 +38,16 @@ type InboundStats struct {
 	Packets, Octets uint64 // accepted; octets of ESP packets
 	Replayed        uint64
 	IntegrityFailed uint64
-	Malformed       uint64 // short, padding, next header or inner packet wrong
+	Malformed       uint64 // length, padding, next header or inner packet wrong
 	Dummies         uint64
 	Highest         uint64 // highest sequence number accepted
 }
 
 // Opened is one opened packet.
 type Opened struct {
-	// Packet is a whole IP packet inside the buffer given to Open.
+	// Packet is a whole IP packet inside the buffer given to Open. In tunnel mode it is the inner packet as it was
+	// sealed; in transport mode its header is made from the endpoints of the SA, with traffic class 0: that of the
+	// outer packet is the caller's to set (packet.SetTrafficClass).
 	Packet []byte
 	// ChecksumUnknown tells that a NAT may have changed the addresses the TCP or UDP checksum covers: the checksum is
 	// to be replaced, not verified (RFC 3948 3.1.2). Only in UDP-encapsulated transport mode.
@@ -62,8 +57,8 @@ type Opened struct {
 
 // SPIOf returns the SPI of an ESP packet, false where it is too short to have one.
 func SPIOf(b []byte) (sa.SPI, bool) {
-	if len(b) < 8 {
+	if len(b) < headerLen {
 		return 0, false
 	}
-	return sa.SPI(uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])), true
+	return sa.SPI(binary.BigEndian.Uint32(b)), true
 }

@@ -134,3 +134,15 @@ func ClampMSS(pkt []byte, info Info, mss uint16) bool {
 	}
 	return false
 }
+
+// SetTrafficClass sets DSCP and ECN of a packet that Parse accepted.
+func SetTrafficClass(pkt []byte, class uint8) {
+	if pkt[0]>>4 == 4 {
+		old := binary.BigEndian.Uint16(pkt)
+		pkt[1] = class
+		adjust(pkt[10:12], old, binary.BigEndian.Uint16(pkt))
+		return
+	}
+	pkt[0] = pkt[0]&0xf0 | class>>4
+	pkt[1] = pkt[1]&0x0f | class<<4
+}

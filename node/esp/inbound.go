@@ -1,0 +1,195 @@
+package esp
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/bailiwick-net/bailiwick/node/packet"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+)
+
+// Inbound opens. One goroutine at a time may call Open and Publish; anyone may call Stats.
+type Inbound struct {
+	child  sa.Child
+	crypt  *transform
+	window window
+	header []byte // of rebuilt packets in transport mode, with length 0
+
+	counts    InboundStats
+	published struct{ packets, octets, replayed, integrity, malformed, dummies, highest atomic.Uint64 }
+}
+
+// NewInbound makes the inbound half of c. A ReplayWindow of 0 is DefaultReplayWindow; there is no way to do without. Its
+// errors wrap ErrSuite or ErrKey.
+func NewInbound(c sa.Child) (*Inbound, error) {
+	size := c.ReplayWindow
+	if size == 0 {
+		size = DefaultReplayWindow
+	}
+	if size < MinReplayWindow || size > MaxReplayWindow {
+		return nil, fmt.Errorf("make inbound SA %s: replay window of %d packets, want %d to %d: %w",
+			c.In.SPI, size, MinReplayWindow, MaxReplayWindow, ErrSuite)
+	}
+	if err := checkEndpoints(c); err != nil {
+		return nil, fmt.Errorf("make inbound SA %s: %w", c.In.SPI, err)
+	}
+	crypt, err := newTransform(c.Suite, c.In, false)
+	if err != nil {
+		return nil, fmt.Errorf("make inbound SA %s: %w", c.In.SPI, err)
+	}
+	i := &Inbound{child: c, crypt: crypt, window: newWindow(size)}
+	if c.Mode == sa.Transport {
+		i.header = packet.IP{
+			Source: c.Remote.Addr(), Destination: c.Local.Addr(), HopLimit: 64, DontFragment: true,
+		}.AppendHeader(nil)
+	}
+	return i, nil
+}
+
+// SPI returns the SPI that Open accepts.
+func (i *Inbound) SPI() sa.SPI { return i.child.In.SPI }
+
+// Open opens the ESP packet buf[start:end] in place. In transport mode it may overwrite Headroom octets before start:
+// they are room the caller left, or the ICV and trailer of the ESP packet opened before from the same buffer. After an
+// error the octets of the packet are undefined.
+//
+// The order is that of RFC 4303 3.4: SPI, sequence number against the window, ICV, window, padding, next header. The
+// selectors of the SA are left to the caller.
+func (i *Inbound) Open(buf []byte, start, end int) (Opened, error) {
+	if start < 0 || end > len(buf) || end-start < i.crypt.sealedLen(0) {
+		i.counts.Malformed++
+		return Opened{}, ErrShort
+	}
+	esp := buf[start:end:end]
+	if (len(esp)-headerLen-i.crypt.ivLen-i.crypt.icvLen)%i.crypt.padBlock != 0 {
+		i.counts.Malformed++
+		return Opened{}, ErrShort
+	}
+	if sa.SPI(binary.BigEndian.Uint32(esp)) != i.child.In.SPI {
+		return Opened{}, ErrSPI
+	}
+	low := binary.BigEndian.Uint32(esp[4:])
+	seq, ok := uint64(low), true
+	if i.crypt.esn {
+		seq, ok = i.window.reconstruct(low)
+	}
+	if !ok || !i.window.fresh(seq) {
+		i.counts.Replayed++
+		return Opened{}, ErrReplay
+	}
+	plain, ok := i.crypt.open(esp, seq)
+	if !ok {
+		i.counts.IntegrityFailed++
+		return Opened{}, ErrIntegrity
+	}
+	i.window.accept(seq)
+
+	payload, next, err := trim(plain)
+	if err != nil {
+		i.counts.Malformed++
+		return Opened{}, err
+	}
+	if next == packet.ProtocolNoNext { // RFC 4303 2.6
+		i.counts.Dummies++
+		return Opened{}, ErrDummy
+	}
+	opened := Opened{Sequence: seq}
+	if i.child.Mode == sa.Tunnel {
+		opened.Packet, err = inner(payload, next)
+	} else {
+		opened.ChecksumUnknown = i.child.Encap
+		opened.Packet, err = i.rebuild(buf[:end], start, len(payload), next)
+	}
+	if err != nil {
+		i.counts.Malformed++
+		return Opened{}, err
+	}
+	i.counts.Packets++
+	i.counts.Octets += uint64(end - start)
+	return opened, nil
+}
+
+// trim takes trailer and padding off, which must be 1, 2, 3, ... (RFC 4303 2.4).
+func trim(plain []byte) ([]byte, uint8, error) {
+	last := len(plain) - trailerLen
+	n, next := int(plain[last]), plain[last+1]
+	if n > last {
+		return nil, 0, ErrPadding
+	}
+	wrong := byte(0)
+	for k, octet := range plain[last-n : last] {
+		wrong |= octet ^ byte(k+1)
+	}
+	if wrong != 0 {
+		return nil, 0, ErrPadding
+	}
+	return plain[:last-n], next, nil
+}
+
+// inner returns the inner packet of tunnel mode, without the traffic flow confidentiality padding after it
+// (RFC 4303 2.7).
+func inner(payload []byte, next uint8) ([]byte, error) {
+	if next != packet.ProtocolIPv4 && next != packet.ProtocolIPv6 {
+		return nil, ErrNextHeader
+	}
+	length, ok := ipLength(payload)
+	if !ok || (next == packet.ProtocolIPv4) != (payload[0]>>4 == 4) {
+		return nil, ErrInner
+	}
+	return payload[:length], nil
+}
+
+// rebuild puts an IP header before the n octets of payload in buf, which follow the ESP header and IV at start. The
+// header goes over these two and into the headroom; where that is not enough, the payload moves into the octets that
+// trailer and ICV held.
+func (i *Inbound) rebuild(buf []byte, start, n int, next uint8) ([]byte, error) {
+	body := start + headerLen + i.crypt.ivLen
+	room := body - start + min(start, Headroom)
+	if shift := len(i.header) - room; shift > 0 {
+		if body+shift+n > len(buf) {
+			return nil, ErrHeadroom
+		}
+		copy(buf[body+shift:], buf[body:body+n])
+		body += shift
+	}
+	at := body - len(i.header)
+	length := len(i.header) + n
+	pkt := buf[at : at+length]
+	copy(pkt, i.header)
+	if pkt[0]>>4 == 4 {
+		if length > 0xffff {
+			return nil, ErrInner
+		}
+		binary.BigEndian.PutUint16(pkt[2:], uint16(length))
+		pkt[9] = next
+		packet.SetIPv4Checksum(pkt)
+		return pkt, nil
+	}
+	if n > 0xffff {
+		return nil, ErrInner
+	}
+	binary.BigEndian.PutUint16(pkt[4:], uint16(n))
+	pkt[6] = next
+	return pkt, nil
+}
+
+// Publish makes the counters visible to Stats; the owner calls it after each batch.
+func (i *Inbound) Publish() {
+	i.published.packets.Store(i.counts.Packets)
+	i.published.octets.Store(i.counts.Octets)
+	i.published.replayed.Store(i.counts.Replayed)
+	i.published.integrity.Store(i.counts.IntegrityFailed)
+	i.published.malformed.Store(i.counts.Malformed)
+	i.published.dummies.Store(i.counts.Dummies)
+	i.published.highest.Store(i.window.highest)
+}
+
+// Stats returns the counters as last published.
+func (i *Inbound) Stats() InboundStats {
+	return InboundStats{
+		Packets: i.published.packets.Load(), Octets: i.published.octets.Load(), Replayed: i.published.replayed.Load(),
+		IntegrityFailed: i.published.integrity.Load(), Malformed: i.published.malformed.Load(),
+		Dummies: i.published.dummies.Load(), Highest: i.published.highest.Load(),
+	}
+}
