@@ -1,0 +1,253 @@
+package ca
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/certlint"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+)
+
+// The lifetimes of CA certificates. A CA that lives a year fails its fleet after a year, and nobody remembers why.
+const (
+	defaultRootLifetime   = 20 * 365 * day
+	defaultIssuerLifetime = 5 * 365 * day
+	minAuthorityLifetime  = 30 * day
+	maxAuthorityLifetime  = 30 * 365 * day
+)
+
+// Config says what CA to make. The zero value of each field is safe, but TrustDomain is needed.
+type Config struct {
+	// TrustDomain is the directory root as a DNS name; it is the O of the CA's subjects.
+	TrustDomain string
+	// RootLifetime is 30 days to 30 years; default 20 years.
+	RootLifetime time.Duration
+	// IssuerLifetime is 30 days to RootLifetime; default 5 years, or RootLifetime where that is shorter.
+	IssuerLifetime time.Duration
+}
+
+func (c Config) validated() (Config, error) {
+	domain, err := pki.ParseDNSName(c.TrustDomain)
+	if err != nil {
+		return Config{}, fmt.Errorf("trust domain of the CA: %w", err)
+	}
+	c.TrustDomain = domain
+	if c.RootLifetime == 0 {
+		c.RootLifetime = defaultRootLifetime
+	}
+	if c.IssuerLifetime == 0 {
+		c.IssuerLifetime = min(defaultIssuerLifetime, c.RootLifetime)
+	}
+	if c.RootLifetime < minAuthorityLifetime || c.RootLifetime > maxAuthorityLifetime {
+		return Config{}, fmt.Errorf("root lifetime %v, wanted %v to %v: %w", c.RootLifetime, minAuthorityLifetime, maxAuthorityLifetime, ErrAuthority)
+	}
+	if c.IssuerLifetime < minAuthorityLifetime || c.IssuerLifetime > c.RootLifetime {
+		return Config{}, fmt.Errorf("issuing CA lifetime %v, wanted %v to %v: %w", c.IssuerLifetime, minAuthorityLifetime, c.RootLifetime, ErrAuthority)
+	}
+	return c, nil
+}
+
+// Authority is a CA with its keys in memory.
+type Authority struct {
+	Root    *x509.Certificate
+	RootKey crypto.Signer
+	Issuing *x509.Certificate
+	// IssuingKey signs everything but CA certificates.
+	IssuingKey crypto.Signer
+}
+
+// Generate makes a root and an issuing CA below it, ECDSA on P-256, good from now on.
+func Generate(now time.Time, config Config) (Authority, error) {
+	c, err := config.validated()
+	if err != nil {
+		return Authority{}, err
+	}
+	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Authority{}, fmt.Errorf("making the root's key: %w", err)
+	}
+	issuingKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Authority{}, fmt.Errorf("making the issuing CA's key: %w", err)
+	}
+	start := now.UTC().Truncate(time.Second).Add(-defaultBackdate)
+	root, err := signAuthority(nil, rootKey, rootKey.Public(), "Bailiwick root CA", c.TrustDomain, start, start.Add(c.RootLifetime), 1)
+	if err != nil {
+		return Authority{}, err
+	}
+	issuing, err := signAuthority(root, rootKey, issuingKey.Public(), "Bailiwick issuing CA", c.TrustDomain, start, start.Add(c.IssuerLifetime), 0)
+	if err != nil {
+		return Authority{}, err
+	}
+	return Authority{root, rootKey, issuing, issuingKey}, nil
+}
+
+const authorityKeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+
+// signAuthority signs a CA certificate; a nil issuer makes a root. It lints what it signed before giving it away: there
+// is no use of a CA certificate before that.
+func signAuthority(issuer *x509.Certificate, signer crypto.Signer, public crypto.PublicKey, name, domain string, notBefore, notAfter time.Time, pathLen int) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	keyID, err := pki.KeyIDOf(public)
+	if err != nil {
+		return nil, err
+	}
+	// The key in the name keeps two CAs of one fleet apart for people and for path building.
+	subject := pkix.Name{CommonName: name + " " + keyID.String()[:8]}
+	if len(domain) <= maxOrganization {
+		subject.Organization = []string{domain}
+	}
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               subject,
+		NotBefore:             notBefore,
+		NotAfter:              notAfter,
+		KeyUsage:              authorityKeyUsage,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLen:            pathLen,
+		MaxPathLenZero:        pathLen == 0,
+		SubjectKeyId:          subjectKeyID(keyID),
+		SignatureAlgorithm:    x509.ECDSAWithSHA256,
+	}
+	parent := issuer
+	if parent == nil {
+		template.AuthorityKeyId = template.SubjectKeyId
+		parent = template
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+	if err != nil {
+		return nil, fmt.Errorf("signing the certificate of %q: %w", subject.CommonName, err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading back the certificate of %q: %w", subject.CommonName, err)
+	}
+	if issuer == nil {
+		issuer = cert
+	}
+	err = certlint.Check(cert, certlint.Expected{
+		Issuer: issuer, PublicKey: keyID, MaxValidity: notAfter.Sub(notBefore),
+		KeyUsage: authorityKeyUsage, CA: true, MaxPathLen: pathLen,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("certificate of %q: %w", subject.CommonName, err)
+	}
+	return cert, nil
+}
+
+// subjectKeyID is 160 bits of SHA-256, in the way of RFC 7093 2, over the whole SubjectPublicKeyInfo.
+func subjectKeyID(key pki.KeyID) []byte {
+	return bytes.Clone(key[:20])
+}
+
+// serialBits is the size of a serial number. All of it is random: no state is needed for it to be unique.
+const serialBits = 128
+
+func newSerial() (*big.Int, error) {
+	var octets [serialBits / 8]byte
+	if _, err := rand.Read(octets[:]); err != nil {
+		return nil, fmt.Errorf("drawing a serial number: %w", err)
+	}
+	serial := new(big.Int).SetBytes(octets[:])
+	// RFC 5280 4.1.2.2 wants it positive. Two in 2^128 draws; the lint would refuse it as well.
+	if serial.Sign() == 0 {
+		return nil, fmt.Errorf("drawing a serial number: the system's randomness is all zero: %w", ErrAuthority)
+	}
+	return serial, nil
+}
+
+// CA issues certificates. It is immutable; make it with New, Load or Generate and New.
+type CA struct {
+	root, issuing *x509.Certificate
+	issuerKeyID   pki.KeyID
+	signer        crypto.Signer
+	journal       Journal
+	bundle        trust.Bundle
+	pin           pki.KeyID
+
+	// twinKey signs the twins that are linted, and twinIssuer is the issuing certificate with that key in place of
+	// its own, so that a twin has the same octets to be signed.
+	twinKey    *ecdsa.PrivateKey
+	twinIssuer *x509.Certificate
+}
+
+// New makes a CA from the root's certificate, the issuing CA's certificate and key, and the journal. The key and the
+// certificates must belong together. Their validity is looked at when a certificate is prepared, so that a controller
+// with an expired CA still starts and can say so. Errors wrap ErrAuthority.
+func New(root, issuing *x509.Certificate, signer crypto.Signer, journal Journal) (*CA, error) {
+	if root == nil || issuing == nil || signer == nil || journal == nil {
+		return nil, fmt.Errorf("certificates, key and journal are all needed: %w", ErrAuthority)
+	}
+	bundle, err := trust.NewBundle(0, []*x509.Certificate{root}, []*x509.Certificate{issuing})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAuthority, err)
+	}
+	if err := issuing.CheckSignatureFrom(root); err != nil {
+		return nil, fmt.Errorf("the issuing CA %q was not issued by the root %q: %w: %w", issuing.Subject, root.Subject, ErrAuthority, err)
+	}
+	certified, err := pki.KeyIDOf(issuing.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAuthority, err)
+	}
+	held, err := pki.KeyIDOf(signer.Public())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAuthority, err)
+	}
+	if held != certified {
+		return nil, fmt.Errorf("the issuing CA %q has the key %v, but the private key is %v: %w", issuing.Subject, certified, held, ErrAuthority)
+	}
+	if public, ok := issuing.PublicKey.(*ecdsa.PublicKey); !ok || public.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("the issuing CA %q has a key of the type %T, wanted ECDSA on P-256: %w", issuing.Subject, issuing.PublicKey, ErrAuthority)
+	}
+	twinKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the throw-away key: %w", err)
+	}
+	twinIssuer := *issuing
+	twinIssuer.PublicKey = twinKey.Public()
+	pin, err := pki.KeyIDOf(root.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAuthority, err)
+	}
+	return &CA{root, issuing, certified, signer, journal, bundle, pin, twinKey, &twinIssuer}, nil
+}
+
+// Bundle is what the fleet trusts because of this CA: the root and the issuing CA, at the revision given.
+func (c *CA) Bundle(revision uint64) (trust.Bundle, error) {
+	return trust.NewBundle(revision, c.bundle.Roots(), c.bundle.Intermediates())
+}
+
+// Root is the root's certificate.
+func (c *CA) Root() *x509.Certificate { return c.root }
+
+// Issuing is the issuing CA's certificate.
+func (c *CA) Issuing() *x509.Certificate { return c.issuing }
+
+// IssuerKeyID names the issuing key, as revocations do.
+func (c *CA) IssuerKeyID() pki.KeyID { return c.issuerKeyID }
+
+// Pin is the key id of the root, as join tokens carry it.
+func (c *CA) Pin() pki.KeyID { return c.pin }
+
+// Remaining is how long the issuing CA is still good at the time now, negative after its end: to be watched.
+func (c *CA) Remaining(now time.Time) time.Duration { return c.issuing.NotAfter.Sub(now) }
+
+// CheckIssuing reports whether a certificate of the profile could be issued now as far as the CA's validity goes. The
+// error is an *IssuerValidityError.
+func (c *CA) CheckIssuing(now time.Time, p Profile) error {
+	_, _, err := p.window(now, c.issuing)
+	return err
+}
