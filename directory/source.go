@@ -9,9 +9,10 @@ import (
 // a watched file, polling over LDAP, and protocols that send changes.
 type Source interface {
 	// Next waits until there is something to tell and returns it: a complete snapshot that the directory really had,
-	// or the error of a read that failed. The first call reads at once. A snapshot is only returned when its content
-	// differs from the last returned one. After an error the source is still usable and the next call tries again, by
-	// its own back-off; an error says nothing about the content of the directory, least of all that it is empty.
+	// or the error of a read that failed. The first call reads at once. A snapshot is returned when its content differs
+	// from the last returned one, and after an error, to tell that reading works again. After an error the source is
+	// still usable and the next call tries again, by its own back-off; an error says nothing about the content of the
+	// directory, least of all that it is empty.
 	// Next returns the error of ctx when ctx ends. It is called by one goroutine.
 	Next(ctx context.Context) (*Snapshot, error)
 	// Status may be called by any goroutine at any time.
@@ -28,7 +29,8 @@ type Status struct {
 	Location string
 	// Base is the top of the tree as configured or, once read, as found.
 	Base string
-	// LastRead is when the last complete read ended, zero when there was none; LastDuration is how long it took.
+	// LastRead is when the last complete read ended, or when its result was last seen to be still current; zero when
+	// there was none. LastDuration is how long the read took.
 	LastRead     time.Time
 	LastDuration time.Duration
 	// Containers, Machines, Groups and Problems count what it held.
