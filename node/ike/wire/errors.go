@@ -31,3 +31,7 @@ func dropf(offset int, format string, args ...any) *Error {
 func syntaxf(offset int, format string, args ...any) *Error {
 	return &Error{Notify: NotifyInvalidSyntax, Detail: fmt.Sprintf(format, args...), Offset: offset}
 }
+
+func refusef(format string, args ...any) *Error {
+	return &Error{Notify: NotifyNoProposalChosen, Detail: fmt.Sprintf(format, args...)}
+}

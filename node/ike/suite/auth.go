@@ -1,0 +1,51 @@
+package suite
+
+import (
+	"crypto/hmac"
+	"slices"
+
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
+)
+
+// keyPad is the 17 octets that a shared key is expanded with, without a terminating zero (RFC 7296 2.15).
+const keyPad = "Key Pad for IKEv2"
+
+// OctetsToSign is what AUTH of one side covers (RFC 7296 2.15): RealMessage | Nonce of the other side |
+// prf(SK_p, body of its ID payload). message is the whole last IKE_SA_INIT message of that side, without non-ESP
+// marker. The error is ErrUnsupported.
+func OctetsToSign(prf proposal.PRF, message, nonce []byte, skp sa.Secret, id wire.ID) ([]byte, error) {
+	h, err := prfHash(prf)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(message, nonce, mac(h, skp.Expose(), id.AppendBody(nil))), nil
+}
+
+// PSKAuth is the AUTH data of method 2: prf(prf(PSK, "Key Pad for IKEv2"), octets) (RFC 7296 2.15). The MSK of an EAP
+// method takes the place of psk. The error is ErrUnsupported or ErrEmptyKey.
+func PSKAuth(prf proposal.PRF, psk sa.Secret, octets []byte) ([]byte, error) {
+	h, err := prfHash(prf)
+	if err != nil {
+		return nil, err
+	}
+	if psk.Len() == 0 {
+		return nil, ErrEmptyKey
+	}
+	key := mac(h, psk.Expose(), []byte(keyPad))
+	defer clear(key)
+	return mac(h, key, octets), nil
+}
+
+// VerifyPSK compares the AUTH data of method 2 in constant time. The error is ErrSignature, or as in PSKAuth.
+func VerifyPSK(prf proposal.PRF, psk sa.Secret, octets, data []byte) error {
+	want, err := PSKAuth(prf, psk, octets)
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(want, data) {
+		return ErrSignature
+	}
+	return nil
+}
