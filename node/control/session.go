@@ -1,0 +1,250 @@
+package control
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+
+	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
+)
+
+// Event is something that the session brings. The set is closed.
+type Event interface{ event() }
+
+// Connected says that a session is open; the agent answers with Client.Send of a Hello.
+type Connected struct{ Controller string }
+
+// Disconnected says that the session ended, or that none came about.
+type Disconnected struct {
+	Err   error
+	Retry time.Duration
+}
+
+// Resolved tells the addresses of the controller, before the connection is tried: they must stay reachable.
+type Resolved struct{ Addresses []netip.AddrPort }
+
+// Message is what the controller said.
+type Message struct{ Response *nodev1.ConnectResponse }
+
+func (Connected) event()    {}
+func (Disconnected) event() {}
+func (Resolved) event()     {}
+func (Message) event()      {}
+
+// Config configures a Client.
+type Config struct {
+	// Credentials gives the present credentials; it is called for every connection.
+	Credentials func() identity.Credentials
+	// Mark is the socket mark that the node's own rules let pass; 0 for none.
+	Mark   int
+	Now    func() time.Time
+	Logger hclog.Logger
+	// MinBackoff and MaxBackoff bound the wait between attempts; 0 means 500 ms and 60 s. The wait is drawn from the
+	// upper half of a range that doubles, so that a fleet does not come back as one.
+	MinBackoff, MaxBackoff time.Duration
+}
+
+// Client keeps one session with a controller open. Run owns it; Send and Renew may be called from anywhere.
+type Client struct {
+	config Config
+	events chan Event
+	out    chan *nodev1.ConnectRequest
+	conn   atomic.Pointer[grpc.ClientConn]
+}
+
+// New makes a Client.
+func New(config Config) *Client {
+	if config.MinBackoff == 0 {
+		config.MinBackoff = 500 * time.Millisecond
+	}
+	if config.MaxBackoff == 0 {
+		config.MaxBackoff = time.Minute
+	}
+	return &Client{config: config, events: make(chan Event, 16), out: make(chan *nodev1.ConnectRequest, 16)}
+}
+
+// Events delivers what the session brings, in order. It is closed when Run ends.
+func (c *Client) Events() <-chan Event { return c.events }
+
+// Send queues a message for the session. False means that the queue is full or no session is open: whoever sends state
+// sends it again after the next Connected.
+func (c *Client) Send(m *nodev1.ConnectRequest) bool {
+	if c.conn.Load() == nil {
+		return false
+	}
+	select {
+	case c.out <- m:
+		return true
+	default:
+		return false
+	}
+}
+
+// Renew asks for a new certificate over the open connection (identity.Issuer).
+func (c *Client) Renew(ctx context.Context, request []byte) (identity.Issued, error) {
+	conn := c.conn.Load()
+	if conn == nil {
+		return identity.Issued{}, ErrUnreachable
+	}
+	answer, err := nodev1.NewEnrollmentServiceClient(conn).Renew(ctx, &nodev1.RenewRequest{Csr: request})
+	if err != nil {
+		return identity.Issued{}, explain("renew the machine certificate", err)
+	}
+	return issued(answer.GetChain(), answer.GetTrustBundle())
+}
+
+// Run keeps the session open until ctx ends: it tries the controllers in turn, waiting longer after each failure.
+func (c *Client) Run(ctx context.Context) error {
+	defer close(c.events)
+	backoff := c.config.MinBackoff
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		controllers := c.config.Credentials().Controllers
+		if len(controllers) == 0 {
+			return errors.New("no controller address is configured")
+		}
+		address := controllers[attempt%len(controllers)]
+		lived, hint, err := c.session(ctx, address)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if lived {
+			backoff = c.config.MinBackoff
+		}
+		wait := max(backoff/2+rand.N(backoff/2+1), hint)
+		backoff = min(backoff*2, c.config.MaxBackoff)
+		c.config.Logger.Warn("no session with the controller, the policy in force stays", "controller", address, "retry", wait.Round(time.Millisecond), "error", err)
+		if !c.deliver(ctx, Disconnected{Err: err, Retry: wait}) {
+			return nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+	return nil
+}
+
+func (c *Client) deliver(ctx context.Context, e Event) bool {
+	select {
+	case c.events <- e:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// session runs one session to its end. lived says that it was open for a while, so that the next attempt need not wait
+// long; hint is the least wait that the controller asked for.
+func (c *Client) session(ctx context.Context, address string) (lived bool, hint time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := c.dial(ctx, address)
+	if err != nil {
+		return false, 0, err
+	}
+	defer conn.Close()
+	stream, err := nodev1.NewSessionServiceClient(conn).Connect(ctx)
+	if err != nil {
+		return false, 0, explain("open a session with "+address, err)
+	}
+	c.drain()
+	c.conn.Store(conn)
+	defer c.conn.Store(nil)
+	start := c.config.Now()
+	if !c.deliver(ctx, Connected{address}) {
+		return false, 0, ctx.Err()
+	}
+	c.config.Logger.Info("session with the controller is open", "controller", address)
+
+	received := make(chan *nodev1.ConnectResponse)
+	failed := make(chan error, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			response, err := stream.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case received <- response:
+			case <-ctx.Done():
+				failed <- ctx.Err()
+				return
+			}
+		}
+	}()
+	defer func() { cancel(); <-done }()
+	ended := func(err error) (bool, time.Duration, error) {
+		return c.config.Now().Sub(start) > 10*time.Second, hint, explain("session with "+address, err)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return true, hint, ctx.Err()
+		case err := <-failed:
+			if errors.Is(err, io.EOF) {
+				err = errors.New("controller ended the session")
+			}
+			return ended(err)
+		case response := <-received:
+			if s := response.GetSettings(); s != nil {
+				hint = s.GetReconnectAfter().AsDuration()
+			}
+			if !c.deliver(ctx, Message{response}) {
+				return true, hint, ctx.Err()
+			}
+		case m := <-c.out:
+			if err := stream.Send(m); err != nil {
+				return ended(err)
+			}
+		}
+	}
+}
+
+// drain forgets messages that were queued for an earlier session.
+func (c *Client) drain() {
+	for {
+		select {
+		case <-c.out:
+		default:
+			return
+		}
+	}
+}
+
+func (c *Client) dial(ctx context.Context, address string) (*grpc.ClientConn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	credentials := c.config.Credentials()
+	n := network{mark: c.config.Mark, resolved: func(addrs []netip.AddrPort) { c.deliver(ctx, Resolved{addrs}) }}
+	return n.client(address, &tls.Config{
+		ServerName: host,
+		// The fleet's trust bundle decides, not the system's roots (trust.TLSVerifyConnection).
+		InsecureSkipVerify: true,
+		VerifyConnection: trust.TLSVerifyConnection(func() (trust.Bundle, trust.Options, error) {
+			return c.config.Credentials().Trust, trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: host}, nil
+		}, c.config.Now),
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			certificate := credentials.TLS()
+			return &certificate, nil
+		},
+	})
+}

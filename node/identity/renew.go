@@ -1,0 +1,134 @@
+package identity
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/statefile"
+	"github.com/bailiwick-net/bailiwick/pki/enroll"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+)
+
+// Issued is what a controller answers a certificate request with.
+type Issued struct {
+	Chain [][]byte // DER, leaf first
+	Trust trust.Bundle
+}
+
+// Issuer answers a certificate request of the authenticated node.
+type Issuer interface {
+	Renew(ctx context.Context, request []byte) (Issued, error)
+}
+
+// RenewAt says when a certificate is to be renewed: at two thirds of its life, and up to a tenth of its life earlier, so
+// that machines that joined together do not come back together. jitter is in [0,1).
+func RenewAt(leaf *x509.Certificate, jitter float64) time.Time {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	return leaf.NotBefore.Add(life*2/3 - time.Duration(jitter*float64(life)/10))
+}
+
+// Renew asks for a certificate for a fresh key and stores it. After an error the old credentials are still in place.
+func Renew(ctx context.Context, now time.Time, s Store, issuer Issuer, c Credentials) (Credentials, error) {
+	key, err := NewKey()
+	if err != nil {
+		return Credentials{}, err
+	}
+	request, err := enroll.NewRequest(key, c.Identity)
+	if err != nil {
+		return Credentials{}, fmt.Errorf("make certificate request: %w", err)
+	}
+	issued, err := issuer.Renew(ctx, request)
+	if err != nil {
+		return Credentials{}, err
+	}
+	return s.accept(now, key, issued, c)
+}
+
+// accept checks and stores what was issued.
+func (s Store) accept(now time.Time, key crypto.Signer, issued Issued, old Credentials) (Credentials, error) {
+	bundle := issued.Trust
+	if bundle.IsZero() {
+		bundle = old.Trust
+	}
+	fresh, err := NewCredentials(now, key, issued.Chain, bundle, old.Controllers)
+	if err != nil {
+		return Credentials{}, err
+	}
+	if !old.Identity.IsZero() && fresh.Identity != old.Identity {
+		return Credentials{}, fmt.Errorf("controller issued a certificate for %s to %s: refused", fresh.Identity, old.Identity)
+	}
+	if err := s.Save(fresh); err != nil {
+		return Credentials{}, err
+	}
+	return fresh, nil
+}
+
+// Joiner redeems a join token.
+type Joiner interface {
+	Enroll(ctx context.Context, token enroll.Token, request []byte, hostname string) (Issued, error)
+}
+
+// Join redeems the token for a certificate and stores it with its key. name is the DNS name that the machine claims: the
+// token must be for it. The key is stored before the token is sent, so that a join whose answer was lost can be repeated
+// with the same token. ErrJoined where the machine is a member already.
+func Join(ctx context.Context, now time.Time, s Store, j Joiner, token enroll.Token, name string, controllers []string) (Credentials, error) {
+	if _, err := s.Load(); err == nil {
+		return Credentials{}, ErrJoined
+	} else if !errors.Is(err, ErrNotJoined) {
+		return Credentials{}, err
+	}
+	key, err := s.pendingKey()
+	if err != nil {
+		return Credentials{}, err
+	}
+	request, err := enroll.NewJoinRequest(key, name)
+	if err != nil {
+		return Credentials{}, fmt.Errorf("make certificate request for %q: %w", name, err)
+	}
+	issued, err := j.Enroll(ctx, token, request, name)
+	if err != nil {
+		return Credentials{}, err
+	}
+	joined, err := s.accept(now, key, issued, Credentials{Controllers: controllers})
+	if err != nil {
+		return Credentials{}, err
+	}
+	return joined, statefile.Remove(filepath.Join(s.dir, pendingFile))
+}
+
+// pendingKey is the key of a join that has not ended yet, or a new one.
+func (s Store) pendingKey() (crypto.Signer, error) {
+	path := filepath.Join(s.dir, pendingFile)
+	content, err := statefile.Read(path, maxFile)
+	if err == nil {
+		key, err := x509.ParsePKCS8PrivateKey(content)
+		if signer, ok := key.(crypto.Signer); err == nil && ok {
+			return signer, nil
+		}
+		return nil, fmt.Errorf("the key of an earlier join in %s cannot be read (%w); remove the file", path, err)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	key, err := NewKey()
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode machine key: %w", err)
+	}
+	defer clear(encoded)
+	return key, statefile.Write(path, encoded)
+}
+
+// Leave forgets key and certificate. The certificate stays valid until it expires or is revoked.
+func (s Store) Leave() error {
+	return errors.Join(statefile.Remove(s.path()), statefile.Remove(filepath.Join(s.dir, pendingFile)))
+}
