@@ -1,0 +1,14 @@
+package store
+
+import "errors"
+
+var (
+	// ErrNotFound is wrapped when the object asked for does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict is wrapped when something else changed the object between reading and writing: read it again.
+	ErrConflict = errors.New("changed by somebody else in the meantime")
+	// ErrTooLarge is wrapped when a value or a change is larger than the store takes in one transaction.
+	ErrTooLarge = errors.New("too large for one transaction")
+	// ErrCorrupt is wrapped when a stored value cannot be read.
+	ErrCorrupt = errors.New("stored value cannot be read")
+)
