@@ -1,0 +1,295 @@
+package guard
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"math"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/directory"
+)
+
+// Limits say how many machines one change may affect. A change is held when it affects more than Allowed.
+type Limits struct {
+	// Share is the part of the machines that a change may affect, 0 < Share <= 1.
+	Share float64
+	// Floor is the number that is always allowed, so that small trees can be worked with. At least 0.
+	Floor int
+	// Ceiling is the number that is never exceeded whatever the share; 0 means no ceiling. It wins over Floor.
+	Ceiling int
+	// Window is for how long an admitted change counts: different machines affected within it add up, so that many
+	// small changes are not a way around the limit. 0 means that every change stands alone.
+	Window time.Duration
+}
+
+// Default allows a tenth of the machines within ten minutes, and five in any case.
+func Default() Limits { return Limits{Share: 0.1, Floor: 5, Window: 10 * time.Minute} }
+
+// Validate returns an error that wraps ErrLimits when the limits make no sense.
+func (l Limits) Validate() error {
+	switch {
+	case math.IsNaN(l.Share) || l.Share <= 0 || l.Share > 1:
+		return fmt.Errorf("%w: share %v is not above 0 and at most 1 (0.1 is ten percent)", ErrLimits, l.Share)
+	case l.Floor < 0:
+		return fmt.Errorf("%w: floor %d is negative", ErrLimits, l.Floor)
+	case l.Ceiling < 0:
+		return fmt.Errorf("%w: ceiling %d is negative (0 means none)", ErrLimits, l.Ceiling)
+	case l.Window < 0:
+		return fmt.Errorf("%w: window %v is negative (0 means none)", ErrLimits, l.Window)
+	}
+	return nil
+}
+
+// Allowed returns how many of the given number of machines one change may affect.
+func (l Limits) Allowed(machines int) int {
+	n := max(int(l.Share*float64(machines)), l.Floor)
+	if l.Ceiling > 0 {
+		n = min(n, l.Ceiling)
+	}
+	return n
+}
+
+// An ID names a set of affected machines and what happens to each: the same set has the same ID, whatever harmless
+// changes come with it.
+type ID [16]byte
+
+// String returns 32 hex digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// MarshalText returns String.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// ParseID reads the 32 hex digits of String.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if b, err := hex.DecodeString(s); err == nil && len(b) == len(id) {
+		return ID(b), nil
+	}
+	return id, fmt.Errorf("%q does not name a held directory change: 32 hex digits are expected", s)
+}
+
+// Affecting are the aspects of a change that count: what may cut a machine off, or gives it other policy or another
+// identity.
+const Affecting = directory.Moved | directory.DisabledNow | directory.EnabledNow | directory.Identified | directory.Regrouped
+
+// A Held is a change that waits.
+type Held struct {
+	ID ID
+	// Diff is everything that a release applies; Removed and Changed are the part that counts.
+	Diff    directory.Diff
+	Removed []directory.Machine
+	Changed []directory.MachineChange
+	// Allowed is how many affected machines would have passed, Recent how many others were affected by changes that were
+	// admitted within the window.
+	Allowed, Recent int
+	// Since is when this set was first seen, Latest when last.
+	Since, Latest time.Time
+	// Discarded is when an administrator said that it must not be applied, zero otherwise. It stays held as long as the
+	// directory says so, but waits for nobody.
+	Discarded time.Time
+	next      *directory.Snapshot
+}
+
+// Affected returns how many machines the change takes away or alters.
+func (h Held) Affected() int { return len(h.Removed) + len(h.Changed) }
+
+func (h Held) affected() iter.Seq[directory.UUID] {
+	return func(yield func(directory.UUID) bool) {
+		for _, m := range h.Removed {
+			if !yield(m.UUID) {
+				return
+			}
+		}
+		for _, c := range h.Changed {
+			if !yield(c.New.UUID) {
+				return
+			}
+		}
+	}
+}
+
+// Reason says in one sentence why the change is held.
+func (h Held) Reason() string {
+	if h.Diff.NewMachines == 0 {
+		return fmt.Sprintf("the directory holds no machine any more (%d before)", h.Diff.OldMachines)
+	}
+	before := ""
+	if h.Recent > 0 {
+		before = fmt.Sprintf(", after %d others a short while ago", h.Recent)
+	}
+	return fmt.Sprintf("%d of %d machines are affected (%d removed, %d altered)%s; %d are allowed at once",
+		h.Affected(), h.Diff.OldMachines, len(h.Removed), len(h.Changed), before, h.Allowed)
+}
+
+// A Decision is what became of an offered snapshot: Unchanged, Admitted or Stopped.
+type Decision interface{ decision() }
+
+// Unchanged means that the snapshot is the applied one.
+type Unchanged struct{}
+
+// Admitted means that the snapshot is now the applied one.
+type Admitted struct {
+	Snapshot *directory.Snapshot
+	Diff     directory.Diff
+	// Released is the change that an administrator let pass, the zero ID when none had to.
+	Released ID
+}
+
+// Stopped means that nothing changed and the applied snapshot stays.
+type Stopped struct {
+	Held Held
+	// Fresh is set when this set is held for the first time: time to tell somebody.
+	Fresh bool
+}
+
+func (Unchanged) decision() {}
+func (Admitted) decision()  {}
+func (Stopped) decision()   {}
+
+// A Guard holds the applied snapshot and at most one held change.
+//
+//	            Offer: allowed                     Offer: too much
+//	(idle) ------------------------> (idle)  (idle) --------------> (held)
+//	(held) -- Offer: allowed or applied again, or Release --------> (idle)
+//	(held) -- Offer: too much, the same set or another -----------> (held)
+//	(held) -- Discard ---------------------------------> (held, discarded)
+type Guard struct {
+	limits  Limits
+	applied *directory.Snapshot
+	held    *Held
+	recent  map[directory.UUID]time.Time // machines affected by admitted changes, and when
+}
+
+// New returns a guard. The applied snapshot is the last one that was in force, nil when there was none ever.
+func New(limits Limits, applied *directory.Snapshot) (*Guard, error) {
+	if err := limits.Validate(); err != nil {
+		return nil, err
+	}
+	return &Guard{limits: limits, applied: applied, recent: map[directory.UUID]time.Time{}}, nil
+}
+
+// Applied returns the snapshot in force, nil before the first.
+func (g *Guard) Applied() *directory.Snapshot { return g.applied }
+
+// Held returns the change that waits.
+func (g *Guard) Held() (Held, bool) {
+	if g.held == nil {
+		return Held{}, false
+	}
+	return *g.held, true
+}
+
+// Offer decides on a snapshot that was read. The first one passes unless it holds no machine.
+func (g *Guard) Offer(now time.Time, next *directory.Snapshot) Decision {
+	if g.applied != nil && g.applied.Digest() == next.Digest() {
+		// The directory went back to what is applied: whatever was held no longer exists.
+		g.held = nil
+		return Unchanged{}
+	}
+	h := weigh(directory.NewDiff(g.applied, next))
+	h.Allowed = g.limits.Allowed(h.Diff.OldMachines)
+	h.Recent = g.others(now, h)
+	// What is held stays held, though the window moves on: only the directory or an administrator changes that.
+	same := g.held != nil && g.held.ID == h.ID
+	tooMuch := h.Affected() > 0 && h.Affected()+h.Recent > h.Allowed
+	emptied := h.Diff.NewMachines == 0 && (g.applied == nil || h.Diff.OldMachines > 0)
+	if !emptied && !tooMuch && !same {
+		g.applied, g.held = next, nil
+		for u := range h.affected() {
+			g.recent[u] = now
+		}
+		return Admitted{Snapshot: next, Diff: h.Diff}
+	}
+	h.Since, h.Latest, h.next = now, now, next
+	if same {
+		h.Since, h.Discarded = g.held.Since, g.held.Discarded
+	}
+	g.held = &h
+	return Stopped{Held: h, Fresh: !same}
+}
+
+// others forgets what has left the window and counts the machines in it that h does not affect as well.
+func (g *Guard) others(now time.Time, h Held) int {
+	for u, at := range g.recent {
+		if now.Sub(at) >= g.limits.Window {
+			delete(g.recent, u)
+		}
+	}
+	n := len(g.recent)
+	for u := range h.affected() {
+		if _, ok := g.recent[u]; ok {
+			n--
+		}
+	}
+	return n
+}
+
+// Release applies the held change, exactly the one that the ID names. The errors are ErrNothingHeld and ErrOtherHeld;
+// nothing changes then.
+func (g *Guard) Release(id ID) (Admitted, error) {
+	if err := g.check(id); err != nil {
+		return Admitted{}, fmt.Errorf("release directory change %s: %w", id, err)
+	}
+	a := Admitted{Snapshot: g.held.next, Diff: g.held.Diff, Released: id}
+	g.applied, g.held = g.held.next, nil
+	clear(g.recent) // the administrator has seen where the directory stands: counting starts anew
+	return a, nil
+}
+
+// Discard notes that the held change must not be applied: it stays stopped, and Release may still change that. The
+// errors are those of Release.
+func (g *Guard) Discard(now time.Time, id ID) error {
+	if err := g.check(id); err != nil {
+		return fmt.Errorf("discard directory change %s: %w", id, err)
+	}
+	g.held.Discarded = now
+	return nil
+}
+
+func (g *Guard) check(id ID) error {
+	switch {
+	case g.held == nil:
+		return ErrNothingHeld
+	case g.held.ID != id:
+		return fmt.Errorf("%w, %s: look at it before you release it", ErrOtherHeld, g.held.ID)
+	}
+	return nil
+}
+
+// weigh picks what counts out of a diff and names it.
+func weigh(d directory.Diff) Held {
+	h := Held{Diff: d, Removed: d.Removed}
+	for _, c := range d.Changed {
+		if c.Aspects.Has(Affecting) {
+			h.Changed = append(h.Changed, c)
+		}
+	}
+	sum := sha256.New()
+	text := func(s string) { fmt.Fprintf(sum, "%d:%s", len(s), s) }
+	sum.Write(d.From[:])
+	if d.NewMachines == 0 {
+		text("empty")
+	}
+	for _, m := range h.Removed {
+		text("removed")
+		sum.Write(m.UUID[:])
+	}
+	for _, c := range h.Changed {
+		text("changed")
+		sum.Write(c.New.UUID[:])
+		text((c.Aspects & Affecting).String())
+		text(c.New.DN.Key())
+		text(c.New.Name)
+		text(c.New.DNSName)
+		for _, dn := range c.Joined {
+			text("+" + dn.Key())
+		}
+		for _, dn := range c.Left {
+			text("-" + dn.Key())
+		}
+	}
+	h.ID = ID(sum.Sum(nil)[:len(h.ID)])
+	return h
+}
