@@ -2,9 +2,15 @@ package proposal
 
 import "fmt"
 
-var prfNames = map[PRF]string{PRFHMACSHA256: "SHA256", PRFHMACSHA384: "SHA384", PRFHMACSHA512: "SHA512"}
+const (
+	sha256 = "SHA256"
+	sha384 = "SHA384"
+	sha512 = "SHA512"
+)
 
-var integrityNames = map[Integrity]string{IntegHMACSHA256128: "SHA256", IntegHMACSHA384192: "SHA384", IntegHMACSHA512256: "SHA512"}
+var prfNames = map[PRF]string{PRFHMACSHA256: sha256, PRFHMACSHA384: sha384, PRFHMACSHA512: sha512}
+
+var integrityNames = map[Integrity]string{IntegHMACSHA256128: sha256, IntegHMACSHA384192: sha384, IntegHMACSHA512256: sha512}
 
 var groupNames = map[Group]string{
 	GroupMODP2048: "modp2048", GroupMODP3072: "modp3072", GroupMODP4096: "modp4096",

@@ -1,12 +1,6 @@
 package proposal
 
-import (
-	"errors"
-	"fmt"
-)
-
-// ErrOffer is wrapped by every error about an offer that is not negotiated.
-var ErrOffer = errors.New("invalid offer")
+import "fmt"
 
 // Validate reports whether the offer is complete and made of algorithms that can be negotiated. Its error wraps
 // ErrOffer.
