@@ -1,0 +1,359 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/bailiwick-net/bailiwick/node/control"
+	"github.com/bailiwick-net/bailiwick/node/datapath"
+	"github.com/bailiwick-net/bailiwick/node/facts"
+	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/engine"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+	"github.com/bailiwick-net/bailiwick/policies/compile"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
+)
+
+// Datapath is what the agent needs of a backend.
+type Datapath interface {
+	datapath.PolicySetter
+	Status() datapath.Status
+}
+
+// Engine is what the agent needs of the IKE driver.
+type Engine interface {
+	Reconfigure(ctx context.Context, config ike.Config) error
+	Snapshot(ctx context.Context) (engine.Snapshot, error)
+}
+
+// Session is what the agent needs of the conversation with the controller.
+type Session interface {
+	Events() <-chan control.Event
+	Send(m *nodev1.ConnectRequest) bool
+}
+
+// Identity gives the present credentials and takes a new trust bundle.
+type Identity interface {
+	Credentials() identity.Credentials
+	SetTrust(bundle trust.Bundle) error
+}
+
+// Config configures an Agent. All fields but the durations are required; Session may be nil on a node with a local
+// policy only.
+type Config struct {
+	Dir         string // state directory
+	Version     string // of this program
+	Instance    string // random per start
+	Datapath    Datapath
+	Engine      Engine
+	Session     Session
+	Identity    Identity
+	Gather      func() (spd.Facts, error)
+	Negotiation Negotiation
+	// Local is the policy of a node without controller; it is put into force instead of the last good one.
+	Local  *Version
+	Logger hclog.Logger
+	Now    func() time.Time
+	// Confirm is how long a new policy may be in force without the controller having been heard under it; 0 means 30 s.
+	Confirm time.Duration
+	// Interval is the time between reports when nothing changes; 0 means 30 s. Changes are looked for every second.
+	Interval time.Duration
+}
+
+// Agent holds what the node enforces. Run owns it.
+type Agent struct {
+	config  Config
+	cache   cache
+	changed chan struct{} // the facts may have changed
+	renewed chan struct{} // the credentials changed
+	queries chan chan<- Status
+
+	set         spd.Set
+	facts       spd.Facts
+	controllers []netip.AddrPort
+	current     Version  // committed
+	pending     *pending // in force, not committed
+	wanted      *nodev1.Assignment
+	rejected    map[compile.Digest]rejection
+	connected   string // controller of the open session
+	report      reporter
+	problem     string // why the node does not enforce what it should
+}
+
+// pending is a policy that is in force on probation.
+type pending struct {
+	version  Version
+	deadline time.Time
+}
+
+// rejection remembers a policy that cut this node off from its controller, so that it is not tried again at once.
+type rejection struct {
+	until time.Time
+	times int
+}
+
+// Status is what the agent knows of itself.
+type Status struct {
+	Policy      string    `json:"policy"`
+	Container   string    `json:"container,omitempty"`
+	Revision    uint64    `json:"revision"`
+	Digest      string    `json:"digest"`
+	Pending     bool      `json:"pending"` // in force, not confirmed yet
+	Controller  string    `json:"controller,omitempty"`
+	Problem     string    `json:"problem,omitempty"`
+	Identity    string    `json:"identity,omitempty"`
+	NotAfter    time.Time `json:"notAfter,omitzero"`
+	Set         spd.Set   `json:"-"`
+	Facts       spd.Facts `json:"facts"`
+	Controllers []string  `json:"controllers,omitempty"`
+}
+
+// New prepares an agent; nothing is put into force before Run.
+func New(config Config) (*Agent, error) {
+	if config.Confirm == 0 {
+		config.Confirm = 30 * time.Second
+	}
+	if config.Interval == 0 {
+		config.Interval = 30 * time.Second
+	}
+	cache, err := newCache(config.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{
+		config: config, cache: cache, changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1), queries: make(chan chan<- Status),
+		rejected: map[compile.Digest]rejection{}, report: reporter{interval: config.Interval},
+	}, nil
+}
+
+// FactsChanged says that addresses or routes may have changed. It never blocks.
+func (a *Agent) FactsChanged() { signal(a.changed) }
+
+// CredentialsChanged says that Identity gives new credentials. It never blocks.
+func (a *Agent) CredentialsChanged() { signal(a.renewed) }
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Status asks the running agent.
+func (a *Agent) Status(ctx context.Context) (Status, error) {
+	answer := make(chan Status, 1)
+	select {
+	case a.queries <- answer:
+		return <-answer, nil
+	case <-ctx.Done():
+		return Status{}, ctx.Err()
+	}
+}
+
+// Run puts the last good policy into force and keeps to what the controller assigns until ctx ends.
+func (a *Agent) Run(ctx context.Context) error {
+	a.restore(ctx)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var events <-chan control.Event
+	if a.config.Session != nil {
+		events = a.config.Session.Events()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-events:
+			if !ok {
+				events = nil
+				continue
+			}
+			a.handle(ctx, e)
+		case <-a.changed:
+			a.refreshFacts(ctx)
+		case <-a.renewed:
+			a.reconfigure(ctx)
+		case <-tick.C:
+			a.expire(ctx, a.config.Now())
+			a.sendReport(ctx, false)
+		case answer := <-a.queries:
+			answer <- a.status()
+		}
+	}
+}
+
+// restore puts the last good policy into force. Without one nothing is touched: the kernel keeps what an earlier process
+// left there.
+func (a *Agent) restore(ctx context.Context) {
+	if a.config.Local != nil {
+		if err := a.enforce(ctx, *a.config.Local); err != nil {
+			a.problem = err.Error()
+			a.config.Logger.Error("the local policy cannot be put into force", "policy", a.config.Local.Policy, "error", err)
+			return
+		}
+		a.current = *a.config.Local
+		a.config.Logger.Info("local policy is in force", "policy", a.current.Policy)
+		return
+	}
+	good, found, err := a.cache.load()
+	if err != nil {
+		a.problem = err.Error()
+		a.config.Logger.Error("the last good policy cannot be restored, what the kernel holds stays in force until the controller sends one", "error", err)
+		return
+	}
+	if !found {
+		return
+	}
+	a.controllers = good.Controllers
+	if err := a.enforce(ctx, good.Version); err != nil {
+		a.problem = err.Error()
+		a.config.Logger.Error("the last good policy cannot be put into force", "revision", good.Version.Revision, "policy", good.Version.Policy, "error", err)
+		return
+	}
+	a.current = good.Version
+	a.config.Logger.Info("last good policy is in force", "revision", good.Version.Revision, "policy", good.Version.Policy)
+}
+
+// enforce expands the version with the present facts and puts it into force. After an error the previous policy is.
+func (a *Agent) enforce(ctx context.Context, v Version) error {
+	policy, err := v.open()
+	if err != nil {
+		return err
+	}
+	f, err := a.config.Gather()
+	if err != nil {
+		return fmt.Errorf("find out the addresses of this machine: %w", err)
+	}
+	f.Controllers = a.controllers
+	set, err := spd.Expand(policy, f)
+	if err != nil {
+		return fmt.Errorf("expand policy %q: %w", v.Policy, err)
+	}
+	return a.install(ctx, set, f)
+}
+
+// install puts a set into force: the engine first, so that it can answer what the datapath will ask.
+func (a *Agent) install(ctx context.Context, set spd.Set, f spd.Facts) error {
+	if err := a.config.Engine.Reconfigure(ctx, IKEConfig(set, a.config.Identity.Credentials(), a.config.Negotiation)); err != nil {
+		return fmt.Errorf("configure IKE: %w", err)
+	}
+	if err := a.config.Datapath.SetPolicy(ctx, set); err != nil {
+		restore := a.config.Engine.Reconfigure(ctx, IKEConfig(a.set, a.config.Identity.Credentials(), a.config.Negotiation))
+		return errors.Join(fmt.Errorf("put policy %q into force: %w", set.Name(), err), restore)
+	}
+	a.set, a.facts, a.problem = set, f, ""
+	return nil
+}
+
+func (a *Agent) handle(ctx context.Context, e control.Event) {
+	switch e := e.(type) {
+	case control.Resolved:
+		a.setControllers(ctx, e.Addresses)
+	case control.Connected:
+		a.connected = e.Controller
+		a.hello()
+		a.sendReport(ctx, true)
+	case control.Disconnected:
+		a.connected = ""
+	case control.Message:
+		a.handleMessage(ctx, e.Response)
+	}
+}
+
+func (a *Agent) hello() {
+	inForce := a.inForce()
+	hello := &nodev1.Hello{Version: a.config.Version, Instance: a.config.Instance, Revision: inForce.Revision}
+	if inForce.Content != nil {
+		hello.Digest = inForce.Digest[:]
+	}
+	digest := a.config.Identity.Credentials().Trust.Digest()
+	hello.TrustDigest = digest[:]
+	a.config.Session.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Hello{Hello: hello}})
+}
+
+// inForce is the version that the datapath enforces now.
+func (a *Agent) inForce() Version {
+	if a.pending != nil {
+		return a.pending.version
+	}
+	return a.current
+}
+
+// setControllers makes the controller's addresses exempt before a connection to them is tried. Addresses that were known
+// before stay exempt: one of them may be the one that answers.
+func (a *Agent) setControllers(ctx context.Context, found []netip.AddrPort) {
+	merged := slices.Clone(a.controllers)
+	for _, c := range found {
+		if !slices.Contains(merged, c) {
+			merged = append(merged, c)
+		}
+	}
+	const most = 32
+	if len(merged) > most {
+		merged = merged[len(merged)-most:]
+	}
+	if slices.Equal(merged, a.controllers) {
+		return
+	}
+	a.controllers = merged
+	a.refreshFacts(ctx)
+}
+
+// refreshFacts expands the policy in force again when the facts differ.
+func (a *Agent) refreshFacts(ctx context.Context) {
+	if a.inForce().Content == nil {
+		return
+	}
+	f, err := a.config.Gather()
+	if err != nil {
+		a.config.Logger.Error("addresses of this machine cannot be found out, the policy stays as it is", "error", err)
+		return
+	}
+	f.Controllers = a.controllers
+	if facts.Equal(f, a.facts) {
+		return
+	}
+	if err := a.enforce(ctx, a.inForce()); err != nil {
+		a.problem = err.Error()
+		a.config.Logger.Error("policy cannot be adapted to the new addresses of this machine", "error", err)
+		return
+	}
+	a.config.Logger.Info("policy follows the addresses of this machine", "addresses", len(f.Addresses), "controllers", len(f.Controllers))
+	a.save()
+}
+
+// save stores what is committed. A full disk must not stop enforcement.
+func (a *Agent) save() {
+	if a.current.Content == nil || a.config.Local != nil {
+		return
+	}
+	if err := a.cache.save(lastGood{Version: a.current, Controllers: a.controllers}); err != nil {
+		a.problem = err.Error()
+		a.config.Logger.Error("the policy in force could not be stored, a restart would bring back an older one", "error", err)
+	}
+}
+
+func (a *Agent) status() Status {
+	inForce := a.inForce()
+	credentials := a.config.Identity.Credentials()
+	s := Status{
+		Policy: inForce.Policy, Container: inForce.Container, Revision: inForce.Revision,
+		Pending: a.pending != nil, Controller: a.connected, Problem: a.problem, Set: a.set, Facts: a.facts,
+		Controllers: credentials.Controllers,
+	}
+	if inForce.Content != nil {
+		s.Digest = inForce.Digest.String()
+	}
+	if !credentials.Identity.IsZero() {
+		s.Identity, s.NotAfter = credentials.Identity.String(), credentials.Leaf().NotAfter
+	}
+	return s
+}

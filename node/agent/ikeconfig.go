@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"crypto/sha1"
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// Negotiation is what the IKE configuration takes from the node rather than from the policy.
+type Negotiation struct {
+	ForceEncap bool
+	KeyLog     bool
+	Secrets    map[string]sa.Secret
+}
+
+// IKEConfig is the configuration that enforces the set with these credentials. Rules appear in the order of weight; a
+// rule whose filters do not stand together appears once for each run of them.
+func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike.Config {
+	exchange := set.KeyExchange()
+	config := ike.Config{
+		Offers:      exchange.Offers,
+		IKELifetime: exchange.Lifetime,
+		Secrets:     n.Secrets,
+		ForceEncap:  n.ForceEncap,
+		KeyLog:      n.KeyLog,
+	}
+	if !credentials.Identity.IsZero() {
+		id := credentials.Identity.IKEID()
+		config.Local = ike.Identity{Type: id.Type, Data: id.Data}
+		config.Chain = credentials.RawChain()
+		config.Authorities = authorities(credentials)
+	}
+	for _, f := range set.Filters() {
+		if f.Exempt != "" || f.Direction != spd.Out {
+			continue
+		}
+		rule, ok := set.Rule(f.RuleID)
+		if !ok || rule.Action.Action != spd.ActionNegotiate {
+			continue
+		}
+		pair := ike.Pair{
+			Local:  selector(f.Protocol, f.Source, f.SourcePort),
+			Remote: selector(f.Protocol, f.Destination, f.DestinationPort),
+		}
+		if last := len(config.Rules) - 1; last >= 0 && config.Rules[last].ID == rule.ID {
+			config.Rules[last].Pairs = append(config.Rules[last].Pairs, pair)
+			continue
+		}
+		config.Rules = append(config.Rules, ikeRule(rule, pair))
+	}
+	if response := set.DefaultResponse(); response.Active {
+		config.DefaultResponse = &ike.Rule{
+			Mode: sa.Transport, Offers: response.Offers, Auth: response.Auth,
+			PFS: response.PFS, Lifetime: response.Lifetime, Idle: response.Idle,
+		}
+	}
+	return config
+}
+
+func ikeRule(rule *spd.Rule, first ike.Pair) ike.Rule {
+	r := ike.Rule{
+		ID: rule.ID, Mode: sa.Transport, Pairs: []ike.Pair{first},
+		Offers: rule.Action.Offers, Auth: rule.Auth, PFS: rule.Action.PFS,
+		Lifetime: rule.Action.Lifetime, Fallback: rule.Action.Fallback,
+	}
+	if rule.Tunnel.IsValid() {
+		r.Mode, r.Tunnel = sa.Tunnel, rule.Tunnel
+	}
+	return r
+}
+
+func selector(protocol uint8, addresses spd.Range, ports spd.PortRange) sa.Selector {
+	from, to := ports.Bounds()
+	return sa.Selector{Protocol: protocol, From: addresses.From, To: addresses.To, PortFrom: from, PortTo: to}
+}
+
+// authorities are the hashes of the CA keys that this node accepts, as CERTREQ carries them. SHA-1 is what the protocol
+// asks for here (RFC 7296 3.7); nothing is authenticated by it.
+func authorities(credentials identity.Credentials) [][]byte {
+	var out [][]byte
+	for _, certs := range [][]*x509.Certificate{credentials.Trust.Roots(), credentials.Trust.Intermediates()} {
+		for _, cert := range certs {
+			sum := sha1.Sum(cert.RawSubjectPublicKeyInfo)
+			out = append(out, sum[:])
+		}
+	}
+	return out
+}
+
+// describeRange prints a range of addresses as short as it can be said.
+func describeRange(from, to netip.Addr) string {
+	if from == to {
+		return from.String()
+	}
+	if p, ok := (spd.Range{From: from, To: to}).Prefix(); ok {
+		return p.String()
+	}
+	return from.String() + "-" + to.String()
+}
+
+// DescribeSelector prints a selector: addresses, and protocol and ports where they are limited.
+func DescribeSelector(s sa.Selector) string {
+	var b strings.Builder
+	b.WriteString(describeRange(s.From, s.To))
+	if s.Protocol != 0 {
+		fmt.Fprintf(&b, " protocol %d", s.Protocol)
+	}
+	if s.PortFrom != 0 || s.PortTo != 65535 {
+		fmt.Fprintf(&b, " port %s", spd.PortRange{From: s.PortFrom, To: s.PortTo})
+	}
+	return b.String()
+}
