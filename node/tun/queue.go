@@ -1,6 +1,7 @@
 package tun
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -121,7 +122,8 @@ func (q *Queue) Wait(timeout time.Duration) error {
 
 // Close ends every Wait with ErrClosed, waits for calls under way and closes the descriptor.
 func (q *Queue) Close() error {
-	one := [8]byte{7: 1}
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
 	// The counter only has to become non-zero; it is never read.
 	if _, err := unix.Write(q.wake, one[:]); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBADF) {
 		return fmt.Errorf("wake TUN reader: %w", err)

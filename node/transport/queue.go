@@ -1,0 +1,322 @@
+package transport
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// headroom before a received datagram: an IPv6 header can be built over the start of an ESP packet.
+	headroom = 40
+	// maxDatagram is what recvmsg can give: an IP packet, or a super-packet of UDP_GRO.
+	maxDatagram = 65535
+	// Limits of one sendmsg with UDP_SEGMENT. Kernels before 6.9 take 64 segments.
+	maxSendOctets   = 65507
+	maxSendSegments = 64
+)
+
+// Queue is what one packet thread reads and writes: its sockets on the NAT port, and the raw ones in queue 0. One
+// goroutine calls its methods. The calls never block (SendESP waits at most 10 ms for room in a full socket), so they
+// go to the kernel without telling the Go scheduler.
+type Queue struct {
+	sockets *Sockets
+	all     []*socket
+	first   int // socket to read first, so that none starves
+
+	control controlBuffer
+	name    unix.RawSockaddrInet6
+	vector  unix.Iovec
+	header  unix.Msghdr
+}
+
+func (q *Queue) add(sock *socket) { q.all = append(q.all, sock) }
+
+// FDs returns the descriptors to poll for input.
+func (q *Queue) FDs() []int {
+	fds := make([]int, 0, len(q.all))
+	for _, sock := range q.all {
+		fds = append(fds, sock.fd)
+	}
+	return fds
+}
+
+// Batch holds the buffers of ReceiveESP. One goroutine owns it.
+type Batch struct {
+	Datagrams []Datagram // what the last ReceiveESP gave
+
+	datagrams []Datagram
+	buffers   [][]byte // those of the messages; a dropped message makes datagrams lag behind
+	headers   []messageHeader
+	names     []unix.RawSockaddrInet6
+	controls  []controlBuffer
+	vectors   []unix.Iovec
+}
+
+// messageHeader is struct mmsghdr.
+type messageHeader struct {
+	header unix.Msghdr
+	length uint32
+	_      [unsafe.Sizeof(uintptr(0)) - 4]byte
+}
+
+// NewBatch returns room for n datagrams of 64 KiB; 8 is a good n.
+func NewBatch(n int) *Batch {
+	b := &Batch{
+		datagrams: make([]Datagram, n), buffers: make([][]byte, n), headers: make([]messageHeader, n), names: make([]unix.RawSockaddrInet6, n),
+		controls: make([]controlBuffer, n), vectors: make([]unix.Iovec, n),
+	}
+	for i := range n {
+		buffer := make([]byte, headroom+maxDatagram)
+		b.buffers[i] = buffer
+		b.vectors[i].Base = &buffer[headroom]
+		b.vectors[i].SetLen(maxDatagram)
+		h := &b.headers[i].header
+		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+		h.Iov = &b.vectors[i]
+		h.SetIovlen(1)
+		h.Control = &b.controls[i].octets[0]
+	}
+	return b
+}
+
+// ReceiveESP fills b.Datagrams from one socket, another one first each time, without blocking; ErrWouldBlock when there
+// is nothing. The datagrams are valid until the next call.
+func (q *Queue) ReceiveESP(b *Batch) error {
+	b.Datagrams = b.datagrams[:0]
+	for range q.all {
+		sock := q.all[q.first]
+		q.first = (q.first + 1) % len(q.all)
+		n, err := sock.receive(b)
+		if err != nil {
+			q.sockets.receiveErrors.Add(1)
+			return err
+		}
+		for i := range n {
+			q.sockets.take(b, i, sock)
+		}
+		if len(b.Datagrams) > 0 {
+			return nil
+		}
+	}
+	return ErrWouldBlock
+}
+
+// receive is recvmmsg; 0 when there is nothing.
+func (k *socket) receive(b *Batch) (int, error) {
+	for i := range b.headers {
+		h := &b.headers[i].header
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.SetControllen(controlSize)
+		h.Flags = 0
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(k.fd), uintptr(unsafe.Pointer(&b.headers[0])),
+		uintptr(len(b.headers)), unix.MSG_DONTWAIT, 0, 0)
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EAGAIN, unix.EINTR:
+		return 0, nil
+	}
+	return 0, fmt.Errorf("receive from socket %d: %w", k.port, errno)
+}
+
+// take appends message i of the last receive to b.Datagrams.
+func (s *Sockets) take(b *Batch, i int, sock *socket) {
+	m := &b.headers[i]
+	if m.header.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		s.short.Add(1)
+		return
+	}
+	at := len(b.Datagrams)
+	b.Datagrams = b.datagrams[:at+1]
+	d := &b.datagrams[at]
+	r := parseControl(b.controls[i].octets[:m.header.Controllen])
+	remote := remoteOf(&b.names[i])
+	*d = Datagram{
+		Local: netip.AddrPortFrom(r.local, sock.port), Remote: remote, Encap: !sock.raw, TrafficClass: r.class,
+		Buffer: b.buffers[i], start: headroom, end: headroom + int(m.length), segment: r.segment, sockets: s,
+	}
+	if d.segment == 0 {
+		d.segment = int(m.length)
+	}
+	if !sock.raw {
+		return
+	}
+	d.Remote = netip.AddrPortFrom(remote.Addr(), 0) // a raw IPv6 socket puts the protocol there
+	if sock.v6 {
+		return
+	}
+	// A raw IPv4 socket gives the IP header too.
+	if header := int(d.Buffer[headroom]&0x0f) * 4; header < int(m.length) {
+		d.TrafficClass = d.Buffer[headroom+1]
+		d.start += header
+		return
+	}
+	s.short.Add(1)
+	b.Datagrams = b.Datagrams[:at]
+}
+
+// remoteOf reads the address the kernel wrote.
+func remoteOf(name *unix.RawSockaddrInet6) netip.AddrPort {
+	if name.Family == unix.AF_INET {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), networkOrder(v4.Port))
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(name.Addr), networkOrder(name.Port))
+}
+
+// networkOrder turns a port of a raw socket address into a number, and back.
+func networkOrder(port uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], port)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// Next returns the bounds of the next ESP packet in d.Buffer, with at least esp.Headroom octets before it that are
+// free, or belong to the packet before. IKE messages on the way go to ReadIKE, keepalives vanish (RFC 3948 2). A packet
+// is to be opened before the next call, which still reads what lies behind it.
+func (d *Datagram) Next() (start, end int, ok bool) {
+	for d.start < d.end {
+		start = d.start
+		end = min(start+d.segment, d.end)
+		d.start = end
+		if !d.Encap {
+			return start, end, true
+		}
+		packet := d.Buffer[start:end]
+		switch {
+		case len(packet) == 1 && packet[0] == keepalive[0]:
+			d.sockets.keepalives.Add(1)
+		case len(packet) < len(nonESPMarker):
+			d.sockets.short.Add(1)
+		case [4]byte(packet) == nonESPMarker:
+			d.sockets.deliver(packet[len(nonESPMarker):], d.Local, d.Remote)
+		default:
+			return start, end, true
+		}
+	}
+	return 0, 0, false
+}
+
+// SendESP sends m, in as few calls as the kernel allows: ErrTooBig when a packet exceeds the path MTU, ErrDropped when
+// the socket is full. After an error some of the packets may have been sent.
+func (q *Queue) SendESP(m *Message) error {
+	sock := q.find(m)
+	if sock == nil {
+		return fmt.Errorf("send ESP to %s: %w", m.Remote, ErrNoSocket)
+	}
+	segment := m.SegmentLen
+	if segment == 0 || segment > len(m.Payload) {
+		segment = len(m.Payload)
+	}
+	for rest := m.Payload; len(rest) > 0; {
+		n := segment
+		if len(rest) > segment && sock.gso.Load() {
+			n = max(1, min(maxSendSegments, maxSendOctets/segment)) * segment
+		}
+		n = min(n, len(rest))
+		err := q.send(sock, m, rest[:n], segment)
+		if n > segment && (errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL)) {
+			// EIO: the device has no checksum offload, which UDP_SEGMENT needs. It will not get it; EINVAL may be
+			// about this one path, whose MTU the segments exceed.
+			if errors.Is(err, unix.EIO) {
+				sock.gso.Store(false)
+			}
+			err = q.sendEach(sock, m, rest[:n], segment)
+		}
+		if err != nil {
+			return q.failed(m, err)
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// failed counts an error of send and names it.
+func (q *Queue) failed(m *Message, err error) error {
+	switch {
+	case errors.Is(err, unix.EMSGSIZE):
+		q.sockets.tooBig.Add(1)
+		return ErrTooBig
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
+		q.sockets.sendDropped.Add(1)
+		return ErrDropped
+	}
+	return fmt.Errorf("send ESP from %s to %s: %w", m.Local, m.Remote, err)
+}
+
+func (q *Queue) find(m *Message) *socket {
+	v6 := !m.Remote.Addr().Is4()
+	all := q.all
+	if !m.Encap {
+		all = q.sockets.queues[0].all
+	}
+	for _, sock := range all {
+		if sock.v6 == v6 && sock.raw != m.Encap {
+			return sock
+		}
+	}
+	return nil
+}
+
+// sendEach sends the segments of b in a call each.
+func (q *Queue) sendEach(sock *socket, m *Message, b []byte, segment int) error {
+	for len(b) > 0 {
+		n := min(segment, len(b))
+		if err := q.send(sock, m, b[:n], segment); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// send is sendmsg of b, cut in segments where it is longer than one.
+func (q *Queue) send(sock *socket, m *Message, b []byte, segment int) error {
+	if len(b) <= segment {
+		segment = 0
+	}
+	control := q.control.build(m.Local.Addr(), m.TrafficClass, segment)
+	q.header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&q.name)), Iov: &q.vector}
+	port := m.Remote.Port()
+	if sock.raw {
+		port = 0
+	}
+	if sock.v6 {
+		q.name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: networkOrder(port), Addr: m.Remote.Addr().As16()}
+		q.header.Namelen = unix.SizeofSockaddrInet6
+	} else {
+		*(*unix.RawSockaddrInet4)(unsafe.Pointer(&q.name)) = unix.RawSockaddrInet4{
+			Family: unix.AF_INET, Port: networkOrder(port), Addr: m.Remote.Addr().As4(),
+		}
+		q.header.Namelen = unix.SizeofSockaddrInet4
+	}
+	q.vector.Base = &b[0]
+	q.vector.SetLen(len(b))
+	q.header.SetIovlen(1)
+	if len(control) > 0 {
+		q.header.Control = &control[0]
+		q.header.SetControllen(len(control))
+	}
+	waited := false
+	for {
+		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(sock.fd), uintptr(unsafe.Pointer(&q.header)), unix.MSG_DONTWAIT)
+		runtime.KeepAlive(b)
+		switch {
+		case errno == 0:
+			return nil
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN && !waited:
+			waited = true
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(sock.fd), Events: unix.POLLOUT}}, writeWait) // the next try tells
+		default:
+			return errno
+		}
+	}
+}

@@ -1,0 +1,330 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Defaults of Config.
+const (
+	DefaultIKEPort  = 500
+	DefaultNATPort  = 4500
+	defaultBuffer   = 4 << 20
+	defaultIKEQueue = 512
+)
+
+// socket is one descriptor. Its fields but gso never change after Listen.
+type socket struct {
+	fd   int
+	v6   bool
+	raw  bool
+	port uint16
+	gso  atomic.Bool // UDP_SEGMENT works; cleared when a device cannot do it
+}
+
+// Sockets holds all of them. Its methods may be called by any goroutine, unless they say otherwise.
+type Sockets struct {
+	cfg    Config
+	ike    []*socket
+	queues []*Queue
+	ready  chan message
+	done   chan struct{}
+	wakers []*Poller
+	wg     sync.WaitGroup
+	once   sync.Once
+
+	mtuMode sync.Mutex // held while a socket lets the kernel fragment one long IKE message
+
+	ikeDropped, keepalives, short, sendDropped, tooBig, receiveErrors atomic.Uint64
+}
+
+// Stats counts what was not delivered.
+type Stats struct {
+	IKEDropped    uint64 // IKE messages that found the queue of ReadIKE full
+	Keepalives    uint64 // NAT keepalives received
+	Short         uint64 // datagrams too short or cut
+	SendDropped   uint64 // sends that found the socket full
+	TooBig        uint64 // sends over the path MTU
+	ReceiveErrors uint64
+}
+
+// Stats returns the counters.
+func (s *Sockets) Stats() Stats {
+	return Stats{
+		IKEDropped: s.ikeDropped.Load(), Keepalives: s.keepalives.Load(), Short: s.short.Load(),
+		SendDropped: s.sendDropped.Load(), TooBig: s.tooBig.Load(), ReceiveErrors: s.receiveErrors.Load(),
+	}
+}
+
+// Listen opens the sockets. IPv6 is left out where the kernel has none. Binding the ports and raw sockets needs
+// privilege, the mark CAP_NET_ADMIN.
+func Listen(cfg Config) (*Sockets, error) {
+	cfg.setDefaults()
+	s := &Sockets{cfg: cfg, ready: make(chan message, cfg.IKEQueue), done: make(chan struct{})}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	for _, sock := range s.ike {
+		p, err := NewPoller(sock.fd)
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		s.wakers = append(s.wakers, p)
+		s.wg.Go(func() { s.readIKEPort(sock, p) })
+	}
+	if cfg.IKEOnly {
+		for _, q := range s.queues {
+			p, err := NewPoller(q.FDs()...)
+			if err != nil {
+				return nil, errors.Join(err, s.Close())
+			}
+			s.wakers = append(s.wakers, p)
+			s.wg.Go(func() { s.drain(q, p) })
+		}
+	}
+	return s, nil
+}
+
+func (c *Config) setDefaults() {
+	if c.IKEPort == 0 {
+		c.IKEPort = DefaultIKEPort
+	}
+	if c.NATPort == 0 {
+		c.NATPort = DefaultNATPort
+	}
+	if c.Queues == 0 {
+		c.Queues = 1
+	}
+	if c.ReceiveBuffer == 0 {
+		c.ReceiveBuffer = defaultBuffer
+	}
+	if c.SendBuffer == 0 {
+		c.SendBuffer = defaultBuffer
+	}
+	if c.IKEQueue == 0 {
+		c.IKEQueue = defaultIKEQueue
+	}
+}
+
+// open makes every socket; what it made before an error is in s, for Close.
+func (s *Sockets) open() error {
+	for range s.cfg.Queues {
+		s.queues = append(s.queues, &Queue{sockets: s})
+	}
+	for _, v6 := range []bool{false, true} {
+		if v6 && s.cfg.NoIPv6 || !v6 && s.cfg.NoIPv4 {
+			continue
+		}
+		ike, err := s.openOne(v6, false, s.cfg.IKEPort)
+		if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.ike = append(s.ike, ike)
+		for _, q := range s.queues {
+			nat, err := s.openOne(v6, false, s.cfg.NATPort)
+			if err != nil {
+				return err
+			}
+			q.add(nat)
+		}
+		if s.cfg.NoRawESP {
+			continue
+		}
+		// Every raw socket gets a copy of every packet, so only the first queue has one.
+		raw, err := s.openOne(v6, true, 0)
+		if err != nil {
+			return err
+		}
+		s.queues[0].add(raw)
+	}
+	return nil
+}
+
+func (s *Sockets) openOne(v6, raw bool, port uint16) (*socket, error) {
+	family, kind, protocol := unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDP
+	name := fmt.Sprintf("UDP port %d", port)
+	if v6 {
+		family = unix.AF_INET6
+	}
+	if raw {
+		kind, protocol, name = unix.SOCK_RAW, unix.IPPROTO_ESP, "raw ESP"
+	}
+	if v6 {
+		name += " over IPv6"
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	sock := &socket{fd: fd, v6: v6, raw: raw, port: port}
+	if err := s.configure(sock); err != nil {
+		_ = unix.Close(fd) // the first error is the one to report
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return sock, nil
+}
+
+// configure sets the options and binds the socket.
+func (s *Sockets) configure(sock *socket) error {
+	nat := !sock.raw && sock.port == s.cfg.NATPort
+	type option struct {
+		name                 string
+		level, number, value int
+	}
+	var options []option
+	if s.cfg.Mark != 0 {
+		options = append(options, option{"mark", unix.SOL_SOCKET, unix.SO_MARK, int(s.cfg.Mark)})
+	}
+	if nat && s.cfg.Queues > 1 {
+		options = append(options, option{"port sharing", unix.SOL_SOCKET, unix.SO_REUSEPORT, 1})
+	}
+	// ESP must not be fragmented behind the back of the datapath, which answers for the path MTU; a long IKE message
+	// may be, where the peer does not do RFC 7383.
+	discover := unix.IP_PMTUDISC_WANT
+	if nat || sock.raw {
+		discover = unix.IP_PMTUDISC_DO
+	}
+	if sock.v6 && !sock.raw {
+		options = append(options, option{"IPv6 only", unix.SOL_IPV6, unix.IPV6_V6ONLY, 1})
+	}
+	if sock.v6 {
+		options = append(options,
+			option{"packet information", unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1},
+			option{"traffic class", unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1},
+			option{"path MTU discovery", unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, discover})
+	} else {
+		options = append(options,
+			option{"packet information", unix.SOL_IP, unix.IP_PKTINFO, 1},
+			option{"type of service", unix.SOL_IP, unix.IP_RECVTOS, 1},
+			option{"path MTU discovery", unix.SOL_IP, unix.IP_MTU_DISCOVER, discover})
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(sock.fd, o.level, o.number, o.value); err != nil {
+			return fmt.Errorf("set %s to %d: %w", o.name, o.value, err)
+		}
+	}
+	if err := setBuffer(sock.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, s.cfg.ReceiveBuffer); err != nil {
+		return err
+	}
+	if err := setBuffer(sock.fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, s.cfg.SendBuffer); err != nil {
+		return err
+	}
+	if nat && !s.cfg.NoOffload {
+		// Kernels before 4.18 and 5.0 have neither; then every packet is a call of its own.
+		sock.gso.Store(unix.SetsockoptInt(sock.fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 0) == nil)
+		_ = unix.SetsockoptInt(sock.fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+	}
+	if sock.raw {
+		return nil
+	}
+	var address unix.Sockaddr = &unix.SockaddrInet4{Port: int(sock.port)}
+	if sock.v6 {
+		address = &unix.SockaddrInet6{Port: int(sock.port)}
+	}
+	if err := unix.Bind(sock.fd, address); err != nil {
+		return fmt.Errorf("bind (does another IKE daemon run?): %w", err)
+	}
+	return nil
+}
+
+// setBuffer asks for more than the system's limit, and takes what that limit gives where privilege is missing.
+func setBuffer(fd, force, plain, size int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) == nil {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, size); err != nil {
+		return fmt.Errorf("set socket buffer to %d octets: %w", size, err)
+	}
+	return nil
+}
+
+// Close ends every ReadIKE with ErrClosed and closes the sockets. Packet threads must have stopped, and no Write must be
+// under way.
+func (s *Sockets) Close() error {
+	var errs []error
+	s.once.Do(func() {
+		close(s.done)
+		for _, p := range s.wakers {
+			p.Wake()
+		}
+		s.wg.Wait()
+		for _, p := range s.wakers {
+			errs = append(errs, p.Close())
+		}
+		for _, sock := range s.ike {
+			errs = append(errs, unix.Close(sock.fd))
+		}
+		for _, q := range s.queues {
+			for _, sock := range q.all {
+				errs = append(errs, unix.Close(sock.fd))
+			}
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close sockets: %w", err)
+	}
+	return nil
+}
+
+// Queue returns the sockets of packet thread i, 0 to Config.Queues-1.
+func (s *Sockets) Queue(i int) *Queue { return s.queues[i] }
+
+// IPv6 reports whether there are sockets for IPv6.
+func (s *Sockets) IPv6() bool {
+	for _, sock := range s.ike {
+		if sock.v6 {
+			return true
+		}
+	}
+	return false
+}
+
+// PathMTU asks the kernel for the MTU of the path in octets, outer IP header included: that of the route, or less after
+// an ICMP "packet too big". The zero Addr as local lets the kernel choose.
+func (s *Sockets) PathMTU(local, remote netip.Addr) (int, error) {
+	family, level, option := unix.AF_INET, unix.SOL_IP, unix.IP_MTU
+	if !remote.Is4() {
+		family, level, option = unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_MTU
+	}
+	fail := func(err error) (int, error) {
+		return 0, fmt.Errorf("ask for the path MTU to %s: %w", remote, err)
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(fd)
+	if s.cfg.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(s.cfg.Mark)); err != nil {
+			return fail(err)
+		}
+	}
+	if local.IsValid() {
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local, 0))); err != nil {
+			return fail(err)
+		}
+	}
+	if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(remote, s.cfg.NATPort))); err != nil {
+		return fail(err)
+	}
+	mtu, err := unix.GetsockoptInt(fd, level, option)
+	if err != nil {
+		return fail(err)
+	}
+	return mtu, nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
