@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"fmt"
 	"math/big"
 	"time"
@@ -56,7 +57,7 @@ func (c Config) validated() (Config, error) {
 	return c, nil
 }
 
-// Authority is a CA with its keys in memory.
+// Authority is a CA with its keys in memory. It prints as the names of its certificates.
 type Authority struct {
 	Root    *x509.Certificate
 	RootKey crypto.Signer
@@ -64,6 +65,23 @@ type Authority struct {
 	// IssuingKey signs everything but CA certificates.
 	IssuingKey crypto.Signer
 }
+
+// String returns the names of the two certificates, and nothing of the keys.
+func (a Authority) String() string {
+	name := func(c *x509.Certificate) string {
+		if c == nil {
+			return "none"
+		}
+		return c.Subject.String()
+	}
+	return "CA of " + name(a.Root) + " and " + name(a.Issuing)
+}
+
+// Format writes String whatever the verb.
+func (a Authority) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(a.String())) }
+
+// MarshalJSON writes String.
+func (a Authority) MarshalJSON() ([]byte, error) { return json.Marshal(a.String()) }
 
 // Generate makes a root and an issuing CA below it, ECDSA on P-256, good from now on.
 func Generate(now time.Time, config Config) (Authority, error) {
