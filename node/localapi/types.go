@@ -1,0 +1,113 @@
+// Package localapi is the node's window: a unix socket, for root only, that tells what the node enforces and why.
+//
+// Its invariant: it shows no secret and changes nothing but by the named commands (rekey). It leaves what it tells to
+// node/agent, node/ike/engine and node/datapath, and how it looks to cmd/bailiwick-node.
+package localapi
+
+import (
+	"time"
+)
+
+// Status answers "status".
+type Status struct {
+	Version     string            `json:"version"`
+	Identity    string            `json:"identity,omitempty"`
+	NotAfter    time.Time         `json:"certificateNotAfter,omitzero"`
+	Policy      string            `json:"policy"`
+	Container   string            `json:"container,omitempty"`
+	Revision    uint64            `json:"revision"`
+	Digest      string            `json:"digest"`
+	Probation   bool              `json:"probation"` // in force, not committed yet
+	Controller  string            `json:"controller,omitempty"`
+	Controllers []string          `json:"controllers,omitempty"`
+	Problem     string            `json:"problem,omitempty"`
+	Addresses   []string          `json:"addresses"`
+	Backend     string            `json:"backend"`
+	Notes       []string          `json:"notes,omitempty"`
+	IKESAs      int               `json:"ikeSAs"`
+	ChildSAs    int               `json:"childSAs"`
+	SoftSAs     int               `json:"softSAs"`
+	Failures    []Failure         `json:"failures,omitempty"`
+	Counters    map[string]uint64 `json:"counters"`
+}
+
+// Failure is one failed negotiation.
+type Failure struct {
+	Time   time.Time `json:"time"`
+	Remote string    `json:"remote"`
+	Peer   string    `json:"peer,omitempty"`
+	Rule   string    `json:"rule,omitempty"`
+	Reason string    `json:"reason"`
+	Fault  string    `json:"fault"`
+	Detail string    `json:"detail,omitempty"`
+}
+
+// Associations answers "sas".
+type Associations struct {
+	IKE      []IKE   `json:"ike"`
+	Children []Child `json:"children"`
+	Soft     []Soft  `json:"soft"`
+}
+
+// IKE is one IKE SA.
+type IKE struct {
+	SPI         string    `json:"spi"`
+	PeerSPI     string    `json:"peerSPI"`
+	Initiator   bool      `json:"initiator"`
+	State       string    `json:"state"`
+	Peer        string    `json:"peer,omitempty"`
+	Auth        string    `json:"auth,omitempty"`
+	Local       string    `json:"local"`
+	Remote      string    `json:"remote"`
+	Suite       string    `json:"suite"`
+	Encap       bool      `json:"encap"`
+	Established time.Time `json:"established,omitzero"`
+	Rekey       time.Time `json:"rekey,omitzero"`
+}
+
+// Child is one pair of ESP SAs.
+type Child struct {
+	In              string    `json:"in"`
+	Out             string    `json:"out"`
+	Current         bool      `json:"current"`
+	Rule            string    `json:"rule,omitempty"`
+	DefaultResponse bool      `json:"defaultResponse"`
+	Peer            string    `json:"peer"`
+	Mode            string    `json:"mode"`
+	Suite           string    `json:"suite"`
+	Local           string    `json:"local"`
+	Remote          string    `json:"remote"`
+	LocalTS         []string  `json:"localTS"`
+	RemoteTS        []string  `json:"remoteTS"`
+	Installed       time.Time `json:"installed"`
+	InPackets       uint64    `json:"inPackets"`
+	InOctets        uint64    `json:"inOctets"`
+	OutPackets      uint64    `json:"outPackets"`
+	OutOctets       uint64    `json:"outOctets"`
+	ReplayDropped   uint64    `json:"replayDropped"`
+	AuthFailed      uint64    `json:"authFailed"`
+}
+
+// Soft is clear traffic granted to a silent peer.
+type Soft struct {
+	Rule    string    `json:"rule"`
+	Local   string    `json:"local"`
+	Remote  string    `json:"remote"`
+	Expires time.Time `json:"expires"`
+}
+
+// Filter is one filter in force, in the order of weight.
+type Filter struct {
+	Weight    string `json:"weight"`
+	Direction string `json:"direction"`
+	Filter    string `json:"filter"`
+	Action    string `json:"action"`
+	Rule      string `json:"rule,omitempty"`
+	Exempt    string `json:"exempt,omitempty"`
+}
+
+// Rekey asks for a rekey of a Child SA by its inbound SPI, or of the IKE SA alone. Both are hexadecimal.
+type Rekey struct {
+	IKE   string `json:"ike,omitempty"`
+	Child string `json:"child,omitempty"`
+}
