@@ -2,6 +2,7 @@ package suite
 
 import (
 	"fmt"
+	"hash"
 	"slices"
 
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
@@ -74,8 +75,7 @@ func DeriveIKE(chosen proposal.IKE, shared sa.Secret, ni, nr []byte, spii, spir 
 	if err != nil {
 		return Keys{}, err
 	}
-	// SKEYSEED = prf(Ni | Nr, g^ir)
-	seed := mac(h, slices.Concat(ni, nr), shared.Expose())
+	seed := skeyseed(h, shared.Expose(), ni, nr)
 	defer clear(seed)
 	return expandIKE(chosen, seed, ni, nr, spii, spir)
 }
@@ -87,14 +87,35 @@ func RekeyIKE(chosen proposal.IKE, oldPRF proposal.PRF, oldD, shared sa.Secret, 
 	if err != nil {
 		return Keys{}, err
 	}
-	// SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr)
-	seed := mac(h, oldD.Expose(), shared.Expose(), ni, nr)
+	seed := rekeySkeyseed(h, oldD.Expose(), shared.Expose(), ni, nr)
 	defer clear(seed)
 	return expandIKE(chosen, seed, ni, nr, spii, spir)
 }
 
-// expandIKE is {SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr).
-func expandIKE(chosen proposal.IKE, skeyseed, ni, nr []byte, spii, spir wire.SPI) (Keys, error) {
+// skeyseed is prf(Ni | Nr, g^ir) (RFC 7296 2.14).
+func skeyseed(h func() hash.Hash, shared, ni, nr []byte) []byte {
+	return mac(h, slices.Concat(ni, nr), shared)
+}
+
+// rekeySkeyseed is prf(SK_d (old), g^ir (new) | Ni | Nr) (RFC 7296 2.18).
+func rekeySkeyseed(h func() hash.Hash, oldD, shared, ni, nr []byte) []byte {
+	return mac(h, oldD, shared, ni, nr)
+}
+
+// ikeMaterial is prf+(SKEYSEED, Ni | Nr | SPIi | SPIr) (RFC 7296 2.14).
+func ikeMaterial(h func() hash.Hash, seed, ni, nr []byte, spii, spir wire.SPI, length int) ([]byte, error) {
+	return prfPlus(h, seed, spir.Append(spii.Append(slices.Concat(ni, nr))), length)
+}
+
+// childMaterial is prf+(SK_d, [g^ir (new)] | Ni | Nr) (RFC 7296 2.17).
+func childMaterial(h func() hash.Hash, d, shared, ni, nr []byte, length int) ([]byte, error) {
+	seed := slices.Concat(shared, ni, nr)
+	defer clear(seed)
+	return prfPlus(h, d, seed, length)
+}
+
+// expandIKE cuts the key material in the order SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr.
+func expandIKE(chosen proposal.IKE, seed, ni, nr []byte, spii, spir wire.SPI) (Keys, error) {
 	h, err := prfHash(chosen.PRF)
 	if err != nil {
 		return Keys{}, err
@@ -112,7 +133,7 @@ func expandIKE(chosen proposal.IKE, skeyseed, ni, nr []byte, spii, spir wire.SPI
 		return Keys{}, fmt.Errorf("protect IKE without encryption: %w", ErrUnsupported)
 	}
 	prfLen := h().Size()
-	material, err := prfPlus(h, skeyseed, spir.Append(spii.Append(slices.Concat(ni, nr))), 3*prfLen+2*integ+2*encr)
+	material, err := ikeMaterial(h, seed, ni, nr, spii, spir, 3*prfLen+2*integ+2*encr)
 	if err != nil {
 		return Keys{}, err
 	}
@@ -146,10 +167,7 @@ func DeriveChild(prf proposal.PRF, d, shared sa.Secret, ni, nr []byte, chosen pr
 		return sa.Keys{}, sa.Keys{}, fmt.Errorf("derive a Child SA of group %d from a shared secret of %d octets: %w",
 			uint16(chosen.Group), shared.Len(), ErrUnsupported)
 	}
-	// KEYMAT = prf+(SK_d, [g^ir (new)] | Ni | Nr)
-	seed := slices.Concat(shared.Expose(), ni, nr)
-	defer clear(seed)
-	material, err := prfPlus(h, d.Expose(), seed, 2*(encr+integ))
+	material, err := childMaterial(h, d.Expose(), shared.Expose(), ni, nr, 2*(encr+integ))
 	if err != nil {
 		return sa.Keys{}, sa.Keys{}, err
 	}
