@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 	"github.com/bailiwick-net/bailiwick/policies/spd/spdpb"
 )
@@ -51,6 +52,19 @@ func Seal(p spd.Policy) (Bundle, error) {
 	return Bundle{Digest: sha256.Sum256(b), Policy: b}, nil
 }
 
+// Compile makes the bundle of the policy of a name; policies.NoneName makes that of None. Its error wraps
+// policies.ErrReference or spd.ErrPolicy.
+func Compile(d policies.Documents, name string) (Bundle, error) {
+	if name == policies.NoneName {
+		return None(), nil
+	}
+	p, err := d.Effective(name)
+	if err != nil {
+		return Bundle{}, fmt.Errorf("compile: %w", err)
+	}
+	return Seal(p)
+}
+
 // Open verifies the digest and returns the policy. Its error wraps ErrDigest or one of the errors of spdpb.Unmarshal.
 func Open(policy []byte, digest Digest) (spd.Policy, error) {
 	if got := Digest(sha256.Sum256(policy)); got != digest {
@@ -63,13 +77,10 @@ func Open(policy []byte, digest Digest) (spd.Policy, error) {
 	return p, nil
 }
 
-// NoneName is the name of the policy of a machine that has none assigned.
-const NoneName = "none"
-
 // None returns the bundle of a machine that has no policy assigned. It permits everything, and it is explicit: a machine
 // receives it as it receives any other, so that "no policy" is never the same as "no answer".
 func None() Bundle {
-	b, err := Seal(spd.Policy{Name: NoneName})
+	b, err := Seal(spd.Policy{Name: policies.NoneName})
 	if err != nil {
 		panic("the empty policy is valid: " + err.Error())
 	}

@@ -1,0 +1,272 @@
+package policies
+
+import (
+	"fmt"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// top reads a whole document with the fields that all have.
+func (r *reader) top(n ast.Node, kind Kind, known ...string) mapping {
+	m, _ := r.mapping(n, string(kind), append([]string{"apiVersion", "kind"}, known...)...)
+	return m
+}
+
+// meta reads name and description, as far as the mapping has them.
+func (m mapping) meta() Meta {
+	out := Meta{At: m.at}
+	if name, ok := m.text("name"); ok {
+		if err := checkName(name); err != nil {
+			m.report("name", "%v", err)
+		}
+		out.Name = name
+	}
+	if description, ok := m.text("description"); ok {
+		if err := checkDescription(description); err != nil {
+			m.report("description", "%v", err)
+		}
+		out.Description = description
+	}
+	return out
+}
+
+// parsed reads a field of text with a parser of its own.
+func parsed[T any](m mapping, name string, parse func(string) (T, error)) T {
+	var none T
+	s, ok := m.scalar(name)
+	if !ok {
+		return none
+	}
+	v, err := parse(s)
+	if err != nil {
+		m.report(name, "is wrong: %v", err)
+		return none
+	}
+	return v
+}
+
+// choice reads a field that is one of few words.
+func choice[T fmt.Stringer](m mapping, name string, otherwise T, choices ...T) T {
+	s, ok := m.text(name)
+	if !ok {
+		return otherwise
+	}
+	for _, c := range choices {
+		if c.String() == s {
+			return c
+		}
+	}
+	m.report(name, "is %q; known are %v", printable(s), choices)
+	return otherwise
+}
+
+// texts reads a list of texts with a parser.
+func texts[T any](m mapping, name string, parse func(string) (T, error)) []T {
+	var out []T
+	m.list(name, func(n ast.Node) {
+		var s string
+		switch v := n.(type) {
+		case *ast.StringNode:
+			s = v.Value
+		case *ast.IntegerNode:
+			s = v.Token.Value
+		default:
+			m.r.report(m.r.position(n), "an element of %q of %s is %s, not text", name, m.what, describe(n))
+			return
+		}
+		v, err := parse(s)
+		if err != nil {
+			m.r.report(m.r.position(n), "an element of %q of %s is wrong: %v", name, m.what, err)
+			return
+		}
+		out = append(out, v)
+	})
+	return out
+}
+
+func parseOffer(s string) (Offer, error) {
+	o, life, err := proposal.ParseESP(s)
+	return Offer{o, life}, err
+}
+
+func parsePort(s string) (uint16, error) {
+	p, err := decimal(s, 65535)
+	if err != nil || p == 0 {
+		return 0, fmt.Errorf("%q is not a port of 1-65535", printable(s))
+	}
+	return uint16(p), nil
+}
+
+func parseDN(s string) (directory.DN, error) {
+	dn, err := directory.ParseDN(s)
+	if err != nil {
+		return directory.DN{}, err
+	}
+	if dn.IsZero() {
+		return directory.DN{}, fmt.Errorf("the DN is empty")
+	}
+	return dn, nil
+}
+
+func parseCA(s string) (string, error) {
+	_, err := parseDN(s)
+	return s, err
+}
+
+func parseID(s string) (string, error) { return s, checkID(s) }
+
+func parseName(s string) (string, error) {
+	if err := checkName(s); err != nil {
+		return "", fmt.Errorf("%q %w", printable(s), err)
+	}
+	return s, nil
+}
+
+func (r *reader) policy(n ast.Node) Policy {
+	m := r.top(n, KindPolicy, "name", "description", "rules", "defaultResponse", "keyExchange", "exemptions")
+	m.required("name")
+	p := Policy{Meta: m.meta()}
+	m.list("rules", func(n ast.Node) { p.Rules = append(p.Rules, r.rule(n)) })
+	if f, ok := m.fields["defaultResponse"]; ok {
+		p.DefaultResponse = r.defaultResponse(f.value)
+	}
+	if f, ok := m.fields["keyExchange"]; ok {
+		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime")
+		p.KeyExchange = KeyExchange{Offers: texts(k, "offers", proposal.ParseIKE), Lifetime: parsed(k, "lifetime", parseDuration)}
+	}
+	if f, ok := m.fields["exemptions"]; ok {
+		e, _ := r.mapping(f.value, "exemptions", "multicast", "broadcast", "breakGlassTCP")
+		p.Exemptions = Exemptions{
+			Multicast: e.flag("multicast", false), Broadcast: e.flag("broadcast", false), BreakGlassTCP: texts(e, "breakGlassTCP", parsePort),
+		}
+	}
+	return p
+}
+
+func (r *reader) rule(n ast.Node) Rule {
+	m, _ := r.mapping(n, "rule", "name", "description", "active", "filterList", "filterAction", "authentication", "interfaces", "tunnel")
+	m.required("name", "filterList", "filterAction")
+	out := Rule{
+		Meta: m.meta(), Disabled: !m.flag("active", true),
+		FilterList: parsed(m, "filterList", parseName), FilterAction: parsed(m, "filterAction", parseName),
+		Authentication: r.authentication(m),
+		Interfaces:     choice(m, "interfaces", spd.InterfacesAll, spd.InterfacesAll, spd.InterfacesLAN, spd.InterfacesRemoteAccess),
+	}
+	if f, ok := m.fields["tunnel"]; ok {
+		t, _ := r.mapping(f.value, "tunnel", "remote", "local")
+		t.required("remote")
+		out.Tunnel = Tunnel{Remote: parsed(t, "remote", plainAddress), Local: parsed(t, "local", plainAddress)}
+	}
+	return out
+}
+
+func (r *reader) authentication(m mapping) []spd.Auth {
+	var out []spd.Auth
+	m.list("authentication", func(n ast.Node) {
+		a, ok := r.mapping(n, "authentication", "method", "ca", "secretRef", "localID", "remoteID")
+		if !ok {
+			return
+		}
+		a.required("method")
+		out = append(out, spd.Auth{
+			Method: choice(a, "method", spd.AuthCertificate, spd.AuthCertificate, spd.AuthPSK),
+			CA:     parsed(a, "ca", parseCA), Secret: parsed(a, "secretRef", parseName),
+			LocalID: parsed(a, "localID", parseID), RemoteID: parsed(a, "remoteID", parseID),
+		})
+	})
+	return out
+}
+
+func (r *reader) defaultResponse(n ast.Node) DefaultResponse {
+	m, _ := r.mapping(n, "defaultResponse", "active", "offers", "authentication", "pfs", "idle")
+	m.required("active")
+	return DefaultResponse{
+		Active: m.flag("active", false), Offers: texts(m, "offers", parseOffer), Authentication: r.authentication(m),
+		PFS: m.flag("pfs", false), Idle: parsed(m, "idle", parseDuration),
+	}
+}
+
+func (r *reader) filterList(n ast.Node) FilterList {
+	m := r.top(n, KindFilterList, "name", "description", "filters")
+	m.required("name", "filters")
+	l := FilterList{Meta: m.meta()}
+	m.list("filters", func(n ast.Node) { l.Filters = append(l.Filters, r.filter(n)) })
+	return l
+}
+
+func (r *reader) filter(n ast.Node) Filter {
+	m, _ := r.mapping(n, "filter", "name", "description", "source", "destination", "protocol", "sourcePort", "destinationPort", "mirrored")
+	m.required("source", "destination")
+	return Filter{
+		Meta: m.meta(), Source: parsed(m, "source", parseAddress), Destination: parsed(m, "destination", parseAddress),
+		Protocol: parsed(m, "protocol", parseProtocol), SourcePort: parsed(m, "sourcePort", parsePorts),
+		DestinationPort: parsed(m, "destinationPort", parsePorts), Mirrored: m.flag("mirrored", true),
+	}
+}
+
+func (r *reader) filterAction(n ast.Node) FilterAction {
+	m := r.top(n, KindFilterAction, "name", "description", "action", "inpass", "fallback", "offers", "pfs")
+	m.required("name", "action")
+	return FilterAction{
+		Meta: m.meta(), Inpass: m.flag("inpass", false), Fallback: r.fallback(m), Offers: texts(m, "offers", parseOffer),
+		Action: choice(m, "action", spd.Action(0), spd.ActionPermit, spd.ActionBlock, spd.ActionNegotiate), PFS: m.flag("pfs", false),
+	}
+}
+
+// fallback reads one word, or a mapping with delay and life.
+func (r *reader) fallback(m mapping) spd.Fallback {
+	modes := []spd.FallbackMode{spd.FallbackNone, spd.FallbackWait, spd.FallbackDiscover}
+	f, ok := m.fields["fallback"]
+	if !ok {
+		return spd.Fallback{}
+	}
+	if t := f.value.Type(); t != ast.MappingType && t != ast.MappingValueType {
+		return spd.Fallback{Mode: choice(m, "fallback", spd.FallbackNone, modes...)}
+	}
+	b, _ := r.mapping(f.value, "fallback", "mode", "delay", "ttl")
+	b.required("mode")
+	return spd.Fallback{
+		Mode:  choice(b, "mode", spd.FallbackNone, modes...),
+		Delay: parsed(b, "delay", parseDuration), TTL: parsed(b, "ttl", parseDuration),
+	}
+}
+
+func (r *reader) link(n ast.Node) Link {
+	m := r.top(n, KindLink, "name", "description", "policy", "container", "order", "enforced", "disabled", "groups")
+	m.required("policy", "container", "order")
+	l := Link{
+		Meta: m.meta(), Policy: parsed(m, "policy", parseName), Container: parsed(m, "container", parseDN),
+		Order: parsed(m, "order", parseOrder), Enforced: m.flag("enforced", false), Disabled: m.flag("disabled", false),
+	}
+	if f, ok := m.fields["groups"]; ok {
+		g, _ := r.mapping(f.value, "groups", "apply", "deny")
+		l.Apply, l.Deny = texts(g, "apply", parseDN), texts(g, "deny", parseDN)
+		if g.has("apply") && len(l.Apply) == 0 {
+			g.report("apply", "is empty; leave it away to apply the link to every machine, or disable the link")
+		}
+	}
+	return l
+}
+
+func parseOrder(s string) (int, error) {
+	n, err := decimal(s, 1<<20)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q is not a place of 1 or more; 1 wins", printable(s))
+	}
+	return int(n), nil
+}
+
+func (r *reader) container(n ast.Node) Container {
+	m := r.top(n, KindContainer, "description", "container", "blockInheritance")
+	m.required("container")
+	return Container{Meta: m.meta(), DN: parsed(m, "container", parseDN), BlockInheritance: m.flag("blockInheritance", false)}
+}
+
+func (r *reader) settings(n ast.Node) Settings {
+	m := r.top(n, KindSettings, "description", "breakGlassTCP")
+	return Settings{Meta: m.meta(), BreakGlassTCP: texts(m, "breakGlassTCP", parsePort)}
+}
