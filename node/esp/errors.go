@@ -12,7 +12,6 @@ var (
 	ErrDummy      = errors.New("ESP packet is a dummy")
 	ErrNextHeader = errors.New("ESP next header does not go with the mode of the SA")
 	ErrInner      = errors.New("packet inside ESP is malformed")
-	ErrHeadroom   = errors.New("no room before the ESP packet for the IP header")
 	ErrExhausted  = errors.New("ESP sequence numbers are used up, the SA must be replaced")
 	ErrPacket     = errors.New("packet cannot be sealed")
 	// ErrSuite and ErrKey are errors of NewOutbound and NewInbound.

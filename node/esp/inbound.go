@@ -15,6 +15,7 @@ type Inbound struct {
 	crypt  *transform
 	window window
 	header []byte // of rebuilt packets in transport mode, with length 0
+	spill  arena
 
 	counts    InboundStats
 	published struct{ packets, octets, replayed, integrity, malformed, dummies, highest atomic.Uint64 }
@@ -99,7 +100,7 @@ func (i *Inbound) Open(buf []byte, start, end int) (Opened, error) {
 		opened.Packet, err = inner(payload, next)
 	} else {
 		opened.ChecksumUnknown = i.child.Encap
-		opened.Packet, err = i.rebuild(buf[:end], start, len(payload), next)
+		opened.Packet, err = i.rebuild(buf, start, len(payload), next)
 	}
 	if err != nil {
 		i.counts.Malformed++
@@ -141,21 +142,18 @@ func inner(payload []byte, next uint8) ([]byte, error) {
 }
 
 // rebuild puts an IP header before the n octets of payload in buf, which follow the ESP header and IV at start. The
-// header goes over these two and into the headroom; where that is not enough, the payload moves into the octets that
-// trailer and ICV held.
+// header goes over these two and into the headroom; where that is not enough, as for an IPv6 header with an AEAD, the
+// packet moves to memory of i.
 func (i *Inbound) rebuild(buf []byte, start, n int, next uint8) ([]byte, error) {
 	body := start + headerLen + i.crypt.ivLen
-	room := body - start + min(start, Headroom)
-	if shift := len(i.header) - room; shift > 0 {
-		if body+shift+n > len(buf) {
-			return nil, ErrHeadroom
-		}
-		copy(buf[body+shift:], buf[body:body+n])
-		body += shift
-	}
-	at := body - len(i.header)
 	length := len(i.header) + n
-	pkt := buf[at : at+length]
+	var pkt []byte
+	if at := body - len(i.header); at >= max(0, start-Headroom) {
+		pkt = buf[at : at+length]
+	} else {
+		pkt = i.spill.take(length)
+		copy(pkt[len(i.header):], buf[body:body+n])
+	}
 	copy(pkt, i.header)
 	if pkt[0]>>4 == 4 {
 		if length > 0xffff {
@@ -172,6 +170,28 @@ func (i *Inbound) rebuild(buf []byte, start, n int, next uint8) ([]byte, error) 
 	binary.BigEndian.PutUint16(pkt[4:], uint16(n))
 	pkt[6] = next
 	return pkt, nil
+}
+
+// Recycle lets Open use the memory again of packets that it had to move: none that it returned so far may be in use. The
+// owner calls it after each batch. Without it nothing breaks, but memory is allocated ever again.
+func (i *Inbound) Recycle() { i.spill.used = 0 }
+
+// arenaSize holds what one receive call of the datapath can bring.
+const arenaSize = 1 << 17
+
+// arena hands out memory until it is recycled. What does not fit gets a new arena; packets keep the old one alive.
+type arena struct {
+	octets []byte
+	used   int
+}
+
+func (a *arena) take(n int) []byte {
+	if a.used+n > len(a.octets) {
+		a.octets, a.used = make([]byte, max(arenaSize, n)), 0
+	}
+	b := a.octets[a.used : a.used+n : a.used+n]
+	a.used += n
+	return b
 }
 
 // Publish makes the counters visible to Stats; the owner calls it after each batch.
