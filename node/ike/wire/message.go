@@ -84,7 +84,8 @@ func AppendMessage(dst []byte, m Message) []byte {
 }
 
 // AppendPayloads writes the chain of payloads. The type of the first one, which belongs into the field before them, is
-// First(payloads).
+// First(payloads). A payload of more than 65535 octets has no representation; whoever builds one from data of any length
+// (certificates) bounds the chain by LimitAfterAuth first.
 func AppendPayloads(dst []byte, payloads []Payload) []byte {
 	for i, p := range payloads {
 		start := len(dst)
