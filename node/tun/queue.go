@@ -120,13 +120,10 @@ func (q *Queue) Wait(timeout time.Duration) error {
 	return nil
 }
 
-// Close ends every Wait with ErrClosed, waits for calls under way and closes the descriptor.
+// Close ends every Wait with ErrClosed, waits for calls under way and closes the descriptor. A second Close does nothing.
 func (q *Queue) Close() error {
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	// The counter only has to become non-zero; it is never read.
-	if _, err := unix.Write(q.wake, one[:]); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBADF) {
-		return fmt.Errorf("wake TUN reader: %w", err)
+	if err := q.interrupt(); err != nil {
+		return err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -140,6 +137,21 @@ func (q *Queue) Close() error {
 	}
 	if err != nil {
 		return fmt.Errorf("close TUN: %w", err)
+	}
+	return nil
+}
+
+// interrupt wakes Wait for good: the eventfd is never read.
+func (q *Queue) interrupt() error {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	if q.closed {
+		return nil
+	}
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	if _, err := unix.Write(q.wake, one[:]); err != nil && !errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("wake TUN reader: %w", err)
 	}
 	return nil
 }

@@ -67,5 +67,13 @@ func (p *Peer) Written() (tun.Header, []byte, error) {
 	return h, buf[tun.HeaderLen:max(n, tun.HeaderLen)], err
 }
 
+// Discard takes the next packet written to the queue into buf and forgets it, without allocating.
+func (p *Peer) Discard(buf []byte) error {
+	if _, err := p.file.Read(buf); err != nil {
+		return fmt.Errorf("read what was written to the queue: %w", err)
+	}
+	return nil
+}
+
 // Close closes both ends.
 func (p *Peer) Close() error { return errors.Join(p.queue.Close(), p.file.Close()) }
