@@ -8,17 +8,401 @@
 package userspace
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath"
+	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
+	"github.com/bailiwick-net/bailiwick/node/esp"
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/transport"
+	"github.com/bailiwick-net/bailiwick/node/tun"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
+
+// tunMTU is the greatest there is: the packet thread knows the path of each SA and answers for it, and a datagram in
+// transport mode must reach it before it is fragmented.
+const tunMTU = 65520
+
+// eventQueue bounds the events that nobody has read yet.
+const eventQueue = 4096
+
+// backend is the shell around the packet thread: it makes keys and kernel objects, which are slow, and hands the thread
+// what is ready.
+type backend struct {
+	cfg     Config
+	device  *tun.Device
+	table   *filterTable
+	routing *routing
+	clear   *clearSocket
+	loop    *loop
+	params  steering.Params
+
+	// mu orders the calls of the datapath.Backend interface.
+	mu struct {
+		sync.Mutex
+		closed  bool
+		fresh   bool // no policy was set yet: what an earlier process left is to be replaced
+		notes   []string
+		set     spd.Set
+		dynamic map[dynamic]int // entries of the dynamic sets, with the number of SAs
+		owner   map[sa.SPI][]dynamic
+		last    map[string]uint64 // counters of the thread after it ended
+	}
+}
+
+var _ datapath.Backend = (*backend)(nil)
 
 // New starts the backend in the network namespace of the calling thread: it makes the TUN device, the routing table
 // and the marks' policy routing rules, and takes over the nftables table that an earlier process left. It enforces
-// nothing new until SetPolicy.
+// nothing new until SetPolicy; until then nothing passes the TUN.
 func New(cfg Config) (datapath.Backend, error) {
-	if _, err := cfg.withDefaults(); err != nil {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
 		return nil, err
 	}
-	return nil, errors.New("userspace datapath is not available in this build")
+	b := &backend{cfg: cfg, params: steering.Params{
+		Device: cfg.Name, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel,
+	}}
+	b.mu.fresh = true
+	b.mu.dynamic, b.mu.owner = map[dynamic]int{}, map[sa.SPI][]dynamic{}
+	if err := b.open(); err != nil {
+		return nil, errors.Join(err, b.closeKernel())
+	}
+	go b.loop.run()
+	return b, nil
+}
+
+func (b *backend) open() (err error) {
+	if b.table, err = openFilterTable(b.cfg.NFTable); err != nil {
+		return err
+	}
+	if b.routing, err = openRouting(b.cfg.Table, b.cfg.Priority); err != nil {
+		return err
+	}
+	queue := b.cfg.Sockets.Queue(0)
+	for _, fd := range queue.FDs() {
+		if err := letRoutersFragment(fd); err != nil {
+			return err
+		}
+	}
+	if b.device, err = tun.Open(tun.Config{Name: b.cfg.Name, MTU: tunMTU, TxQueueLen: 1000}); err != nil {
+		return err
+	}
+	b.mu.notes = append(b.mu.notes, prepareDevice(b.cfg.Name)...)
+	b.mu.notes = append(b.mu.notes,
+		"Sockets bound to a device and IPv6 link-local peers cannot be protected: their packets are dropped where the policy wants security.")
+	if err := b.routing.install(b.device.Index()); err != nil {
+		return err
+	}
+	if b.clear, err = openClearSocket(b.cfg.Sockets.IPv6()); err != nil {
+		return err
+	}
+	poller, err := transport.NewPoller(append([]int{b.device.Queue(0).FD()}, queue.FDs()...)...)
+	if err != nil {
+		return err
+	}
+	b.loop = &loop{
+		logger: b.cfg.Logger, tun: b.device.Queue(0), sockets: queue, poller: poller,
+		requests: make(chan request, 16), stopped: make(chan struct{}), events: make(chan ike.Event, eventQueue),
+		clear: b.clear, table: b.table, routing: b.routing,
+		sadb: newSADB(), waiting: newWaiting(b.cfg.Limits), soft: map[softKey]time.Time{}, secured: map[softKey]bool{},
+		cache: map[spd.Packet]*association{}, checked: map[checkedKey]bool{}, sources: map[string]flowSource{},
+		buffer: make([]byte, tun.BufferSize), send: make([]byte, 0, sendBuffer),
+		writer: tun.NewWriter(b.device.Queue(0)), batch: transport.NewBatch(8),
+	}
+	return nil
+}
+
+// letRoutersFragment clears DF on outer packets and keeps the kernel's path MTU cache out of their way. The cache is
+// shared with the flows that ESP protects: each "too big" that those are told would shrink the path of ESP itself.
+func letRoutersFragment(fd int) error {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err == nil && domain == unix.AF_INET6 {
+		err = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT)
+	} else if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
+	}
+	if err != nil {
+		return fmt.Errorf("turn path MTU discovery of an ESP socket off: %w", err)
+	}
+	return nil
+}
+
+// do has the packet thread run a command, and waits for it.
+func (b *backend) do(c command) error {
+	r := request{command: c, answer: make(chan error, 1)}
+	select {
+	case b.loop.requests <- r:
+	case <-b.loop.stopped:
+		return errClosed
+	}
+	b.loop.poller.Wake()
+	select {
+	case err := <-r.answer:
+		return err
+	case <-b.loop.stopped:
+		return errClosed
+	}
+}
+
+// SetPolicy puts a policy into force. The packet thread obeys the stricter of the old and the new one until the kernel
+// has taken the new one.
+func (b *backend) SetPolicy(ctx context.Context, set spd.Set) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return errClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("set policy %q: %w", set.Name(), err)
+	}
+	if err := b.do(prepare{set}); err != nil {
+		return fmt.Errorf("set policy %q: %w", set.Name(), err)
+	}
+	if err := b.table.replace(steering.Compile(set, b.params), b.mu.fresh); err != nil {
+		return errors.Join(fmt.Errorf("set policy %q: %w", set.Name(), err), b.do(abort{}))
+	}
+	b.mu.fresh = false
+	b.mu.set = set
+	if err := b.do(commit{}); err != nil {
+		return fmt.Errorf("set policy %q: %w", set.Name(), err)
+	}
+	return nil
+}
+
+// InstallIn makes the inbound half usable before it returns.
+func (b *backend) InstallIn(child sa.Child) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return errClosed
+	}
+	if child.In.SPI < 256 {
+		return fmt.Errorf("install inbound SA %s: the SPI is reserved (RFC 4303 2.1)", child.In.SPI)
+	}
+	in, err := esp.NewInbound(child)
+	if err != nil {
+		return fmt.Errorf("install inbound SA %s: %w", child.In.SPI, err)
+	}
+	if err := b.do(installIn{child: child, in: in, limit: b.limit(child, nil)}); err != nil {
+		return err
+	}
+	return nil
+}
+
+// InstallOut makes the outbound half known without using it.
+func (b *backend) InstallOut(child sa.Child) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return errClosed
+	}
+	out, err := esp.NewOutbound(child)
+	if err != nil {
+		return fmt.Errorf("install outbound SA %s: %w", child.Out.SPI, err)
+	}
+	return b.do(installOut{spi: child.In.SPI, out: out, limit: b.limit(child, out)})
+}
+
+// limit returns the longest IP packet of an SA that needs no fragmentation.
+func (b *backend) limit(child sa.Child, out *esp.Outbound) int {
+	v6 := child.Local.Addr().Is6()
+	mtu, err := b.routing.mtu(child.Local.Addr())
+	if err != nil {
+		mtu = 1280 // every IPv6 path has it (RFC 8200 5), and every IPv4 path that matters
+		b.cfg.Logger.Warn("cannot tell the MTU for an SA", "spi", child.In.SPI, "mtu", mtu, "error", err)
+	}
+	mtu = min(mtu, 65535)
+	if out != nil {
+		return out.MaxPacket(mtu, v6)
+	}
+	return mtu - 100 // until the outbound half is there: less than any suite leaves
+}
+
+// SwitchOut sends the traffic of the child's selectors through it from now on, packets that waited first.
+func (b *backend) SwitchOut(child sa.Child) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return errClosed
+	}
+	var entries []dynamic
+	if child.Rule == "" {
+		var err error
+		if entries, err = dynamicOf(child.LocalTS, child.RemoteTS); err != nil {
+			return fmt.Errorf("switch to the SA with inbound SPI %s: %w", child.In.SPI, err)
+		}
+	}
+	if err := b.do(switchOut{child.In.SPI}); err != nil {
+		return err
+	}
+	if _, known := b.mu.owner[child.In.SPI]; !known && len(entries) > 0 {
+		b.mu.owner[child.In.SPI] = entries
+		for _, e := range entries {
+			if b.mu.dynamic[e]++; b.mu.dynamic[e] == 1 {
+				if err := b.table.addDynamic(e); err != nil {
+					return fmt.Errorf("switch to the SA with inbound SPI %s: %w", child.In.SPI, err)
+				}
+			}
+		}
+	}
+	return b.endSoft(child)
+}
+
+// endSoft takes the grant of clear traffic back from a flow that has an SA now.
+func (b *backend) endSoft(child sa.Child) error {
+	key, ok := hosts(child)
+	rule, known := b.mu.set.Rule(child.Rule)
+	if !ok || !known || rule.Action.Fallback.Mode == spd.FallbackNone || rule.Tunnel.IsValid() {
+		return nil
+	}
+	p := pair{key.local, key.remote}
+	if rule.Action.Fallback.Mode == spd.FallbackDiscover {
+		if err := b.table.add(steering.SecuredSet(rule.ID, p.local.Is6()), p, 0); err != nil {
+			return err
+		}
+	}
+	return b.table.remove(steering.SoftSet(rule.ID, p.local.Is6()), p)
+}
+
+// Remove deletes the Child SA with this inbound SPI; unknown SPIs are no error.
+func (b *backend) Remove(in sa.SPI) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return errClosed
+	}
+	if err := b.do(remove{in}); err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range b.mu.owner[in] {
+		if b.mu.dynamic[e]--; b.mu.dynamic[e] == 0 {
+			delete(b.mu.dynamic, e)
+			errs = append(errs, b.table.removeDynamic(e))
+		}
+	}
+	delete(b.mu.owner, in)
+	return errors.Join(errs...)
+}
+
+func softSet(key softKey) steering.Set { return steering.SoftSet(key.rule, key.local.Is6()) }
+
+// softTTL is the life of a soft association.
+func softTTL(r *spd.Rule) time.Duration {
+	if ttl := r.Action.Fallback.TTL; ttl > 0 {
+		return ttl
+	}
+	return 5 * time.Minute
+}
+
+// Fallback lets the flow's packets pass in clear, in both directions, for ttl; packets that waited go first. Only a
+// rule that allows it can be fallen back from.
+func (b *backend) Fallback(flow ike.Flow, ttl time.Duration) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return errClosed
+	}
+	rule, ok := b.mu.set.Rule(flow.Rule)
+	if !ok || rule.Action.Fallback.Mode == spd.FallbackNone || rule.Tunnel.IsValid() {
+		return fmt.Errorf("let %s and %s talk in clear: rule %q of the policy in force does not allow it", flow.Local, flow.Remote, flow.Rule)
+	}
+	if ttl <= 0 {
+		ttl = softTTL(rule)
+	}
+	key := softKey{flow.Rule, flow.Local, flow.Remote}
+	if err := b.do(fallback{key, time.Now().Add(ttl)}); err != nil {
+		return err
+	}
+	if err := b.table.add(softSet(key), pair{key.local, key.remote}, ttl); err != nil {
+		return errors.Join(err, b.do(endFallback{key}))
+	}
+	return nil
+}
+
+// Refuse drops the packets that wait for the flow.
+func (b *backend) Refuse(flow ike.Flow) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return errClosed
+	}
+	rule, ok := b.mu.set.Rule(flow.Rule)
+	if ok && rule.Action.Fallback.Mode == spd.FallbackDiscover && !rule.Tunnel.IsValid() {
+		// Clear traffic was granted while the negotiation was under way: a failure is not silence.
+		key := softKey{flow.Rule, flow.Local, flow.Remote}
+		if err := errors.Join(b.do(endFallback{key}), b.table.remove(softSet(key), pair{key.local, key.remote})); err != nil {
+			return err
+		}
+	}
+	return b.do(refuse{flow})
+}
+
+// Events delivers what the packets bring up.
+func (b *backend) Events() <-chan ike.Event { return b.loop.events }
+
+// Status reports SAs, soft associations and counters. The counters are those of package userspace, see counters.go,
+// and with "nft/" before their name those of the rules, see package steering.
+func (b *backend) Status() datapath.Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := datapath.Status{Backend: "userspace", Notes: append([]string(nil), b.mu.notes...), Counters: map[string]uint64{}}
+	if b.mu.closed {
+		maps.Copy(s.Counters, b.mu.last)
+		return s
+	}
+	if err := b.do(status{&s}); err != nil {
+		s.Notes = append(s.Notes, err.Error())
+	}
+	for name, n := range b.table.counters() {
+		s.Counters["nft/"+name] = n
+	}
+	return s
+}
+
+// Close ends the backend. What the policy wants protected stays blocked in the kernel unless release is true.
+func (b *backend) Close(release bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return nil
+	}
+	last := datapath.Status{Counters: map[string]uint64{}}
+	err := errors.Join(b.do(status{&last}), b.do(stop{}))
+	<-b.loop.stopped
+	b.mu.closed = true
+	b.mu.last = last.Counters
+	close(b.loop.events)
+	if release {
+		// The table first: without it nothing is marked any more.
+		err = errors.Join(err, b.table.release(), b.routing.release())
+	}
+	return errors.Join(err, b.loop.poller.Close(), b.closeKernel())
+}
+
+// closeKernel closes what New opened.
+func (b *backend) closeKernel() error {
+	var errs []error
+	if b.device != nil {
+		errs = append(errs, b.device.Close())
+	}
+	if b.clear != nil {
+		errs = append(errs, b.clear.close())
+	}
+	if b.routing != nil {
+		errs = append(errs, b.routing.close())
+	}
+	if b.table != nil {
+		errs = append(errs, b.table.close())
+	}
+	return errors.Join(errs...)
 }

@@ -1,0 +1,192 @@
+package datapathtest
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// short is how long a case waits for what must not come, long for what must.
+const (
+	short = 300 * time.Millisecond
+	long  = 5 * time.Second
+)
+
+// Run runs the contract against a backend, in namespaces with a prefix.
+func Run(t *testing.T, prefix string, factory Factory) {
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *World)
+	}{
+		{"permit passes in clear", permit},
+		{"block drops", block},
+		{"no policy permits", noPolicy},
+		{"negotiate holds the first packet and asks once", holdsAndAsksOnce},
+		{"negotiate protects every family, mode, encapsulation and suite", protects},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, NewWorld(t, prefix, factory)) })
+	}
+}
+
+func addresses(p *Peer) []netip.Addr { return []netip.Addr{p.V4, p.V6} }
+
+func permit(t *testing.T, w *World) {
+	for _, p := range []*Peer{w.A, w.B} {
+		p.SetPolicy(t, policy(rule(ruleID, spd.FilterAction{Action: spd.ActionPermit}, everything())))
+	}
+	w.B.EchoTCP(t, 7)
+	wire := w.Watch(t)
+	for _, to := range addresses(w.B) {
+		if err := w.A.TryTCP(netip.AddrPortFrom(to, 7), long); err != nil {
+			t.Errorf("TCP to %s: %v", to, err)
+		}
+	}
+	if seen := wire(); seen.ESP+seen.Encap > 0 || seen.Leaks == 0 {
+		t.Errorf("wire shows %d ESP packets and the payload %d times, want it in clear", seen.ESP+seen.Encap, seen.Leaks)
+	}
+}
+
+func noPolicy(t *testing.T, w *World) {
+	for _, p := range []*Peer{w.A, w.B} {
+		p.SetPolicy(t, policy())
+	}
+	w.B.EchoTCP(t, 7)
+	for _, to := range addresses(w.B) {
+		if err := w.A.TryTCP(netip.AddrPortFrom(to, 7), long); err != nil {
+			t.Errorf("TCP to %s: %v", to, err)
+		}
+	}
+}
+
+func block(t *testing.T, w *World) {
+	for _, c := range []struct {
+		name string
+		peer *Peer
+	}{{"outbound", w.A}, {"inbound", w.B}} {
+		t.Run(c.name, func(t *testing.T) {
+			w.other(c.peer).SetPolicy(t, policy())
+			// Port 7 is blocked, port 8 is not.
+			filter := port(6, 7)
+			if c.peer == w.B {
+				filter = localPort(6, 7)
+			}
+			c.peer.SetPolicy(t, policy(rule(ruleID, spd.FilterAction{Action: spd.ActionBlock}, filter)))
+			w.B.EchoTCP(t, 7)
+			w.B.EchoTCP(t, 8)
+			for _, to := range addresses(w.B) {
+				if err := w.A.TryTCP(netip.AddrPortFrom(to, 8), long); err != nil {
+					t.Errorf("TCP to %s port 8, which no filter names: %v", to, err)
+				}
+				if err := w.A.TryTCP(netip.AddrPortFrom(to, 7), short); err == nil {
+					t.Errorf("TCP to %s port 7 went through, want it blocked", to)
+				}
+			}
+		})
+	}
+}
+
+func holdsAndAsksOnce(t *testing.T, w *World) {
+	w.A.SetPolicy(t, requireAll())
+	w.B.SetPolicy(t, requireAll())
+	k := w.NewKeyer(t, func(*Peer, ike.Flow) *Pair { return nil })
+	wire := w.Watch(t)
+	for range 3 {
+		if err := w.A.TryUDP(netip.AddrPortFrom(w.B.V4, 9), 100, short/3); err == nil {
+			t.Error("datagram was answered without an SA")
+		}
+	}
+	seen := wire()
+	seen.wantNothing(t)
+	flows := k.Acquired()
+	if len(flows) != 1 {
+		t.Fatalf("backend asked %d times for one flow, want once: %+v", len(flows), flows)
+	}
+	f := flows[0]
+	if f.Rule != ruleID || f.Local != w.A.V4 || f.Remote != w.B.V4 || f.LocalTS != whole(w.A.V4) || f.RemoteTS != whole(w.B.V4) {
+		t.Errorf("backend asked for %+v, want rule %q between %s and %s", f, ruleID, w.A.V4, w.B.V4)
+	}
+	if got := f.Packet; got.Protocol != 17 || got.DestinationPort != 9 || got.Source != w.A.V4 {
+		t.Errorf("packet that asked is %+v, want the UDP datagram to port 9", got)
+	}
+}
+
+func protects(t *testing.T, w *World) {
+	w.B.EchoTCP(t, 7)
+	pass := false
+	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
+		for _, encap := range []bool{true, false} {
+			for _, suite := range []proposal.ESP{GCM128, CBC256, ChaCha} {
+				for _, v6 := range []bool{false, true} {
+					name := fmt.Sprintf("%s/encap=%v/%d/v6=%v", mode, encap, suite.Encryption, v6)
+					pass = t.Run(name, func(t *testing.T) {
+						w.protects(t, Options{Mode: mode, Encap: encap, Suite: suite, Rule: [2]string{ruleID, ruleID}}, v6)
+					}) && pass
+				}
+			}
+		}
+	}
+}
+
+// protects runs one exchange between the hosts, or in tunnel mode between the networks behind them.
+func (w *World) protects(t *testing.T, o Options, v6 bool) {
+	to := w.B.V4
+	if v6 {
+		to = w.B.V6
+	}
+	if o.Mode == sa.Tunnel {
+		to = w.B.In4
+		if v6 {
+			to = w.B.In6
+		}
+	}
+	for _, p := range []*Peer{w.A, w.B} {
+		if o.Mode == sa.Transport {
+			p.SetPolicy(t, requireAll())
+			continue
+		}
+		p.SetPolicy(t, w.tunnel(p))
+	}
+	var installed *Pair
+	k := w.NewKeyer(t, func(from *Peer, f ike.Flow) *Pair {
+		pair, err := w.NewPair(from, f, o)
+		if err != nil {
+			t.Error(err)
+		}
+		installed = pair
+		return pair
+	})
+	wire := w.Watch(t)
+	if err := w.A.TryTCP(netip.AddrPortFrom(to, 7), long); err != nil {
+		t.Errorf("TCP to %s through the SA: %v\nA: %v\nB: %v", to, err, w.A.Node.Status().Counters, w.B.Node.Status().Counters)
+	}
+	seen := wire()
+	seen.wantProtected(t)
+	if o.Encap && seen.ESP > 0 || !o.Encap && seen.Encap > 0 {
+		t.Errorf("wire shows %d native and %d encapsulated ESP packets with encap=%v", seen.ESP, seen.Encap, o.Encap)
+	}
+	if n := len(k.Acquired()); n != 1 {
+		t.Errorf("backends asked for %d negotiations, want 1", n)
+	}
+	if installed != nil {
+		if err := installed.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// tunnel is the policy of a gateway: the network behind it to that of the other one.
+func (w *World) tunnel(p *Peer) spd.Policy {
+	o := w.other(p)
+	r := rule(ruleID, negotiate(),
+		spd.Filter{Source: prefix(netip.PrefixFrom(p.In4, 24)), Destination: prefix(netip.PrefixFrom(o.In4, 24))},
+		spd.Filter{Source: prefix(netip.PrefixFrom(p.In6, 64)), Destination: prefix(netip.PrefixFrom(o.In6, 64))},
+	)
+	r.Tunnel = o.V4
+	return policy(r)
+}

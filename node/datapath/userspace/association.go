@@ -1,0 +1,169 @@
+package userspace
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/datapath"
+	"github.com/bailiwick-net/bailiwick/node/esp"
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// association is one Child SA as the packet thread uses it. The thread owns it.
+type association struct {
+	child  sa.Child
+	in     *esp.Inbound
+	out    *esp.Outbound // nil until InstallOut
+	limit  int           // longest IP packet whose ESP fits the path
+	remote netip.AddrPort
+	moved  uint64 // sequence number of the packet that moved remote last
+
+	current   bool // carries outbound traffic
+	replaced  bool // another one took over
+	dead      bool // reached a hard limit
+	installed time.Time
+	used      time.Time
+	told      [4]bool // limits that were reported, by ike.Limit
+
+	inOctets, outOctets, inPackets, outPackets uint64
+	replayed, failed, mismatch, discarded      uint64
+}
+
+// sadb is the security association database of the packet thread.
+type sadb struct {
+	children map[sa.SPI]*association // by inbound SPI
+	hosts    map[hostPair][]*association
+	wide     map[string][]*association // by rule: those that cover more than two single hosts
+}
+
+// hostPair is where an SA in transport mode is found. rule is empty for those of the default response.
+type hostPair struct {
+	rule          string
+	local, remote netip.Addr
+}
+
+func newSADB() sadb {
+	return sadb{children: map[sa.SPI]*association{}, hosts: map[hostPair][]*association{}, wide: map[string][]*association{}}
+}
+
+// activate makes a the first choice for its selectors.
+func (d *sadb) activate(a *association) {
+	d.deactivate(a)
+	a.current = true
+	if old, ok := d.children[a.child.ReplacesIn]; ok && old != a {
+		old.replaced = true
+	}
+	if key, ok := hosts(a.child); ok {
+		d.hosts[key] = append([]*association{a}, d.hosts[key]...)
+		return
+	}
+	d.wide[a.child.Rule] = append([]*association{a}, d.wide[a.child.Rule]...)
+}
+
+func (d *sadb) deactivate(a *association) {
+	a.current = false
+	if key, ok := hosts(a.child); ok {
+		if d.hosts[key] = without(d.hosts[key], a); len(d.hosts[key]) == 0 {
+			delete(d.hosts, key)
+		}
+		return
+	}
+	if d.wide[a.child.Rule] = without(d.wide[a.child.Rule], a); len(d.wide[a.child.Rule]) == 0 {
+		delete(d.wide, a.child.Rule)
+	}
+}
+
+func without(list []*association, a *association) []*association {
+	out := make([]*association, 0, len(list))
+	for _, other := range list {
+		if other != a {
+			out = append(out, other)
+		}
+	}
+	return out
+}
+
+func hosts(c sa.Child) (hostPair, bool) {
+	if len(c.LocalTS) != 1 || len(c.RemoteTS) != 1 || c.LocalTS[0].From != c.LocalTS[0].To || c.RemoteTS[0].From != c.RemoteTS[0].To {
+		return hostPair{}, false
+	}
+	return hostPair{c.Rule, c.LocalTS[0].From, c.RemoteTS[0].From}, true
+}
+
+// find returns the SA of a rule that carries an outbound packet; the one that was switched to last where several do.
+func (d *sadb) find(rule string, p *spd.Packet) *association {
+	for _, a := range d.hosts[hostPair{rule, p.Source, p.Destination}] {
+		if !a.dead && a.coversOut(p) {
+			return a
+		}
+	}
+	for _, a := range d.wide[rule] {
+		if !a.dead && a.coversOut(p) {
+			return a
+		}
+	}
+	return nil
+}
+
+func (a *association) coversOut(p *spd.Packet) bool {
+	return covered(a.child.LocalTS, p.Source, p.Protocol, p.SourcePort, p) &&
+		covered(a.child.RemoteTS, p.Destination, p.Protocol, p.DestinationPort, p)
+}
+
+func (a *association) coversIn(p *spd.Packet) bool {
+	return covered(a.child.RemoteTS, p.Source, p.Protocol, p.SourcePort, p) &&
+		covered(a.child.LocalTS, p.Destination, p.Protocol, p.DestinationPort, p)
+}
+
+func covered(selectors []sa.Selector, address netip.Addr, protocol uint8, port uint16, p *spd.Packet) bool {
+	for i := range selectors {
+		s := &selectors[i]
+		if s.From.BitLen() != address.BitLen() || address.Compare(s.From) < 0 || s.To.Compare(address) < 0 {
+			continue
+		}
+		if s.Protocol != 0 && s.Protocol != protocol {
+			continue
+		}
+		if s.Protocol == spd.ProtocolICMP || s.Protocol == spd.ProtocolICMPv6 {
+			port = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode) // RFC 7296 3.13.1
+		}
+		if s.PortFrom <= port && port <= s.PortTo {
+			return true
+		}
+	}
+	return false
+}
+
+// expiring returns the limit that a has reached and that was not reported yet.
+func (a *association) expiring(now time.Time) (ike.Limit, bool) {
+	age := now.Sub(a.installed)
+	octets, packets := max(a.inOctets, a.outOctets), max(a.inPackets, a.outPackets)
+	for _, l := range []struct {
+		limit  ike.Limit
+		bounds sa.Limits
+	}{{ike.LimitHard, a.child.Hard}, {ike.LimitSoft, a.child.Soft}} {
+		b := l.bounds
+		reached := b.Time > 0 && age >= b.Time || b.Bytes > 0 && octets >= b.Bytes || b.Packets > 0 && packets >= b.Packets
+		if reached && !a.told[l.limit] {
+			return l.limit, true
+		}
+	}
+	if a.child.Idle > 0 && now.Sub(a.used) >= a.child.Idle && !a.told[ike.LimitIdle] {
+		return ike.LimitIdle, true
+	}
+	return 0, false
+}
+
+func (a *association) status() datapath.ChildStatus {
+	c := a.child
+	return datapath.ChildStatus{
+		In: c.In.SPI, Out: c.Out.SPI, Rule: c.Rule, DefaultResponse: c.DefaultResponse, Peer: c.Peer, Mode: c.Mode,
+		Suite: fmt.Sprint(c.Suite), Local: c.Local, Remote: a.remote, LocalTS: c.LocalTS, RemoteTS: c.RemoteTS, Installed: a.installed,
+		InPackets: a.inPackets, OutPackets: a.outPackets, InOctets: a.inOctets, OutOctets: a.outOctets,
+		ReplayDropped: a.replayed, AuthFailed: a.failed, SelectorMismatch: a.mismatch, Discarded: a.discarded,
+		Current: a.current && !a.dead && !a.replaced,
+	}
+}

@@ -1,0 +1,75 @@
+package userspace
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bailiwick-net/bailiwick/node/packet"
+	"github.com/bailiwick-net/bailiwick/node/tun"
+)
+
+// clearSocket sends whole IP packets that the policy lets go in clear after they were on their way to an SA. Its mark
+// takes them past the rules that would steer them back.
+type clearSocket struct{ v4, v6 int }
+
+func openClearSocket(v6 bool) (*clearSocket, error) {
+	s := &clearSocket{v4: -1, v6: -1}
+	var err error
+	if s.v4, err = openRaw(unix.AF_INET); err != nil {
+		return nil, fmt.Errorf("open the raw socket for packets in clear: %w", err)
+	}
+	if !v6 {
+		return s, nil
+	}
+	if s.v6, err = openRaw(unix.AF_INET6); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the raw IPv6 socket for packets in clear: %w", err), s.close())
+	}
+	return s, nil
+}
+
+// openRaw opens a socket that takes packets with their header (IPPROTO_RAW implies IP_HDRINCL) and receives nothing.
+func openRaw(family int) (int, error) {
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(MarkReinject)); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+func (s *clearSocket) send(pkt []byte, info packet.Info) error {
+	if info.Version == 4 {
+		return unix.Sendto(s.v4, pkt, 0, &unix.SockaddrInet4{Addr: info.Destination.As4()})
+	}
+	return unix.Sendto(s.v6, pkt, 0, &unix.SockaddrInet6{Addr: info.Destination.As16()})
+}
+
+func (s *clearSocket) close() error {
+	var errs []error
+	for _, fd := range []int{s.v4, s.v6} {
+		if fd >= 0 {
+			errs = append(errs, unix.Close(fd))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reinject sends a packet in clear. The caller has asked the policy.
+func (l *loop) reinject(header tun.Header, pkt []byte, info packet.Info) {
+	if err := l.splitter.Reset(header, pkt); err != nil {
+		l.counters[counterUnparsed]++
+		return
+	}
+	for segment, ok := l.splitter.Next(); ok; segment, ok = l.splitter.Next() {
+		if err := l.clear.send(segment, info); err != nil {
+			l.counters[counterReinjectFailed]++
+			l.warn("cannot send a packet in clear", err)
+			continue
+		}
+		l.counters[counterReinjected]++
+	}
+}

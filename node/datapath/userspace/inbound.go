@@ -1,0 +1,184 @@
+package userspace
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/esp"
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/packet"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/transport"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// receive takes one batch of ESP packets, opens them in place and writes them to the TUN.
+func (l *loop) receive() bool {
+	err := l.sockets.ReceiveESP(l.batch)
+	if errors.Is(err, transport.ErrWouldBlock) {
+		return false
+	}
+	if err != nil {
+		l.warn("cannot receive ESP", err)
+		return false
+	}
+	for i := range l.batch.Datagrams {
+		d := &l.batch.Datagrams[i]
+		for start, end, ok := d.Next(); ok; start, end, ok = d.Next() {
+			l.inbound(d, start, end)
+		}
+	}
+	if err := l.writer.Flush(); err != nil {
+		l.tunFailed(err)
+	}
+	return true
+}
+
+func (l *loop) tunFailed(err error) {
+	l.counters[counterTUNFailed]++
+	l.warn("cannot write to the TUN", err)
+}
+
+// inbound takes one ESP packet.
+func (l *loop) inbound(d *transport.Datagram, start, end int) {
+	spi, ok := esp.SPIOf(d.Buffer[start:end])
+	if !ok {
+		l.counters[counterMalformed]++
+		return
+	}
+	a := l.sadb.children[spi]
+	if a == nil {
+		l.counters[counterBadSPI]++
+		if l.logger.IsDebug() && l.now.Sub(l.unknown) >= time.Second {
+			l.unknown = l.now
+			l.logger.Debug("ESP packet of an unknown SPI", "spi", spi, "remote", d.Remote)
+		}
+		return
+	}
+	if a.dead {
+		l.counters[counterExpired]++
+		a.discarded++
+		return
+	}
+	opened, err := a.in.Open(d.Buffer, start, end)
+	if err != nil {
+		l.openFailed(a, err)
+		return
+	}
+	octets := uint64(end - start)
+	a.inPackets++
+	a.inOctets += octets
+	a.used = l.now
+	l.counters[counterConfidentialIn] += octets
+	if d.Remote != a.remote {
+		l.moved(a, d, opened.Sequence)
+	}
+	l.deliver(a, d, opened)
+	l.checkLimits(a)
+}
+
+func (l *loop) openFailed(a *association, err error) {
+	switch {
+	case errors.Is(err, esp.ErrReplay):
+		a.replayed++
+		l.counters[counterReplay]++
+	case errors.Is(err, esp.ErrIntegrity):
+		a.failed++
+		l.counters[counterNotAuthentic]++
+	case errors.Is(err, esp.ErrDummy): // RFC 4303 2.6: discarded without prejudice
+	default:
+		a.discarded++
+		l.counters[counterMalformed]++
+	}
+}
+
+// deliver hands an opened packet to the kernel if it is what its SA was negotiated for (RFC 4301 5.2 step 4).
+func (l *loop) deliver(a *association, d *transport.Datagram, opened esp.Opened) {
+	pkt := opened.Packet
+	info, err := packet.Parse(pkt)
+	if err != nil {
+		a.discarded++
+		l.counters[counterMalformed]++
+		return
+	}
+	p := info.SPD()
+	icmp(&p, info, pkt)
+	key := checkedKey{a.child.In.SPI, p}
+	if !l.checked[key] && !l.check(a, p, key) {
+		return
+	}
+	if a.child.Mode == sa.Tunnel {
+		l.counters[counterTunnelIn] += uint64(len(pkt))
+		if !packet.DecapsulateECN(pkt, d.TrafficClass) { // RFC 6040 4.2
+			a.discarded++
+			return
+		}
+	} else {
+		l.counters[counterTransportIn] += uint64(len(pkt))
+		setTrafficClass(pkt, d.TrafficClass)
+	}
+	if info.Protocol == packet.ProtocolTCP {
+		clampMSS(pkt, info, a.limit)
+	}
+	if err := l.writer.Add(pkt, opened.ChecksumUnknown); err != nil {
+		l.tunFailed(err)
+	}
+}
+
+// check compares an inner packet with the selectors of its SA and with the policy, and remembers what is right.
+func (l *loop) check(a *association, p spd.Packet, key checkedKey) bool {
+	if !l.ready {
+		l.counters[counterNotReady]++
+		return false
+	}
+	if !a.coversIn(&p) {
+		a.mismatch++
+		l.counters[counterWrongSA]++
+		return false
+	}
+	for _, set := range []*spd.Set{&l.set, l.prepared} {
+		if set == nil {
+			continue
+		}
+		m := set.Lookup(spd.In, p)
+		if m.Action == spd.ActionNegotiate && (m.Rule == nil || m.Rule.ID != a.child.Rule) {
+			a.mismatch++
+			l.counters[counterWrongSA]++
+			return false
+		}
+		if spd.Inbound(m, spd.StateLive, true).Fate != spd.Pass {
+			l.counters[counterSecurePolicy]++
+			return false
+		}
+	}
+	if len(l.checked) >= cacheSize {
+		clear(l.checked)
+	}
+	l.checked[key] = true
+	return true
+}
+
+// moved notes that authentic packets come from a new address. Behind a NAT that is where the peer is now (RFC 7296
+// 2.23); an old packet that was held back does not move it back.
+func (l *loop) moved(a *association, d *transport.Datagram, sequence uint64) {
+	if !a.child.NATRemote || !d.Encap || sequence <= a.moved {
+		return
+	}
+	a.moved, a.remote = sequence, netip.AddrPortFrom(d.Remote.Addr(), d.Remote.Port())
+	l.emit(ike.PeerMoved{SPI: a.child.In.SPI, Remote: d.Remote})
+}
+
+// setTrafficClass gives a packet of transport mode the field of the header that it came with.
+func setTrafficClass(pkt []byte, class uint8) {
+	if class == packet.TrafficClass(pkt) {
+		return
+	}
+	if pkt[0]>>4 == 6 {
+		pkt[0] = pkt[0]&0xf0 | class>>4
+		pkt[1] = pkt[1]&0x0f | class<<4
+		return
+	}
+	pkt[1] = class
+	packet.SetIPv4Checksum(pkt[:int(pkt[0]&0x0f)*4])
+}

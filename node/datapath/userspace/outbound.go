@@ -1,0 +1,351 @@
+package userspace
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/esp"
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/packet"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/transport"
+	"github.com/bailiwick-net/bailiwick/node/tun"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// decision is what happens to an outbound packet.
+type decision struct {
+	fate        spd.Fate
+	effect      spd.Effect
+	association *association // with spd.Protect
+	match       spd.Match
+}
+
+func (l *loop) readTUN() bool {
+	header, pkt, err := l.tun.Read(l.buffer)
+	if errors.Is(err, tun.ErrWouldBlock) {
+		return false
+	}
+	if err != nil {
+		if !errors.Is(err, tun.ErrClosed) {
+			l.warn("cannot read the TUN", err)
+		}
+		return false
+	}
+	l.outbound(header, pkt)
+	return true
+}
+
+// outbound takes one packet or super-packet that the kernel wants protected. The policy is asked again: it may have
+// changed since the kernel decided.
+func (l *loop) outbound(header tun.Header, pkt []byte) {
+	if !l.ready {
+		l.counters[counterNotReady]++
+		return
+	}
+	info, err := packet.Parse(pkt)
+	if err != nil {
+		l.counters[counterUnparsed]++
+		return
+	}
+	p := info.SPD()
+	icmp(&p, info, pkt)
+	if a, ok := l.cache[p]; ok {
+		l.protect(a, header, pkt, info)
+		return
+	}
+	d := l.decide(p)
+	switch d.fate {
+	case spd.Protect:
+		if len(l.cache) >= cacheSize {
+			clear(l.cache)
+		}
+		l.cache[p] = d.association
+		l.protect(d.association, header, pkt, info)
+	case spd.Pass:
+		if d.effect == spd.Acquire && !l.discover(d.match, p) {
+			return
+		}
+		l.reinject(header, pkt, info)
+	case spd.Hold:
+		l.hold(d.match, p, header, pkt)
+	default:
+		l.counters[counterBlocked]++
+	}
+}
+
+// decide looks a packet up in the policy in force, and while another one is about to replace it in both: clear traffic
+// needs the permission of both.
+func (l *loop) decide(p spd.Packet) decision {
+	d := l.decideBy(l.set, p)
+	if l.prepared == nil {
+		return d
+	}
+	next := l.decideBy(*l.prepared, p)
+	if d.fate == spd.Pass || next.fate == spd.Drop {
+		return next
+	}
+	return d
+}
+
+func (l *loop) decideBy(set spd.Set, p spd.Packet) decision {
+	m := set.Lookup(spd.Out, p)
+	d := decision{match: m}
+	if m.Filter == nil {
+		// Nothing but an SA of the default response asks for protection here.
+		if a := l.sadb.find("", &p); a != nil {
+			d.fate, d.association = spd.Protect, a
+			return d
+		}
+	}
+	if m.Action != spd.ActionNegotiate || m.Rule == nil {
+		d.fate = spd.Outbound(m, spd.StateNone).Fate
+		return d
+	}
+	state := spd.StateNone
+	if a := l.sadb.find(m.Rule.ID, &p); a != nil {
+		state, d.association = spd.StateLive, a
+	} else {
+		state = l.state(m, p)
+	}
+	v := spd.Outbound(m, state)
+	d.fate, d.effect = v.Fate, v.Effect
+	return d
+}
+
+// state is what is known about a flow without an SA.
+func (l *loop) state(m spd.Match, p spd.Packet) spd.State {
+	key := softKey{m.Rule.ID, p.Source, p.Destination}
+	if until, ok := l.soft[key]; ok && l.now.Before(until) {
+		return spd.StateSoft
+	}
+	if f, err := l.flow(m, p); err == nil {
+		if q := l.waiting.get(f); q != nil {
+			if !q.refused.IsZero() && l.now.Sub(q.refused) < refusedFor {
+				return spd.StateFailed
+			}
+			if !l.secured[key] {
+				return spd.StateNegotiating
+			}
+		}
+	}
+	if l.secured[key] {
+		return spd.StateSecured
+	}
+	return spd.StateNone
+}
+
+// flowSource is the own endpoint of a tunnel rule.
+type flowSource struct {
+	address netip.Addr
+	until   time.Time
+}
+
+// flow names the negotiation that a packet needs.
+func (l *loop) flow(m spd.Match, p spd.Packet) (ike.Flow, error) {
+	local, remote := m.Selectors(p)
+	if len(local) != 1 || len(remote) != 1 {
+		return ike.Flow{}, fmt.Errorf("name the flow of %s to %s: the policy does not negotiate it", p.Source, p.Destination)
+	}
+	f := ike.Flow{
+		Rule: m.Rule.ID, Local: p.Source, Remote: p.Destination,
+		LocalTS: sa.Selector(local[0]), RemoteTS: sa.Selector(remote[0]), Packet: p,
+	}
+	if !m.Filter.Tunnel {
+		return f, nil
+	}
+	f.Local, f.Remote = m.Rule.TunnelLocal, m.Rule.Tunnel
+	if f.Local.IsValid() {
+		return f, nil
+	}
+	if s, ok := l.sources[m.Rule.ID]; ok && l.now.Before(s.until) {
+		f.Local = s.address
+		return f, nil
+	}
+	address, err := l.routing.source(f.Remote)
+	if err != nil {
+		return ike.Flow{}, err
+	}
+	l.sources[m.Rule.ID] = flowSource{address, l.now.Add(time.Second)}
+	f.Local = address
+	return f, nil
+}
+
+// hold keeps a packet until its flow is decided, and asks for a negotiation once.
+func (l *loop) hold(m spd.Match, p spd.Packet, header tun.Header, pkt []byte) {
+	f, err := l.flow(m, p)
+	if err != nil {
+		l.counters[counterQueueFull]++
+		l.warn("cannot ask for a negotiation", err)
+		return
+	}
+	q := l.waiting.open(f, l.now)
+	if q == nil {
+		l.counters[counterQueueFull]++
+		return
+	}
+	q.refused = time.Time{}
+	if err := l.splitter.Reset(header, pkt); err != nil {
+		l.counters[counterUnparsed]++
+		return
+	}
+	for segment, ok := l.splitter.Next(); ok; segment, ok = l.splitter.Next() {
+		if !l.waiting.put(q, segment) {
+			l.counters[counterQueueFull]++
+		}
+	}
+	l.ask(q)
+}
+
+func (l *loop) ask(q *queue) {
+	if !q.acquired {
+		if q.acquired = l.emit(ike.Acquire{Flow: q.flow}); q.acquired {
+			l.counters[counterAcquire]++
+		}
+	}
+}
+
+// discover grants clear traffic while the negotiation that it starts is under way (spd.FallbackDiscover). The answer
+// may come at once, so the kernel has to know before the packet leaves.
+func (l *loop) discover(m spd.Match, p spd.Packet) bool {
+	f, err := l.flow(m, p)
+	if err != nil {
+		l.warn("cannot ask for a negotiation", err)
+		return false
+	}
+	ttl := softTTL(m.Rule)
+	key := softKey{m.Rule.ID, p.Source, p.Destination}
+	if err := l.table.add(softSet(key), pair{key.local, key.remote}, ttl); err != nil {
+		l.warn("cannot grant a soft association", err)
+		return false
+	}
+	l.soft[key] = l.now.Add(ttl)
+	if !l.emit(ike.Acquire{Flow: f}) {
+		return true
+	}
+	l.counters[counterAcquire]++
+	return true
+}
+
+// resume decides again about everything that waits in the chosen queues.
+func (l *loop) resume(choose func(*queue) bool) {
+	var chosen []*queue
+	for _, q := range l.waiting.flows {
+		if choose(q) {
+			chosen = append(chosen, q)
+		}
+	}
+	for _, q := range chosen {
+		for _, pkt := range l.waiting.take(q) {
+			l.outbound(tun.Header{}, pkt)
+		}
+	}
+}
+
+// protect seals a packet or super-packet into one contiguous buffer and sends it with one call.
+func (l *loop) protect(a *association, header tun.Header, pkt []byte, info packet.Info) {
+	if a.dead || a.out == nil {
+		l.counters[counterExpired]++
+		l.forget()
+		return
+	}
+	if err := l.splitter.Reset(header, pkt); err != nil {
+		l.counters[counterUnparsed]++
+		return
+	}
+	if l.splitter.SegmentLen() > a.limit && l.answerTooBig(a, pkt, info) {
+		return
+	}
+	l.send = l.send[:0]
+	segment, packets := 0, uint64(0)
+	for inner, ok := l.splitter.Next(); ok; inner, ok = l.splitter.Next() {
+		if info.Protocol == packet.ProtocolTCP {
+			clampMSS(inner, info, a.limit)
+		}
+		sealed, err := a.out.Seal(l.send, inner)
+		if err != nil {
+			l.sealFailed(a, err)
+			break
+		}
+		if segment == 0 {
+			segment = len(sealed)
+		}
+		l.send = sealed
+		packets++
+	}
+	if packets == 0 {
+		return
+	}
+	err := l.sockets.SendESP(&transport.Message{
+		Local: a.child.Local, Remote: a.remote, Encap: a.child.Encap, TrafficClass: info.TrafficClass,
+		Payload: l.send, SegmentLen: segment,
+	})
+	if err != nil {
+		l.counters[counterSendFailed] += packets
+		a.discarded += packets
+		l.warn("cannot send ESP", err)
+	}
+	octets := uint64(len(l.send))
+	a.outPackets += packets
+	a.outOctets += octets
+	a.used = l.now
+	l.counters[counterConfidentialOut] += octets
+	if a.child.Mode == sa.Tunnel {
+		l.counters[counterTunnelOut] += octets
+	} else {
+		l.counters[counterTransportOut] += octets
+	}
+	l.checkLimits(a)
+}
+
+func (l *loop) sealFailed(a *association, err error) {
+	l.counters[counterSealFailed]++
+	a.discarded++
+	if errors.Is(err, esp.ErrExhausted) && !a.dead { // RFC 4303 3.3.3
+		a.dead = true
+		l.forget()
+		a.told[ike.LimitHard] = l.emit(ike.ChildExpiring{SPI: a.child.In.SPI, Limit: ike.LimitHard})
+		return
+	}
+	l.warn("cannot seal a packet", err)
+}
+
+// answerTooBig tells the sender of a packet that does not fit the path to send shorter ones, and reports whether it
+// did. Only senders that listen are told: TCP, and IPv4 with DF. Others get their packet through, and the ESP packet is
+// fragmented: in transport mode the fragments of an inner packet could not be protected (RFC 4303 3.1.1).
+func (l *loop) answerTooBig(a *association, pkt []byte, info packet.Info) bool {
+	listens := info.Protocol == packet.ProtocolTCP || info.Version == 4 && pkt[6]&0x40 != 0
+	if !listens {
+		return false
+	}
+	// The message seems to come from the destination: it passes the reverse path filter as its packets do.
+	reply, err := packet.AppendTooBig(l.reply[:0], pkt, info.Destination, a.limit)
+	if err != nil {
+		return false
+	}
+	l.reply = reply
+	l.counters[counterTooBig]++
+	if err := l.tun.Write(tun.Header{}, reply); err != nil {
+		l.counters[counterTUNFailed]++
+	}
+	return true
+}
+
+// clampMSS keeps the peers from sending segments that do not fit the path once they are sealed.
+func clampMSS(pkt []byte, info packet.Info, limit int) {
+	const synFlag, flagsAt = 0x02, 13
+	if at := info.HeaderLen + flagsAt; at >= len(pkt) || pkt[at]&synFlag == 0 {
+		return
+	}
+	headers := packet.IPv4HeaderLen + tcpHeaderLen
+	if info.Version == 6 {
+		headers = packet.IPv6HeaderLen + tcpHeaderLen
+	}
+	if limit > headers {
+		packet.ClampMSS(pkt, info, uint16(limit-headers))
+	}
+}
+
+const tcpHeaderLen = 20

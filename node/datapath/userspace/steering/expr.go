@@ -1,0 +1,165 @@
+package steering
+
+import (
+	"encoding/binary"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The registers: 1 is of 16 octets, and a key that is longer goes on in the 4-octet registers from 32-bit register 8.
+const (
+	register   = unix.NFT_REG_1
+	register32 = unix.NFT_REG32_00
+)
+
+// Expressions returns the rule in the form that the kernel takes.
+func (r Rule) Expressions() []expr.Any {
+	var out []expr.Any
+	for _, m := range r.Matches {
+		out = append(out, expressions(m)...)
+	}
+	out = append(out, &expr.Counter{})
+	if r.Mark != 0 {
+		out = append(out,
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
+			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: native(^r.Mask), Xor: native(r.Mark)},
+			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register},
+		)
+	}
+	switch r.Verdict {
+	case Accept:
+		out = append(out, &expr.Verdict{Kind: expr.VerdictAccept})
+	case Drop:
+		out = append(out, &expr.Verdict{Kind: expr.VerdictDrop})
+	case Return:
+		out = append(out, &expr.Verdict{Kind: expr.VerdictReturn})
+	case Jump:
+		out = append(out, &expr.Verdict{Kind: expr.VerdictJump, Chain: r.Target})
+	case Goto:
+		out = append(out, &expr.Verdict{Kind: expr.VerdictGoto, Chain: r.Target})
+	}
+	return out
+}
+
+func expressions(m Match) []expr.Any {
+	switch m := m.(type) {
+	case Interface:
+		key, op := expr.MetaKeyIIFNAME, expr.CmpOpEq
+		if m.Out {
+			key = expr.MetaKeyOIFNAME
+		}
+		if m.Not {
+			op = expr.CmpOpNeq
+		}
+		name := make([]byte, unix.IFNAMSIZ)
+		copy(name, m.Name)
+		return []expr.Any{&expr.Meta{Key: key, Register: register}, &expr.Cmp{Op: op, Register: register, Data: name}}
+	case MarkIs:
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
+			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: native(m.Mask), Xor: native(0)},
+			equal(native(m.Value)),
+		}
+	case Family:
+		family := byte(unix.NFPROTO_IPV4)
+		if m.IPv6 {
+			family = unix.NFPROTO_IPV6
+		}
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register}, equal([]byte{family})}
+	case Address:
+		load := loadAddress(!m.Range.Is4(), m.Destination, register)
+		if m.Range.Single() {
+			return []expr.Any{load, equal(m.Range.From.AsSlice())}
+		}
+		return []expr.Any{load, within(m.Range.From.AsSlice(), m.Range.To.AsSlice())}
+	case Proto:
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, equal([]byte{byte(m)})}
+	case Ports:
+		load := loadPort(m.Destination, register)
+		from, to := binary.BigEndian.AppendUint16(nil, m.From), binary.BigEndian.AppendUint16(nil, m.To)
+		if m.From == m.To {
+			return []expr.Any{load, equal(from)}
+		}
+		return []expr.Any{load, within(from, to)}
+	case ICMP:
+		value := []byte{m.Type, m.Code}
+		if m.AnyCode {
+			value = value[:1]
+		}
+		return []expr.Any{
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Len: uint32(len(value))}, equal(value),
+		}
+	case InSet:
+		return lookup(m)
+	case LocalDestination:
+		kind := uint32(unix.RTN_LOCAL)
+		if m.Not {
+			kind = unix.RTN_UNICAST
+		}
+		return []expr.Any{&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true}, equal(native(kind))}
+	case LaterFragment:
+		load := expr.Any(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2})
+		mask := []byte{0x1f, 0xff}
+		if m.IPv6 {
+			load = &expr.Exthdr{DestRegister: register, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6}
+			mask = []byte{0xff, 0xf8}
+		}
+		return []expr.Any{
+			load,
+			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 2, Mask: mask, Xor: []byte{0, 0}},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: []byte{0, 0}},
+		}
+	}
+	panic("steering: match without expressions") // the set of matches is closed, a test compiles all of them
+}
+
+// lookup loads the key of a set into consecutive 32-bit registers and looks it up.
+func lookup(m InSet) []expr.Any {
+	var out []expr.Any
+	at := uint32(register32)
+	for _, f := range m.Set.Key {
+		switch f {
+		case Local, Remote:
+			out = append(out, loadAddress(m.Set.IPv6, (f == Remote) != m.Inbound, at))
+			at++
+			if m.Set.IPv6 {
+				at += 3
+			}
+		case Protocol:
+			out = append(out, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at})
+			at++
+		case LocalPort, RemotePort:
+			out = append(out, loadPort((f == RemotePort) != m.Inbound, at))
+			at++
+		}
+	}
+	return append(out, &expr.Lookup{SourceRegister: register32, SetName: m.Set.Name})
+}
+
+func loadAddress(v6, destination bool, to uint32) *expr.Payload {
+	p := &expr.Payload{DestRegister: to, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
+	if v6 {
+		p.Offset, p.Len = 8, 16
+	}
+	if destination {
+		p.Offset += p.Len
+	}
+	return p
+}
+
+func loadPort(destination bool, to uint32) *expr.Payload {
+	p := &expr.Payload{DestRegister: to, Base: expr.PayloadBaseTransportHeader, Len: 2}
+	if destination {
+		p.Offset = 2
+	}
+	return p
+}
+
+func equal(data []byte) *expr.Cmp { return &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: data} }
+
+func within(from, to []byte) *expr.Range {
+	return &expr.Range{Op: expr.CmpOpEq, Register: register, FromData: from, ToData: to}
+}
+
+func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

@@ -1,0 +1,337 @@
+package steering
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// Ruleset is the content of the table. It is a value: the same policy gives the same Ruleset.
+type Ruleset struct {
+	Sets   []Set
+	Chains []Chain
+}
+
+// Field is one part of the key of a Set.
+type Field uint8
+
+// The fields. Local and Remote are addresses of the family of the Set.
+const (
+	Local Field = iota + 1
+	Remote
+	Protocol
+	LocalPort
+	RemotePort
+)
+
+// Set is a named set of the table. Its elements are put in by the backend while it runs; a Set of the same name keeps
+// them when the Ruleset is replaced.
+type Set struct {
+	Name     string
+	IPv6     bool
+	Key      []Field
+	Timeout  bool // elements may have one
+	Interval bool // elements are ranges
+}
+
+// Hook is where a chain sees packets.
+type Hook uint8
+
+// The hooks. HookNone is of a chain that only others jump to.
+const (
+	HookNone Hook = iota
+	HookPrerouting
+	HookInput
+	HookForward
+	HookOutput
+	HookPostrouting
+)
+
+// Chain is a list of rules. A base chain, one with a Hook, accepts what reaches its end.
+type Chain struct {
+	Name  string
+	Hook  Hook
+	Rules []Rule
+}
+
+// Verdict ends a rule.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Accept Verdict = iota + 1
+	Drop
+	Return
+	Jump
+	Goto
+)
+
+// Rule counts the packets that all its matches describe, marks them if it has to, and gives the verdict.
+type Rule struct {
+	Matches []Match
+	Mark    uint32 // bits of Params.Mask to set; 0 leaves the mark alone
+	Mask    uint32
+	Verdict Verdict
+	Target  string // chain of Jump and Goto
+	Comment string // stable: counters are reported under it
+}
+
+// Text prints the ruleset in the language of nft(8), for tests and people.
+func (r Ruleset) Text(table string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table inet %s {\n", table)
+	for _, s := range r.Sets {
+		fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n", s.Name, strings.Join(s.types(), " . "))
+		var flags []string
+		if s.Interval {
+			flags = append(flags, "interval")
+		}
+		if s.Timeout {
+			flags = append(flags, "timeout")
+		}
+		if len(flags) > 0 {
+			fmt.Fprintf(&b, "\t\tflags %s\n", strings.Join(flags, ","))
+		}
+		b.WriteString("\t}\n")
+	}
+	for _, c := range r.Chains {
+		fmt.Fprintf(&b, "\tchain %s {\n", c.Name)
+		if c.Hook != HookNone {
+			fmt.Fprintf(&b, "\t\ttype %s hook %s priority mangle; policy accept;\n", c.Hook.chainType(), c.Hook)
+		}
+		for _, rule := range c.Rules {
+			fmt.Fprintf(&b, "\t\t%s\n", rule.text())
+		}
+		b.WriteString("\t}\n")
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func (s Set) types() []string {
+	address := "ipv4_addr"
+	if s.IPv6 {
+		address = "ipv6_addr"
+	}
+	var out []string
+	for _, f := range s.Key {
+		switch f {
+		case Local, Remote:
+			out = append(out, address)
+		case Protocol:
+			out = append(out, "inet_proto")
+		case LocalPort, RemotePort:
+			out = append(out, "inet_service")
+		}
+	}
+	return out
+}
+
+// String names the hook as nft(8) does.
+func (h Hook) String() string {
+	switch h {
+	case HookPrerouting:
+		return "prerouting"
+	case HookInput:
+		return "input"
+	case HookForward:
+		return "forward"
+	case HookOutput:
+		return "output"
+	case HookPostrouting:
+		return "postrouting"
+	}
+	return fmt.Sprintf("hook(%d)", uint8(h))
+}
+
+// chainType is "route" where a changed mark has to find another route.
+func (h Hook) chainType() string {
+	if h == HookOutput {
+		return "route"
+	}
+	return "filter"
+}
+
+func (r Rule) text() string {
+	var parts []string
+	for _, m := range r.Matches {
+		parts = append(parts, m.text())
+	}
+	parts = append(parts, "counter")
+	if r.Mark != 0 {
+		parts = append(parts, fmt.Sprintf("meta mark set meta mark & 0x%08x | 0x%08x", ^r.Mask, r.Mark))
+	}
+	switch r.Verdict {
+	case Accept:
+		parts = append(parts, "accept")
+	case Drop:
+		parts = append(parts, "drop")
+	case Return:
+		parts = append(parts, "return")
+	case Jump:
+		parts = append(parts, "jump "+r.Target)
+	case Goto:
+		parts = append(parts, "goto "+r.Target)
+	}
+	if r.Comment != "" {
+		parts = append(parts, fmt.Sprintf("comment %q", r.Comment))
+	}
+	return strings.Join(parts, " ")
+}
+
+// Match is one condition on a packet. The set is closed.
+type Match interface {
+	text() string
+}
+
+// Interface compares the name of the incoming or, with Out, the outgoing interface.
+type Interface struct {
+	Out  bool
+	Not  bool
+	Name string
+}
+
+// MarkIs compares the bits of Mask.
+type MarkIs struct{ Value, Mask uint32 }
+
+// Family is true for packets of one IP version.
+type Family struct{ IPv6 bool }
+
+// Address is true for packets with a source or, with Destination, a destination in the range. It is preceded by a
+// Family.
+type Address struct {
+	Destination bool
+	Range       spd.Range
+}
+
+// Proto compares the protocol of the upper layer, after extension headers.
+type Proto uint8
+
+// Ports compares a port, inclusive. It is preceded by a Proto.
+type Ports struct {
+	Destination bool
+	From, To    uint16
+}
+
+// ICMP compares type, and unless AnyCode the code. It is preceded by a Proto.
+type ICMP struct {
+	IPv6       bool
+	Type, Code uint8
+	AnyCode    bool
+}
+
+// InSet looks the packet up in a Set. An outbound packet has its local side in the source, an inbound one in the
+// destination. It is preceded by a Family.
+type InSet struct {
+	Set     Set
+	Inbound bool
+}
+
+// LocalDestination is true for packets to an address of this machine; with Not, for those to be forwarded to a single
+// host.
+type LocalDestination struct{ Not bool }
+
+// LaterFragment is true for fragments but the first, which have no ports.
+type LaterFragment struct{ IPv6 bool }
+
+func (m Interface) text() string {
+	key, op := "iifname", ""
+	if m.Out {
+		key = "oifname"
+	}
+	if m.Not {
+		op = "!= "
+	}
+	return fmt.Sprintf("%s %s%q", key, op, m.Name)
+}
+
+func (m MarkIs) text() string { return fmt.Sprintf("meta mark & 0x%08x == 0x%08x", m.Mask, m.Value) }
+
+func (m Family) text() string {
+	if m.IPv6 {
+		return "meta nfproto ipv6"
+	}
+	return "meta nfproto ipv4"
+}
+
+func (m Address) text() string {
+	return ipName(!m.Range.Is4()) + " " + side(m.Destination) + "addr " + addressText(m.Range)
+}
+
+func (m Proto) text() string { return fmt.Sprintf("meta l4proto %d", uint8(m)) }
+
+func (m Ports) text() string {
+	if m.From == m.To {
+		return fmt.Sprintf("th %sport %d", side(m.Destination), m.From)
+	}
+	return fmt.Sprintf("th %sport %d-%d", side(m.Destination), m.From, m.To)
+}
+
+func (m ICMP) text() string {
+	name := "icmp"
+	if m.IPv6 {
+		name = "icmpv6"
+	}
+	if m.AnyCode {
+		return fmt.Sprintf("%s type %d", name, m.Type)
+	}
+	return fmt.Sprintf("%s type %d %s code %d", name, m.Type, name, m.Code)
+}
+
+func (m InSet) text() string {
+	var parts []string
+	for _, f := range m.Set.Key {
+		switch f {
+		case Local, Remote:
+			parts = append(parts, ipName(m.Set.IPv6)+" "+side((f == Remote) != m.Inbound)+"addr")
+		case Protocol:
+			parts = append(parts, "meta l4proto")
+		case LocalPort, RemotePort:
+			parts = append(parts, "th "+side((f == RemotePort) != m.Inbound)+"port")
+		}
+	}
+	return strings.Join(parts, " . ") + " @" + m.Set.Name
+}
+
+func (m LocalDestination) text() string {
+	if m.Not {
+		return "fib daddr type unicast"
+	}
+	return "fib daddr type local"
+}
+
+func (m LaterFragment) text() string {
+	if m.IPv6 {
+		return "frag frag-off != 0"
+	}
+	return "ip frag-off & 0x1fff != 0"
+}
+
+func side(destination bool) string {
+	if destination {
+		return "d"
+	}
+	return "s"
+}
+
+func ipName(v6 bool) string {
+	if v6 {
+		return "ip6"
+	}
+	return "ip"
+}
+
+func addressText(r spd.Range) string {
+	if p, ok := r.Prefix(); ok && !r.Single() {
+		return p.String()
+	}
+	return r.String()
+}
+
+// whole reports whether a range is every address of its family.
+func whole(r spd.Range) bool {
+	return r.From.IsUnspecified() && !netip.AddrFrom16(r.To.As16()).Next().IsValid() ||
+		r.Is4() && r.From.IsUnspecified() && r.To == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}

@@ -1,0 +1,31 @@
+package userspace_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/bailiwick-net/bailiwick/node/datapath/datapathtest"
+	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
+	"github.com/bailiwick-net/bailiwick/node/transport"
+)
+
+func open() (datapathtest.Node, error) {
+	sockets, err := transport.Listen(transport.Config{Mark: userspace.MarkOwn})
+	if err != nil {
+		return datapathtest.Node{}, err
+	}
+	level := hclog.Warn
+	if os.Getenv("BAILIWICK_TEST_LOG") != "" {
+		level = hclog.Trace
+	}
+	b, err := userspace.New(userspace.Config{Sockets: sockets, Logger: hclog.New(&hclog.LoggerOptions{Level: level})})
+	if err != nil {
+		sockets.Close()
+		return datapathtest.Node{}, err
+	}
+	return datapathtest.Node{Backend: b, Release: sockets.Close}, nil
+}
+
+func TestContract(t *testing.T) { datapathtest.Run(t, "bwdp-", open) }
