@@ -22,6 +22,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
+	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/compile"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
@@ -262,7 +263,7 @@ func TestFirstPolicyIsTakenBackToNone(t *testing.T) {
 		s.assign(1, bad, "bad")
 		s.deliver(bad)
 		advance(35 * time.Second)
-		s.wantEnforced("bad", compile.NoneName)
+		s.wantEnforced("bad", policies.NoneName)
 	})
 }
 

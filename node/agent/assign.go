@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki/trust"
+	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/compile"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
@@ -109,7 +110,7 @@ func (a *Agent) expire(ctx context.Context, now time.Time) {
 	if back.Content == nil {
 		// Nothing was ever committed: this machine had no policy before.
 		none := compile.None()
-		back = Version{Digest: none.Digest, Policy: compile.NoneName, Content: none.Policy}
+		back = Version{Digest: none.Digest, Policy: policies.NoneName, Content: none.Policy}
 	}
 	if err := a.enforce(ctx, back); err != nil {
 		a.problem = err.Error()
