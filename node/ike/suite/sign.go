@@ -54,7 +54,7 @@ func Sign(rand io.Reader, signer crypto.Signer, peer []wire.HashAlgorithm, octet
 	return wire.AuthDigitalSignature, append(data, signature...), nil
 }
 
-// chooseAlgorithm takes the strongest match for the key that the peer announced.
+// chooseAlgorithm takes the hash that suits the key best among those that the peer announced.
 func chooseAlgorithm(pub crypto.PublicKey, peer []wire.HashAlgorithm) (algorithm, error) {
 	a := algorithm{scheme: schemePSS}
 	order := []wire.HashAlgorithm{wire.HashSHA256, wire.HashSHA384, wire.HashSHA512}
