@@ -17,11 +17,10 @@ type controlBuffer struct {
 	octets [controlSize]byte
 }
 
-// build fills the buffer for a send from local, the zero Addr for any, with a traffic class (0 leaves the default) and
-// UDP_SEGMENT (0 for none). The result is valid until the next call.
-func (c *controlBuffer) build(local netip.Addr, class uint8, segment int) []byte {
+// build fills the buffer for a send on a socket of a family, from local (the zero Addr for any), with a traffic class (0
+// leaves the default) and UDP_SEGMENT (0 for none). The result is valid until the next call.
+func (c *controlBuffer) build(v6 bool, local netip.Addr, class uint8, segment int) []byte {
 	b := c.octets[:0]
-	v6 := local.IsValid() && !local.Is4()
 	switch {
 	case !local.IsValid():
 	case local.Is4():

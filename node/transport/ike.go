@@ -164,7 +164,7 @@ func (s *Sockets) find(port uint16, v4 bool) *socket {
 func (k *socket) write(local netip.Addr, remote netip.AddrPort, parts [][]byte) error {
 	var control controlBuffer
 	for tried := false; ; tried = true {
-		_, err := unix.SendmsgBuffers(k.fd, parts, control.build(local, 0, 0), sockaddr(remote), 0)
+		_, err := unix.SendmsgBuffers(k.fd, parts, control.build(k.v6, local, 0, 0), sockaddr(remote), 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -282,7 +282,7 @@ func (q *Queue) send(sock *socket, m *Message, b []byte, segment int) error {
 	if len(b) <= segment {
 		segment = 0
 	}
-	control := q.control.build(m.Local.Addr(), m.TrafficClass, segment)
+	control := q.control.build(sock.v6, m.Local.Addr(), m.TrafficClass, segment)
 	q.header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&q.name)), Iov: &q.vector}
 	port := m.Remote.Port()
 	if sock.raw {
