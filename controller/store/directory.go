@@ -14,13 +14,11 @@ import (
 
 // A Tombstone is a machine that vanished from the directory. It keeps its policy until the grace time ends.
 type Tombstone struct {
-	Machine directory.UUID `json:"machine"`
-	Name    string         `json:"name"`
-	DN      string         `json:"dn"`
-	DNSName string         `json:"dnsName,omitempty"`
-	// Policy and Container are of the assignment that it had.
-	Policy    string `json:"policy,omitempty"`
-	Container string `json:"container,omitempty"`
+	Machine  directory.UUID `json:"machine"`
+	Name     string         `json:"name"`
+	DN       string         `json:"dn"`
+	DNSName  string         `json:"dnsName,omitempty"`
+	Disabled bool           `json:"disabled,omitempty"`
 	// Since is when it vanished.
 	Since time.Time `json:"since"`
 }

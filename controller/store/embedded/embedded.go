@@ -20,7 +20,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
@@ -138,6 +137,6 @@ func config(c Config) *embed.Config {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(newCore(log.Named("etcd"))))
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(ZapLogger(log))
 	return cfg
 }

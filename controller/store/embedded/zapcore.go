@@ -2,11 +2,12 @@ package embedded
 
 import (
 	"github.com/hashicorp/go-hclog"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
-// core writes zap's entries to hclog. etcd says at info what is of interest to its developers, so every level is one
-// lower here, except errors.
+// core writes zap's entries to hclog. etcd says at info and at warning what is of interest to its developers, so these
+// are debug here.
 type core struct {
 	log    hclog.Logger
 	fields []zapcore.Field
@@ -18,13 +19,14 @@ func level(l zapcore.Level) hclog.Level {
 	switch {
 	case l >= zapcore.ErrorLevel:
 		return hclog.Error
-	case l == zapcore.WarnLevel:
-		return hclog.Info
-	case l == zapcore.InfoLevel:
+	case l >= zapcore.InfoLevel:
 		return hclog.Debug
 	}
 	return hclog.Trace
 }
+
+// harmless is what etcd calls an error at the first start of every new member, before it has a term.
+const harmless = "failed to update storage version"
 
 func (c *core) Enabled(l zapcore.Level) bool { return level(l) >= c.log.GetLevel() }
 
@@ -48,8 +50,15 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 			args = append(args, f.Key, v)
 		}
 	}
-	c.log.Log(level(e.Level), e.Message, args...)
+	at := level(e.Level)
+	if e.Message == harmless {
+		at = hclog.Debug
+	}
+	c.log.Log(at, e.Message, args...)
 	return nil
 }
 
 func (c *core) Sync() error { return nil }
+
+// ZapLogger writes to hclog what etcd's client or server says.
+func ZapLogger(log hclog.Logger) *zap.Logger { return zap.New(newCore(log.Named("etcd"))) }

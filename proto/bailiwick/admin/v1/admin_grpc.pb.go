@@ -402,7 +402,7 @@ type FleetServiceClient interface {
 	GetDirectoryStatus(ctx context.Context, in *GetDirectoryStatusRequest, opts ...grpc.CallOption) (*GetDirectoryStatusResponse, error)
 	// ReleaseChange applies a held change.
 	ReleaseChange(ctx context.Context, in *ReleaseChangeRequest, opts ...grpc.CallOption) (*ReleaseChangeResponse, error)
-	// DiscardChange forgets a held change; the directory is asked again, and a change that is still there is held anew.
+	// DiscardChange notes that a held change must not be applied. It stays held for as long as the directory says so.
 	DiscardChange(ctx context.Context, in *DiscardChangeRequest, opts ...grpc.CallOption) (*DiscardChangeResponse, error)
 }
 
@@ -514,7 +514,7 @@ type FleetServiceServer interface {
 	GetDirectoryStatus(context.Context, *GetDirectoryStatusRequest) (*GetDirectoryStatusResponse, error)
 	// ReleaseChange applies a held change.
 	ReleaseChange(context.Context, *ReleaseChangeRequest) (*ReleaseChangeResponse, error)
-	// DiscardChange forgets a held change; the directory is asked again, and a change that is still there is held anew.
+	// DiscardChange notes that a held change must not be applied. It stays held for as long as the directory says so.
 	DiscardChange(context.Context, *DiscardChangeRequest) (*DiscardChangeResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }

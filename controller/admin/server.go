@@ -1,0 +1,127 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/bailiwick-net/bailiwick/controller/distribute"
+	"github.com/bailiwick-net/bailiwick/controller/enrollment"
+	"github.com/bailiwick-net/bailiwick/controller/mirror"
+	"github.com/bailiwick-net/bailiwick/controller/resolver"
+	"github.com/bailiwick-net/bailiwick/controller/store"
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/directory/guard"
+	"github.com/bailiwick-net/bailiwick/pki/enroll"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+	"github.com/bailiwick-net/bailiwick/policies"
+	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
+)
+
+// Config is what a Server works with: the parts of the controller that it shows and asks.
+type Config struct {
+	Store    *store.Store
+	Mirror   *mirror.Mirror
+	Resolver *resolver.Resolver
+	Sessions *distribute.Server
+	Desk     *enrollment.Desk
+	Trust    func() trust.Bundle
+	Now      func() time.Time
+	Log      hclog.Logger
+}
+
+// A Server implements the services of bailiwick.admin.v1.
+type Server struct {
+	adminv1.UnimplementedDocumentServiceServer
+	adminv1.UnimplementedFleetServiceServer
+	adminv1.UnimplementedCredentialServiceServer
+	config Config
+}
+
+// New makes a Server.
+func New(c Config) *Server {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = hclog.NewNullLogger()
+	}
+	return &Server{config: c}
+}
+
+// Register adds the services to a gRPC server.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	adminv1.RegisterDocumentServiceServer(r, s)
+	adminv1.RegisterFleetServiceServer(r, s)
+	adminv1.RegisterCredentialServiceServer(r, s)
+}
+
+// refuse maps an error to a status: the one place where that is done.
+func refuse(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	for _, c := range []struct {
+		err  error
+		code codes.Code
+		hint string
+	}{
+		{store.ErrNotFound, codes.NotFound, ""},
+		{store.ErrConflict, codes.Aborted, "try again"},
+		{store.ErrTooLarge, codes.ResourceExhausted, ""},
+		{guard.ErrNothingHeld, codes.NotFound, "look at: bailiwick directory status"},
+		{guard.ErrOtherHeld, codes.FailedPrecondition, "look at: bailiwick directory status"},
+		{mirror.ErrStopped, codes.Unavailable, ""},
+		{resolver.ErrNotReady, codes.Unavailable, "look at: bailiwick directory status"},
+		{policies.ErrReference, codes.FailedPrecondition, ""},
+		{directory.ErrSyntax, codes.InvalidArgument, ""},
+	} {
+		if errors.Is(err, c.err) {
+			return withHint(c.code, err, c.hint)
+		}
+	}
+	code, hint := enrollment.Code(err)
+	// What a node may see of a stranger's token, an administrator may be told in plain words.
+	if errors.Is(err, enroll.ErrTokenUnknown) {
+		code, hint = codes.NotFound, ""
+	}
+	return withHint(code, err, hint)
+}
+
+func withHint(code codes.Code, err error, hint string) error {
+	if hint == "" {
+		return status.Error(code, err.Error())
+	}
+	return status.Error(code, err.Error()+"; "+hint)
+}
+
+// table returns the present assignments.
+func (s *Server) table() (*resolver.Table, error) {
+	if t := s.config.Resolver.Table(); t != nil {
+		return t, nil
+	}
+	return nil, refuse(resolver.ErrNotReady)
+}
+
+// settled waits a moment for the assignments to follow a change, so that whoever asks next sees it.
+func (s *Server) settled(ctx context.Context, revision int64) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := s.config.Resolver.Wait(ctx, revision); err != nil {
+		s.config.Log.Debug("assignments do not follow the documents yet", "revision", revision, "error", err)
+	}
+}
+
+// stamp leaves the zero time away.
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

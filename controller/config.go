@@ -1,0 +1,373 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/directory/guard"
+	"github.com/bailiwick-net/bailiwick/directory/ldap"
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/ca"
+)
+
+// The defaults of a Config.
+const (
+	DefaultStateDir    = "/var/lib/bailiwick/controller"
+	DefaultListen      = "[::]:7443"
+	DefaultAdminSocket = "/run/bailiwick/controller.sock"
+)
+
+// Config is the configuration as written. The zero value of each field is safe; a directory is needed.
+type Config struct {
+	// StateDir holds the embedded etcd and the CA; default DefaultStateDir.
+	StateDir string `yaml:"stateDir"`
+	// TrustDomain is the fleet's name in certificates, a DNS name. Default: the one that the fleet was made with, or,
+	// the first time, what the DC components of the directory's base spell.
+	TrustDomain string `yaml:"trustDomain"`
+	// Listen is where nodes connect, host:port; default DefaultListen.
+	Listen []string `yaml:"listen"`
+	// Names are the DNS names and addresses under which nodes reach the controller; its certificate has them. Default:
+	// the host's name and its addresses.
+	Names     []string        `yaml:"names"`
+	Admin     AdminConfig     `yaml:"admin"`
+	Directory DirectoryConfig `yaml:"directory"`
+	Store     StoreConfig     `yaml:"store"`
+	CA        CAConfig        `yaml:"ca"`
+	// ReportInterval is how often a node reports without a change; default 30 s, 1 s to 1 h.
+	ReportInterval time.Duration `yaml:"reportInterval"`
+
+	// Log takes all messages; nil discards them.
+	Log hclog.Logger `yaml:"-"`
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time `yaml:"-"`
+}
+
+// AdminConfig says how administrators reach the controller.
+type AdminConfig struct {
+	// Socket is the path of the unix socket, open to root and to the user of the controller; default DefaultAdminSocket.
+	Socket string `yaml:"socket"`
+	// Listen is host:port for administrators with a certificate; empty means that there is no such listener.
+	Listen string `yaml:"listen"`
+}
+
+// DirectoryConfig names the directory: exactly one of LDIF and LDAP.
+type DirectoryConfig struct {
+	LDIF *LDIFConfig `yaml:"ldif"`
+	LDAP *LDAPConfig `yaml:"ldap"`
+	// Guard bounds how many machines one change of the directory may affect; default a tenth, and five in any case.
+	Guard GuardConfig `yaml:"guard"`
+	// Grace is how long a machine that vanished keeps its policy; default 7 days.
+	Grace time.Duration `yaml:"grace"`
+}
+
+// LDIFConfig is a directory in a file.
+type LDIFConfig struct {
+	Path string `yaml:"path"`
+	// Base is the top of the tree; default the one entry that all others are below.
+	Base string `yaml:"base"`
+}
+
+// LDAPConfig is a directory server; see ldap.Config.
+type LDAPConfig struct {
+	URL  string `yaml:"url"`
+	Base string `yaml:"base"`
+	// Schema is "openldap" (the default) or "active-directory".
+	Schema string `yaml:"schema"`
+	// BindDN and PasswordFile bind by password, External by the TLS client certificate or the user over ldapi.
+	BindDN       string        `yaml:"bindDN"`
+	PasswordFile string        `yaml:"passwordFile"`
+	External     bool          `yaml:"external"`
+	StartTLS     bool          `yaml:"startTLS"`
+	CAFile       string        `yaml:"caFile"`
+	ServerName   string        `yaml:"serverName"`
+	ClientCert   string        `yaml:"clientCert"`
+	ClientKey    string        `yaml:"clientKey"`
+	AllowClear   bool          `yaml:"allowClear"`
+	Interval     time.Duration `yaml:"interval"`
+	Timeout      time.Duration `yaml:"timeout"`
+}
+
+// GuardConfig is guard.Limits as written; all zero means guard.Default.
+type GuardConfig struct {
+	Share   float64 `yaml:"share"`
+	Floor   int     `yaml:"floor"`
+	Ceiling int     `yaml:"ceiling"`
+}
+
+// StoreConfig says where the state is. Without endpoints it is in StateDir.
+type StoreConfig struct {
+	// Endpoints are URLs of an external etcd.
+	Endpoints []string `yaml:"endpoints"`
+	// CAFile, CertFile and KeyFile, in PEM, are for TLS with it.
+	CAFile   string `yaml:"caFile"`
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+	// Prefix of all keys; default store.DefaultPrefix.
+	Prefix string `yaml:"prefix"`
+	// MaxTxnOps is what --max-txn-ops of the external etcd was set to; default 128.
+	MaxTxnOps int `yaml:"maxTxnOps"`
+}
+
+// CAConfig says how the CA's keys are unlocked, and how long certificates live.
+type CAConfig struct {
+	// Init makes the CA when there is none.
+	Init bool `yaml:"init"`
+	// PassphraseFile holds a passphrase, KeyFile 32 or more random octets: exactly one of them.
+	PassphraseFile string `yaml:"passphraseFile"`
+	KeyFile        string `yaml:"keyFile"`
+	// The lifetimes of certificates; default 30 days for machines and the controller, 7 days for administrators.
+	MachineLifetime time.Duration `yaml:"machineLifetime"`
+	ServerLifetime  time.Duration `yaml:"serverLifetime"`
+	AdminLifetime   time.Duration `yaml:"adminLifetime"`
+}
+
+// maxConfigFile bounds what is read.
+const maxConfigFile = 1 << 20
+
+// ReadConfig reads a configuration file. Unknown fields are errors; an error has line, column and excerpt.
+func ReadConfig(path string) (Config, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	if info.Size() > maxConfigFile {
+		return Config{}, fmt.Errorf("%w: %s has %d octets, more than %d", ErrConfig, path, info.Size(), maxConfigFile)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	var c Config
+	if err := yaml.UnmarshalWithOptions(text, &c, yaml.Strict()); err != nil {
+		return Config{}, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
+	}
+	return c, nil
+}
+
+// SetDirectory sets the directory from the short form of the command line: "ldif:PATH".
+func (c *Config) SetDirectory(text string) error {
+	path, ok := strings.CutPrefix(text, "ldif:")
+	if !ok || path == "" {
+		return fmt.Errorf("%w: directory %q is not ldif:PATH; a directory server is described in the configuration file, under directory.ldap", ErrConfig, text)
+	}
+	c.Directory.LDIF, c.Directory.LDAP = &LDIFConfig{Path: path}, nil
+	return nil
+}
+
+// validated is a Config that was checked and completed.
+type validated struct {
+	Config
+	dnsNames  []string
+	addresses []netip.Addr
+	limits    guard.Limits
+	ldifBase  directory.DN
+	ldap      ldap.Config
+	machine   ca.Profile
+	server    ca.Profile
+	admin     ca.Profile
+}
+
+func (c Config) validate() (validated, error) {
+	v := validated{Config: c}
+	if v.StateDir == "" {
+		v.StateDir = DefaultStateDir
+	}
+	if len(v.Listen) == 0 {
+		v.Listen = []string{DefaultListen}
+	}
+	if v.Admin.Socket == "" {
+		v.Admin.Socket = DefaultAdminSocket
+	}
+	if v.Log == nil {
+		v.Log = hclog.NewNullLogger()
+	}
+	if v.Now == nil {
+		v.Now = time.Now
+	}
+	if v.ReportInterval == 0 {
+		v.ReportInterval = 30 * time.Second
+	}
+	errs := []error{v.checkAddresses(), v.checkNames(), v.checkDirectory(), v.checkStore(), v.checkCA()}
+	if v.ReportInterval < time.Second || v.ReportInterval > time.Hour {
+		errs = append(errs, fmt.Errorf("reportInterval %v, wanted 1s to 1h", v.ReportInterval))
+	}
+	if v.TrustDomain != "" {
+		domain, err := pki.ParseDNSName(v.TrustDomain)
+		v.TrustDomain = domain
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return validated{}, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return v, nil
+}
+
+func (v *validated) checkAddresses() error {
+	var errs []error
+	for _, a := range v.Listen {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			errs = append(errs, fmt.Errorf("listen %q is not host:port", a))
+		}
+	}
+	if v.Admin.Listen != "" {
+		if _, _, err := net.SplitHostPort(v.Admin.Listen); err != nil {
+			errs = append(errs, fmt.Errorf("admin.listen %q is not host:port", v.Admin.Listen))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// maxNames is how many addresses of the host go into the certificate by default.
+const maxNames = 16
+
+func (v *validated) checkNames() error {
+	for _, n := range v.Names {
+		if a, err := netip.ParseAddr(n); err == nil {
+			v.addresses = append(v.addresses, a.WithZone(""))
+			continue
+		}
+		name, err := pki.ParseDNSName(n)
+		if err != nil {
+			return fmt.Errorf("names: %w", err)
+		}
+		v.dnsNames = append(v.dnsNames, name)
+	}
+	if len(v.Names) == 0 {
+		found, err := net.InterfaceAddrs()
+		if err != nil {
+			return fmt.Errorf("names: asking for the host's addresses: %w; set them", err)
+		}
+		for _, f := range found {
+			prefix, err := netip.ParsePrefix(f.String())
+			if err == nil && !prefix.Addr().IsLinkLocalUnicast() && len(v.addresses) < maxNames {
+				v.addresses = append(v.addresses, prefix.Addr().Unmap())
+			}
+		}
+	}
+	if len(v.dnsNames) == 0 {
+		// The certificate needs one; nodes that connect by address do not look at it.
+		v.dnsNames = []string{"bailiwick-controller"}
+		if host, err := os.Hostname(); err == nil {
+			if name, err := pki.ParseDNSName(host); err == nil {
+				v.dnsNames[0] = name
+			}
+		}
+	}
+	return nil
+}
+
+func (v *validated) checkDirectory() error {
+	d := v.Directory
+	v.limits = guard.Default()
+	if d.Guard != (GuardConfig{}) {
+		v.limits = guard.Limits{Share: d.Guard.Share, Floor: d.Guard.Floor, Ceiling: d.Guard.Ceiling}
+	}
+	if err := v.limits.Validate(); err != nil {
+		return fmt.Errorf("directory.guard: %w", err)
+	}
+	if d.Grace < 0 {
+		return fmt.Errorf("directory.grace %v is negative", d.Grace)
+	}
+	switch {
+	case (d.LDIF == nil) == (d.LDAP == nil):
+		return errors.New("directory: exactly one of ldif and ldap is needed, as in --directory ldif:/etc/bailiwick/fleet.ldif")
+	case d.LDIF != nil:
+		if d.LDIF.Path == "" {
+			return errors.New("directory.ldif.path is needed")
+		}
+		if d.LDIF.Base != "" {
+			base, err := directory.ParseDN(d.LDIF.Base)
+			if err != nil {
+				return fmt.Errorf("directory.ldif.base: %w", err)
+			}
+			v.ldifBase = base
+		}
+		return nil
+	}
+	return v.checkLDAP(*d.LDAP)
+}
+
+func (v *validated) checkLDAP(l LDAPConfig) error {
+	base, err := directory.ParseDN(l.Base)
+	if err != nil {
+		return fmt.Errorf("directory.ldap.base: %w", err)
+	}
+	schema := directory.OpenLDAP()
+	switch l.Schema {
+	case "", "openldap":
+	case "active-directory":
+		schema = directory.ActiveDirectory()
+	default:
+		return fmt.Errorf("directory.ldap.schema %q, wanted openldap or active-directory", l.Schema)
+	}
+	var bind ldap.Bind = ldap.Anonymous{}
+	switch {
+	case l.External && (l.BindDN != "" || l.PasswordFile != ""):
+		return errors.New("directory.ldap: external, and bindDN with passwordFile, exclude each other")
+	case l.External:
+		bind = ldap.External{}
+	case (l.BindDN == "") != (l.PasswordFile == ""):
+		return errors.New("directory.ldap: bindDN needs passwordFile and the other way round")
+	case l.BindDN != "":
+		bind = ldap.Simple{DN: l.BindDN, PasswordFile: l.PasswordFile}
+	}
+	v.ldap = ldap.Config{
+		URL: l.URL, Base: base, Schema: &schema, Bind: bind, StartTLS: l.StartTLS, CAFile: l.CAFile, ServerName: l.ServerName,
+		ClientCert: l.ClientCert, ClientKey: l.ClientKey, AllowClear: l.AllowClear, Interval: l.Interval, Timeout: l.Timeout,
+	}
+	if err := v.ldap.Validate(); err != nil {
+		return fmt.Errorf("directory.ldap: %w", err)
+	}
+	return nil
+}
+
+func (v *validated) checkStore() error {
+	s := v.Store
+	switch {
+	case len(s.Endpoints) == 0 && (s.CAFile != "" || s.CertFile != "" || s.KeyFile != "" || s.MaxTxnOps != 0):
+		return errors.New("store: caFile, certFile, keyFile and maxTxnOps are for an external etcd, but there are no endpoints")
+	case (s.CertFile == "") != (s.KeyFile == ""):
+		return errors.New("store: certFile needs keyFile and the other way round")
+	case s.Prefix != "" && (!strings.HasPrefix(s.Prefix, "/") || !strings.HasSuffix(s.Prefix, "/")):
+		return fmt.Errorf("store.prefix %q does not begin and end with a slash", s.Prefix)
+	case s.MaxTxnOps < 0:
+		return fmt.Errorf("store.maxTxnOps %d is negative", s.MaxTxnOps)
+	}
+	for _, e := range s.Endpoints {
+		if !strings.HasPrefix(e, "https://") && !strings.HasPrefix(e, "http://127.0.0.1:") && !strings.HasPrefix(e, "http://[::1]:") {
+			return fmt.Errorf("store.endpoints: %q is not https: the state must not cross a network in clear", e)
+		}
+	}
+	return nil
+}
+
+func (v *validated) checkCA() error {
+	if (v.CA.PassphraseFile == "") == (v.CA.KeyFile == "") {
+		return errors.New("ca: exactly one of passphraseFile and keyFile is needed (--ca-passphrase-file, --ca-key-file): it unlocks the CA's keys")
+	}
+	var errs []error
+	for _, p := range []struct {
+		profile  *ca.Profile
+		kind     ca.Kind
+		lifetime time.Duration
+	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}} {
+		profile, err := ca.NewProfile(p.kind, ca.ProfileConfig{Lifetime: p.lifetime})
+		*p.profile = profile
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (v validated) caDir() string { return filepath.Join(v.StateDir, "ca") }
+
+func (v validated) storeDir() string { return filepath.Join(v.StateDir, "etcd") }

@@ -1,0 +1,330 @@
+package controller
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/bailiwick-net/bailiwick/controller/admin"
+	"github.com/bailiwick-net/bailiwick/controller/distribute"
+	"github.com/bailiwick-net/bailiwick/controller/enrollment"
+	"github.com/bailiwick-net/bailiwick/controller/mirror"
+	"github.com/bailiwick-net/bailiwick/controller/resolver"
+	"github.com/bailiwick-net/bailiwick/controller/store"
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+	"github.com/bailiwick-net/bailiwick/policies/predefined"
+	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
+)
+
+// trustRevision is that of the trust bundle: the fleet has one CA for life.
+const trustRevision = 1
+
+// Controller is a controller that is ready to run. Load makes one; Run or Close ends it.
+type Controller struct {
+	config   validated
+	log      hclog.Logger
+	state    state
+	mirror   *mirror.Mirror
+	resolver *resolver.Resolver
+	sessions *distribute.Server
+	server   *serverCertificate
+
+	nodes      *grpc.Server
+	admins     *grpc.Server
+	remote     *grpc.Server // nil without a listener for administrators with certificates
+	health     *health.Server
+	nodeLs     []net.Listener
+	adminLs    net.Listener
+	remoteLs   net.Listener
+	openNodes  chan struct{} // closed when the node listeners serve
+	closeState sync.Once
+}
+
+// Load validates the configuration, opens state, CA and directory, and prepares every part. Nothing is served yet.
+func Load(ctx context.Context, config Config) (*Controller, error) {
+	v, err := config.validate()
+	if err != nil {
+		return nil, err
+	}
+	c := &Controller{config: v, log: v.Log, health: health.NewServer(), openNodes: make(chan struct{})}
+	c.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	if c.state, err = v.openStore(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.load(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Controller) load(ctx context.Context) error {
+	v, s := c.config, c.state.store
+	trustDomain, err := v.trustDomain(ctx, s)
+	if err != nil {
+		return err
+	}
+	authority, err := v.openCA(trustDomain, s)
+	if err != nil {
+		return err
+	}
+	bundle, err := authority.Bundle(trustRevision)
+	if err != nil {
+		return err
+	}
+	currentTrust := func() trust.Bundle { return bundle }
+	subject, err := pki.NewController(trustDomain, v.dnsNames, v.addresses)
+	if err != nil {
+		return fmt.Errorf("%w: names: %w", ErrConfig, err)
+	}
+	c.server = &serverCertificate{authority: authority, profile: v.server, subject: subject, now: v.Now, log: v.Log.Named("ca")}
+	if err := c.server.issue(ctx); err != nil {
+		return err
+	}
+	if err := c.seed(ctx); err != nil {
+		return err
+	}
+	records, err := s.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	source, err := v.openDirectory()
+	if err != nil {
+		return fmt.Errorf("%w: directory: %w", ErrConfig, err)
+	}
+	// The mirror wakes the resolver, which reads the mirror: the one loop in the wiring is this hint.
+	wake := make(chan struct{}, 1)
+	c.mirror, err = mirror.New(ctx, mirror.Config{
+		Source: source, Store: s, Limits: v.limits, Grace: v.Directory.Grace, Now: v.Now, Log: v.Log.Named("directory"), Changed: func() {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		return errors.Join(err, source.Close())
+	}
+	c.resolver = resolver.New(resolver.Config{View: c.mirror.View, ViewChanged: wake, Documents: s, Records: records, Log: v.Log.Named("resolver")})
+	c.sessions = distribute.New(distribute.Config{
+		Assignments: c.resolver, Recorder: s, Trust: currentTrust, TrustDomain: trustDomain, ReportInterval: v.ReportInterval,
+		Now: v.Now, Log: v.Log.Named("sessions"),
+	}, records)
+	desk := enrollment.New(enrollment.Config{
+		Tokens: s, Authority: authority, Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
+		Machine: v.machine, Admin: v.admin, Now: v.Now, Log: v.Log.Named("enrollment"),
+	})
+	c.serveNodes(desk, currentTrust)
+	c.serveAdmins(desk, currentTrust, trustDomain)
+	return c.listen()
+}
+
+// seed writes the predefined policies into an empty store. They are linked to nothing.
+func (c *Controller) seed(ctx context.Context) error {
+	change, err := admin.Documents("predefined.yaml", predefined.Text())
+	if err != nil {
+		return fmt.Errorf("reading the predefined policies: %w", err)
+	}
+	change.By, change.At = "bailiwick-controller", c.config.Now()
+	seeded, err := c.state.store.Seed(ctx, change)
+	if seeded {
+		c.log.Info("predefined policies written, they are linked to no container yet", "documents", len(change.Put))
+	}
+	if errors.Is(err, store.ErrConflict) {
+		return nil // another replica did
+	}
+	return err
+}
+
+func (c *Controller) snapshot() *directory.Snapshot {
+	if v := c.mirror.View(); v != nil {
+		return v.Snapshot
+	}
+	return nil
+}
+
+func (c *Controller) serveNodes(desk *enrollment.Desk, bundle func() trust.Bundle) {
+	c.nodes = nodeServer(tlsConfig(c.server, bundle, c.config.Now, tls.RequestClientCert), c.log.Named("nodes"))
+	nodev1.RegisterEnrollmentServiceServer(c.nodes, enrollment.NewService(desk))
+	nodev1.RegisterSessionServiceServer(c.nodes, c.sessions)
+	healthpb.RegisterHealthServer(c.nodes, c.health)
+}
+
+func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bundle, trustDomain string) {
+	log := c.log.Named("admin")
+	service := admin.New(admin.Config{
+		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Trust: bundle, Now: c.config.Now, Log: log,
+	})
+	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
+	c.admins = adminServer(admin.SocketCredentials(), log, authorizer)
+	service.Register(c.admins)
+	healthpb.RegisterHealthServer(c.admins, c.health)
+	if c.config.Admin.Listen == "" {
+		return
+	}
+	config := tlsConfig(c.server, bundle, c.config.Now, tls.RequireAnyClientCert)
+	c.remote = adminServer(credentials.NewTLS(config), log, authorizer)
+	service.Register(c.remote)
+	healthpb.RegisterHealthServer(c.remote, c.health)
+}
+
+func (c *Controller) listen() error {
+	var err error
+	for _, address := range c.config.Listen {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return fmt.Errorf("listening for nodes: %w", err)
+		}
+		c.nodeLs = append(c.nodeLs, listener)
+	}
+	if c.remote != nil {
+		if c.remoteLs, err = net.Listen("tcp", c.config.Admin.Listen); err != nil {
+			return fmt.Errorf("listening for administrators: %w", err)
+		}
+	}
+	c.adminLs, err = listenSocket(c.config.Admin.Socket)
+	return err
+}
+
+// NodeAddresses are where nodes connect; a configured port of 0 is resolved here.
+func (c *Controller) NodeAddresses() []net.Addr {
+	var addrs []net.Addr
+	for _, l := range c.nodeLs {
+		addrs = append(addrs, l.Addr())
+	}
+	return addrs
+}
+
+// AdminAddress is where administrators with a certificate connect; nil without such a listener.
+func (c *Controller) AdminAddress() net.Addr {
+	if c.remoteLs == nil {
+		return nil
+	}
+	return c.remoteLs.Addr()
+}
+
+// Ready is closed when the controller serves nodes: it has a directory and worked out every assignment.
+func (c *Controller) Ready() <-chan struct{} { return c.openNodes }
+
+// Close gives back what Load took, for a controller that is not run.
+func (c *Controller) Close() error {
+	for _, l := range append(c.nodeLs, c.adminLs, c.remoteLs) {
+		if l != nil {
+			l.Close()
+		}
+	}
+	var err error
+	c.closeState.Do(func() { err = c.state.close() })
+	return err
+}
+
+// The times that stopping may take.
+const (
+	drainTime    = 3 * time.Second
+	gracefulTime = 2 * time.Second
+)
+
+// Run serves until ctx ends or a part fails, then stops everything in order.
+func (c *Controller) Run(ctx context.Context) error {
+	// Parts outlive ctx: they are stopped one after the other below.
+	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopParts()
+	failed := make(chan error, 16)
+	var running sync.WaitGroup
+	start := func(name string, run func() error) {
+		running.Go(func() {
+			if err := run(); err != nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	start("directory", func() error { return c.mirror.Run(parts) })
+	start("resolver", func() error { return c.resolver.Run(parts, c.sessions.Notify) })
+	start("sessions", func() error { return c.sessions.Run(parts) })
+	start("controller certificate", func() error { return c.server.run(parts) })
+	start("join tokens", func() error { return c.pruneTokens(parts) })
+	start("admin socket", func() error { return c.admins.Serve(c.adminLs) })
+	if c.remote != nil {
+		start("admin listener", func() error { return c.remote.Serve(c.remoteLs) })
+	}
+	c.log.Info("administrators may connect", "socket", c.config.Admin.Socket)
+	ended := make(chan error, 1)
+	running.Go(func() { ended <- c.wait(ctx, failed) })
+	var result error
+	select {
+	case <-c.resolver.First():
+		for _, l := range c.nodeLs {
+			start("node listener", func() error { return c.nodes.Serve(l) })
+			c.log.Info("nodes may connect", "address", l.Addr())
+		}
+		c.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+		close(c.openNodes)
+		notify("READY=1")
+		result = <-ended
+	case result = <-ended: // before the first read of the directory
+	}
+	notify("STOPPING=1")
+	c.health.Shutdown()
+	drain, cancel := context.WithTimeout(parts, drainTime)
+	c.sessions.Drain(drain)
+	cancel()
+	stop(c.nodes, gracefulTime)
+	if c.remote != nil {
+		stop(c.remote, gracefulTime)
+	}
+	stop(c.admins, gracefulTime)
+	stopParts()
+	running.Wait()
+	err := c.Close()
+	c.log.Info("stopped")
+	return errors.Join(result, err)
+}
+
+// wait waits for the end of ctx or of a part.
+func (c *Controller) wait(ctx context.Context, failed <-chan error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		c.log.Error("a part of the controller failed, it stops", "error", err)
+		return err
+	case err, ok := <-c.state.failed:
+		if !ok || err == nil {
+			err = errors.New("it ended")
+		}
+		c.log.Error("the embedded etcd failed, the controller stops", "error", err)
+		return fmt.Errorf("embedded etcd: %w", err)
+	}
+}
+
+// pruneTokens removes the records of join tokens a while after they ended.
+func (c *Controller) pruneTokens(ctx context.Context) error {
+	const every, keep = time.Hour, 7 * 24 * time.Hour
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		pruned, err := c.state.store.PruneTokens(ctx, c.config.Now().Add(-keep))
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("cannot remove expired join tokens, will try again", "error", err)
+		}
+		if pruned > 0 {
+			c.log.Info("records of expired join tokens removed", "tokens", pruned)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package enrollment
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/ca"
+	"github.com/bailiwick-net/bailiwick/pki/certlint"
+	"github.com/bailiwick-net/bailiwick/pki/enroll"
+	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
+)
+
+// A Service is the Desk as nodes reach it.
+type Service struct {
+	nodev1.UnimplementedEnrollmentServiceServer
+	desk *Desk
+}
+
+// NewService makes a Service.
+func NewService(desk *Desk) *Service { return &Service{desk: desk} }
+
+// Identify implements nodev1.EnrollmentServiceServer.
+func (s *Service) Identify(ctx context.Context, r *nodev1.IdentifyRequest) (*nodev1.IdentifyResponse, error) {
+	id, err := s.desk.Names(ctx, r.GetToken())
+	if err != nil {
+		return nil, s.refuse(ctx, "a join token was presented", err)
+	}
+	return &nodev1.IdentifyResponse{MachineUuid: id.UUID().String(), DnsName: id.DNSName(), TrustDomain: id.TrustDomain()}, nil
+}
+
+// Enroll implements nodev1.EnrollmentServiceServer.
+func (s *Service) Enroll(ctx context.Context, r *nodev1.EnrollRequest) (*nodev1.EnrollResponse, error) {
+	issued, err := s.desk.Enroll(ctx, r.GetToken(), r.GetCsr())
+	if err != nil {
+		return nil, s.refuse(ctx, "a machine wants to join", err)
+	}
+	return &nodev1.EnrollResponse{Chain: issued.Chain(), TrustBundle: s.desk.config.Trust().Append(nil)}, nil
+}
+
+// Renew implements nodev1.EnrollmentServiceServer.
+func (s *Service) Renew(ctx context.Context, r *nodev1.RenewRequest) (*nodev1.RenewResponse, error) {
+	present, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	issued, err := s.desk.Renew(ctx, present, r.GetCsr())
+	if err != nil {
+		return nil, s.refuse(ctx, "a machine wants to renew its certificate", err)
+	}
+	return &nodev1.RenewResponse{Chain: issued.Chain(), TrustBundle: s.desk.config.Trust().Append(nil)}, nil
+}
+
+// caller reads the client certificate, which the TLS configuration verified.
+func (s *Service) caller(ctx context.Context) (pki.Identity, error) {
+	p, ok := peer.FromContext(ctx)
+	if ok {
+		if info, isTLS := p.AuthInfo.(credentials.TLSInfo); isTLS && len(info.State.PeerCertificates) > 0 {
+			id, err := pki.IdentityFromCertificate(info.State.PeerCertificates[0])
+			if err == nil && id.TrustDomain() != s.desk.config.TrustDomain {
+				return pki.Identity{}, status.Errorf(codes.Unauthenticated, "machine certificate is of the trust domain %q, this controller is of %q", id.TrustDomain(), s.desk.config.TrustDomain)
+			}
+			if err != nil {
+				return pki.Identity{}, status.Error(codes.Unauthenticated, err.Error())
+			}
+			return id, nil
+		}
+	}
+	return pki.Identity{}, status.Error(codes.Unauthenticated, "no machine certificate was presented; join the machine with a token first")
+}
+
+// refuse logs a refusal and maps it to a status: the one place where that is done.
+func (s *Service) refuse(ctx context.Context, what string, err error) error {
+	code, hint := Code(err)
+	address := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		address = p.Addr.String()
+	}
+	s.desk.config.Log.Warn("certificate refused", "request", what, "address", address, "code", code, "error", err)
+	text := err.Error()
+	if hint != "" {
+		text += "; " + hint
+	}
+	return status.Error(code, text)
+}
+
+// Code maps an error of the Desk to the gRPC code and a hint for whoever asked.
+func Code(err error) (codes.Code, string) {
+	for _, c := range []struct {
+		err  error
+		code codes.Code
+		hint string
+	}{
+		{enroll.ErrTokenFormat, codes.InvalidArgument, "copy the whole token, as it was printed"},
+		{enroll.ErrTokenUnknown, codes.Unauthenticated, "ask for a new token: bailiwick token create MACHINE"},
+		{enroll.ErrTokenUsed, codes.FailedPrecondition, "ask for a new token: bailiwick token create MACHINE"},
+		{enroll.ErrTokenExpired, codes.FailedPrecondition, "ask for a new token: bailiwick token create MACHINE"},
+		{enroll.ErrNameMismatch, codes.PermissionDenied, "the names of a certificate are those of the machine's directory entry; nothing was issued"},
+		{enroll.ErrRequest, codes.InvalidArgument, ""},
+		{ErrTokenLifetime, codes.InvalidArgument, ""},
+		{ErrMachineUnknown, codes.FailedPrecondition, "look at: bailiwick get machines"},
+		{ErrMachineDisabled, codes.PermissionDenied, "enable its account in the directory first"},
+		{ErrNotReady, codes.Unavailable, "look at: bailiwick directory status"},
+		{ca.ErrIssuerValidity, codes.FailedPrecondition, ""},
+		{certlint.ErrFindings, codes.FailedPrecondition, ""},
+		{pki.ErrName, codes.FailedPrecondition, "correct the name in the directory"},
+		{ca.ErrJournal, codes.Unavailable, ""},
+		{context.Canceled, codes.Canceled, ""},
+		{context.DeadlineExceeded, codes.DeadlineExceeded, ""},
+	} {
+		if errors.Is(err, c.err) {
+			return c.code, c.hint
+		}
+	}
+	return codes.Internal, ""
+}

@@ -1,0 +1,150 @@
+package controller
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"github.com/bailiwick-net/bailiwick/controller/admin"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+)
+
+// The limits of messages, in octets. Reports are the largest that nodes send, documents the largest of administrators.
+const (
+	maxNodeMessage  = 4 << 20
+	maxAdminMessage = 16 << 20
+)
+
+// tlsConfig is that of both TLS listeners. A client may come without a certificate, to join; one that it shows must
+// verify, and each service decides whether it needs one.
+func tlsConfig(certificate *serverCertificate, bundle func() trust.Bundle, now func() time.Time, clientAuth tls.ClientAuthType) *tls.Config {
+	verify := trust.TLSVerifyConnection(func() (trust.Bundle, trust.Options, error) {
+		return bundle(), trust.Options{Usages: []trust.Usage{trust.ClientAuth}}, nil
+	}, now)
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: certificate.get,
+		ClientAuth:     clientAuth,
+		// A resumed session would show the certificate of an earlier handshake.
+		SessionTicketsDisabled: true,
+		// Runs on every connection, unlike VerifyPeerCertificate.
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if len(cs.PeerCertificates) == 0 && clientAuth == tls.RequestClientCert {
+				return nil
+			}
+			return verify(cs)
+		},
+	}
+}
+
+// nodeServer makes the gRPC server for nodes, tuned for many idle streams.
+func nodeServer(config *tls.Config, log hclog.Logger) *grpc.Server {
+	return grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(config)),
+		grpc.MaxRecvMsgSize(maxNodeMessage),
+		grpc.MaxConcurrentStreams(16),
+		grpc.ConnectionTimeout(20*time.Second),
+		// grpc pools read buffers for plain TCP only: under TLS each would stay with its connection, 32 KiB of it.
+		grpc.ReadBufferSize(0),
+		grpc.SharedWriteBuffer(true),
+		// A node that went without a word is noticed within a minute; nodes ping every 30 s themselves.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 40 * time.Second, Timeout: 15 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(recoverUnary(log)),
+		grpc.ChainStreamInterceptor(recoverStream(log)),
+	)
+}
+
+// adminServer makes a gRPC server for administrators.
+func adminServer(creds credentials.TransportCredentials, log hclog.Logger, authorize *admin.Authorizer) *grpc.Server {
+	return grpc.NewServer(
+		grpc.Creds(creds),
+		grpc.MaxRecvMsgSize(maxAdminMessage),
+		grpc.ConnectionTimeout(20*time.Second),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(recoverUnary(log), authorize.Unary),
+		grpc.ChainStreamInterceptor(recoverStream(log), authorize.Stream),
+	)
+}
+
+// recoverUnary keeps one bad request from ending the sessions of the whole fleet.
+func recoverUnary(log hclog.Logger) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = panicked(log, info.FullMethod, p)
+			}
+		}()
+		return handler(ctx, request)
+	}
+}
+
+func recoverStream(log hclog.Logger) grpc.StreamServerInterceptor {
+	return func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = panicked(log, info.FullMethod, p)
+			}
+		}()
+		return handler(server, stream)
+	}
+}
+
+func panicked(log hclog.Logger, method string, p any) error {
+	log.Error("request handler panicked, this is a defect", "method", method, "panic", p, "stack", string(debug.Stack()))
+	return status.Error(codes.Internal, "the controller hit a defect while it answered; its log has the place")
+}
+
+// listenSocket opens the admin socket. A socket that a dead process left is replaced, one that somebody answers on is not.
+func listenSocket(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("making the folder of the admin socket: %w", err)
+	}
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("admin socket %s is in use: is another controller running", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("removing the admin socket that an earlier controller left: %w", err)
+	}
+	// Between bind and chmod nobody else may connect. The peer's user is checked as well.
+	old := unix.Umask(0o177)
+	listener, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("opening the admin socket: %w", err)
+	}
+	return listener, nil
+}
+
+// stop ends a server: gracefully while there is time, then at once.
+func stop(server *grpc.Server, grace time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.GracefulStop()
+	}()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		server.Stop()
+		<-done
+	}
+}

@@ -1,0 +1,374 @@
+// Package mirror is the loop that keeps the controller's picture of the directory: it reads a source, asks the guard,
+// and publishes what was admitted as an immutable View.
+//
+// Invariants: a View is complete and was admitted by the guard or released by an administrator; an error of the source,
+// or a change that is held, leaves the last View in force; the last View survives a restart, so that the guard compares
+// with it and not with nothing; a machine that vanishes keeps its place among the vanished for a grace time.
+//
+// It leaves reading to the directory's sources, the decision to directory/guard, and what a machine's place means to
+// the resolver.
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/bailiwick-net/bailiwick/controller/store"
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/directory/guard"
+)
+
+// DefaultGrace is how long a vanished machine keeps its policy.
+const DefaultGrace = 7 * 24 * time.Hour
+
+// persistDelay joins the changes of a second into one write of the whole directory.
+const persistDelay = time.Second
+
+// ErrStopped is returned by requests to a mirror that does not run.
+var ErrStopped = errors.New("the directory mirror is not running")
+
+// Store keeps the accepted directory over a restart.
+type Store interface {
+	AcceptedDirectory(ctx context.Context) (store.AcceptedDirectory, error)
+	SetAcceptedDirectory(ctx context.Context, a store.AcceptedDirectory) error
+}
+
+// Config is what a Mirror works with.
+type Config struct {
+	Source directory.Source
+	Store  Store
+	// Limits of the guard; the zero value means guard.Default.
+	Limits guard.Limits
+	// Grace is how long a vanished machine keeps its policy; 0 means DefaultGrace.
+	Grace time.Duration
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	Log hclog.Logger
+	// Changed is called after a new View is published, by the mirror's goroutine: it must not block.
+	Changed func()
+}
+
+// A Vanished machine is missing from the directory.
+type Vanished struct {
+	Machine directory.Machine
+	Since   time.Time
+	// Until is when it loses its policy.
+	Until time.Time
+}
+
+// A View is the directory as it counts at present. It is immutable.
+type View struct {
+	Snapshot *directory.Snapshot
+	// Vanished are the machines that are missing and within their grace time.
+	Vanished map[directory.UUID]Vanished
+	// Accepted is when the snapshot was admitted.
+	Accepted time.Time
+	// Restored says that the snapshot is from before the start and was not confirmed by a read yet.
+	Restored bool
+}
+
+// Machine looks a machine up, also among the vanished.
+func (v *View) Machine(u directory.UUID) (m directory.Machine, vanished, ok bool) {
+	if m, ok := v.Snapshot.Machine(u); ok {
+		return m, false, true
+	}
+	gone, ok := v.Vanished[u]
+	return gone.Machine, ok, ok
+}
+
+// Status describes the mirror for people.
+type Status struct {
+	Source directory.Status
+	// View is what is in force, nil before the first.
+	View *View
+	// Held is the change that waits, nil when there is none.
+	Held *guard.Held
+}
+
+// A Mirror runs once.
+type Mirror struct {
+	config   Config
+	view     atomic.Pointer[View]
+	held     atomic.Pointer[guard.Held]
+	requests chan request
+	stopped  chan struct{}
+	first    chan struct{} // closed with the first View
+
+	// Owned by the goroutine of Run.
+	guard   *guard.Guard
+	dirty   bool // the View in force is not stored yet
+	failing bool // the last read failed
+}
+
+type request struct {
+	id      guard.ID
+	discard bool
+	answer  chan answer
+}
+
+type answer struct {
+	admitted guard.Admitted
+	err      error
+}
+
+// New restores what was accepted before. An accepted directory that cannot be read is an error: to go on without it
+// would be to take any state of the directory for the first one.
+func New(ctx context.Context, c Config) (*Mirror, error) {
+	if c.Limits == (guard.Limits{}) {
+		c.Limits = guard.Default()
+	}
+	if c.Grace == 0 {
+		c.Grace = DefaultGrace
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = hclog.NewNullLogger()
+	}
+	if c.Changed == nil {
+		c.Changed = func() {}
+	}
+	m := &Mirror{config: c, requests: make(chan request), stopped: make(chan struct{}), first: make(chan struct{})}
+	accepted, err := c.Store.AcceptedDirectory(ctx)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		m.guard, err = guard.New(c.Limits, nil)
+		return m, err
+	case err != nil:
+		return nil, err
+	}
+	view, err := restore(accepted, c.Grace)
+	if err != nil {
+		return nil, fmt.Errorf("restoring the directory accepted at %s: %w", accepted.Accepted.Format(time.RFC3339), err)
+	}
+	if view.Snapshot.Digest() != accepted.Digest {
+		c.Log.Warn("restored directory has another digest", "stored", accepted.Digest.Short(), "restored", view.Snapshot.Digest().Short())
+	}
+	if m.guard, err = guard.New(c.Limits, view.Snapshot); err != nil {
+		return nil, err
+	}
+	m.view.Store(view)
+	close(m.first)
+	return m, nil
+}
+
+// View returns the directory in force, nil before the first read.
+func (m *Mirror) View() *View { return m.view.Load() }
+
+// First is closed when there is a View.
+func (m *Mirror) First() <-chan struct{} { return m.first }
+
+// Status describes the mirror.
+func (m *Mirror) Status() Status {
+	return Status{Source: m.config.Source.Status(), View: m.view.Load(), Held: m.held.Load()}
+}
+
+// Release applies the held change with the id. Errors wrap guard.ErrNothingHeld, guard.ErrOtherHeld or ErrStopped.
+func (m *Mirror) Release(ctx context.Context, id guard.ID) (guard.Admitted, error) {
+	return m.ask(ctx, request{id: id, answer: make(chan answer, 1)})
+}
+
+// Discard marks the held change with the id as not to be applied. Errors are those of Release.
+func (m *Mirror) Discard(ctx context.Context, id guard.ID) error {
+	_, err := m.ask(ctx, request{id: id, discard: true, answer: make(chan answer, 1)})
+	return err
+}
+
+func (m *Mirror) ask(ctx context.Context, r request) (guard.Admitted, error) {
+	select {
+	case m.requests <- r:
+	case <-m.stopped:
+		return guard.Admitted{}, ErrStopped
+	case <-ctx.Done():
+		return guard.Admitted{}, ctx.Err()
+	}
+	a := <-r.answer
+	return a.admitted, a.err
+}
+
+// read is one result of the source.
+type read struct {
+	snapshot *directory.Snapshot
+	err      error
+}
+
+// Run reads until ctx ends; it closes the source. Its goroutine is the only writer of the View and owns the guard; a
+// second one waits for the source.
+func (m *Mirror) Run(ctx context.Context) error {
+	defer close(m.stopped)
+	ctx, cancel := context.WithCancel(ctx)
+	reads := make(chan read)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.readAll(ctx, reads)
+	}()
+	defer func() {
+		cancel()
+		if err := m.config.Source.Close(); err != nil {
+			m.config.Log.Warn("cannot close the directory source", "error", err)
+		}
+		<-done
+	}()
+	persist := time.NewTicker(persistDelay)
+	defer persist.Stop()
+	if v := m.view.Load(); v != nil {
+		m.config.Changed()
+	}
+	for {
+		select {
+		case r := <-reads:
+			m.take(r)
+		case r := <-m.requests:
+			m.serve(ctx, r)
+		case <-persist.C:
+			m.expire()
+			m.persist(ctx)
+		case <-ctx.Done():
+			last, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			m.persist(last)
+			stop()
+			return nil
+		}
+	}
+}
+
+func (m *Mirror) readAll(ctx context.Context, reads chan<- read) {
+	for ctx.Err() == nil {
+		snapshot, err := m.config.Source.Next(ctx)
+		select {
+		case reads <- read{snapshot, err}:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (m *Mirror) take(r read) {
+	if r.err != nil {
+		if !m.failing {
+			m.config.Log.Error("cannot read the directory, the last state stays in force", "source", m.config.Source.Status().Location, "error", r.err)
+		} else {
+			m.config.Log.Debug("still cannot read the directory", "error", r.err)
+		}
+		m.failing = true
+		return
+	}
+	if m.failing {
+		m.config.Log.Info("directory is readable again", "source", m.config.Source.Status().Location)
+	}
+	m.failing = false
+	switch d := m.guard.Offer(m.config.Now(), r.snapshot).(type) {
+	case guard.Unchanged:
+		m.held.Store(nil)
+		if v := m.view.Load(); v.Restored {
+			confirmed := *v
+			// The snapshot that was read also has the problems, which are not stored.
+			confirmed.Restored, confirmed.Snapshot = false, r.snapshot
+			m.publish(&confirmed)
+		}
+	case guard.Admitted:
+		m.admit(d)
+	case guard.Stopped:
+		m.held.Store(&d.Held)
+		if d.Fresh {
+			m.config.Log.Warn("directory change is held, the last state stays in force", "id", d.Held.ID, "reason", d.Held.Reason(), "change", d.Held.Diff.String())
+		}
+	}
+}
+
+func (m *Mirror) admit(a guard.Admitted) {
+	m.held.Store(nil)
+	now := m.config.Now()
+	next := &View{Snapshot: a.Snapshot, Accepted: now, Vanished: map[directory.UUID]Vanished{}}
+	if old := m.view.Load(); old != nil {
+		for u, v := range old.Vanished {
+			if _, back := a.Snapshot.Machine(u); !back {
+				next.Vanished[u] = v
+			}
+		}
+	}
+	for _, machine := range a.Diff.Removed {
+		next.Vanished[machine.UUID] = Vanished{Machine: machine, Since: now, Until: now.Add(m.config.Grace)}
+		m.config.Log.Warn("machine vanished from the directory, it keeps its policy for now", "machine", machine.Name, "until", now.Add(m.config.Grace).Format(time.RFC3339))
+	}
+	m.config.Log.Info("directory changed", "change", a.Diff.String(), "digest", a.Snapshot.Digest().Short())
+	m.dirty = true
+	m.publish(next)
+}
+
+func (m *Mirror) publish(v *View) {
+	if m.view.Swap(v) == nil {
+		close(m.first)
+	}
+	m.config.Changed()
+}
+
+// expire drops the vanished whose grace time ended.
+func (m *Mirror) expire() {
+	v, now := m.view.Load(), m.config.Now()
+	if v == nil {
+		return
+	}
+	over := 0
+	for _, gone := range v.Vanished {
+		if !now.Before(gone.Until) {
+			over++
+		}
+	}
+	if over == 0 {
+		return
+	}
+	next := *v
+	next.Vanished = make(map[directory.UUID]Vanished, len(v.Vanished)-over)
+	for u, gone := range v.Vanished {
+		if now.Before(gone.Until) {
+			next.Vanished[u] = gone
+		} else {
+			m.config.Log.Warn("vanished machine loses its policy, its grace time is over", "machine", gone.Machine.Name, "since", gone.Since.Format(time.RFC3339))
+		}
+	}
+	m.dirty = true
+	m.publish(&next)
+}
+
+func (m *Mirror) serve(ctx context.Context, r request) {
+	now := m.config.Now()
+	if r.discard {
+		err := m.guard.Discard(now, r.id)
+		if held, ok := m.guard.Held(); ok {
+			m.held.Store(&held)
+		}
+		r.answer <- answer{err: err}
+		return
+	}
+	admitted, err := m.guard.Release(r.id)
+	if err == nil {
+		m.config.Log.Warn("held directory change was released", "id", r.id, "change", admitted.Diff.String())
+		m.admit(admitted)
+		m.persist(ctx)
+	}
+	r.answer <- answer{admitted: admitted, err: err}
+}
+
+// persist stores the View in force. A store that cannot be written does not stop the fleet: it is tried again.
+func (m *Mirror) persist(ctx context.Context) {
+	if !m.dirty {
+		return
+	}
+	v := m.view.Load()
+	accepted, err := encode(v)
+	if err == nil {
+		err = m.config.Store.SetAcceptedDirectory(ctx, accepted)
+	}
+	if err != nil {
+		m.config.Log.Error("cannot store the accepted directory, will try again", "error", err)
+		return
+	}
+	m.dirty = false
+}

@@ -1,0 +1,284 @@
+package resolver
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"sync/atomic"
+
+	"github.com/bailiwick-net/bailiwick/controller/mirror"
+	"github.com/bailiwick-net/bailiwick/controller/store"
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/policies"
+	"github.com/bailiwick-net/bailiwick/policies/compile"
+	"github.com/bailiwick-net/bailiwick/policies/resolve"
+)
+
+// documentSet is the documents at one revision, decoded and valid.
+type documentSet struct {
+	revision int64
+	parsed   policies.Documents
+}
+
+// Parse decodes and validates stored documents. Errors say which document they are about.
+func Parse(docs store.Documents) (policies.Documents, error) {
+	var all policies.Documents
+	var errs []error
+	for _, d := range docs.List {
+		decoded, err := policies.Decode(d.DocumentKey.String(), d.Content)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all = all.Merge(decoded)
+	}
+	errs = append(errs, policies.Check(policies.Validate(all)))
+	if err := errors.Join(errs...); err != nil {
+		return policies.Documents{}, fmt.Errorf("policy documents at revision %d: %w", docs.Revision, err)
+	}
+	return all, nil
+}
+
+// slot holds the assignment of one machine. Between two tables only Resolver.advance replaces what is in it.
+type slot = atomic.Pointer[Assignment]
+
+// A Table is every machine's assignment for one state of directory and documents.
+type Table struct {
+	view     *mirror.View
+	revision int64
+	parsed   policies.Documents
+	slots    map[directory.UUID]*slot
+	bundles  map[compile.Digest]compile.Bundle
+	digests  map[string]compile.Digest // by name of the policy
+	problems []problem
+}
+
+// problem is one reason why machines have no policy.
+type problem struct {
+	err      string
+	machines int
+}
+
+// View returns the directory that the table is for.
+func (t *Table) View() *mirror.View { return t.view }
+
+// DocumentsRevision returns the revision of the documents that the table is for.
+func (t *Table) DocumentsRevision() int64 { return t.revision }
+
+// Documents returns the documents that the table is for; they must not be changed.
+func (t *Table) Documents() policies.Documents { return t.parsed }
+
+// Assignment returns that of a machine; its Standing is Unknown when there is none.
+func (t *Table) Assignment(machine directory.UUID) Assignment {
+	if slot, ok := t.slots[machine]; ok {
+		return *slot.Load()
+	}
+	return Assignment{Machine: machine}
+}
+
+// All yields every assignment, in no order.
+func (t *Table) All() iter.Seq[Assignment] {
+	return func(yield func(Assignment) bool) {
+		for _, slot := range t.slots {
+			if !yield(*slot.Load()) {
+				return
+			}
+		}
+	}
+}
+
+// Bundle returns a bundle that some machine has.
+func (t *Table) Bundle(digest compile.Digest) (compile.Bundle, bool) {
+	b, ok := t.bundles[digest]
+	return b, ok
+}
+
+// Digest returns the digest of a policy's bundle; false for a policy that no machine has.
+func (t *Table) Digest(policy string) (compile.Digest, bool) {
+	d, ok := t.digests[policy]
+	return d, ok
+}
+
+// changedFrom lists the machines whose node would notice a difference.
+func (t *Table) changedFrom(old *Table) []directory.UUID {
+	var changed []directory.UUID
+	for u, slot := range t.slots {
+		if old == nil {
+			changed = append(changed, u)
+			continue
+		}
+		before, now := old.Assignment(u), *slot.Load()
+		if before.Revision != now.Revision || before.Standing != now.Standing {
+			changed = append(changed, u)
+		}
+	}
+	if old == nil {
+		return changed
+	}
+	for u := range old.slots {
+		if _, ok := t.slots[u]; !ok {
+			changed = append(changed, u)
+		}
+	}
+	return changed
+}
+
+// builder evaluates one table.
+type builder struct {
+	table   *Table
+	old     *Table
+	records map[directory.UUID]store.NodeRecord
+	failed  map[string]int    // machines by error
+	errors  map[string]string // of policies that do not compile, by name
+}
+
+// evaluate works out every assignment. It is a pure function of its arguments.
+func evaluate(view *mirror.View, docs documentSet, old *Table, records map[directory.UUID]store.NodeRecord) *Table {
+	machines := len(view.Vanished)
+	_, n, _ := view.Snapshot.Len()
+	b := &builder{
+		table: &Table{
+			view: view, revision: docs.revision, parsed: docs.parsed, slots: make(map[directory.UUID]*slot, n+machines),
+			bundles: map[compile.Digest]compile.Bundle{}, digests: map[string]compile.Digest{},
+		},
+		old: old, records: records, failed: map[string]int{}, errors: map[string]string{},
+	}
+	outcomes := resolve.Prepare(docs.parsed).All(view.Snapshot)
+	for m := range view.Snapshot.Machines() {
+		a := Assignment{Machine: m.UUID, Name: m.Name, Standing: Enabled}
+		if m.Disabled {
+			a.Standing = Disabled
+		}
+		if err := b.assign(&a, outcomes); err != nil {
+			a.Problem = err.Error()
+			b.failed[a.Problem]++
+			b.keep(&a)
+		}
+		b.put(a)
+	}
+	for u, gone := range view.Vanished {
+		a := Assignment{Machine: u, Name: gone.Machine.Name, Standing: Vanished}
+		b.keep(&a)
+		b.put(a)
+	}
+	for text, machines := range b.failed {
+		b.table.problems = append(b.table.problems, problem{text, machines})
+	}
+	return b.table
+}
+
+// assign sets policy, container and digest, and the revision that follows from what was before.
+func (b *builder) assign(a *Assignment, outcomes resolve.Assignments) error {
+	outcome, ok := outcomes.Of(a.Machine)
+	switch {
+	case !ok:
+		return fmt.Errorf("machine %v: %w", a.Machine, resolve.ErrUnknownMachine)
+	case outcome.Err != nil:
+		return outcome.Err
+	}
+	bundle, err := b.bundle(outcome.Policy)
+	if err != nil {
+		return err
+	}
+	a.Digest, a.Policy, a.Revision = bundle.Digest, outcome.Policy, 1
+	if winner, ok := outcome.Winner(); ok {
+		a.Container = winner.Container.String()
+	}
+	if before, known := b.before(a.Machine); known {
+		a.Revision = before.Revision
+		if !before.same(*a) {
+			a.Revision++
+		}
+	}
+	return nil
+}
+
+// before is the assignment in the old table or, where there is none, what the node acknowledged last before the start.
+// Its revision is not 0.
+func (b *builder) before(u directory.UUID) (Assignment, bool) {
+	if b.old != nil {
+		if slot, ok := b.old.slots[u]; ok && slot.Load().Revision != 0 {
+			return *slot.Load(), true
+		}
+	}
+	record, ok := b.records[u]
+	if !ok || record.Revision == 0 {
+		return Assignment{}, false
+	}
+	a := Assignment{Machine: u, Revision: record.Revision, Policy: record.Policy, Container: record.Container}
+	if digest, err := compile.ParseDigest(record.Digest); err == nil {
+		a.Digest = digest
+	}
+	return a, true
+}
+
+// keep carries the assignment before over, with its bundle. After a restart the bundle is made from the policy that the
+// node acknowledged; when that no longer gives the same bundle there is nothing to send, and the node keeps what it has.
+func (b *builder) keep(a *Assignment) {
+	before, known := b.before(a.Machine)
+	if !known {
+		return
+	}
+	if b.old != nil {
+		if bundle, ok := b.old.bundles[before.Digest]; ok {
+			b.table.bundles[bundle.Digest] = bundle
+			a.Revision, a.Digest, a.Policy, a.Container = before.Revision, before.Digest, before.Policy, before.Container
+			return
+		}
+	}
+	if bundle, err := b.bundle(before.Policy); err == nil && bundle.Digest == before.Digest {
+		a.Revision, a.Digest, a.Policy, a.Container = before.Revision, before.Digest, before.Policy, before.Container
+	}
+}
+
+// bundle compiles a policy once.
+func (b *builder) bundle(policy string) (compile.Bundle, error) {
+	if digest, ok := b.table.digests[policy]; ok {
+		return b.table.bundles[digest], nil
+	}
+	if text, ok := b.errors[policy]; ok {
+		return compile.Bundle{}, errors.New(text)
+	}
+	bundle, err := compile.Compile(b.table.parsed, policy)
+	if err != nil {
+		b.errors[policy] = err.Error()
+		return compile.Bundle{}, err
+	}
+	// The old table has the same bytes, perhaps shared with sends under way.
+	if b.old != nil {
+		if same, ok := b.old.bundles[bundle.Digest]; ok {
+			bundle = same
+		}
+	}
+	b.table.digests[policy], b.table.bundles[bundle.Digest] = bundle.Digest, bundle
+	return bundle, nil
+}
+
+// put reuses the slot of an assignment that stayed the same.
+func (b *builder) put(a Assignment) {
+	if b.old != nil {
+		if s, ok := b.old.slots[a.Machine]; ok && *s.Load() == a {
+			b.table.slots[a.Machine] = s
+			return
+		}
+	}
+	s := new(slot)
+	s.Store(&a)
+	b.table.slots[a.Machine] = s
+}
+
+// Preview evaluates other documents over the directory in force, and lists the machines whose policy would change.
+// Nothing is published. The documents must have been validated.
+func (r *Resolver) Preview(docs policies.Documents) ([]directory.UUID, error) {
+	present := r.table.Load()
+	if present == nil {
+		return nil, ErrNotReady
+	}
+	next := evaluate(present.view, documentSet{present.revision, docs}, present, nil)
+	return next.changedFrom(present), nil
+}
+
+// Explain tells which link won for a machine that the directory holds, and why every other one did not.
+func (t *Table) Explain(machine directory.UUID) (*resolve.Outcome, error) {
+	return resolve.Prepare(t.parsed).Machine(t.view.Snapshot, machine)
+}

@@ -1,0 +1,76 @@
+package controller
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/bailiwick-net/bailiwick/controller/store"
+	"github.com/bailiwick-net/bailiwick/controller/store/embedded"
+)
+
+// state is the open store and how to close it.
+type state struct {
+	store *store.Store
+	// failed tells why an embedded etcd stopped by itself; nil for an external one, whose client reconnects.
+	failed <-chan error
+	close  func() error
+}
+
+func (v validated) openStore(ctx context.Context) (state, error) {
+	if len(v.Store.Endpoints) == 0 {
+		e, err := embedded.Start(ctx, embedded.Config{Dir: v.storeDir(), Log: v.Log})
+		if err != nil {
+			return state{}, err
+		}
+		s := store.New(e.Client(), store.Options{Prefix: v.Store.Prefix, MaxOps: embedded.MaxTxnOps})
+		return state{store: s, failed: e.Err(), close: e.Close}, nil
+	}
+	config, err := v.Store.tls()
+	if err != nil {
+		return state{}, err
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: v.Store.Endpoints, TLS: config, DialTimeout: 10 * time.Second,
+		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
+		Logger: embedded.ZapLogger(v.Log),
+	})
+	if err != nil {
+		return state{}, fmt.Errorf("connecting to etcd at %v: %w", v.Store.Endpoints, err)
+	}
+	s := store.New(client, store.Options{Prefix: v.Store.Prefix, MaxOps: v.Store.MaxTxnOps})
+	ping, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if err := s.Ping(ping); err != nil {
+		return state{}, errors.Join(fmt.Errorf("connecting to etcd at %v: %w", v.Store.Endpoints, err), client.Close())
+	}
+	return state{store: s, close: client.Close}, nil
+}
+
+func (s StoreConfig) tls() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.CAFile != "" {
+		text, err := os.ReadFile(s.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("%w: store.caFile: %w", ErrConfig, err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%w: store.caFile: %s holds no certificate in PEM", ErrConfig, s.CAFile)
+		}
+	}
+	if s.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("%w: store.certFile and store.keyFile: %w", ErrConfig, err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
