@@ -1,0 +1,199 @@
+package ldap
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/directory"
+)
+
+// The back-off after failures: the first wait, doubled up to the longest; after refused credentials at once the
+// longest, because servers lock accounts that guess.
+const (
+	firstWait       = time.Second
+	longestWait     = time.Minute
+	credentialsWait = 5 * time.Minute
+	credentialsPoll = 2 * time.Second
+)
+
+// A Source polls a directory server; it implements directory.Source.
+type Source struct {
+	target target
+
+	// Owned by the goroutine that calls Next.
+	delivered directory.Digest
+	marker    marker    // at the end of the last complete read
+	live      bool      // the marker has been seen to change: it is kept up to date
+	fullRead  time.Time // when the last complete read ended
+	failures  int
+	wait      time.Duration // before the next poll
+	failed    error
+
+	closing context.CancelFunc
+	closed  context.Context
+	state   guardedStatus
+}
+
+type guardedStatus struct {
+	sync.Mutex
+	directory.Status
+}
+
+// Open validates the configuration; nothing is sent before the first Next. The error wraps ErrConfig.
+func Open(c Config) (*Source, error) {
+	t, err := c.target()
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{target: t}
+	s.closed, s.closing = context.WithCancel(context.Background())
+	s.state.Status = directory.Status{Kind: "ldap", Location: t.URL, Base: t.Base.String()}
+	return s, nil
+}
+
+// Status describes the source.
+func (s *Source) Status() directory.Status {
+	s.state.Lock()
+	defer s.state.Unlock()
+	return s.state.Status
+}
+
+// Close ends the connection; a waiting Next returns ErrClosed.
+func (s *Source) Close() error {
+	s.closing()
+	return nil
+}
+
+// Next implements directory.Source. Its errors are *Error, the context's, or ErrClosed.
+func (s *Source) Next(ctx context.Context) (*directory.Snapshot, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.closed, cancel)()
+	for {
+		if err := s.pause(ctx); err != nil {
+			return nil, s.ended(err)
+		}
+		snap, err := s.poll(ctx)
+		if ctx.Err() != nil {
+			return nil, s.ended(ctx.Err())
+		}
+		recovered := s.failures > 0 && err == nil
+		s.plan(err)
+		if err != nil {
+			return nil, err
+		}
+		if snap != nil && (recovered || snap.Digest() != s.delivered) {
+			s.delivered = snap.Digest()
+			return snap, nil
+		}
+	}
+}
+
+func (s *Source) ended(err error) error {
+	if s.closed.Err() != nil {
+		return ErrClosed
+	}
+	return err
+}
+
+// plan decides how long to wait before the next poll.
+func (s *Source) plan(err error) {
+	s.failed = err
+	switch {
+	case err == nil:
+		s.failures = 0
+		s.wait = s.target.Interval
+	case errors.Is(err, ErrCredentials):
+		s.failures++
+		s.wait = credentialsWait
+	default:
+		s.wait = min(firstWait<<min(s.failures, 10), max(longestWait, s.target.Interval))
+		s.failures++
+	}
+	// A tenth either way, so that many controllers do not poll in step.
+	s.wait += time.Duration((rand.Float64() - 0.5) * 0.2 * float64(s.wait))
+	s.state.Lock()
+	defer s.state.Unlock()
+	s.state.NextRead = time.Now().Add(s.wait)
+}
+
+// pause waits until the next poll is due. After refused credentials a new password ends the wait.
+func (s *Source) pause(ctx context.Context) error {
+	due := time.NewTimer(s.wait)
+	defer due.Stop()
+	var look <-chan time.Time
+	password := ""
+	if b, ok := s.target.Bind.(Simple); ok && errors.Is(s.failed, ErrCredentials) {
+		ticker := time.NewTicker(credentialsPoll)
+		defer ticker.Stop()
+		look, password = ticker.C, b.PasswordFile
+	}
+	before := modified(password)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-due.C:
+			return nil
+		case <-look:
+			if now := modified(password); !now.Equal(before) {
+				return nil
+			}
+		}
+	}
+}
+
+func modified(path string) time.Time {
+	st, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}
+	}
+	return st.ModTime()
+}
+
+// poll reads once; both results are nil when the server says that nothing has changed.
+func (s *Source) poll(ctx context.Context) (*directory.Snapshot, error) {
+	began := time.Now()
+	snap, m, err := s.read(ctx)
+	s.state.Lock()
+	defer s.state.Unlock()
+	at := time.Now()
+	switch {
+	case err != nil:
+		if ctx.Err() == nil {
+			s.state.Failed(at, err)
+		}
+		return nil, err
+	case snap == nil:
+		s.state.LastRead = at
+		return nil, nil
+	}
+	s.state.Succeeded(at, at.Sub(began), snap)
+	s.live = s.live || s.marker.known() && m.known() && s.marker != m
+	s.marker, s.fullRead = m, at
+	return snap, nil
+}
+
+func (s *Source) read(ctx context.Context) (*directory.Snapshot, marker, error) {
+	session, closeSession, err := s.target.open(ctx)
+	if err != nil {
+		return nil, marker{}, err
+	}
+	defer closeSession()
+	// A marker that was seen to change is kept up to date by the server: while it stands, so does the tree. Access
+	// rights may change without it, and failures leave doubts: then everything is read.
+	if s.live && s.failures == 0 && time.Since(s.fullRead) < s.target.FullInterval {
+		m, err := session.marker()
+		if err != nil {
+			return nil, marker{}, err
+		}
+		if m.known() && m == s.marker {
+			return nil, marker{}, nil
+		}
+	}
+	return session.readStable(s.live, s.delivered)
+}
