@@ -93,6 +93,10 @@ type InstallFailed struct {
 	Detail string
 }
 
+// Shutdown closes every IKE SA with a Delete and starts nothing new. The engine is done when Idle tells so.
+type Shutdown struct{ Reason Reason }
+
+func (Shutdown) event()      {}
 func (Datagram) event()      {}
 func (Timeout) event()       {}
 func (JobDone) event()       {}
@@ -111,6 +115,16 @@ type IKESPI uint64
 type Send struct {
 	Local, Remote netip.AddrPort
 	Bytes         []byte // owned by the driver
+}
+
+// Keepalive sends one NAT keepalive octet, without non-ESP marker (RFC 3948 4).
+type Keepalive struct{ Local, Remote netip.AddrPort }
+
+// Move tells that the peer of a Child SA, named by its inbound SPI, is now reached at Remote, from Local: a NAT changed
+// its mapping (RFC 7296 2.23).
+type Move struct {
+	SPI           sa.SPI
+	Local, Remote netip.AddrPort
 }
 
 // Job is work that leaves the engine because it is slow, secret or random; its result returns as JobDone.
@@ -178,6 +192,8 @@ type Trace struct {
 type KeyLog struct{ Line sa.Secret }
 
 func (Send) action()       {}
+func (Keepalive) action()  {}
+func (Move) action()       {}
 func (Job) action()        {}
 func (InstallIn) action()  {}
 func (InstallOut) action() {}
@@ -298,6 +314,8 @@ type Config struct {
 	Secrets         map[string]sa.Secret
 	// ForceEncap asks for UDP encapsulation even without a NAT, which foreign peers understand as a NAT in between.
 	ForceEncap bool
+	// Port and NATPort are the UDP ports of both sides; 0 means 500 and 4500.
+	Port, NATPort uint16
 	Liveness   time.Duration // silence before a liveness check; 0 means 30 s
 	KeyLog     bool
 }

@@ -1,0 +1,56 @@
+package driver
+
+import (
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+)
+
+// Transport carries IKE messages, without the non-ESP marker.
+type Transport interface {
+	// Datagrams delivers what arrives; the receiver owns the octets. The channel is closed when the sockets are.
+	Datagrams() <-chan ike.Datagram
+	WriteIKE(local, remote netip.AddrPort, b []byte) error
+	WriteKeepalive(local, remote netip.AddrPort) error
+}
+
+// SADB is where Child SAs are installed.
+type SADB interface {
+	InstallIn(child sa.Child) error
+	InstallOut(child sa.Child) error
+	SwitchOut(child sa.Child) error
+	Remove(in sa.SPI) error
+}
+
+// Mover is an SADB that can change the outer addresses of an installed Child SA. Without it only ESP from the new
+// address moves the SA.
+type Mover interface {
+	Move(in sa.SPI, local, remote netip.AddrPort) error
+}
+
+// FlowGate decides about flows without association.
+type FlowGate interface {
+	Fallback(flow ike.Flow, ttl time.Duration) error
+	Refuse(flow ike.Flow) error
+}
+
+// Config is what a Driver is made of. All fields but Log, KeyLog, Seed and Observe are required.
+type Config struct {
+	IKE       ike.Config
+	Transport Transport
+	SADB      SADB
+	Gate      FlowGate
+	Events    <-chan ike.Event // from the datapath: Acquire, ChildExpiring, PeerMoved
+	Jobs      *Jobs
+	Log       hclog.Logger // nil logs nothing
+	// KeyLog receives the key log when IKE.KeyLog is set; nil drops it. It breaks the secrecy of all traffic.
+	KeyLog io.Writer
+	Seed   io.Reader // SPIs, nonces, IVs, jitter; nil is the system's random source
+	// Observe, when set, sees every action after it was executed. It is called by the loop and must not block.
+	Observe func(ike.Action)
+}

@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// Two nodes that initiate at the same moment get two IKE SAs; RFC 7296 2.25 does not cover that. As with rekeys, the one
+// whose IKE_SA_INIT holds the lowest of the four nonces is redundant. Its initiator closes it, once the survivor carries
+// everything that it carried. A foreign peer that does not do the same is left with one more SA, which harms nobody.
+
+const (
+	// retireStep is how often a duplicate is looked at, retireLimit when it is closed in any case.
+	retireStep  = 100 * time.Millisecond
+	retireLimit = 10 * time.Second
+)
+
+// retirement is a duplicate that this side has to close.
+type retirement struct {
+	loser, survivor *entry
+	check, end      time.Time
+	moved           bool
+}
+
+// established is called when an SA has become established.
+func (e *Engine) established(x *entry, initialContact bool) {
+	x.answered = true
+	for _, y := range slices.Clone(e.order) {
+		if y == x || y.gone || y.retiring || y.sa.State() != ikev2.StateEstablished || y.sa.Peer() != x.sa.Peer() || y.sa.Auth() != x.sa.Auth() {
+			continue
+		}
+		switch {
+		case y.sa.EstablishedAt().Before(x.sa.Created()):
+			// RFC 7296 2.4: the peer has lost what was there before. What came up meanwhile is not meant.
+			if initialContact {
+				e.run(y, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonInitialContact, "the peer has started anew") })
+			}
+		case y.sa.Initiator() != x.sa.Initiator():
+			e.duplicates(x, y)
+		}
+	}
+	e.attachWaiting(x)
+}
+
+func (e *Engine) duplicates(x, y *entry) {
+	loser, survivor := x, y
+	if y.sa.Nonces().Loses(x.sa.Nonces()) {
+		loser, survivor = y, x
+	}
+	loser.retiring = true
+	e.count("duplicate_ike")
+	if loser.sa.Initiator() {
+		e.retiring = append(e.retiring, retirement{
+			loser: loser, survivor: survivor, check: e.now.Add(retireStep), end: e.now.Add(retireLimit),
+		})
+	}
+}
+
+// retire closes the duplicates whose survivor is ready.
+func (e *Engine) retire() bool {
+	again := false
+	for i := 0; i < len(e.retiring); i++ {
+		r := e.retiring[i]
+		if e.now.Before(r.check) {
+			continue
+		}
+		again = true
+		if e.retireOne(&r) {
+			e.retiring = append(e.retiring[:i:i], e.retiring[i+1:]...)
+			i--
+			continue
+		}
+		r.check = e.now.Add(retireStep)
+		e.retiring[i] = r
+	}
+	return again
+}
+
+// retireOne reports whether nothing is left to do.
+func (e *Engine) retireOne(r *retirement) bool {
+	late := !e.now.Before(r.end)
+	switch {
+	case r.loser.gone || r.loser.sa.State() != ikev2.StateEstablished:
+		return true
+	case r.survivor.gone || r.survivor.sa.State() >= ikev2.StateDeleting:
+		r.loser.retiring = false // it is the only one again
+		return true
+	case r.survivor.sa.State() == ikev2.StateRekeyed:
+		if next, ok := e.sas[r.survivor.sa.Successor().SPI()]; ok {
+			r.survivor = next
+		}
+		return false
+	case late:
+	case r.loser.sa.Busy() || r.survivor.sa.Busy():
+		return false
+	case !r.moved:
+		// What only the duplicate carries is made again at the survivor.
+		r.moved = true
+		for _, c := range r.loser.sa.Children() {
+			f := ike.Flow{
+				Rule: c.Rule, Local: c.Local.Addr(), Remote: c.Remote.Addr(), LocalTS: c.LocalTS[0], RemoteTS: c.RemoteTS[0],
+			}
+			j := slices.IndexFunc(e.cfg.Rules, func(o ike.Rule) bool { return o.ID == c.Rule })
+			if j >= 0 && !c.DefaultResponse && !r.survivor.sa.Covers(f) {
+				e.run(r.survivor, func(s *ikev2.SA) { s.Acquire(e.now, f, e.cfg.Rules[j]) })
+			}
+		}
+		return false
+	case !r.survivor.sa.Settled():
+		return false
+	}
+	e.run(r.loser, func(s *ikev2.SA) { s.Close(e.now, ike.ReasonRedundant) })
+	return true
+}
+
+// Snapshot returns the state as values.
+func (e *Engine) Snapshot() Snapshot {
+	v := Snapshot{Counters: make(map[string]uint64), Failures: slices.Clone(e.failures)}
+	for name, n := range e.counters {
+		v.Counters[name] = n
+	}
+	for _, x := range e.order {
+		s := x.sa
+		if s.State() == ikev2.StateClosed {
+			continue
+		}
+		local, remote := s.Addresses()
+		natLocal, natRemote, encap := s.NAT()
+		one := SA{
+			SPI: uint64(s.SPI()), PeerSPI: uint64(s.PeerSPI()), Initiator: s.Initiator(), State: s.State().String(),
+			Peer: s.Peer(), Local: local, Remote: remote, Suite: s.Suite(), NATLocal: natLocal, NATRemote: natRemote,
+			Encap: encap, Created: s.Created(), Established: s.EstablishedAt(), Rekey: s.RekeyAt(), Children: s.Children(),
+		}
+		if s.Peer() != "" {
+			one.Auth = authName(s.Auth().Method)
+		}
+		v.SAs = append(v.SAs, one)
+	}
+	for _, w := range e.waiting {
+		v.Waiting = append(v.Waiting, Waiting{Flow: w.flow, Since: w.since, Cleared: !w.cleared.IsZero()})
+	}
+	return v
+}
+
+func authName(m spd.AuthMethod) string {
+	if m == spd.AuthPSK {
+		return "preshared key"
+	}
+	return "certificate"
+}

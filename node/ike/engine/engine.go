@@ -1,0 +1,357 @@
+package engine
+
+import (
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+)
+
+// Engine is all IKE SAs of a machine. It is not safe for concurrent use: one goroutine, the driver's, calls it.
+type Engine struct {
+	cfg  *ike.Config
+	seed io.Reader
+	now  time.Time
+	out  []ike.Action
+
+	sas      map[wire.SPI]*entry
+	order    []*entry // in the order of their making, so that nothing depends on the order of a map
+	running  *entry   // whose code runs: a panic is its fault
+	jobs     map[ike.JobID]wire.SPI
+	lastJob  ike.JobID
+	spis     map[sa.SPI]struct{} // inbound SPIs of Child SAs in use or handed out
+	flows    map[flowKey]*flow
+	waiting  []*flow // the values of flows, in order
+	backoff  map[flowKey]time.Time
+	secured  map[securedKey]struct{}
+	failures []Failure
+	cookies  cookies
+	replies  replies
+	retiring []retirement
+	stopping bool
+	counters map[string]uint64
+}
+
+// entry is an SA in its engine.
+type entry struct {
+	sa       *ikev2.SA
+	deadline time.Time
+	answered bool // the peer is not silent
+	retiring bool // a duplicate that is being closed
+	cookied  bool // made with a valid cookie
+	gone     bool // has left the table
+}
+
+// New returns an engine without SAs. seed supplies SPIs, nonces, initialisation vectors and jitter; it must not fail.
+func New(cfg ike.Config, seed io.Reader) *Engine {
+	return &Engine{
+		cfg: &cfg, seed: seed,
+		sas:      make(map[wire.SPI]*entry),
+		jobs:     make(map[ike.JobID]wire.SPI),
+		spis:     make(map[sa.SPI]struct{}),
+		flows:    make(map[flowKey]*flow),
+		backoff:  make(map[flowKey]time.Time),
+		secured:  make(map[securedKey]struct{}),
+		counters: make(map[string]uint64),
+	}
+}
+
+// Step handles one event. The slice is valid until the next Step; what it holds belongs to the caller.
+func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
+	e.begin(now)
+	switch ev := ev.(type) {
+	case ike.Datagram:
+		e.datagram(ev)
+	case ike.Timeout:
+	case ike.JobDone:
+		if spi, ok := e.jobs[ev.ID]; ok {
+			delete(e.jobs, ev.ID)
+			e.with(spi, func(s *ikev2.SA) { s.JobDone(now, ev.ID, ev.Result) })
+		}
+	case ike.Acquire:
+		e.acquire(ev.Flow)
+	case ike.ChildExpiring:
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.Expire(now, ev) })
+	case ike.PeerMoved:
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.PeerMoved(now, ev.SPI, ev.Remote) })
+	case ike.Reconfigure:
+		e.reconfigure(ev.Config)
+	case ike.Rekey:
+		e.rekey(ev)
+	case ike.Close:
+		e.close(ev)
+	case ike.InstallFailed:
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.InstallFailed(now, ev.SPI) })
+	case ike.Shutdown:
+		e.shutdown(ev.Reason)
+	}
+	e.finish()
+	return e.out
+}
+
+func (e *Engine) begin(now time.Time) {
+	if now.Before(e.now) { // time never goes back for the machine
+		now = e.now
+	}
+	e.now = now
+	clear(e.out)
+	e.out = e.out[:0]
+}
+
+// finish does what is due, so that Deadline always lies ahead.
+func (e *Engine) finish() {
+	for range 64 { // an SA may make its own next deadline due at once, but not for ever
+		again := false
+		for _, x := range slices.Clone(e.order) {
+			if !x.gone && !x.deadline.IsZero() && !e.now.Before(x.deadline) {
+				e.run(x, func(s *ikev2.SA) { s.Tick(e.now) })
+				again = true
+			}
+		}
+		again = e.tickFlows() || again
+		again = e.retire() || again
+		if !again {
+			break
+		}
+	}
+}
+
+// Deadline is when Step must be called with Timeout; zero means never.
+func (e *Engine) Deadline() time.Time {
+	var d time.Time
+	first := func(t time.Time) {
+		if !t.IsZero() && (d.IsZero() || t.Before(d)) {
+			d = t
+		}
+	}
+	for _, x := range e.order {
+		first(x.deadline)
+	}
+	for _, f := range e.waiting {
+		first(f.deadline())
+	}
+	for _, r := range e.retiring {
+		first(r.check)
+	}
+	if !d.IsZero() && !d.After(e.now) {
+		d = e.now.Add(time.Millisecond)
+	}
+	return d
+}
+
+// Idle reports whether no SA is left: after Shutdown, that the engine is done.
+func (e *Engine) Idle() bool {
+	for _, x := range e.order {
+		if x.sa.State() != ikev2.StateClosed {
+			return false
+		}
+	}
+	return true
+}
+
+// Abandon ends the SA whose code panicked in the last Step. Its actions come after those that the Step had collected.
+func (e *Engine) Abandon(detail string) []ike.Action {
+	x := e.running
+	e.running = nil
+	if x == nil {
+		return e.out
+	}
+	for _, c := range x.sa.Children() {
+		e.Emit(ike.Remove{Child: c, Reason: ike.ReasonInternal})
+	}
+	_, remote := x.sa.Addresses()
+	e.Emit(ike.Down{
+		IKE: ike.IKESPI(x.sa.SPI()), Peer: x.sa.Peer(), Remote: remote,
+		Reason: ike.ReasonInternal, Fault: ike.FaultLocal, Detail: detail,
+	})
+	e.forget(x)
+	e.orphans(x.sa.SPI(), ike.ReasonInternal, ike.FaultLocal, detail, true)
+	return e.out
+}
+
+// run calls into an SA, then takes its notes.
+func (e *Engine) run(x *entry, call func(*ikev2.SA)) {
+	e.running = x
+	call(x.sa)
+	e.running = nil
+	e.after(x)
+}
+
+func (e *Engine) with(spi wire.SPI, call func(*ikev2.SA)) {
+	if x, ok := e.sas[spi]; ok {
+		e.run(x, call)
+	}
+}
+
+// withChild calls into the SA that holds the Child SA with this inbound SPI.
+func (e *Engine) withChild(in sa.SPI, call func(*ikev2.SA)) {
+	for _, x := range e.order {
+		if x.sa.Holds(in) {
+			e.run(x, call)
+			return
+		}
+	}
+}
+
+// add puts a new SA into the table.
+func (e *Engine) add(s *ikev2.SA) *entry {
+	x := &entry{sa: s}
+	e.sas[s.SPI()] = x
+	e.order = append(e.order, x)
+	return x
+}
+
+func (e *Engine) forget(x *entry) {
+	x.gone, x.deadline = true, time.Time{}
+	delete(e.sas, x.sa.SPI())
+	e.order = slices.DeleteFunc(e.order, func(o *entry) bool { return o == x })
+	for id, spi := range e.jobs {
+		if spi == x.sa.SPI() {
+			delete(e.jobs, id)
+		}
+	}
+}
+
+// after handles what an SA has told, and finds its next deadline.
+func (e *Engine) after(x *entry) {
+	for _, n := range x.sa.TakeNotes() {
+		switch n := n.(type) {
+		case ikev2.Answered:
+			e.answered(x)
+		case ikev2.Established:
+			e.count("ike_established")
+			e.established(x, n.InitialContact)
+		case ikev2.ChildUp:
+			e.count("child_established")
+			e.childUp(n.Child)
+		case ikev2.ChildRefused:
+			_, remote := x.sa.Addresses()
+			e.failed(Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail})
+		case ikev2.FlowFailed:
+			e.flowFailed(n)
+		case ikev2.Successor:
+			e.count("ike_rekeyed")
+			e.after(e.add(n.SA))
+		case ikev2.Closed:
+			e.closed(x, n)
+		}
+	}
+	if next := x.sa.Successor(); next != nil {
+		e.follow(x.sa.SPI(), next.SPI())
+	}
+	for _, o := range x.sa.TakeTouched() { // a rekey changes both the old and the new SA
+		if y, ok := e.sas[o.SPI()]; ok && y != x {
+			e.after(y)
+		}
+	}
+	x.deadline = x.sa.Deadline()
+	if !x.gone && x.sa.State() == ikev2.StateClosed && !e.now.Before(x.deadline) {
+		e.forget(x)
+	}
+	if x.gone {
+		x.deadline = time.Time{}
+	}
+}
+
+func (e *Engine) count(name string) { e.counters[name]++ }
+
+// The methods of ikev2.Host.
+
+var _ ikev2.Host = (*Engine)(nil)
+
+// Random returns n octets of the seed.
+func (e *Engine) Random(n int) []byte {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(e.seed, b); err != nil {
+		panic("engine: the seed has ended: " + err.Error()) // keys made of anything else would be worse
+	}
+	return b
+}
+
+// ChildSPI returns an inbound SPI that is not in use; those below 256 are reserved (RFC 4303 2.1).
+func (e *Engine) ChildSPI() sa.SPI {
+	for {
+		b := e.Random(4)
+		spi := sa.SPI(uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]))
+		if _, used := e.spis[spi]; spi >= 256 && !used {
+			return spi
+		}
+	}
+}
+
+// Do starts a job.
+func (e *Engine) Do(own wire.SPI, work ike.Work) ike.JobID {
+	e.lastJob++
+	e.jobs[e.lastJob] = own
+	e.out = append(e.out, ike.Job{ID: e.lastJob, Work: work})
+	return e.lastJob
+}
+
+// Emit appends an action.
+func (e *Engine) Emit(a ike.Action) {
+	switch a := a.(type) {
+	case ike.InstallIn:
+		e.spis[a.Child.In.SPI] = struct{}{}
+	case ike.Remove:
+		delete(e.spis, a.Child.In.SPI)
+	}
+	e.out = append(e.out, a)
+}
+
+// FirstContact reports whether there is no other SA with the peer.
+func (e *Engine) FirstContact(own wire.SPI, remote netip.Addr) bool {
+	for _, x := range e.order {
+		if _, r := x.sa.Addresses(); x.sa.SPI() != own && r.Addr() == remote && x.sa.State() != ikev2.StateClosed {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *Engine) rekey(ev ike.Rekey) {
+	if ev.Child != 0 {
+		e.withChild(ev.Child, func(s *ikev2.SA) { s.RekeyChild(e.now, ev.Child) })
+		return
+	}
+	e.with(wire.SPI(ev.IKE), func(s *ikev2.SA) { s.Rekey(e.now) })
+}
+
+func (e *Engine) close(ev ike.Close) {
+	reason := ev.Reason
+	if reason == ike.ReasonNone {
+		reason = ike.ReasonDeleted
+	}
+	if ev.Child != 0 {
+		e.withChild(ev.Child, func(s *ikev2.SA) { s.CloseChild(e.now, ev.Child, reason) })
+		return
+	}
+	e.with(wire.SPI(ev.IKE), func(s *ikev2.SA) { s.Close(e.now, reason) })
+}
+
+func (e *Engine) reconfigure(cfg ike.Config) {
+	e.cfg = &cfg
+	e.reconfigureFlows()
+	for _, x := range slices.Clone(e.order) {
+		e.run(x, func(s *ikev2.SA) { s.Reconfigure(e.now, e.cfg) })
+	}
+}
+
+// shutdown deletes every SA; nothing new is started any more.
+func (e *Engine) shutdown(reason ike.Reason) {
+	if reason == ike.ReasonNone {
+		reason = ike.ReasonShutdown
+	}
+	e.stopping = true
+	for _, f := range e.waiting {
+		delete(e.flows, f.key)
+	}
+	e.waiting = nil
+	for _, x := range slices.Clone(e.order) {
+		e.run(x, func(s *ikev2.SA) { s.Close(e.now, reason) })
+	}
+}

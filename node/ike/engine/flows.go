@@ -1,0 +1,350 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+const (
+	// LimitFailures bounds the failures that are remembered for status.
+	LimitFailures = 256
+	// limitFlows bounds the flows that wait at a time.
+	limitFlows = 8192
+	// limitRestarts bounds how often a flow is tried anew because an established SA went away under it.
+	limitRestarts = 3
+	// A flow that failed is tried again after this wait, plus up to as much, when it asks.
+	backoffWait     = time.Second
+	defaultDelay    = 3 * time.Second
+	defaultTTL      = 5 * time.Minute
+	limitRemembered = 65536
+)
+
+// flowKey is what two packets of one flow share.
+type flowKey struct {
+	rule              string
+	local, remote     netip.Addr
+	localTS, remoteTS sa.Selector
+}
+
+// securedKey names traffic that had an association once: FallbackDiscover never lets it go in clear again.
+type securedKey struct {
+	rule          string
+	local, remote netip.Addr
+}
+
+// flow waits for an association.
+type flow struct {
+	key        flowKey
+	flow       ike.Flow
+	rule       ike.Rule
+	since      time.Time
+	start      time.Time // when to begin, after a failure; zero once begun
+	fallbackAt time.Time // when silence grants clear traffic; zero: never
+	cleared    time.Time // when clear traffic was granted
+	auth       int       // entry of the rule's list that is being tried
+	restarts   int
+	owner      wire.SPI // the SA that is to make it; 0: none yet
+	attached   bool     // the owner knows the flow
+}
+
+func (f *flow) deadline() time.Time {
+	if !f.start.IsZero() && (f.fallbackAt.IsZero() || f.start.Before(f.fallbackAt)) {
+		return f.start
+	}
+	return f.fallbackAt
+}
+
+func (f *flow) ttl() time.Duration {
+	if f.rule.Fallback.TTL > 0 {
+		return f.rule.Fallback.TTL
+	}
+	return defaultTTL
+}
+
+func keyOf(f ike.Flow) flowKey { return flowKey{f.Rule, f.Local, f.Remote, f.LocalTS, f.RemoteTS} }
+
+// acquire begins a negotiation for a flow, unless one is under way.
+func (e *Engine) acquire(f ike.Flow) {
+	if e.stopping {
+		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonShutdown})
+		return
+	}
+	key := keyOf(f)
+	if w, ok := e.flows[key]; ok {
+		// What waits was let go in clear, and that has ended: silence grants it again at once.
+		if !w.cleared.IsZero() && !e.now.Before(w.cleared.Add(w.ttl())) {
+			w.cleared = time.Time{}
+			w.flow = f
+			e.armFallback(w)
+		}
+		return
+	}
+	i := slices.IndexFunc(e.cfg.Rules, func(r ike.Rule) bool { return r.ID == f.Rule })
+	switch {
+	case i < 0:
+		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonNoPolicy, Detail: "the policy has no such rule"})
+		return
+	case len(e.waiting) >= limitFlows:
+		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonLimit, Detail: "too many flows wait for an association"})
+		return
+	}
+	w := &flow{key: key, flow: f, rule: e.cfg.Rules[i], since: e.now}
+	e.flows[key] = w
+	e.waiting = append(e.waiting, w)
+	if w.rule.Fallback.Mode == spd.FallbackDiscover && !e.wasSecured(f) {
+		e.clear(w)
+	}
+	if until, ok := e.backoff[key]; ok && e.now.Before(until) {
+		w.start = until
+		return
+	}
+	delete(e.backoff, key)
+	e.negotiate(w)
+}
+
+func (e *Engine) wasSecured(f ike.Flow) bool {
+	_, ok := e.secured[securedKey{f.Rule, f.Local, f.Remote}]
+	return ok
+}
+
+// negotiate finds or makes the SA for a flow.
+func (e *Engine) negotiate(w *flow) {
+	w.start, w.owner, w.attached = time.Time{}, 0, false
+	for _, x := range e.order {
+		if e.serves(x, w) && x.sa.Usable() {
+			e.attach(w, x)
+			return
+		}
+	}
+	for ; w.auth < len(w.rule.Auth); w.auth++ {
+		entry := w.rule.Auth[w.auth]
+		if !e.credential(entry) {
+			continue
+		}
+		for _, x := range e.order { // one attempt for all flows to the peer
+			if x.sa.Initiator() && x.sa.State() < ikev2.StateEstablished && x.sa.Auth() == entry && e.serves(x, w) {
+				w.owner = x.sa.SPI()
+				e.armFallback(w)
+				return
+			}
+		}
+		s := ikev2.Initiate(e, e.now, e.cfg, w.flow, w.rule, entry)
+		x := e.add(s)
+		w.owner, w.attached = s.SPI(), true
+		e.count("init_sent")
+		e.armFallback(w)
+		e.after(x)
+		return
+	}
+	e.giveUp(w, ike.ReasonNoCredential, ike.FaultLocal, "this machine has no credential that the rule allows")
+}
+
+// credential reports whether this side can authenticate by an entry.
+func (e *Engine) credential(a spd.Auth) bool {
+	if a.Method == spd.AuthPSK {
+		s, ok := e.cfg.Secrets[a.Secret]
+		return ok && s.Len() > 0
+	}
+	return len(e.cfg.Chain) > 0
+}
+
+// serves reports whether an SA is with the peer of a flow and authenticated, or to be, as its rule allows.
+func (e *Engine) serves(x *entry, w *flow) bool {
+	local, remote := x.sa.Addresses()
+	return !x.retiring && remote.Addr() == w.flow.Remote && local.Addr() == w.flow.Local && slices.Contains(w.rule.Auth, x.sa.Auth())
+}
+
+func (e *Engine) attach(w *flow, x *entry) {
+	w.owner, w.attached = x.sa.SPI(), true
+	w.fallbackAt = time.Time{}
+	e.run(x, func(s *ikev2.SA) { s.Acquire(e.now, w.flow, w.rule) })
+}
+
+// armFallback sets the time at which the silence of the peer grants clear traffic.
+func (e *Engine) armFallback(w *flow) {
+	x, ok := e.sas[w.owner]
+	if w.rule.Fallback.Mode != spd.FallbackWait || !ok || x.answered || !w.cleared.IsZero() || x.sa.State() >= ikev2.StateEstablished {
+		return
+	}
+	delay := w.rule.Fallback.Delay
+	if delay <= 0 {
+		delay = defaultDelay
+	}
+	w.fallbackAt = x.sa.Created().Add(delay)
+	if w.fallbackAt.Before(e.now) {
+		w.fallbackAt = e.now
+	}
+}
+
+// clear grants clear traffic. The negotiation goes on.
+func (e *Engine) clear(w *flow) {
+	w.cleared, w.fallbackAt = e.now, time.Time{}
+	e.count("fallback")
+	e.Emit(ike.Fallback{Flow: w.flow, TTL: w.ttl()})
+}
+
+// tickFlows does what is due.
+func (e *Engine) tickFlows() bool {
+	again := false
+	for _, w := range slices.Clone(e.waiting) {
+		if e.flows[w.key] != w {
+			continue
+		}
+		if !w.fallbackAt.IsZero() && !e.now.Before(w.fallbackAt) {
+			e.clear(w)
+			again = true
+		}
+		if !w.start.IsZero() && !e.now.Before(w.start) {
+			delete(e.backoff, w.key)
+			e.negotiate(w)
+			again = true
+		}
+	}
+	return again
+}
+
+// answered: a peer that answers gets no clear traffic, whatever it answered.
+func (e *Engine) answered(x *entry) {
+	x.answered = true
+	for _, w := range e.waiting {
+		if w.owner == x.sa.SPI() {
+			w.fallbackAt = time.Time{}
+		}
+	}
+}
+
+// childUp ends the waiting of the flows that a new Child SA carries.
+func (e *Engine) childUp(c sa.Child) {
+	for _, w := range slices.Clone(e.waiting) {
+		if w.flow.Rule == c.Rule && !c.DefaultResponse && w.flow.Remote == c.Remote.Addr() && ikev2.CoversFlow(c, w.flow) {
+			e.drop(w)
+		}
+	}
+	if len(e.secured) < limitRemembered {
+		e.secured[securedKey{c.Rule, c.Local.Addr(), c.Remote.Addr()}] = struct{}{}
+	}
+}
+
+func (e *Engine) drop(w *flow) {
+	delete(e.flows, w.key)
+	e.waiting = slices.DeleteFunc(e.waiting, func(o *flow) bool { return o == w })
+}
+
+// flowFailed handles a Child SA that an SA could not make.
+func (e *Engine) flowFailed(n ikev2.FlowFailed) {
+	if w, ok := e.flows[keyOf(n.Flow)]; ok {
+		e.giveUp(w, n.Reason, n.Fault, n.Detail)
+	}
+}
+
+// giveUp ends a negotiation without result. A peer that answered is never talked to in clear because of that.
+func (e *Engine) giveUp(w *flow, reason ike.Reason, fault ike.Fault, detail string) {
+	e.drop(w)
+	peer := ""
+	if x, ok := e.sas[w.owner]; ok {
+		peer = x.sa.Peer()
+	}
+	e.failed(Failure{
+		Remote: w.flow.Remote, Peer: peer, Rule: w.flow.Rule, Reason: reason, Fault: fault, Detail: detail,
+	})
+	if len(e.backoff) >= limitRemembered {
+		clear(e.backoff)
+	}
+	jitter := time.Duration(e.Random(1)[0]) * backoffWait / 256
+	e.backoff[w.key] = e.now.Add(backoffWait + jitter)
+	if w.cleared.IsZero() {
+		e.Emit(ike.Refuse{Flow: w.flow, Reason: reason, Detail: detail})
+	}
+}
+
+func (e *Engine) failed(f Failure) {
+	f.Time = e.now
+	e.count("negotiation_failed")
+	if len(e.failures) >= LimitFailures {
+		e.failures = append(e.failures[:0], e.failures[1:]...)
+	}
+	e.failures = append(e.failures, f)
+}
+
+// closed goes on with the flows of an SA that is over.
+func (e *Engine) closed(x *entry, n ikev2.Closed) {
+	e.count("ike_closed")
+	wasUp := !x.sa.EstablishedAt().IsZero()
+	if !wasUp && !x.sa.Initiator() {
+		_, remote := x.sa.Addresses()
+		e.failed(Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: n.Reason, Fault: n.Fault, Detail: n.Detail})
+	}
+	e.orphans(x.sa.SPI(), n.Reason, n.Fault, n.Detail, wasUp)
+}
+
+// orphans finds another way for the flows of an SA that is over.
+func (e *Engine) orphans(owner wire.SPI, reason ike.Reason, fault ike.Fault, detail string, wasUp bool) {
+	for _, w := range slices.Clone(e.waiting) {
+		if w.owner != owner || e.flows[w.key] != w {
+			continue
+		}
+		switch {
+		case e.stopping:
+			e.drop(w)
+		case wasUp && w.restarts < limitRestarts:
+			w.restarts++
+			e.negotiate(w)
+		case !wasUp && aboutAuthentication(reason) && w.auth+1 < len(w.rule.Auth):
+			// The list is ordered: the next way to authenticate gets its turn.
+			e.failed(Failure{Remote: w.flow.Remote, Rule: w.flow.Rule, Reason: reason, Fault: fault, Detail: detail})
+			w.auth++
+			e.negotiate(w)
+		default:
+			e.giveUp(w, reason, fault, detail)
+		}
+	}
+}
+
+func aboutAuthentication(r ike.Reason) bool {
+	switch r {
+	case ike.ReasonAuthFailed, ike.ReasonUnknownIssuer, ike.ReasonCertExpired, ike.ReasonCertNotYetValid,
+		ike.ReasonCertRevoked, ike.ReasonIDMismatch, ike.ReasonNoCredential:
+		return true
+	}
+	return false
+}
+
+// follow lets the flows of a rekeyed SA wait for its successor.
+func (e *Engine) follow(old, successor wire.SPI) {
+	for _, w := range e.waiting {
+		if w.owner == old {
+			w.owner = successor
+		}
+	}
+}
+
+// attachWaiting gives an SA that has just become established the flows that waited for it.
+func (e *Engine) attachWaiting(x *entry) {
+	for _, w := range slices.Clone(e.waiting) {
+		if w.owner == x.sa.SPI() && !w.attached && e.flows[w.key] == w {
+			e.attach(w, x)
+		}
+	}
+}
+
+func (e *Engine) reconfigureFlows() {
+	for _, w := range slices.Clone(e.waiting) {
+		i := slices.IndexFunc(e.cfg.Rules, func(r ike.Rule) bool { return r.ID == w.flow.Rule })
+		if i < 0 {
+			e.drop(w)
+			e.Emit(ike.Refuse{Flow: w.flow, Reason: ike.ReasonPolicyChanged})
+			continue
+		}
+		w.rule = e.cfg.Rules[i]
+		if w.rule.Fallback.Mode != spd.FallbackWait {
+			w.fallbackAt = time.Time{}
+		}
+	}
+}

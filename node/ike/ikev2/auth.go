@@ -1,0 +1,351 @@
+package ikev2
+
+import (
+	"encoding/asn1"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"crypto/x509"
+	"crypto/x509/pkix"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/suite"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// sendAuth authenticates the initiator and asks for the first Child SA (RFC 7296 1.2).
+func (s *SA) sendAuth() {
+	hs := s.hs
+	s.float()
+	id, err := s.ownID(s.auth, false)
+	if err != nil {
+		s.end(ike.ReasonNoCredential, ike.FaultLocal, err.Error())
+		return
+	}
+	hs.id = id
+	octets, err := suite.OctetsToSign(s.suite.PRF, hs.request, hs.nr, s.keys.PI, id)
+	if err != nil {
+		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
+		return
+	}
+	s.sign(s.auth, octets, func(auth wire.Auth, failure string) {
+		if failure != "" {
+			s.end(ike.ReasonNoCredential, ike.FaultLocal, failure)
+			return
+		}
+		payloads := []wire.Payload{id}
+		payloads = append(payloads, s.certificates(s.auth)...)
+		if s.auth.Method == spd.AuthCertificate {
+			payloads = append(payloads, s.certRequest()...)
+		}
+		if s.auth.RemoteID != "" { // tells a responder with several identities which one is meant
+			if want, err := parseID(s.auth.RemoteID, nil); err == nil {
+				want.Responder = true
+				payloads = append(payloads, want)
+			}
+		}
+		payloads = append(payloads, auth)
+		if s.host.FirstContact(s.own, s.remote.Addr()) {
+			payloads = append(payloads, wire.Notify{Type: wire.NotifyInitialContact})
+		}
+		hs.first = s.newChildRequest(*hs.flow, *hs.rule, false)
+		hs.first.ni, hs.first.nr = hs.ni, hs.nr
+		payloads = append(payloads, s.childPayloads(hs.first)...)
+		s.giveUp = s.now
+		s.giveUp = s.giveUp.Add(RetransmitTotal + jobTimeout)
+		s.request(wire.IKEAuth, payloads...)
+	})
+}
+
+// receiveAuthResponse authenticates the responder.
+func (s *SA) receiveAuthResponse(m message) {
+	hs := s.hs
+	idr, hasID := wire.Find(m.payloads, func(p wire.ID) bool { return p.Responder })
+	auth, hasAuth := wire.Find[wire.Auth](m.payloads, nil)
+	if !hasID || !hasAuth {
+		reason, detail := ike.ReasonSyntax, "IKE_AUTH response without IDr and AUTH"
+		for _, p := range m.payloads {
+			if n, ok := p.(wire.Notify); ok && n.Type.IsError() {
+				reason, detail = reasonOf(n.Type), "the peer answered IKE_AUTH with "+n.Type.String()
+				break
+			}
+		}
+		s.end(reason, ike.FaultPeer, detail)
+		return
+	}
+	octets, err := suite.OctetsToSign(s.suite.PRF, hs.response, hs.ni, s.keys.PR, idr)
+	if err != nil {
+		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
+		return
+	}
+	s.verify([]spd.Auth{s.auth}, idr, chainOf(m.payloads), auth, octets, func(_ spd.Auth, v ike.Verified) {
+		if v.Reason != ike.ReasonNone {
+			// RFC 7296 2.21.2: the responder believes the SA to be up, so it is told. Nothing waits for its answer.
+			s.request(wire.Informational, wire.Notify{Type: wire.NotifyAuthenticationFailed})
+			s.end(v.Reason, ike.FaultPeer, v.Detail)
+			return
+		}
+		s.peerID, s.peerName = idr, v.Peer
+		flow, first := hs.flow, hs.first
+		s.becomeEstablished(m.payloads)
+		s.finishChild(first, m.payloads, *flow)
+	})
+}
+
+// becomeEstablished ends the handshake.
+func (s *SA) becomeEstablished(payloads []wire.Payload) {
+	s.state = StateEstablished
+	s.established = s.now
+	s.giveUp = timeZero
+	s.hs = nil
+	s.startLife()
+	_, contact := wire.FindNotify(payloads, wire.NotifyInitialContact)
+	s.trace("established with %s", s.peerName)
+	s.up = true
+	s.host.Emit(ike.Up{IKE: ike.IKESPI(s.own), Peer: s.peerName, Local: s.local, Remote: s.remote, Suite: s.suite})
+	s.note(Established{InitialContact: contact})
+}
+
+// sign makes the own AUTH payload.
+func (s *SA) sign(entry spd.Auth, octets []byte, then func(auth wire.Auth, failure string)) {
+	if entry.Method == spd.AuthPSK {
+		secret, ok := s.cfg.Secrets[entry.Secret]
+		if !ok || secret.Len() == 0 {
+			then(wire.Auth{}, fmt.Sprintf("there is no preshared key %q", entry.Secret))
+			return
+		}
+		data, err := suite.PSKAuth(s.suite.PRF, secret, octets)
+		if err != nil {
+			then(wire.Auth{}, "compute AUTH: "+err.Error())
+			return
+		}
+		then(wire.Auth{Method: wire.AuthSharedKey, Data: data}, "")
+		return
+	}
+	s.do(ike.Sign{Octets: octets, Hashes: numbers(s.hs.hashes)}, func(r ike.Result) {
+		signed, ok := r.(ike.Signed)
+		if !ok || signed.Err != nil {
+			then(wire.Auth{}, "sign AUTH with the machine's key: "+resultError(signed.Err))
+			return
+		}
+		then(wire.Auth{Method: wire.AuthMethod(signed.Method), Data: signed.Data}, "")
+	})
+}
+
+// verify tries the entries in order until one accepts the peer. Only entries of the method that the peer used count:
+// there is no other way in. Whatever fails, the peer gets one and the same answer.
+func (s *SA) verify(entries []spd.Auth, id wire.ID, chain [][]byte, auth wire.Auth, octets []byte, then func(spd.Auth, ike.Verified)) {
+	wanted := spd.AuthCertificate
+	if auth.Method == wire.AuthSharedKey {
+		wanted = spd.AuthPSK
+	}
+	entries = slices.DeleteFunc(slices.Clone(entries), func(e spd.Auth) bool { return e.Method != wanted })
+	if auth.Method == wire.AuthNull || len(entries) == 0 {
+		then(spd.Auth{}, ike.Verified{
+			Reason: ike.ReasonAuthFailed,
+			Detail: fmt.Sprintf("%s authenticates with %s, which no rule for it allows", idString(id), auth.Method),
+		})
+		return
+	}
+	failed := ike.Verified{Reason: ike.ReasonAuthFailed}
+	var try func(i int)
+	try = func(i int) {
+		if i == len(entries) {
+			then(spd.Auth{}, failed)
+			return
+		}
+		e := entries[i]
+		if e.Method == spd.AuthPSK {
+			if v := s.verifyPSK(e, id, auth, octets); v.Reason != ike.ReasonNone {
+				failed = v
+				try(i + 1)
+			} else {
+				then(e, v)
+			}
+			return
+		}
+		if err := checkRemoteID(e, id); err != nil {
+			failed = ike.Verified{Reason: ike.ReasonIDMismatch, Detail: err.Error()}
+			try(i + 1)
+			return
+		}
+		work := ike.Verify{
+			IDType: byte(id.Type), ID: id.Data, Chain: chain,
+			Method: byte(auth.Method), Data: auth.Data, Octets: octets,
+			Hashes: numbers(suite.SupportedHashes()), Auth: e,
+		}
+		s.do(work, func(r ike.Result) {
+			v, ok := r.(ike.Verified)
+			if !ok {
+				v = ike.Verified{Reason: ike.ReasonInternal, Detail: "the job gave a result of another kind"}
+			}
+			if v.Reason == ike.ReasonNone {
+				then(e, v)
+				return
+			}
+			failed = v
+			try(i + 1)
+		})
+	}
+	try(0)
+}
+
+func (s *SA) verifyPSK(e spd.Auth, id wire.ID, auth wire.Auth, octets []byte) ike.Verified {
+	secret, known := s.cfg.Secrets[e.Secret]
+	if !known || secret.Len() == 0 {
+		// The same work is done for a key that does not exist, so that time tells nothing.
+		secret = sa.NewSecret(make([]byte, 32))
+	}
+	err := suite.VerifyPSK(s.suite.PRF, secret, octets, auth.Data)
+	idErr := checkRemoteID(e, id)
+	switch {
+	case !known || secret.Len() == 0:
+		return ike.Verified{Reason: ike.ReasonNoCredential, Detail: fmt.Sprintf("there is no preshared key %q", e.Secret)}
+	case idErr != nil:
+		return ike.Verified{Reason: ike.ReasonIDMismatch, Detail: idErr.Error()}
+	case err != nil:
+		return ike.Verified{
+			Reason: ike.ReasonAuthFailed,
+			Detail: fmt.Sprintf("the preshared key %q of %s differs: %v", e.Secret, idString(id), err),
+		}
+	}
+	return ike.Verified{Peer: idString(id)}
+}
+
+func checkRemoteID(e spd.Auth, id wire.ID) error {
+	if e.RemoteID == "" {
+		return nil
+	}
+	if name, ok := strings.CutPrefix(e.RemoteID, "dn:"); ok {
+		if id.Type != wire.IDDERASN1DN || idString(id) != name {
+			return fmt.Errorf("the peer claims to be %s, the policy wants %s", idString(id), e.RemoteID)
+		}
+		return nil
+	}
+	want, err := parseID(e.RemoteID, nil)
+	if err != nil {
+		return err
+	}
+	same := want.Type == id.Type && string(want.Data) == string(id.Data)
+	if want.Type == wire.IDFQDN && id.Type == wire.IDFQDN { // names are compared without regard to case (RFC 4945 3.1.3)
+		same = strings.EqualFold(string(want.Data), string(id.Data))
+	}
+	if !same {
+		return fmt.Errorf("the peer claims to be %s, the policy wants %s", idString(id), e.RemoteID)
+	}
+	return nil
+}
+
+// certificates are the CERT payloads of an entry, the leaf first (RFC 7296 3.6).
+func (s *SA) certificates(entry spd.Auth) []wire.Payload {
+	if entry.Method != spd.AuthCertificate {
+		return nil
+	}
+	var payloads []wire.Payload
+	for _, der := range s.cfg.Chain {
+		payloads = append(payloads, wire.Cert{Encoding: wire.CertX509Signature, Data: der})
+	}
+	return payloads
+}
+
+func (s *SA) certRequest() []wire.Payload {
+	if len(s.cfg.Authorities) == 0 {
+		return nil
+	}
+	return []wire.Payload{wire.CertReq{Encoding: wire.CertX509Signature, Data: slices.Concat(s.cfg.Authorities...)}}
+}
+
+func chainOf(payloads []wire.Payload) [][]byte {
+	var chain [][]byte
+	for _, p := range payloads {
+		if c, ok := p.(wire.Cert); ok && c.Encoding == wire.CertX509Signature {
+			chain = append(chain, slices.Clone(c.Data))
+		}
+	}
+	return chain
+}
+
+func numbers(hashes []wire.HashAlgorithm) []uint16 {
+	var list []uint16
+	for _, h := range hashes {
+		list = append(list, uint16(h))
+	}
+	return list
+}
+
+// ownID is the identity with which this side authenticates by an entry.
+func (s *SA) ownID(entry spd.Auth, responder bool) (wire.ID, error) {
+	id := wire.ID{Type: wire.IDType(s.cfg.Local.Type), Data: s.cfg.Local.Data}
+	switch {
+	case entry.LocalID != "":
+		var err error
+		if id, err = parseID(entry.LocalID, s.cfg.Chain); err != nil {
+			return wire.ID{}, err
+		}
+	case id.Type == 0:
+		id = addressID(s.local.Addr())
+	}
+	id.Responder = responder
+	return id, nil
+}
+
+func addressID(a netip.Addr) wire.ID {
+	if a.Unmap().Is4() {
+		return wire.ID{Type: wire.IDIPv4Addr, Data: a.Unmap().AsSlice()}
+	}
+	return wire.ID{Type: wire.IDIPv6Addr, Data: a.AsSlice()}
+}
+
+// parseID reads the notation of spd.Auth. A DN is taken from the own certificate whose subject it names, because its
+// DER form must be that of the certificate.
+func parseID(text string, chain [][]byte) (wire.ID, error) {
+	kind, value, _ := strings.Cut(text, ":")
+	switch kind {
+	case "fqdn":
+		if value != "" {
+			return wire.ID{Type: wire.IDFQDN, Data: []byte(value)}, nil
+		}
+	case "email":
+		if strings.Contains(value, "@") {
+			return wire.ID{Type: wire.IDRFC822, Data: []byte(value)}, nil
+		}
+	case "ip":
+		if a, err := netip.ParseAddr(value); err == nil {
+			return addressID(a), nil
+		}
+	case "dn":
+		if len(chain) > 0 {
+			cert, err := x509.ParseCertificate(chain[0])
+			if err == nil && cert.Subject.String() == value {
+				return wire.ID{Type: wire.IDDERASN1DN, Data: cert.RawSubject}, nil
+			}
+		}
+		return wire.ID{}, fmt.Errorf("identity %q is not the subject of the machine's certificate", text)
+	}
+	return wire.ID{}, fmt.Errorf("identity %q is not of the form fqdn:NAME, email:ADDRESS, ip:ADDRESS or dn:NAME", text)
+}
+
+// idString prints an identity for people; what is not printable is escaped, because the peer chose it.
+func idString(id wire.ID) string {
+	switch id.Type {
+	case wire.IDFQDN, wire.IDRFC822:
+		q := fmt.Sprintf("%q", id.Data)
+		return q[1 : len(q)-1]
+	case wire.IDIPv4Addr, wire.IDIPv6Addr:
+		if a, ok := netip.AddrFromSlice(id.Data); ok {
+			return a.String()
+		}
+	case wire.IDDERASN1DN:
+		var seq pkix.RDNSequence
+		if rest, err := asn1.Unmarshal(id.Data, &seq); err == nil && len(rest) == 0 {
+			q := fmt.Sprintf("%q", seq.String())
+			return q[1 : len(q)-1]
+		}
+	}
+	return id.Type.String() + ":" + hex.EncodeToString(id.Data)
+}

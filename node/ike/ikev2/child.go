@@ -1,0 +1,346 @@
+package ikev2
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/suite"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
+)
+
+const (
+	// LimitChildren bounds the Child SAs of one IKE SA.
+	LimitChildren = 1024
+	limitDeleted  = 16
+	replayWindow  = 1024
+)
+
+// child is a Child SA and what is going on with it.
+type child struct {
+	sa.Child
+	rule      *ike.Rule // as it was when the Child SA was made
+	initiator bool      // this side initiated the exchange
+	installed time.Time
+	confirm   time.Time // when an unused outbound half is used at the latest
+	switched  bool      // the outbound half carries traffic
+	replaced  bool      // a successor of an own rekey is installed, the delete waits
+	deleting  bool      // own delete is outstanding
+	gone      bool
+	peerRekey *peerRekey
+}
+
+// peerRekey is the peer's rekey of a Child SA that this side answered.
+type peerRekey struct {
+	child *child
+	ex    Exchange
+}
+
+// childRequest is one negotiation of a Child SA, own or of the peer.
+type childRequest struct {
+	spi           sa.SPI // own inbound one
+	rule          *ike.Rule
+	isDefault     bool
+	offers        []proposal.ESP // own
+	offered       wire.SA        // of the peer
+	transport     bool
+	local, remote []sa.Selector // as proposed, seen from here
+	withGroup     bool          // in CREATE_CHILD_SA
+	ke            wire.KE       // own or of the peer
+	hasKE         bool
+	private       any
+	rekeys        *child
+	ni, nr        []byte
+}
+
+// groupsOf adapts the offers of a rule to its PFS setting. Without a group of their own they take the one of the IKE SA.
+func (s *SA) groupsOf(r *ike.Rule) []proposal.ESP {
+	offers := slices.Clone(r.Offers)
+	for i := range offers {
+		offers[i].ESN = false
+		switch {
+		case !r.PFS:
+			offers[i].Group = proposal.GroupNone
+		case offers[i].Group == proposal.GroupNone:
+			offers[i].Group = s.suite.Group
+		}
+	}
+	return offers
+}
+
+// newChildRequest prepares an own negotiation for a flow. The group of the key exchange is that of the first offer.
+func (s *SA) newChildRequest(flow ike.Flow, rule ike.Rule, withGroup bool) *childRequest {
+	return &childRequest{
+		spi: s.host.ChildSPI(), rule: &rule, offers: s.groupsOf(&rule), transport: wantsTransport(&rule),
+		local: []sa.Selector{flow.LocalTS}, remote: []sa.Selector{flow.RemoteTS}, withGroup: withGroup,
+	}
+}
+
+// group is the key exchange that an own CREATE_CHILD_SA starts with.
+func (w *childRequest) group() proposal.Group {
+	if !w.withGroup || len(w.offers) == 0 {
+		return proposal.GroupNone
+	}
+	return w.offers[0].Group
+}
+
+// childPayloads are the payloads of an own request that describe the Child SA.
+func (s *SA) childPayloads(w *childRequest) []wire.Payload {
+	var payloads []wire.Payload
+	if w.transport {
+		payloads = append(payloads, wire.Notify{Type: wire.NotifyUseTransportMode})
+	}
+	payloads = append(payloads, wire.SAFromESP(w.offers, w.spi, w.withGroup))
+	if w.withGroup {
+		payloads = append(payloads, wire.Nonce{Data: w.ni})
+	}
+	if w.hasKE {
+		payloads = append(payloads, w.ke)
+	}
+	return append(payloads, wire.TS{Selectors: w.local}, wire.TS{Responder: true, Selectors: w.remote})
+}
+
+var errChildPayloads = errors.New("request for a Child SA without SA, TSi and TSr")
+
+// readChildRequest reads the peer's request for a Child SA.
+func (s *SA) readChildRequest(payloads []wire.Payload) (*childRequest, error) {
+	offered, hasSA := wire.Find[wire.SA](payloads, nil)
+	tsi, hasTSi := wire.Find(payloads, func(t wire.TS) bool { return !t.Responder })
+	tsr, hasTSr := wire.Find(payloads, func(t wire.TS) bool { return t.Responder })
+	if !hasSA || !hasTSi || !hasTSr {
+		return nil, errChildPayloads
+	}
+	w := &childRequest{offered: offered, local: tsr.Selectors, remote: tsi.Selectors}
+	_, w.transport = wire.FindNotify(payloads, wire.NotifyUseTransportMode)
+	w.ke, w.hasKE = wire.Find[wire.KE](payloads, nil)
+	if n, ok := wire.Find[wire.Nonce](payloads, nil); ok {
+		w.ni = n.Data
+	}
+	return w, nil
+}
+
+// childChoice is what the responder chose.
+type childChoice struct {
+	selection
+	suite  proposal.ESP
+	number uint8
+	peer   sa.SPI
+}
+
+// chooseChild decides as responder, without making anything. The second result is the answer when nothing is chosen.
+func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
+	refuse := func(n wire.NotifyType, reason ike.Reason, detail string) (childChoice, *wire.Notify) {
+		s.trace("refuse Child SA: %s", describe(reason, detail))
+		s.note(ChildRefused{Reason: reason, Detail: detail})
+		return childChoice{}, &wire.Notify{Type: n}
+	}
+	if live := s.liveChildren(); live >= LimitChildren {
+		return refuse(wire.NotifyNoAdditionalSAs, ike.ReasonLimit, fmt.Sprintf("the IKE SA has %d Child SAs", live))
+	}
+	sel, ok := s.narrow(w)
+	if !ok {
+		return refuse(wire.NotifyTSUnacceptable, ike.ReasonTSUnacceptable,
+			fmt.Sprintf("no rule covers %v to %v", w.remote, w.local))
+	}
+	// The rule that covers the traffic must allow the way in which this peer was authenticated.
+	if !slices.Contains(sel.rule.Auth, s.auth) {
+		return refuse(wire.NotifyTSUnacceptable, ike.ReasonAuthFailed,
+			fmt.Sprintf("rule %q does not allow the authentication of this IKE SA", sel.rule.ID))
+	}
+	own := s.groupsOf(sel.rule)
+	chosen, number, ok := wire.ChooseESP(own, w.offered, w.withGroup)
+	if !ok && w.withGroup && !sel.rule.PFS {
+		// Fresh keys that only the peer insists on are no weaker: any group that is good enough for the IKE SA will do.
+		chosen, number, ok = wire.ChooseESP(s.withGroups(own), w.offered, true)
+	}
+	if !ok {
+		return refuse(wire.NotifyNoProposalChosen, ike.ReasonNoProposal,
+			fmt.Sprintf("rule %q allows none of the proposals for the Child SA", sel.rule.ID))
+	}
+	peer, ok := w.offered.OfferedSPI(number)
+	if !ok || peer < 256 {
+		return refuse(wire.NotifyInvalidSyntax, ike.ReasonSyntax, "the proposal has no usable SPI")
+	}
+	return childChoice{selection: sel, suite: chosen, number: number, peer: peer}, nil
+}
+
+func (s *SA) withGroups(offers []proposal.ESP) []proposal.ESP {
+	var list []proposal.ESP
+	for _, o := range offers {
+		for _, g := range s.cfg.Offers {
+			o.Group = g.Group
+			if !slices.Contains(list, o) {
+				list = append(list, o)
+			}
+		}
+	}
+	return list
+}
+
+// acceptChild makes a Child SA as responder where no key exchange is needed: in IKE_AUTH.
+func (s *SA) acceptChild(w *childRequest, ke *wire.KE) ([]wire.Payload, *child) {
+	choice, refusal := s.chooseChild(w)
+	if refusal != nil {
+		return []wire.Payload{*refusal}, nil
+	}
+	return s.buildChild(w, choice, ke, sa.Secret{})
+}
+
+// buildChild derives the keys, installs the Child SA without using its outbound half, and gives the answer.
+func (s *SA) buildChild(w *childRequest, choice childChoice, ke *wire.KE, shared sa.Secret) ([]wire.Payload, *child) {
+	fromInitiator, fromResponder, err := suite.DeriveChild(s.suite.PRF, s.keys.D, shared, w.ni, w.nr, choice.suite)
+	if err != nil {
+		s.trace("derive the keys of a Child SA: %s", err)
+		return []wire.Payload{wire.Notify{Type: wire.NotifyNoProposalChosen}}, nil
+	}
+	w.spi = s.host.ChildSPI()
+	c := s.newChild(choice.rule, choice.isDefault, choice.mode, choice.suite, false)
+	c.LocalTS, c.RemoteTS = choice.local, choice.remote
+	c.In, c.Out = fromInitiator, fromResponder
+	c.In.SPI, c.Out.SPI = w.spi, choice.peer
+	if w.rekeys != nil {
+		c.ReplacesIn = w.rekeys.In.SPI
+	}
+	var payloads []wire.Payload
+	if choice.mode == sa.Transport {
+		payloads = append(payloads, wire.Notify{Type: wire.NotifyUseTransportMode})
+	}
+	payloads = append(payloads, wire.AnswerESP(choice.suite, choice.number, w.offered, w.spi))
+	if w.withGroup {
+		payloads = append(payloads, wire.Nonce{Data: w.nr})
+	}
+	if ke != nil {
+		payloads = append(payloads, *ke)
+	}
+	payloads = append(payloads, wire.TS{Selectors: choice.toldRemote}, wire.TS{Responder: true, Selectors: choice.told})
+	s.install(c)
+	return payloads, c
+}
+
+func (s *SA) newChild(rule *ike.Rule, isDefault bool, mode sa.Mode, chosen proposal.ESP, initiator bool) *child {
+	c := &child{rule: rule, initiator: initiator}
+	c.Child = sa.Child{
+		DefaultResponse: isDefault, Peer: s.peerName, Mode: mode, Local: s.local, Remote: s.remote,
+		Encap: s.encap, Suite: chosen, ReplayWindow: replayWindow, Idle: rule.Idle, NATRemote: s.natRemote,
+	}
+	c.Soft, c.Hard = s.bounds(rule.Lifetime, chosen, initiator)
+	if isDefault {
+		if c.Idle == 0 {
+			c.Idle = idleDefault
+		}
+	} else {
+		c.Rule = rule.ID
+	}
+	return c
+}
+
+// install puts both halves into the datapath; the outbound one is not used yet.
+func (s *SA) install(c *child) {
+	c.installed = s.now
+	s.children = append(s.children, c)
+	s.logChildKeys(c)
+	s.trace("install Child SA in %s out %s %s %v to %v", c.In.SPI, c.Out.SPI, c.Mode, c.LocalTS, c.RemoteTS)
+	s.host.Emit(ike.InstallIn{Child: c.Child})
+	s.host.Emit(ike.InstallOut{Child: c.Child})
+}
+
+func (s *SA) switchOut(c *child) {
+	if c.switched || c.gone {
+		return
+	}
+	c.switched, c.confirm = true, timeZero
+	s.host.Emit(ike.SwitchOut{Child: c.Child})
+}
+
+// announce tells that a new Child SA, which replaces no other, is there. As responder its outbound half waits for a sign
+// that the initiator has installed its inbound half.
+func (s *SA) announce(c *child) {
+	if c == nil || c.gone {
+		return
+	}
+	if !c.switched {
+		c.confirm = s.now.Add(confirmWait)
+	}
+	s.note(ChildUp{Child: c.Child})
+}
+
+// uninstall removes a Child SA from the datapath.
+func (s *SA) uninstall(c *child, reason ike.Reason) {
+	if c.gone {
+		return
+	}
+	c.gone = true
+	if pr := c.peerRekey; pr != nil && !pr.child.gone { // RFC 7296 2.8: the delete of the old SA is the sign to use the new one
+		s.switchOut(pr.child)
+	}
+	s.trace("remove Child SA in %s out %s: %s", c.In.SPI, c.Out.SPI, reason)
+	s.host.Emit(ike.Remove{Child: c.Child, Reason: reason})
+	s.children = slices.DeleteFunc(slices.Clone(s.children), func(o *child) bool { return o == c })
+	if !s.anyChild() {
+		s.childless = s.now.Add(childlessWait)
+	}
+}
+
+func (s *SA) liveChildren() int {
+	n := 0
+	for _, c := range s.children {
+		if !c.gone {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *SA) anyChild() bool { return s.liveChildren() > 0 }
+
+// childByOut finds a Child SA by the SPI that the peer chose.
+func (s *SA) childByOut(spi sa.SPI) *child {
+	for _, c := range s.children {
+		if !c.gone && c.Out.SPI == spi {
+			return c
+		}
+	}
+	return nil
+}
+
+func (s *SA) childByIn(spi sa.SPI) *child {
+	for _, c := range s.children {
+		if !c.gone && c.In.SPI == spi {
+			return c
+		}
+	}
+	return nil
+}
+
+// Holds reports whether a Child SA with this inbound SPI belongs to the SA.
+func (s *SA) Holds(spi sa.SPI) bool { return s.childByIn(spi) != nil }
+
+// Covers reports whether a Child SA of the rule carries a flow.
+func (s *SA) Covers(flow ike.Flow) bool {
+	for _, c := range s.children {
+		if !c.gone && !c.deleting && c.Rule == flow.Rule && !c.DefaultResponse && CoversFlow(c.Child, flow) {
+			return true
+		}
+	}
+	return false
+}
+
+// CoversFlow reports whether the selectors of a Child SA contain those of a flow.
+func CoversFlow(c sa.Child, flow ike.Flow) bool {
+	in := func(list []sa.Selector, x sa.Selector) bool {
+		return slices.ContainsFunc(list, func(s sa.Selector) bool { return contains(s, x) })
+	}
+	return in(c.LocalTS, flow.LocalTS) && in(c.RemoteTS, flow.RemoteTS)
+}
+
+// ChildRefused says that a Child SA that the peer asked for was not made.
+type ChildRefused struct {
+	Reason ike.Reason
+	Detail string
+}
+
+func (ChildRefused) note() {}

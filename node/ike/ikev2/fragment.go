@@ -1,0 +1,68 @@
+package ikev2
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+)
+
+// The limits on fragments (RFC 7383). Every fragment is authenticated before it is stored, but a peer that has finished
+// the key exchange is not authenticated yet.
+const (
+	limitFragments = 64
+	// messageSize is the largest IKE message that is sent in one datagram: IPv6's minimum MTU less IPv6 and UDP headers
+	// and the non-ESP marker (RFC 7383 2.5.1).
+	messageSize      = 1280 - 40 - 8 - 4
+	fragmentsTimeout = 30 * time.Second
+)
+
+// collector puts one fragmented message together.
+type collector struct {
+	id      uint32
+	total   uint16
+	first   wire.PayloadType
+	parts   [][]byte
+	have    int
+	octets  int
+	digest  [sha256.Size]byte // of fragment 1 as it came
+	expires time.Time
+}
+
+// add stores an authenticated fragment. done is true with the last missing one.
+func (c *collector) add(now time.Time, id uint32, f wire.Fragment, inner []byte, datagram []byte, limit int) (message []byte, done bool) {
+	if c.id != id || c.total == 0 || !now.Before(c.expires) {
+		*c = collector{id: id}
+	}
+	switch {
+	case f.Total > limitFragments:
+		return nil, false
+	case f.Total < c.total: // RFC 7383 2.6: an older, coarser attempt
+		return nil, false
+	case f.Total > c.total: // the sender tries again with smaller fragments
+		*c = collector{id: id, total: f.Total, parts: make([][]byte, f.Total), expires: now.Add(fragmentsTimeout)}
+	}
+	i := int(f.Number) - 1
+	if c.parts[i] != nil || c.octets+len(inner) > limit {
+		return nil, false
+	}
+	if f.Number == 1 {
+		c.first, c.digest = f.Next, sha256.Sum256(datagram)
+	}
+	if inner == nil {
+		inner = []byte{}
+	}
+	c.parts[i] = inner
+	c.have++
+	c.octets += len(inner)
+	if c.have < int(c.total) {
+		return nil, false
+	}
+	message = make([]byte, 0, c.octets)
+	for _, p := range c.parts {
+		message = append(message, p...)
+	}
+	c.parts = nil
+	c.total = 0
+	return message, true
+}

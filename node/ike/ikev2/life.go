@@ -1,0 +1,185 @@
+package ikev2
+
+import (
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+const (
+	// HalfOpen bounds the time from IKE_SA_INIT to the end of IKE_AUTH at the responder.
+	HalfOpen = 20 * time.Second
+	// jobTimeout bounds the time between IKE_SA_INIT and IKE_AUTH at the initiator, where no request is outstanding.
+	jobTimeout         = 60 * time.Second
+	defaultIKELifetime = 8 * time.Hour
+	defaultChildTime   = time.Hour
+	defaultLiveness    = 30 * time.Second
+	keepaliveInterval  = 20 * time.Second // RFC 3948 4
+	// rekeyedWait is how long the peer gets to delete what its own rekey made redundant: longer than all its tries.
+	rekeyedWait = RetransmitTotal + 10*time.Second
+	// childlessWait ends IKE SAs that carry nothing.
+	childlessWait = 10 * time.Minute
+	// confirmWait is how long a responder leaves a new outbound SA unused when nothing tells that the initiator has
+	// installed its inbound half.
+	confirmWait = 250 * time.Millisecond
+	// troubledLimit closes an IKE SA whose peer has nothing but temporary failures (RFC 7296 2.25).
+	troubledLimit = 3 * time.Minute
+	idleDefault   = 5 * time.Minute
+)
+
+func (s *SA) startLife() {
+	soft := s.cfg.IKELifetime
+	if soft <= 0 {
+		soft = defaultIKELifetime
+	}
+	// The hard limit leaves room for the retries of a rekey that collides and for one full retransmission.
+	s.hard = s.now.Add(soft + max(soft/4, RetransmitTotal+30*time.Second))
+	// The original initiator comes first, so that simultaneous rekeys are rare.
+	share := 0.90 + 0.05*s.fraction()
+	if s.initiator {
+		share = 0.80 + 0.08*s.fraction()
+	}
+	s.soft = s.now.Add(time.Duration(float64(soft) * share))
+	s.lastHeard = s.now
+	s.childless = s.now.Add(childlessWait)
+}
+
+// Deadline is when Tick must be called; zero means never.
+func (s *SA) Deadline() time.Time {
+	var d time.Time
+	first := func(t time.Time) {
+		if !t.IsZero() && (d.IsZero() || t.Before(d)) {
+			d = t
+		}
+	}
+	if s.state == StateClosed {
+		return s.linger
+	}
+	if s.win.pending != nil {
+		first(s.win.pending.at)
+	}
+	first(s.giveUp)
+	first(s.hard)
+	if s.state == StateEstablished {
+		if !s.closing() && !s.rekeyingIKE() {
+			first(s.soft)
+		}
+		if s.win.pending == nil && s.current == nil && len(s.queue) == 0 && s.win.serving == nil {
+			first(s.livenessAt())
+		}
+		if s.natLocal {
+			first(s.lastSent.Add(keepaliveInterval))
+		}
+		if !s.anyChild() && !s.Busy() {
+			first(s.childless)
+		}
+	}
+	for _, c := range s.children {
+		if !c.gone && !c.switched {
+			first(c.confirm)
+		}
+	}
+	if s.ready() {
+		for _, q := range s.queue {
+			if q.notBefore.IsZero() {
+				first(s.now)
+			}
+			first(q.notBefore)
+		}
+	}
+	return d
+}
+
+func (s *SA) livenessAt() time.Time {
+	every := s.cfg.Liveness
+	if every <= 0 {
+		every = defaultLiveness
+	}
+	return s.lastHeard.Add(every)
+}
+
+// Tick does what is due at now.
+func (s *SA) Tick(now time.Time) {
+	s.now = now
+	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	if s.state == StateClosed {
+		return
+	}
+	s.retransmit()
+	switch {
+	case s.state == StateClosed:
+		return
+	case due(s.giveUp):
+		s.gaveUp()
+		return
+	case due(s.hard):
+		s.hard = time.Time{}
+		s.closeIKE(ike.ReasonExpired)
+	}
+	if s.state == StateEstablished {
+		if due(s.soft) && !s.closing() && !s.rekeyingIKE() {
+			s.enqueue(&rekeyIKE{}, time.Time{})
+		}
+		if s.natLocal && due(s.lastSent.Add(keepaliveInterval)) {
+			s.lastSent = now
+			s.host.Emit(ike.Keepalive{Local: s.local, Remote: s.remote})
+		}
+		if !s.Busy() && due(s.livenessAt()) {
+			s.enqueue(&liveness{}, time.Time{})
+		}
+		if !s.anyChild() && !s.Busy() && due(s.childless) {
+			s.closeIKE(ike.ReasonIdle)
+		}
+	}
+	for _, c := range s.children {
+		if !c.gone && !c.switched && due(c.confirm) {
+			s.switchOut(c)
+		}
+	}
+	s.advance()
+}
+
+// gaveUp ends what never became established, and an old SA that the peer forgot to delete.
+func (s *SA) gaveUp() {
+	switch {
+	case s.state == StateRekeyed || s.redundant:
+		s.end(ike.ReasonRekeyed, ike.FaultPeer, "the peer did not delete it")
+	case s.initiator:
+		s.end(ike.ReasonTimeout, ike.FaultLocal, "a job did not end in time")
+	default:
+		s.end(ike.ReasonTimeout, ike.FaultNetwork, "the peer did not finish IKE_AUTH")
+	}
+}
+
+// heard notes that the peer is alive. New Child SAs that waited for a sign that the initiator installed them are used
+// from now on (RFC 7296 2.8).
+func (s *SA) heard() {
+	s.lastHeard = s.now
+	for _, c := range s.children {
+		if !c.gone && !c.switched && !c.confirm.IsZero() {
+			s.switchOut(c)
+		}
+	}
+}
+
+// bounds are the limits of a Child SA. The initiator's soft limit comes before the responder's.
+func (s *SA) bounds(l spd.Lifetime, chosen proposal.ESP, initiator bool) (soft, hard sa.Limits) {
+	hard.Time, hard.Bytes = l.Time, l.Bytes
+	if hard.Time <= 0 {
+		hard.Time = defaultChildTime
+	}
+	if !chosen.ESN {
+		hard.Packets = 1<<32 - 1<<20 // RFC 4303 3.3.3: the sequence number must not cycle
+	}
+	share := 0.90 + 0.05*s.fraction()
+	if initiator {
+		share = 0.75 + 0.08*s.fraction()
+	}
+	soft.Time = time.Duration(float64(hard.Time) * share)
+	soft.Bytes = uint64(float64(hard.Bytes) * share)
+	soft.Packets = uint64(float64(hard.Packets) * share)
+	return soft, hard
+}

@@ -1,0 +1,210 @@
+package ikev2
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+
+	"crypto/sha256"
+)
+
+// message is a message of the peer, decrypted.
+type message struct {
+	header   wire.Header
+	payloads []wire.Payload
+}
+
+// Receive handles a datagram for this SA. It is parsed; its octets are valid during the call only.
+func (s *SA) Receive(now time.Time, local, remote netip.AddrPort, datagram []byte, m wire.Message) {
+	s.now = now
+	s.receive(local, remote, datagram, m)
+	if s.state != StateClosed {
+		s.advance()
+	}
+}
+
+func (s *SA) receive(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
+	if m.Header.FromInitiator() == s.initiator { // an own message, reflected
+		return
+	}
+	if s.state == StateClosed {
+		s.repeat(local, remote, datagram, m)
+		return
+	}
+	if m.Header.Exchange == wire.IKESAInit {
+		if s.initiator && m.Header.Response() && s.hs != nil {
+			s.receiveInitResponse(local, remote, datagram, m)
+		}
+		return
+	}
+	switch {
+	case s.in == nil:
+		s.hold(local, remote, datagram, m)
+	case m.Header.Response():
+		s.receiveResponse(local, remote, datagram, m)
+	default:
+		s.receiveRequest(local, remote, datagram, m)
+	}
+}
+
+// repeat sends the last response again when the peer repeats the request (RFC 7296 2.1), and nothing else.
+func (s *SA) repeat(local, remote netip.AddrPort, datagram []byte, m wire.Message) bool {
+	last := s.win.last
+	if m.Header.Response() || !last.valid || m.Header.MessageID != last.id {
+		return false
+	}
+	// RFC 7383 2.6.1: only the first fragment asks for the response.
+	if len(m.Payloads) > 0 {
+		if f, ok := m.Payloads[len(m.Payloads)-1].(wire.Fragment); ok && f.Number != 1 {
+			return true
+		}
+	}
+	if sha256.Sum256(datagram) == last.digest {
+		for _, d := range last.datagrams {
+			s.host.Emit(ike.Send{Local: local, Remote: remote, Bytes: d})
+		}
+	}
+	return true
+}
+
+func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
+	if s.repeat(local, remote, datagram, m) || m.Header.MessageID != s.win.expect || s.win.serving != nil {
+		return
+	}
+	o, err := s.open(&s.requests, datagram, m)
+	if err != nil {
+		s.trace("drop %s request %d: %s", m.Header.Exchange, m.Header.MessageID, err)
+		return
+	}
+	if !o.done {
+		return
+	}
+	v := &serving{id: m.Header.MessageID, exchange: m.Header.Exchange, digest: o.digest, local: local, remote: remote}
+	in := message{header: m.Header, payloads: o.payloads}
+	if o.syntax != nil {
+		s.win.serving = v
+		s.answerSyntax(v, o.syntax)
+		return
+	}
+	s.trace("received %s", wire.Message{Header: m.Header, Payloads: o.payloads})
+	if err := accepted(s.state, m.Header, o.payloads); err != nil {
+		if errors.Is(err, errNotNow) {
+			s.trace("drop: %s", err)
+			return
+		}
+		s.win.serving = v
+		s.answerSyntax(v, &wire.Error{Notify: wire.NotifyInvalidSyntax, Detail: err.Error()})
+		return
+	}
+	s.win.serving = v
+	s.moved(local, remote)
+	s.heard()
+	switch m.Header.Exchange {
+	case wire.IKEAuth:
+		s.serveAuth(v, in)
+	case wire.CreateChildSA:
+		s.serveCreate(v, in)
+	case wire.Informational:
+		s.serveInformational(v, in)
+	}
+}
+
+// answerSyntax answers an authentic but malformed request. INVALID_SYNTAX ends the SA on both sides (RFC 7296 2.21.3).
+func (s *SA) answerSyntax(v *serving, err error) {
+	var we *wire.Error
+	n := wire.Notify{Type: wire.NotifyInvalidSyntax}
+	if errors.As(err, &we) && we.Notify != 0 {
+		n.Type, n.Data = we.Notify, we.Data
+	}
+	s.respond(v, n)
+	if n.Type == wire.NotifyInvalidSyntax {
+		s.end(ike.ReasonSyntax, ike.FaultPeer, err.Error())
+	}
+}
+
+func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
+	p := s.win.pending
+	if p == nil || m.Header.MessageID != p.id || m.Header.Exchange != p.exchange {
+		return
+	}
+	o, err := s.open(&s.responses, datagram, m)
+	if err != nil {
+		s.trace("drop %s response %d: %s", m.Header.Exchange, m.Header.MessageID, err)
+		return
+	}
+	if !o.done {
+		return
+	}
+	s.win.pending = nil
+	s.trace("received %s", wire.Message{Header: m.Header, Payloads: o.payloads})
+	if o.syntax == nil {
+		o.syntax = accepted(s.state, m.Header, o.payloads)
+	}
+	if o.syntax != nil { // RFC 7296 2.21.3: nothing can be answered to a response
+		s.end(ike.ReasonSyntax, ike.FaultPeer, o.syntax.Error())
+		return
+	}
+	s.moved(local, remote)
+	s.heard()
+	s.note(Answered{})
+	in := message{header: m.Header, payloads: o.payloads}
+	if n, ok := wire.FindNotify(o.payloads, wire.NotifyInvalidSyntax); ok && s.state.established() {
+		s.end(ike.ReasonSyntax, ike.FaultLocal, "the peer answered with "+n.Type.String())
+		return
+	}
+	if m.Header.Exchange == wire.IKEAuth {
+		s.giveUp = s.now.Add(jobTimeout)
+		s.receiveAuthResponse(in)
+		return
+	}
+	if s.current != nil {
+		s.current.finish(s, in)
+	}
+}
+
+// moved follows a peer behind a NAT to a new address, from an authentic new message only. A side that is behind a NAT
+// itself does not follow (RFC 7296 2.23). Before the end of IKE_AUTH the peer may move to port 4500.
+func (s *SA) moved(local, remote netip.AddrPort) {
+	if s.local == local && s.remote == remote {
+		return
+	}
+	floats := !s.initiator && s.state == StateAuthenticating && local.Addr() == s.local.Addr() && remote.Addr() == s.remote.Addr()
+	if !floats && (!s.natRemote || s.natLocal || s.state == StateAuthenticating) {
+		return
+	}
+	s.move(local, remote)
+}
+
+func (s *SA) move(local, remote netip.AddrPort) {
+	s.trace("peer moved from %s to %s", s.remote, remote)
+	s.local, s.remote = local, remote
+	for _, c := range s.children {
+		if !c.gone && c.Encap {
+			c.Local, c.Remote = local, remote
+			s.host.Emit(ike.Move{SPI: c.In.SPI, Local: local, Remote: remote})
+		}
+	}
+}
+
+// PeerMoved follows authenticated ESP of a Child SA that came from a new address.
+func (s *SA) PeerMoved(now time.Time, in sa.SPI, remote netip.AddrPort) {
+	s.now = now
+	c := s.childByIn(in)
+	if c == nil || !s.natRemote || s.natLocal || remote == s.remote || remote.Port() == 0 {
+		return
+	}
+	s.trace("peer moved from %s to %s, by ESP", s.remote, remote)
+	s.remote = remote
+	for _, c := range s.children {
+		if !c.gone && c.Encap {
+			c.Remote = remote
+			if c.In.SPI != in { // the datapath has moved that one
+				s.host.Emit(ike.Move{SPI: c.In.SPI, Local: c.Local, Remote: remote})
+			}
+		}
+	}
+}

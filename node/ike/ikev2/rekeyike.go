@@ -1,0 +1,323 @@
+package ikev2
+
+import (
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/suite"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
+)
+
+// succession is what a rekey of the IKE SA leaves at the old and at the new one.
+type succession struct {
+	successor   *SA           // holds the Child SAs
+	predecessor *SA           // that has not decided yet between this SA and its own rekey
+	peerRekey   *ikeCollision // the peer's rekey, answered while the own one was outstanding
+	redundant   bool          // lost a collision: never used, deleted by its creator
+}
+
+// ikeCollision is the peer's rekey of the IKE SA that collides with the own one.
+type ikeCollision struct {
+	sa *SA
+	ex Exchange
+}
+
+// rekeyIKE replaces the IKE SA by a new one with new keys (RFC 7296 1.3.2, 2.18).
+type rekeyIKE struct {
+	attempt int
+	sent    bool
+	own     wire.SPI
+	group   proposal.Group
+	tried   int
+	private any
+	ni      []byte
+}
+
+func (*rekeyIKE) rank() int { return rankRekeyIKE }
+
+func (t *rekeyIKE) begin(s *SA) bool {
+	if s.state != StateEstablished || s.peerRekey != nil || s.redundant {
+		return false
+	}
+	t.sent, t.own = false, 0
+	t.group = s.cfg.Offers[0].Group
+	t.generate(s)
+	return true
+}
+
+func (t *rekeyIKE) generate(s *SA) {
+	s.do(ike.Generate{Group: t.group}, func(r ike.Result) {
+		g, ok := r.(ike.Generated)
+		switch {
+		case s.current != t:
+		case s.state != StateEstablished || s.closing():
+			s.done(t)
+		case !ok || g.Err != nil:
+			s.trace("generate a key pair: %s", resultError(g.Err))
+			s.later(t, 4, s.hard)
+		default:
+			t.private = g.Private
+			t.ni = s.host.Random(nonceLen)
+			for t.own == 0 {
+				for _, b := range s.host.Random(8) {
+					t.own = t.own<<8 | wire.SPI(b)
+				}
+			}
+			t.sent = true
+			s.request(wire.CreateChildSA,
+				wire.SAFromIKE(s.cfg.Offers, t.own), wire.Nonce{Data: t.ni}, wire.KE{Group: t.group, Data: g.Public})
+		}
+	})
+}
+
+func (t *rekeyIKE) finish(s *SA, m message) {
+	t.sent = true
+	if s.closing() {
+		s.done(t)
+		return
+	}
+	answer, hasSA := wire.Find[wire.SA](m.payloads, nil)
+	ke, hasKE := wire.Find[wire.KE](m.payloads, nil)
+	nonce, hasNonce := wire.Find[wire.Nonce](m.payloads, nil)
+	if !hasSA || !hasKE || !hasNonce {
+		t.refused(s, m)
+		return
+	}
+	chosen, peer, err := wire.AcceptIKE(s.cfg.Offers, answer, true)
+	switch {
+	case err != nil:
+		t.failed(s, "the peer chose what was not offered: "+err.Error())
+		return
+	case peer == 0 || ke.Group != chosen.Group || ke.Group != t.group || suite.CheckNonce(chosen.PRF, nonce.Data) != nil:
+		t.failed(s, "the peer's answer to the rekey of the IKE SA is not consistent")
+		return
+	}
+	s.do(ike.Agree{Group: t.group, Private: t.private, Peer: ke.Data}, func(r ike.Result) {
+		if s.current != t {
+			return
+		}
+		a, ok := r.(ike.Agreed)
+		if !ok || a.Err != nil {
+			t.failed(s, "compute the shared secret: "+resultError(a.Err))
+			return
+		}
+		next, err := s.succeed(true, t.own, peer, chosen, a.Shared, Exchange{Ni: t.ni, Nr: nonce.Data})
+		a.Shared.Wipe()
+		if err != nil {
+			t.failed(s, err.Error())
+			return
+		}
+		s.done(t)
+		s.troubled = timeZero
+		t.decide(s, next)
+	})
+}
+
+// decide hands the Child SAs over to the new IKE SA, or to the peer's when the nonces say so (RFC 7296 2.25.2).
+func (t *rekeyIKE) decide(s *SA, next *SA) {
+	s.note(Successor{next})
+	p := s.peerRekey
+	if p != nil && p.sa.state != StateClosed && next.initial.lowest(p.ex) {
+		s.trace("rekey collision lost: IKE SA %s is redundant", next.own)
+		next.redundant = true
+		next.closeIKE(ike.ReasonRedundant)
+		next.advance()
+		if s.state == StateEstablished {
+			s.handOver(p.sa)
+		}
+		return
+	}
+	if p != nil {
+		s.trace("rekey collision won with IKE SA %s", next.own)
+		p.sa.redundant = true
+		p.sa.predecessor = nil
+		p.sa.giveUp = s.now.Add(rekeyedWait)
+		s.touch(p.sa)
+		s.peerRekey = nil
+	}
+	if s.state != StateEstablished { // the peer deleted this SA while the secret was computed
+		next.redundant = true
+		next.closeIKE(ike.ReasonRedundant)
+		next.advance()
+		return
+	}
+	s.handOver(next)
+	s.giveUp = timeZero
+	s.enqueue(&deleteIKE{ike.ReasonRekeyed}, timeZero)
+}
+
+// refused handles an error answer.
+func (t *rekeyIKE) refused(s *SA, m message) {
+	for _, p := range m.payloads {
+		n, ok := p.(wire.Notify)
+		if !ok || !n.Type.IsError() {
+			continue
+		}
+		switch {
+		case s.peerRekey != nil:
+			// The peer had finished its own rekey before it saw this one: its SA stands.
+			s.done(t)
+			s.handOver(s.peerRekey.sa)
+		case n.Type == wire.NotifyInvalidKEPayload && len(n.Data) == 2 && t.tried < 3:
+			t.tried++
+			group := proposal.Group(uint16(n.Data[0])<<8 | uint16(n.Data[1]))
+			for _, o := range s.cfg.Offers {
+				if o.Group == group {
+					t.group, t.sent, t.own = group, false, 0
+					t.generate(s)
+					return
+				}
+			}
+			t.failed(s, "the peer wants a key exchange method that was not offered")
+		case n.Type == wire.NotifyTemporaryFailure:
+			t.attempt++
+			t.sent = false
+			s.later(t, t.attempt, s.hard)
+		default:
+			t.failed(s, "the peer refused the rekey of the IKE SA with "+n.Type.String())
+		}
+		return
+	}
+	t.failed(s, "the peer's answer to the rekey of the IKE SA is incomplete")
+}
+
+// failed gives this rekey up: the IKE SA is closed at its hard limit, and made anew when there is traffic.
+func (t *rekeyIKE) failed(s *SA, detail string) {
+	s.done(t)
+	s.soft = timeZero
+	s.note(ChildRefused{Reason: ike.ReasonPeerRefused, Detail: detail})
+	s.trace("rekey of the IKE SA failed: %s", detail)
+	if p := s.peerRekey; p != nil && s.state == StateEstablished {
+		s.handOver(p.sa)
+	}
+}
+
+// succeed makes the IKE SA that replaces this one.
+func (s *SA) succeed(initiator bool, own, peer wire.SPI, chosen proposal.IKE, shared sa.Secret, ex Exchange) (*SA, error) {
+	n := newSA(s.host, s.now, s.cfg, initiator, s.local, s.remote)
+	if own != 0 {
+		n.own = own
+	}
+	n.peer = peer
+	n.suite = chosen
+	n.initial = ex
+	n.fragmentation = s.fragmentation
+	n.natLocal, n.natRemote, n.encap = s.natLocal, s.natRemote, s.encap
+	n.auth, n.peerID, n.peerName = s.auth, s.peerID, s.peerName
+	keys, err := suite.RekeyIKE(chosen, s.suite.PRF, s.keys.D, shared, ex.Ni, ex.Nr, n.spii(), n.spir())
+	if err != nil {
+		return nil, err
+	}
+	if err := n.protect(keys); err != nil {
+		return nil, err
+	}
+	n.state, n.established = StateEstablished, s.now
+	n.startLife()
+	return n, nil
+}
+
+// handOver gives everything that lives to the successor (RFC 7296 2.8: it inherits all Child SAs).
+func (s *SA) handOver(next *SA) {
+	next.predecessor = nil
+	s.successor, s.peerRekey = next, nil
+	next.now = s.now
+	next.children = append(next.children, s.children...)
+	s.children = nil
+	var rest []queued
+	for _, q := range s.queue {
+		switch q.task.(type) {
+		case *newChild, *rekeyChild, *deleteChild:
+			next.queue = append(next.queue, q)
+		case *deleteIKE:
+			rest = append(rest, q)
+		}
+	}
+	s.queue = rest
+	s.state = StateRekeyed
+	s.giveUp = s.now.Add(rekeyedWait)
+	s.trace("rekeyed by IKE SA %s", next.own)
+	s.host.Emit(ike.Up{IKE: ike.IKESPI(next.own), Peer: next.peerName, Local: next.local, Remote: next.remote, Suite: next.suite})
+	next.up = true
+	next.advance()
+	s.touch(next)
+}
+
+// adoptedByPeer is called when the peer uses this SA: if its predecessor has not decided yet, the peer has.
+func (s *SA) adoptedByPeer() {
+	if p := s.predecessor; p != nil && p.state == StateEstablished {
+		p.now = s.now
+		p.handOver(s)
+		s.touch(p)
+	}
+	s.predecessor = nil
+}
+
+// dropSuccessors ends what a rekey left undecided when the old SA is gone.
+func (s *SA) dropSuccessors(reason ike.Reason) {
+	if p := s.peerRekey; p != nil && s.successor == nil {
+		p.sa.now = s.now
+		p.sa.predecessor = nil
+		p.sa.end(reason, ike.FaultNone, "")
+		s.touch(p.sa)
+	}
+	s.peerRekey = nil
+}
+
+// serveRekeyIKE answers the peer's rekey of the IKE SA.
+func (s *SA) serveRekeyIKE(v *serving, m message, offered wire.SA, ni []byte) {
+	if s.ikeRefused(v) {
+		return
+	}
+	chosen, number, ok := wire.ChooseIKE(s.cfg.Offers, offered)
+	ke, hasKE := wire.Find[wire.KE](m.payloads, nil)
+	var peer wire.SPI
+	if ok {
+		peer, ok = offered.OfferedIKESPI(number)
+	}
+	switch {
+	case !ok || peer == 0:
+		s.note(ChildRefused{Reason: ike.ReasonNoProposal, Detail: "none of the proposals for the new IKE SA is allowed by the policy"})
+		s.respond(v, wire.Notify{Type: wire.NotifyNoProposalChosen})
+		return
+	case !hasKE || ke.Group != chosen.Group:
+		s.respond(v, wire.Notify{Type: wire.NotifyInvalidKEPayload, Data: groupData(chosen.Group)})
+		return
+	}
+	s.exchange(v, ke, func(public []byte, shared sa.Secret) {
+		if s.ikeRefused(v) {
+			return
+		}
+		ex := Exchange{Ni: ni, Nr: s.host.Random(nonceLen)}
+		next, err := s.succeed(false, 0, peer, chosen, shared, ex)
+		shared.Wipe()
+		if err != nil {
+			s.trace("rekey: %s", err)
+			s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
+			return
+		}
+		s.note(Successor{next})
+		collision := s.judge(rekeyIKEIn, nil) == collide
+		s.respond(v,
+			wire.AnswerIKE(chosen, number, offered, next.own),
+			wire.Nonce{Data: ex.Nr},
+			wire.KE{Group: ke.Group, Data: public})
+		if collision {
+			s.peerRekey = &ikeCollision{sa: next, ex: ex}
+			next.predecessor = s
+			return
+		}
+		s.handOver(next)
+	})
+}
+
+// ikeRefused answers a rekey of the IKE SA that cannot be served now.
+func (s *SA) ikeRefused(v *serving) bool {
+	if s.win.serving != v {
+		return true
+	}
+	if s.judge(rekeyIKEIn, nil) == temporary || s.peerRekey != nil || s.redundant {
+		s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
+		return true
+	}
+	return false
+}

@@ -1,0 +1,211 @@
+package ikev2
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/suite"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// Refusal is the unprotected answer to an IKE_SA_INIT request that makes no SA.
+type Refusal struct {
+	Notify wire.NotifyType
+	Data   []byte
+	Reason ike.Reason
+	Detail string
+}
+
+// Respond reads an IKE_SA_INIT request and starts an SA for it, or refuses it without keeping anything. Cookies have
+// been checked. The answer is sent when the key pair is made.
+func Respond(host Host, now time.Time, cfg *ike.Config, local, remote netip.AddrPort, datagram []byte, m wire.Message) (*SA, *Refusal) {
+	if r := accepted(StateKeyExchange, m.Header, m.Payloads); r != nil {
+		return nil, &Refusal{Notify: wire.NotifyInvalidSyntax, Reason: ike.ReasonSyntax, Detail: r.Error()}
+	}
+	offer, _ := wire.Find[wire.SA](m.Payloads, nil)
+	ke, _ := wire.Find[wire.KE](m.Payloads, nil)
+	nonce, _ := wire.Find[wire.Nonce](m.Payloads, nil)
+	chosen, number, ok := wire.ChooseIKE(cfg.Offers, offer)
+	if !ok {
+		return nil, &Refusal{
+			Notify: wire.NotifyNoProposalChosen, Reason: ike.ReasonNoProposal,
+			Detail: "none of the proposals for the IKE SA is allowed by the policy",
+		}
+	}
+	if ke.Group != chosen.Group { // RFC 7296 1.2: tell the group that is wanted
+		return nil, &Refusal{
+			Notify: wire.NotifyInvalidKEPayload, Data: groupData(chosen.Group), Reason: ike.ReasonInvalidKE,
+			Detail: "the key exchange payload is for another method than the chosen one",
+		}
+	}
+	if err := suite.CheckNonce(chosen.PRF, nonce.Data); err != nil {
+		return nil, &Refusal{Notify: wire.NotifyInvalidSyntax, Reason: ike.ReasonSyntax, Detail: err.Error()}
+	}
+	s := newSA(host, now, cfg, false, local, remote)
+	s.peer = m.Header.SPIi
+	s.suite = chosen
+	s.hs = &handshake{
+		request: slices.Clone(datagram),
+		ni:      slices.Clone(nonce.Data), nr: host.Random(nonceLen),
+		group:      ke.Group,
+		peerPublic: slices.Clone(ke.Data),
+		answer:     wire.AnswerIKE(chosen, number, offer, 0),
+	}
+	s.initial = Exchange{Ni: s.hs.ni, Nr: s.hs.nr}
+	s.giveUp = now.Add(HalfOpen)
+	s.trace("received %s from %s", m, remote)
+	s.readInitNotifies(m, local, remote)
+	s.win.expect = 1
+	s.do(ike.Generate{Group: ke.Group}, func(r ike.Result) { s.answerInit(r) })
+	return s, nil
+}
+
+func groupData(g proposal.Group) []byte { return []byte{byte(g >> 8), byte(g)} }
+
+func (s *SA) answerInit(r ike.Result) {
+	hs := s.hs
+	g, ok := r.(ike.Generated)
+	if !ok || g.Err != nil {
+		s.end(ike.ReasonInternal, ike.FaultLocal, "generate a key pair: "+resultError(g.Err))
+		return
+	}
+	hs.private = g.Private
+	payloads := []wire.Payload{
+		hs.answer,
+		wire.KE{Group: hs.group, Data: g.Public},
+		wire.Nonce{Data: hs.nr},
+	}
+	payloads = append(payloads, s.initNotifies()...)
+	payloads = append(payloads, s.certRequest()...)
+	m := wire.Message{Header: s.header(wire.IKESAInit, 0, true), Payloads: payloads}
+	hs.response = wire.AppendMessage(nil, m)
+	s.trace("send %s", m)
+	s.sendAll(s.local, s.remote, [][]byte{hs.response})
+}
+
+// InitRequest is the IKE_SA_INIT request that a half-open SA answered, nil otherwise: the engine recognises repetitions
+// by it.
+func (s *SA) InitRequest() []byte {
+	if s.hs == nil || s.initiator {
+		return nil
+	}
+	return s.hs.request
+}
+
+// RepeatInit sends the IKE_SA_INIT response again.
+func (s *SA) RepeatInit(now time.Time) {
+	s.now = now
+	if s.hs != nil && s.hs.response != nil && s.state == StateKeyExchange {
+		s.sendAll(s.local, s.remote, [][]byte{s.hs.response})
+	}
+}
+
+// hold keeps messages that came before the keys were computed, and computes them: the responder does so only when the
+// peer has proved to receive at its address (RFC 7296 2.6).
+func (s *SA) hold(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
+	hs := s.hs
+	if hs == nil || s.initiator || hs.response == nil || m.Header.Response() || m.Header.Exchange != wire.IKEAuth || m.Header.MessageID != 1 {
+		return
+	}
+	if len(hs.early) < limitFragments && hs.octets+len(datagram) <= wire.LimitBeforeAuth {
+		hs.early = append(hs.early, early{local, remote, slices.Clone(datagram)})
+		hs.octets += len(datagram)
+	}
+	if hs.agreeing {
+		return
+	}
+	hs.agreeing = true
+	s.agree(func() {
+		held := hs.early
+		hs.early, hs.octets = nil, 0
+		for _, e := range held {
+			if m, err := wire.ParseMessage(e.datagram, wire.LimitBeforeAuth); err == nil {
+				s.receive(e.local, e.remote, e.datagram, m)
+			}
+		}
+	})
+}
+
+// serveAuth authenticates the initiator, then this side, and makes the first Child SA.
+func (s *SA) serveAuth(v *serving, m message) {
+	hs := s.hs
+	idi, _ := wire.Find(m.payloads, func(p wire.ID) bool { return !p.Responder })
+	auth, _ := wire.Find[wire.Auth](m.payloads, nil)
+	octets, err := suite.OctetsToSign(s.suite.PRF, hs.request, hs.nr, s.keys.PI, idi)
+	if err != nil {
+		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
+		return
+	}
+	want, err := s.readChildRequest(m.payloads)
+	if err != nil {
+		s.refuseAuth(v, ike.ReasonSyntax, err.Error(), wire.NotifyInvalidSyntax)
+		return
+	}
+	want.ni, want.nr = hs.ni, hs.nr
+	// The rule that covers the selectors decides who may authenticate how; only after that anything is made for them.
+	chosen, ok := s.narrow(want)
+	entries := peerAuth(s.cfg, s.remote.Addr())
+	if ok {
+		entries = chosen.rule.Auth
+	}
+	s.verify(entries, idi, chainOf(m.payloads), auth, octets, func(entry spd.Auth, p ike.Verified) {
+		if s.win.serving != v {
+			return
+		}
+		if p.Reason != ike.ReasonNone {
+			s.peerName = ""
+			s.refuseAuth(v, p.Reason, p.Detail, wire.NotifyAuthenticationFailed)
+			return
+		}
+		s.auth = entry
+		s.peerID, s.peerName = idi, p.Peer
+		s.authenticateBack(v, m, want)
+	})
+}
+
+// authenticateBack signs as responder and completes IKE_AUTH.
+func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
+	hs := s.hs
+	id, err := s.ownID(s.auth, true)
+	if err != nil {
+		s.refuseAuth(v, ike.ReasonNoCredential, err.Error(), wire.NotifyAuthenticationFailed)
+		return
+	}
+	octets, err := suite.OctetsToSign(s.suite.PRF, hs.response, hs.ni, s.keys.PR, id)
+	if err != nil {
+		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
+		return
+	}
+	s.sign(s.auth, octets, func(auth wire.Auth, failure string) {
+		if s.win.serving != v {
+			return
+		}
+		if failure != "" {
+			s.refuseAuth(v, ike.ReasonNoCredential, failure, wire.NotifyAuthenticationFailed)
+			return
+		}
+		payloads := []wire.Payload{id}
+		payloads = append(payloads, s.certificates(s.auth)...)
+		payloads = append(payloads, auth)
+		s.becomeEstablished(m.payloads)
+		// A Child SA that cannot be made does not end the IKE SA (RFC 7296 1.3).
+		answer, c := s.acceptChild(want, nil)
+		payloads = append(payloads, answer...)
+		s.respond(v, payloads...)
+		s.announce(c)
+	})
+}
+
+// refuseAuth answers IKE_AUTH with one error and closes (RFC 7296 2.21.2).
+func (s *SA) refuseAuth(v *serving, reason ike.Reason, detail string, n wire.NotifyType) {
+	fault := ike.FaultPeer
+	if reason == ike.ReasonNoCredential {
+		fault = ike.FaultLocal
+	}
+	s.respond(v, wire.Notify{Type: n})
+	s.end(reason, fault, detail)
+}

@@ -1,0 +1,201 @@
+package ikev2
+
+import (
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+)
+
+// task is an own exchange: it builds a request and finishes with the response. Only one runs at a time.
+type task interface {
+	// rank orders waiting tasks, the lowest first: what ends something comes before what keeps it alive.
+	rank() int
+	// begin sends the request, or starts the job that it needs, and returns true; false means that there is nothing to do
+	// any more.
+	begin(s *SA) bool
+	// finish handles the response. The task is over when it has called s.done.
+	finish(s *SA, m message)
+}
+
+// The ranks of the tasks.
+const (
+	rankDeleteIKE = iota
+	rankDeleteChild
+	rankRekeyIKE
+	rankRekeyChild
+	rankNewChild
+	rankLiveness
+)
+
+// queued is a task that waits for its turn, or for a time.
+type queued struct {
+	task      task
+	notBefore time.Time // zero: as soon as possible
+}
+
+// tasks are all own exchanges, the running one first.
+func (s *SA) tasks() []task {
+	var list []task
+	if s.current != nil {
+		list = append(list, s.current)
+	}
+	for _, q := range s.queue {
+		list = append(list, q.task)
+	}
+	return list
+}
+
+func (s *SA) enqueue(t task, notBefore time.Time) {
+	s.queue = append(s.queue, queued{t, notBefore})
+}
+
+// ready reports whether an own exchange may begin. While a request of the peer is being served none is begun: that
+// would only provoke a collision.
+func (s *SA) ready() bool {
+	return s.state.established() && s.current == nil && s.win.pending == nil && s.win.serving == nil
+}
+
+// advance begins what is next in the queue.
+func (s *SA) advance() {
+	for s.ready() {
+		best := -1
+		for i, q := range s.queue {
+			if s.now.Before(q.notBefore) || s.closing() && q.task.rank() != rankDeleteIKE {
+				continue
+			}
+			if best < 0 || q.task.rank() < s.queue[best].task.rank() {
+				best = i
+			}
+		}
+		if best < 0 {
+			return
+		}
+		t := s.queue[best].task
+		s.queue = append(s.queue[:best:best], s.queue[best+1:]...)
+		if s.win.next >= maxMessageID {
+			s.end(ike.ReasonExpired, ike.FaultLocal, "message IDs are used up")
+			return
+		}
+		s.current = t
+		if !t.begin(s) && s.current == t {
+			s.current = nil
+		}
+	}
+}
+
+// done ends the running task.
+func (s *SA) done(t task) {
+	if s.current == t {
+		s.current = nil
+	}
+}
+
+// later puts a task back that met a temporary failure: with jitter, growing, but well before the limit that it must
+// keep (RFC 7296 2.25).
+func (s *SA) later(t task, attempt int, limit time.Time) {
+	s.done(t)
+	if s.troubled.IsZero() {
+		s.troubled = s.now
+	} else if s.now.Sub(s.troubled) > troubledLimit {
+		s.closeIKE(ike.ReasonTemporaryFailure)
+		return
+	}
+	wait := time.Second << min(attempt, 4)
+	if left := limit.Sub(s.now); !limit.IsZero() && wait > left/3 {
+		wait = max(left/3, 200*time.Millisecond)
+	}
+	wait = time.Duration(float64(wait) * (0.5 + s.fraction()))
+	s.trace("temporary failure, next try in %s", wait.Round(time.Millisecond))
+	s.enqueue(t, s.now.Add(wait))
+}
+
+// closing reports whether the delete of the IKE SA waits or is under way.
+func (s *SA) closing() bool {
+	for _, t := range s.tasks() {
+		if t.rank() == rankDeleteIKE {
+			return true
+		}
+	}
+	return false
+}
+
+// rekeyingIKE reports whether an own rekey of the IKE SA waits or is under way.
+func (s *SA) rekeyingIKE() bool {
+	for _, t := range s.tasks() {
+		if t.rank() == rankRekeyIKE {
+			return true
+		}
+	}
+	return false
+}
+
+// liveness is an empty INFORMATIONAL request (RFC 7296 2.4).
+type liveness struct{}
+
+func (*liveness) rank() int { return rankLiveness }
+
+func (*liveness) begin(s *SA) bool {
+	s.request(wire.Informational)
+	return true
+}
+
+func (t *liveness) finish(s *SA, _ message) { s.done(t) }
+
+// deleteIKE closes the IKE SA in order (RFC 7296 1.4.1).
+type deleteIKE struct{ reason ike.Reason }
+
+func (*deleteIKE) rank() int { return rankDeleteIKE }
+
+func (t *deleteIKE) begin(s *SA) bool {
+	if s.state == StateEstablished {
+		s.state = StateDeleting
+	}
+	s.request(wire.Informational, wire.Delete{Protocol: wire.ProtocolIKE})
+	return true
+}
+
+func (t *deleteIKE) finish(s *SA, _ message) {
+	s.done(t)
+	s.end(t.reason, ike.FaultNone, "")
+}
+
+// closeIKE removes the Child SAs at once and queues the delete of the IKE SA.
+func (s *SA) closeIKE(reason ike.Reason) {
+	if !s.state.established() {
+		s.end(reason, ike.FaultLocal, "")
+		return
+	}
+	if s.closing() {
+		return
+	}
+	for _, c := range s.children {
+		s.uninstall(c, reason)
+	}
+	s.enqueue(&deleteIKE{reason}, time.Time{})
+}
+
+// Close deletes the IKE SA.
+func (s *SA) Close(now time.Time, reason ike.Reason) {
+	s.now = now
+	if s.state == StateClosed {
+		return
+	}
+	s.closeIKE(reason)
+	s.advance()
+}
+
+// Drop forgets the SA without telling the peer, who has forgotten it as well.
+func (s *SA) Drop(now time.Time, reason ike.Reason, detail string) {
+	s.now = now
+	s.end(reason, ike.FaultPeer, detail)
+}
+
+// Rekey rekeys the IKE SA now.
+func (s *SA) Rekey(now time.Time) {
+	s.now = now
+	if s.Usable() && !s.rekeyingIKE() {
+		s.enqueue(&rekeyIKE{}, time.Time{})
+		s.advance()
+	}
+}
