@@ -11,10 +11,11 @@ import (
 const ruleID = "rule"
 
 var (
-	me      = spd.Address{Kind: spd.AddressMe}
-	anyone  = spd.Address{Kind: spd.AddressAny}
-	offers  = []proposal.ESP{{Encryption: proposal.EncrAESGCM16, KeyBits: 128}}
-	methods = []spd.Auth{{Method: spd.AuthPSK, Secret: "test"}}
+	me          = spd.Address{Kind: spd.AddressMe}
+	anyone      = spd.Address{Kind: spd.AddressAny}
+	offers      = []proposal.ESP{{Encryption: proposal.EncrAESGCM16, KeyBits: 128}}
+	blockAction = spd.FilterAction{Action: spd.ActionBlock}
+	methods     = []spd.Auth{{Method: spd.AuthPSK, Secret: "test"}}
 )
 
 func prefix(p netip.Prefix) spd.Address {

@@ -253,3 +253,33 @@ func (w Wire) wantNothing(t testing.TB) {
 		t.Errorf("wire shows %d packets in clear and %d of ESP, want none: %v", len(w.Clear), w.ESP+w.Encap, w.Clear)
 	}
 }
+
+// converse sends octets over one connection to an echo server, calls halfway, and sends as many again.
+func (p *Peer) converse(to netip.AddrPort, octets int, halfway func() error) error {
+	return p.Do(func() error {
+		c, err := net.DialTimeout("tcp", to.String(), long)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		payload := bytes.Repeat([]byte(secret), 64<<10/len(secret))
+		send := func() error {
+			for n := 0; n < octets; n += len(payload) {
+				if err := exchange(c, payload, 20*time.Second); err != nil {
+					return fmt.Errorf("after %d octets: %w", n, err)
+				}
+			}
+			return nil
+		}
+		if err := send(); err != nil {
+			return fmt.Errorf("first half: %w", err)
+		}
+		if err := halfway(); err != nil {
+			return err
+		}
+		if err := send(); err != nil {
+			return fmt.Errorf("second half: %w", err)
+		}
+		return nil
+	})
+}

@@ -199,6 +199,20 @@ func (t *filterTable) chain(c steering.Chain) *nftables.Chain {
 	return out
 }
 
+// reassembles reports whether the kernel can reassemble fragments without connection tracking. It tries, in a table that
+// no other transaction ever sees.
+func (t *filterTable) reassembles() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.mu.conn
+	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: t.table.Name + "-probe"})
+	chain := c.AddChain(&nftables.Chain{Table: table, Name: "probe"})
+	rule := steering.Rule{Matches: []steering.Match{steering.Proto(unix.IPPROTO_TCP), steering.Reassembly{}}}
+	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule.Expressions()})
+	c.DelTable(table)
+	return c.Flush() == nil
+}
+
 // pair is the key of a soft or secured set.
 type pair struct{ local, remote netip.Addr }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
@@ -217,9 +218,12 @@ func (l *loop) discover(m spd.Match, p spd.Packet) bool {
 	}
 	ttl := softTTL(m.Rule)
 	key := softKey{m.Rule.ID, p.Source, p.Destination}
-	if err := l.table.add(softSet(key), pair{key.local, key.remote}, ttl); err != nil {
-		l.warn("cannot grant a soft association", err)
-		return false
+	for _, direction := range []spd.Direction{spd.In, spd.Out} {
+		set := steering.SoftSet(key.rule, direction, key.local.Is6())
+		if err := l.table.add(set, pair{key.local, key.remote}, ttl); err != nil {
+			l.warn("cannot grant a soft association", err)
+			return false
+		}
 	}
 	l.soft[key] = l.now.Add(ttl)
 	if !l.emit(ike.Acquire{Flow: f}) {

@@ -87,6 +87,10 @@ func (b *backend) open() (err error) {
 	if b.routing, err = openRouting(b.cfg.Table, b.cfg.Priority); err != nil {
 		return err
 	}
+	b.params.Conntrack = !b.table.reassembles()
+	if b.params.Conntrack {
+		b.mu.notes = append(b.mu.notes, "The kernel has no nft_tproxy: connection tracking reassembles fragments, for all traffic of the machine.")
+	}
 	queue := b.cfg.Sockets.Queue(0)
 	for _, fd := range queue.FDs() {
 		if err := letRoutersFragment(fd); err != nil {
@@ -149,6 +153,11 @@ func (b *backend) do(c command) error {
 	case err := <-r.answer:
 		return err
 	case <-b.loop.stopped:
+	}
+	select {
+	case err := <-r.answer: // it was the last command
+		return err
+	default:
 		return errClosed
 	}
 }
@@ -270,7 +279,16 @@ func (b *backend) endSoft(child sa.Child) error {
 			return err
 		}
 	}
-	return b.table.remove(steering.SoftSet(rule.ID, p.local.Is6()), p)
+	return b.forbid(softKey(key))
+}
+
+// forbid takes the permission of a soft association back from the kernel.
+func (b *backend) forbid(key softKey) error {
+	p := pair{key.local, key.remote}
+	return errors.Join(
+		b.table.remove(steering.SoftSet(key.rule, spd.Out, p.local.Is6()), p),
+		b.table.remove(steering.SoftSet(key.rule, spd.In, p.local.Is6()), p),
+	)
 }
 
 // Remove deletes the Child SA with this inbound SPI; unknown SPIs are no error.
@@ -293,8 +311,6 @@ func (b *backend) Remove(in sa.SPI) error {
 	delete(b.mu.owner, in)
 	return errors.Join(errs...)
 }
-
-func softSet(key softKey) steering.Set { return steering.SoftSet(key.rule, key.local.Is6()) }
 
 // softTTL is the life of a soft association.
 func softTTL(r *spd.Rule) time.Duration {
@@ -320,11 +336,17 @@ func (b *backend) Fallback(flow ike.Flow, ttl time.Duration) error {
 		ttl = softTTL(rule)
 	}
 	key := softKey{flow.Rule, flow.Local, flow.Remote}
-	if err := b.do(fallback{key, time.Now().Add(ttl)}); err != nil {
-		return err
+	// Answers are accepted before the first packet leaves, and what waited leaves before the kernel lets others pass.
+	p := pair{key.local, key.remote}
+	err := b.table.add(steering.SoftSet(key.rule, spd.In, p.local.Is6()), p, ttl)
+	if err == nil {
+		err = b.do(fallback{key, time.Now().Add(ttl)})
 	}
-	if err := b.table.add(softSet(key), pair{key.local, key.remote}, ttl); err != nil {
-		return errors.Join(err, b.do(endFallback{key}))
+	if err == nil {
+		err = b.table.add(steering.SoftSet(key.rule, spd.Out, p.local.Is6()), p, ttl)
+	}
+	if err != nil {
+		return errors.Join(err, b.do(endFallback{key}), b.forbid(key))
 	}
 	return nil
 }
@@ -340,7 +362,7 @@ func (b *backend) Refuse(flow ike.Flow) error {
 	if ok && rule.Action.Fallback.Mode == spd.FallbackDiscover && !rule.Tunnel.IsValid() {
 		// Clear traffic was granted while the negotiation was under way: a failure is not silence.
 		key := softKey{flow.Rule, flow.Local, flow.Remote}
-		if err := errors.Join(b.do(endFallback{key}), b.table.remove(softSet(key), pair{key.local, key.remote})); err != nil {
+		if err := errors.Join(b.do(endFallback{key}), b.forbid(key)); err != nil {
 			return err
 		}
 	}

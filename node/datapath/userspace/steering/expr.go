@@ -19,7 +19,9 @@ func (r Rule) Expressions() []expr.Any {
 	for _, m := range r.Matches {
 		out = append(out, expressions(m)...)
 	}
-	out = append(out, &expr.Counter{})
+	if r.Verdict != 0 {
+		out = append(out, &expr.Counter{})
+	}
 	if r.Mark != 0 {
 		out = append(out,
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
@@ -98,6 +100,14 @@ func expressions(m Match) []expr.Any {
 			kind = unix.RTN_UNICAST
 		}
 		return []expr.Any{&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true}, equal(native(kind))}
+	case Reassembly:
+		if m.Conntrack {
+			return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: register}}
+		}
+		return []expr.Any{
+			&expr.Immediate{Register: register, Data: []byte{0, 1}},
+			&expr.TProxy{Family: unix.NFPROTO_UNSPEC, TableFamily: unix.NFPROTO_INET, RegPort: register},
+		}
 	case LaterFragment:
 		load := expr.Any(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2})
 		mask := []byte{0x1f, 0xff}

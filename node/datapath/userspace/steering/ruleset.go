@@ -159,7 +159,9 @@ func (r Rule) text() string {
 	for _, m := range r.Matches {
 		parts = append(parts, m.text())
 	}
-	parts = append(parts, "counter")
+	if r.Verdict != 0 {
+		parts = append(parts, "counter")
+	}
 	if r.Mark != 0 {
 		parts = append(parts, fmt.Sprintf("meta mark set meta mark & 0x%08x | 0x%08x", ^r.Mask, r.Mark))
 	}
@@ -235,6 +237,16 @@ type LocalDestination struct{ Not bool }
 
 // LaterFragment is true for fragments but the first, which have no ports.
 type LaterFragment struct{ IPv6 bool }
+
+// Reassembly has the kernel reassemble fragments; as a match it is never evaluated.
+type Reassembly struct{ Conntrack bool }
+
+func (m Reassembly) text() string {
+	if m.Conntrack {
+		return "ct state invalid"
+	}
+	return "tproxy to :1"
+}
 
 func (m Interface) text() string {
 	key, op := "iifname", ""

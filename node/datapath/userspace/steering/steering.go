@@ -21,6 +21,9 @@ type Params struct {
 	Own      uint32 // mark of the sockets of IKE and ESP
 	Reinject uint32 // mark of packets that the backend lets go in clear
 	Tunnel   uint32 // mark of packets that came out of the TUN
+	// Conntrack has the kernel reassemble fragments by connection tracking, where it has no tproxy. Both are only used
+	// for that.
+	Conntrack bool
 }
 
 // The names of chains, sets and counters that others refer to. Counters of filters are "filter/RULE/FILTER" or
@@ -61,9 +64,12 @@ func DynamicSet(v6, protocol, ports bool) Set {
 	return sets[0]
 }
 
-// SoftSet returns the set of soft associations of a rule.
-func SoftSet(ruleID string, v6 bool) Set {
-	return Set{Name: "soft_" + digest(ruleID) + familySuffix(v6), IPv6: v6, Key: []Field{Local, Remote}, Timeout: true}
+// SoftSet returns the set of soft associations of a rule for one direction: answers have to be accepted before the
+// first packet goes out, and that one before any later packet.
+func SoftSet(ruleID string, d spd.Direction, v6 bool) Set {
+	return Set{
+		Name: "soft_" + d.String() + "_" + digest(ruleID) + familySuffix(v6), IPv6: v6, Key: []Field{Local, Remote}, Timeout: true,
+	}
 }
 
 // SecuredSet returns the set of the pairs that were protected once under a rule with spd.FallbackDiscover, and whose
@@ -111,6 +117,9 @@ func Compile(set spd.Set, p Params) Ruleset {
 		{Name: chainClear, Rules: append(c.groups(), Rule{Verdict: Accept})},
 		{Name: chainForwardOut, Rules: c.forwardOut()},
 		{Name: chainForwardIn, Rules: c.forwardIn()},
+		// Nothing jumps here. A rule like this one makes the kernel reassemble fragments before it asks any rule
+		// (nf_defrag); without it, later fragments of IPv6 have no ports that a filter could look at.
+		{Name: "defrag", Rules: []Rule{{Matches: []Match{Proto(spd.ProtocolTCP), Reassembly{p.Conntrack}}}}},
 	}}
 }
 
@@ -133,7 +142,7 @@ func (c *compiler) sets() []Set {
 		}
 		seen[rule.ID] = true
 		for _, v6 := range []bool{false, true} {
-			out = append(out, SoftSet(rule.ID, v6))
+			out = append(out, SoftSet(rule.ID, spd.Out, v6), SoftSet(rule.ID, spd.In, v6))
 			if rule.Action.Fallback.Mode == spd.FallbackDiscover {
 				out = append(out, SecuredSet(rule.ID, v6))
 			}
@@ -181,7 +190,7 @@ func (c *compiler) output() []Rule {
 			out = append(out, Rule{Matches: matches, Verdict: Accept, Comment: comment(f)})
 		case spd.ActionNegotiate:
 			if rule, ok := c.set.Rule(f.RuleID); ok && soft(rule) {
-				pass := append(matches[:len(matches):len(matches)], InSet{Set: SoftSet(rule.ID, !f.Source.Is4())})
+				pass := append(matches[:len(matches):len(matches)], InSet{Set: SoftSet(rule.ID, spd.Out, !f.Source.Is4())})
 				out = append(out, Rule{Matches: pass, Verdict: Goto, Target: chainClear, Comment: comment(f)})
 			}
 			out = append(out, Rule{Matches: matches, Verdict: Goto, Target: chainProtect, Comment: comment(f)})
@@ -243,7 +252,7 @@ func (c *compiler) inbound(f *spd.Specific, matches []Match) []Rule {
 		if rule.Action.Fallback.Mode == spd.FallbackDiscover {
 			out = append(out, Rule{Matches: with(SecuredSet(rule.ID, v6)), Verdict: Drop, Comment: CounterClearIn})
 		}
-		out = append(out, Rule{Matches: with(SoftSet(rule.ID, v6)), Verdict: Goto, Target: chainClear, Comment: comment(f)})
+		out = append(out, Rule{Matches: with(SoftSet(rule.ID, spd.In, v6)), Verdict: Goto, Target: chainClear, Comment: comment(f)})
 	}
 	if rule.Action.Inpass {
 		return append(out, Rule{Matches: matches, Verdict: Goto, Target: chainClear, Comment: comment(f)})
