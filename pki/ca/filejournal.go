@@ -111,6 +111,9 @@ func (j *FileJournal) apply(text []byte) error {
 	if err := decoder.Decode(&line); err != nil {
 		return err
 	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one JSON value")
+	}
 	entries := &j.guarded.entries
 	switch {
 	case line.Intention != nil && line.Complete == nil:

@@ -196,17 +196,20 @@ func (b Bundle) paths(now time.Time, chain []*x509.Certificate) ([][]*x509.Certi
 }
 
 // explain turns crypto/x509's error into a reason. Expiry of an issuer is reported there as an unknown issuer, and
-// expiry of a foreign certificate as expiry; so the path is looked for once more at a time at which the leaf was
-// valid. If there is one, the clock is the only problem.
+// expiry of a foreign certificate as expiry; so the path is looked for once more at the ends of the leaf's validity,
+// one of which its issuers share even if they were renewed since. If there is a path, the clock is the only problem.
 func explain(now time.Time, leaf *x509.Certificate, err error, find func(time.Time) ([][]*x509.Certificate, error)) *Error {
-	if timely, again := find(leaf.NotBefore); again == nil {
+	for _, at := range []time.Time{leaf.NotBefore, leaf.NotAfter} {
+		timely, again := find(at)
+		if again != nil {
+			err = again
+			continue
+		}
 		for _, c := range timely[0] {
 			if now.Before(c.NotBefore) || now.After(c.NotAfter) {
 				return refuseTime(now, c)
 			}
 		}
-	} else {
-		err = again
 	}
 	var invalid x509.CertificateInvalidError
 	switch {

@@ -163,6 +163,7 @@ func TestVerifyRefuses(t *testing.T) {
 	stranger := issue(t, nil, "root", asCA)
 	strangers := issue(t, stranger, "issuing", asCA)
 	expiring := issue(t, root, "short-lived issuing", func(c *x509.Certificate) { asCA(c); c.NotAfter = start.Add(day) })
+	late := issueFor(t, root, "issuing", issuing.key, func(c *x509.Certificate) { asCA(c); c.NotBefore = start.Add(day) })
 	restricted := issue(t, root, "restricted issuing", func(c *x509.Certificate) {
 		asCA(c)
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
@@ -210,6 +211,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"clock a year early", noon.AddDate(-1, 0, 0), chainOf(sql1, issuing), ike, trust.ReasonNotYetValid,
 			[]string{"this clock says 2025-11-21T12:00:00Z", "the issuer's clock gave it the validity 2026-11-20", "becomes valid 363 days later", "one of the two clocks"}},
 		{"expired issuer", noon, chainOf(issue(t, expiring, "sql1.bank.example", nil), expiring), ike, trust.ReasonExpired, []string{"short-lived issuing"}},
+		{"expired, and its issuer was renewed", noon.AddDate(1, 0, 0), chainOf(sql1, late), ike, trust.ReasonExpired, []string{"sql1.bank.example"}},
 		{"foreign certificate", noon, chainOf(issue(t, strangers, "sql1.bank.example", nil), strangers), ike, trust.ReasonUnknownIssuer, []string{"issuing"}},
 		{"foreign certificate with its root", noon, chainOf(issue(t, strangers, "sql1.bank.example", nil), strangers, stranger), ike, trust.ReasonUnknownIssuer, nil},
 		{"foreign and expired certificate", noon.AddDate(1, 0, 0), chainOf(issue(t, strangers, "sql1.bank.example", nil), strangers), ike, trust.ReasonUnknownIssuer, nil},

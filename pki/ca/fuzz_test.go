@@ -1,0 +1,59 @@
+package ca
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"testing"
+)
+
+// Whatever the file: no panic, and only the two errors that tell a damaged file from a wrong key. The Unlock is a key
+// file, so that no input makes the fuzzer derive from a passphrase.
+func FuzzOpenKey(f *testing.F) {
+	unlock := keyFile(f, 1)
+	for _, u := range []Unlock{unlock, passphrase(f, "correct horse battery")} {
+		sealed, err := sealKey(newKey(f), u, recommendedCost)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(sealed)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if _, err := openKey(text, unlock); err != nil && !errors.Is(err, ErrKeyFile) && !errors.Is(err, ErrUnlock) {
+			t.Fatalf("error %v wraps neither ErrKeyFile nor ErrUnlock", err)
+		}
+	})
+}
+
+// Whatever the line: no panic, and an entry that is read is written the same way again.
+func FuzzJournalLine(f *testing.F) {
+	i := intention("abc")
+	line, err := json.Marshal(journalLine{Intention: &i})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(line)
+	f.Add([]byte(`{"complete":{"serial":"a","certificate":"AA=="}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var j FileJournal
+		if err := j.apply(text); err != nil {
+			return
+		}
+		entries := j.Entries()
+		if len(entries) != 1 || entries[0].Intention.Serial == "" {
+			t.Fatalf("a line on an empty journal gives %d entries", len(entries))
+		}
+		first, err := json.Marshal(entries[0].Intention)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back Intention
+		if err := json.Unmarshal(first, &back); err != nil {
+			t.Fatal(err)
+		}
+		second, err := json.Marshal(back)
+		if err != nil || !bytes.Equal(first, second) {
+			t.Fatalf("%s reads back as %s, %v", first, second, err)
+		}
+	})
+}
