@@ -1,0 +1,212 @@
+// Command bailiwick-node is the daemon of a machine, and the window onto it.
+//
+// It parses flags and prints; everything that is decided is decided in package node and below.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bailiwick-net/bailiwick/node"
+	"github.com/bailiwick-net/bailiwick/node/control"
+	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/node/localapi"
+)
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitRefused     = 3 // the controller answered and refused
+	exitUnreachable = 4 // nobody answered: the controller, or the local daemon
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// usageError is an error of the command line.
+type usageError struct{ error }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := command()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintln(os.Stderr, "bailiwick-node:", err)
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, control.ErrRefused):
+		return exitRefused
+	case errors.Is(err, control.ErrUnreachable), errors.Is(err, localapi.ErrNotRunning):
+		return exitUnreachable
+	}
+	return exitFailed
+}
+
+// flags are the options that all commands share.
+type flags struct {
+	config string
+	file   node.Config
+	output string
+}
+
+// load reads the configuration file and puts the flags over it.
+func (f *flags) load(cmd *cobra.Command) (node.Config, error) {
+	c, err := node.Load(f.config, cmd.Flags().Changed("config"))
+	if err != nil {
+		return c, err
+	}
+	for flag, set := range map[string]func(){
+		"state-dir":     func() { c.StateDir = f.file.StateDir },
+		"socket":        func() { c.Socket = f.file.Socket },
+		"log-level":     func() { c.LogLevel = f.file.LogLevel },
+		"log-format":    func() { c.LogFormat = f.file.LogFormat },
+		"encapsulation": func() { c.Encapsulation = f.file.Encapsulation },
+		"on-stop":       func() { c.OnStop = f.file.OnStop },
+		"policy":        func() { c.Policy = f.file.Policy },
+		"policy-name":   func() { c.PolicyName = f.file.PolicyName },
+		"secrets-dir":   func() { c.SecretsDir = f.file.SecretsDir },
+		"device":        func() { c.Device = f.file.Device },
+		"keylog":        func() { c.KeyLog = f.file.KeyLog },
+	} {
+		if given := cmd.Flags().Lookup(flag); given != nil && given.Changed {
+			set()
+		}
+	}
+	return c, nil
+}
+
+func command() *cobra.Command {
+	f := &flags{}
+	root := &cobra.Command{
+		Use:   "bailiwick-node",
+		Short: "Enforce the IPsec policy of this machine",
+		Long: `bailiwick-node joins this machine to a fleet, enforces the policy that the fleet's
+controller assigns to it, and shows what it does.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 refused by the controller,
+4 nobody answers (the controller, or the daemon on this machine).`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version(),
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	persistent := root.PersistentFlags()
+	persistent.StringVar(&f.config, "config", node.DefaultConfigFile, "configuration file")
+	persistent.StringVar(&f.file.StateDir, "state-dir", node.DefaultStateDir, "directory of key, certificate and last good policy")
+	persistent.StringVar(&f.file.Socket, "socket", node.DefaultSocket, "local socket")
+	root.AddCommand(runCommand(f), joinCommand(f), leaveCommand(f), statusCommand(f), sasCommand(f), filtersCommand(f), rekeyCommand(f))
+	return root
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(unknown)"
+}
+
+func runCommand(f *flags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Enforce the policy until the process is told to stop",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.load(cmd)
+			if err != nil {
+				return usageError{err}
+			}
+			return node.Run(cmd.Context(), c, version(), cmd.ErrOrStderr())
+		},
+	}
+	local := cmd.Flags()
+	local.StringVar(&f.file.LogLevel, "log-level", "info", "trace, debug, info, warn or error")
+	local.StringVar(&f.file.LogFormat, "log-format", "text", "text or json")
+	local.StringVar(&f.file.Encapsulation, "encapsulation", "always", "ESP in UDP: always, or only where a nat asks for it")
+	local.StringVar(&f.file.OnStop, "on-stop", "block", "what must be protected when the daemon stops: block or release")
+	local.StringVar(&f.file.Policy, "policy", "", "policy documents of a machine without controller")
+	local.StringVar(&f.file.PolicyName, "policy-name", "", "the policy of these documents to put into force")
+	local.StringVar(&f.file.SecretsDir, "secrets-dir", "", "directory of preshared keys (default: secrets in the state directory)")
+	local.StringVar(&f.file.Device, "device", "", "name of the TUN device")
+	local.StringVar(&f.file.KeyLog, "keylog", "", "DEBUGGING ONLY: write all keys to this file, which breaks the secrecy of all traffic")
+	return cmd
+}
+
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%q is not expected here", args[0])}
+	}
+	return nil
+}
+
+func joinCommand(f *flags) *cobra.Command {
+	var tokenFile, token, controller, name string
+	cmd := &cobra.Command{
+		Use:   "join --controller HOST:PORT --token-file FILE",
+		Short: "Redeem a join token for a machine certificate",
+		Long: `join makes a key, which never leaves this machine, and exchanges a join token for a
+certificate. Make the token with "bailiwick token create MACHINE". A token works once.`,
+		Example: `  bailiwick token create sql1 > token
+  bailiwick-node join --controller controller.bank.example:7443 --token-file token`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.load(cmd)
+			if err != nil {
+				return usageError{err}
+			}
+			if controller == "" || (tokenFile == "") == (token == "") {
+				return usageError{errors.New("join needs --controller, and one of --token-file and --token")}
+			}
+			if tokenFile != "" {
+				content, err := readToken(tokenFile, cmd.InOrStdin())
+				if err != nil {
+					return err
+				}
+				token = content
+			}
+			joined, err := node.Join(cmd.Context(), c, controller, token, name)
+			if err != nil {
+				return err
+			}
+			return printJoined(cmd.OutOrStdout(), joined)
+		},
+	}
+	local := cmd.Flags()
+	local.StringVar(&controller, "controller", "", "address of the controller, host:port")
+	local.StringVar(&tokenFile, "token-file", "", "file that holds the join token; - is standard input")
+	local.StringVar(&token, "token", "", "the join token itself (other users of this machine can see it in the process list)")
+	local.StringVar(&name, "name", "", "DNS name of this machine, to be compared with the token's (default: what the controller says)")
+	return cmd
+}
+
+func leaveCommand(f *flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "leave",
+		Short: "Forget key and certificate of this machine",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.load(cmd)
+			if err != nil {
+				return usageError{err}
+			}
+			store, err := identity.Open(c.StateDir)
+			if err != nil {
+				return err
+			}
+			return store.Leave()
+		},
+	}
+}

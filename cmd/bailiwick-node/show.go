@@ -1,0 +1,247 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+
+	"github.com/bailiwick-net/bailiwick/node"
+	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/node/localapi"
+)
+
+// maxToken bounds a token file in octets.
+const maxToken = 4096
+
+func readToken(path string, stdin io.Reader) (string, error) {
+	in := stdin
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return "", fmt.Errorf("read the join token: %w", err)
+		}
+		defer file.Close()
+		in = file
+	}
+	content, err := io.ReadAll(io.LimitReader(in, maxToken))
+	if err != nil {
+		return "", fmt.Errorf("read the join token: %w", err)
+	}
+	return strings.TrimSpace(string(content)), nil
+}
+
+func printJoined(w io.Writer, c identity.Credentials) error {
+	leaf := c.Leaf()
+	var names []string
+	names = append(names, leaf.DNSNames...)
+	for _, u := range leaf.URIs {
+		names = append(names, u.String())
+	}
+	_, err := fmt.Fprintf(w, "joined as %s\n  subject   %s\n  names     %s\n  valid     %s to %s\n  issuer    %s\n  serial    %x\n",
+		c.Identity, leaf.Subject, strings.Join(names, ", "), stamp(leaf.NotBefore), stamp(leaf.NotAfter), leaf.Issuer, leaf.SerialNumber)
+	return err
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+// show makes a command that asks the daemon and prints the answer.
+func show[T any](f *flags, use, short string, ask func(*cobra.Command, *localapi.Client) (T, error), table func(io.Writer, T)) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.load(cmd)
+			if err != nil {
+				return usageError{err}
+			}
+			if c.Socket == "" {
+				c.Socket = node.DefaultSocket
+			}
+			value, err := ask(cmd, localapi.NewClient(c.Socket))
+			if err != nil {
+				return err
+			}
+			return emit(cmd.OutOrStdout(), f.output, value, table)
+		},
+	}
+	cmd.Flags().StringVarP(&f.output, "output", "o", "table", "table, json or yaml")
+	return cmd
+}
+
+func emit[T any](w io.Writer, format string, value T, table func(io.Writer, T)) error {
+	switch format {
+	case "table":
+		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		table(tw, value)
+		return tw.Flush()
+	case "json":
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(value)
+	case "yaml":
+		encoded, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		converted, err := yaml.JSONToYAML(encoded)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(converted)
+		return err
+	}
+	return usageError{fmt.Errorf("--output is %q, want table, json or yaml", format)}
+}
+
+func statusCommand(f *flags) *cobra.Command {
+	return show(f, "status", "Show policy, certificate and associations of this machine",
+		func(cmd *cobra.Command, c *localapi.Client) (localapi.Status, error) { return c.Status(cmd.Context()) }, printStatus)
+}
+
+func printStatus(w io.Writer, s localapi.Status) {
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s\t%s\n", name, value)
+		}
+	}
+	row("machine", s.Identity)
+	if !s.NotAfter.IsZero() {
+		row("certificate", "valid until "+stamp(s.NotAfter))
+	}
+	policy := s.Policy
+	if policy == "" {
+		policy = "none yet"
+	}
+	if s.Probation {
+		policy += " (on probation until the controller confirms)"
+	}
+	row("policy", policy)
+	row("from", s.Container)
+	if s.Revision != 0 {
+		row("revision", fmt.Sprint(s.Revision))
+	}
+	row("bundle", s.Digest)
+	session := "no session (" + strings.Join(s.Controllers, ", ") + ")"
+	if s.Controller != "" {
+		session = "session with " + s.Controller
+	}
+	row("controller", session)
+	row("addresses", strings.Join(s.Addresses, ", "))
+	row("datapath", s.Backend)
+	row("associations", fmt.Sprintf("%d IKE, %d ESP, %d soft", s.IKESAs, s.ChildSAs, s.SoftSAs))
+	row("problem", s.Problem)
+	for _, note := range s.Notes {
+		row("note", note)
+	}
+	for _, failure := range s.Failures {
+		row("failure", fmt.Sprintf("%s %s %s (fault: %s) %s", stamp(failure.Time), failure.Remote, failure.Reason, failure.Fault, failure.Detail))
+	}
+	var names []string
+	for name, value := range s.Counters {
+		if value != 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		row(name, fmt.Sprint(s.Counters[name]))
+	}
+}
+
+func sasCommand(f *flags) *cobra.Command {
+	return show(f, "sas", "Show the security associations of this machine",
+		func(cmd *cobra.Command, c *localapi.Client) (localapi.Associations, error) {
+			return c.Associations(cmd.Context())
+		}, printAssociations)
+}
+
+func printAssociations(w io.Writer, a localapi.Associations) {
+	fmt.Fprintln(w, "IKE\tPEER\tREMOTE\tSTATE\tSUITE\tREKEY")
+	for _, s := range a.IKE {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.SPI, s.Peer, s.Remote, s.State, s.Suite, stamp(s.Rekey))
+	}
+	fmt.Fprintln(w, "\nESP IN\tOUT\tPEER\tRULE\tMODE\tSUITE\tLOCAL\tREMOTE\tIN\tOUT\t")
+	for _, c := range a.Children {
+		rule := c.Rule
+		if c.DefaultResponse {
+			rule = "default response"
+		}
+		current := ""
+		if !c.Current {
+			current = "being replaced"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.In, c.Out, c.Peer, rule, c.Mode, c.Suite,
+			strings.Join(c.LocalTS, ","), strings.Join(c.RemoteTS, ","), octets(c.InOctets), octets(c.OutOctets), current)
+	}
+	if len(a.Soft) > 0 {
+		fmt.Fprintln(w, "\nSOFT\tRULE\tUNTIL")
+		for _, s := range a.Soft {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", s.Remote, s.Rule, stamp(s.Expires))
+		}
+	}
+}
+
+func octets(n uint64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, prefix := float64(n)/unit, 0
+	for value >= unit && prefix < 4 {
+		value, prefix = value/unit, prefix+1
+	}
+	return fmt.Sprintf("%.1f %ciB", value, "KMGTP"[prefix])
+}
+
+func filtersCommand(f *flags) *cobra.Command {
+	return show(f, "filters", "Show the filters in force, in the order in which they are tried",
+		func(cmd *cobra.Command, c *localapi.Client) ([]localapi.Filter, error) {
+			return c.Filters(cmd.Context())
+		},
+		func(w io.Writer, filters []localapi.Filter) {
+			fmt.Fprintln(w, "WEIGHT\tFILTER\tRULE")
+			for _, f := range filters {
+				origin := f.Rule
+				if f.Exempt != "" {
+					origin = "exemption: " + f.Exempt
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\n", f.Weight, f.Filter, origin)
+			}
+		})
+}
+
+func rekeyCommand(f *flags) *cobra.Command {
+	var request localapi.Rekey
+	cmd := &cobra.Command{
+		Use: "rekey", Short: "Rekey an association now", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.load(cmd)
+			if err != nil {
+				return usageError{err}
+			}
+			if (request.IKE == "") == (request.Child == "") {
+				return usageError{errors.New("rekey needs one of --ike and --child, an SPI as sas shows it")}
+			}
+			if c.Socket == "" {
+				c.Socket = node.DefaultSocket
+			}
+			return localapi.NewClient(c.Socket).Rekey(cmd.Context(), request)
+		},
+	}
+	cmd.Flags().StringVar(&request.IKE, "ike", "", "SPI of an IKE SA")
+	cmd.Flags().StringVar(&request.Child, "child", "", "inbound SPI of an ESP SA")
+	return cmd
+}

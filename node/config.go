@@ -1,0 +1,139 @@
+// Package node wires the node daemon: configuration, sockets, datapath, IKE, the session with the controller, the agent
+// that reconciles them, and the local window onto all of it.
+//
+// Its invariant: parts start so that nothing is announced before it works, and stop so that nothing leaks: what the
+// policy wants protected stays blocked in the kernel unless the configuration says otherwise. It decides nothing itself.
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/statefile"
+)
+
+// Defaults of Config.
+const (
+	DefaultConfigFile = "/etc/bailiwick/node.yaml"
+	DefaultStateDir   = "/var/lib/bailiwick/node"
+	DefaultSocket     = "/run/bailiwick/node.sock"
+)
+
+// Config is the configuration as it is written. The zero value of every field is its default.
+type Config struct {
+	// StateDir keeps key, certificate and the last good policy.
+	StateDir string `yaml:"stateDir"`
+	// Socket is the local socket for status.
+	Socket string `yaml:"socket"`
+	// Encapsulation is "always" (ESP in UDP between all peers, the default: faster in user space) or "nat" (only where a
+	// NAT asks for it).
+	Encapsulation string `yaml:"encapsulation"`
+	// OnStop is "block" (what must be protected stays blocked, the default) or "release" (all rules are removed).
+	OnStop string `yaml:"onStop"`
+	// SecretsDir holds preshared keys, one file each, named as rules name them.
+	SecretsDir string `yaml:"secretsDir"`
+	// Policy is a file of policy documents for a node without controller; PolicyName names the policy in it.
+	Policy     string `yaml:"policy"`
+	PolicyName string `yaml:"policyName"`
+	// Device names the TUN device.
+	Device   string `yaml:"device"`
+	LogLevel string `yaml:"logLevel"`
+	// LogFormat is "text" or "json".
+	LogFormat string `yaml:"logFormat"`
+	// KeyLog is a file that receives the keys of every association, for a protocol analyser. It breaks the secrecy of
+	// all traffic and is for debugging only.
+	KeyLog string `yaml:"keyLog"`
+}
+
+// Load reads a configuration file. A file that does not exist is the default configuration if it was not asked for.
+func Load(path string, required bool) (Config, error) {
+	var c Config
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && !required {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	if err := yaml.UnmarshalWithOptions(content, &c, yaml.Strict()); err != nil {
+		return c, fmt.Errorf("configuration %s: %s", path, yaml.FormatError(err, false, true))
+	}
+	return c, nil
+}
+
+// validated fills the defaults and refuses what cannot be meant.
+func (c Config) validated() (Config, error) {
+	if c.StateDir == "" {
+		c.StateDir = DefaultStateDir
+	}
+	if c.Socket == "" {
+		c.Socket = DefaultSocket
+	}
+	if c.SecretsDir == "" {
+		c.SecretsDir = filepath.Join(c.StateDir, "secrets")
+	}
+	if c.LogLevel == "" {
+		c.LogLevel = "info"
+	}
+	for _, choice := range []struct {
+		field   string
+		value   *string
+		choices []string
+	}{
+		{"encapsulation", &c.Encapsulation, []string{"always", "nat"}},
+		{"onStop", &c.OnStop, []string{"block", "release"}},
+		{"logFormat", &c.LogFormat, []string{"text", "json"}},
+	} {
+		if *choice.value == "" {
+			*choice.value = choice.choices[0]
+		}
+		if !strings.Contains(" "+strings.Join(choice.choices, " ")+" ", " "+*choice.value+" ") {
+			return c, fmt.Errorf("configuration: %s is %q, want one of %s", choice.field, *choice.value, strings.Join(choice.choices, ", "))
+		}
+	}
+	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
+		return c, fmt.Errorf("configuration: logLevel is %q, want trace, debug, info, warn or error", c.LogLevel)
+	}
+	if (c.Policy == "") != (c.PolicyName == "") {
+		return c, errors.New("configuration: policy and policyName belong together: a file, and the policy of it to put into force")
+	}
+	return c, nil
+}
+
+// secrets reads the preshared keys: one file each, readable by its owner only. White space at the end is not part of a
+// key.
+func secrets(dir string) (map[string]sa.Secret, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read preshared keys: %w", err)
+	}
+	out := map[string]sa.Secret{}
+	for _, e := range entries {
+		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		const most = 1024
+		content, err := statefile.Read(filepath.Join(dir, e.Name()), most)
+		if err != nil {
+			return nil, fmt.Errorf("read preshared key: %w", err)
+		}
+		key := strings.TrimRight(string(content), " \t\r\n")
+		const least = 16
+		if len(key) < least {
+			return nil, fmt.Errorf("preshared key %s has %d octets, want at least %d: short keys are guessed", filepath.Join(dir, e.Name()), len(key), least)
+		}
+		out[e.Name()] = sa.NewSecret([]byte(key))
+	}
+	return out, nil
+}

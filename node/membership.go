@@ -1,0 +1,87 @@
+package node
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+)
+
+// membership holds the present credentials: an immutable value behind a pointer, replaced by the renewal and by a new
+// trust bundle, read by everybody.
+type membership struct {
+	store   identity.Store
+	current atomic.Pointer[identity.Credentials]
+}
+
+// newMembership loads the credentials. A node with a local policy may have none.
+func newMembership(store identity.Store, optional bool) (*membership, error) {
+	m := &membership{store: store}
+	credentials, err := store.Load()
+	if err != nil && !(optional && errors.Is(err, identity.ErrNotJoined)) {
+		return nil, err
+	}
+	m.current.Store(&credentials)
+	return m, nil
+}
+
+// Credentials are the present credentials.
+func (m *membership) Credentials() identity.Credentials { return *m.current.Load() }
+
+// Signer is the machine key; nil where the machine has none.
+func (m *membership) Signer() crypto.Signer { return m.Credentials().Key }
+
+// Trust is the present trust bundle.
+func (m *membership) Trust() trust.Bundle { return m.Credentials().Trust }
+
+// SetTrust replaces the trust bundle, in memory and on disk. The new one must vouch for the controller's successor, not
+// for the past: an older one is refused.
+func (m *membership) SetTrust(bundle trust.Bundle) error {
+	credentials := m.Credentials()
+	if bundle.Digest() == credentials.Trust.Digest() {
+		return nil
+	}
+	if bundle.Revision() < credentials.Trust.Revision() {
+		return errors.New("trust bundle is older than the present one")
+	}
+	credentials.Trust = bundle
+	if err := m.store.Save(credentials); err != nil {
+		return err
+	}
+	m.current.Store(&credentials)
+	return nil
+}
+
+// renew replaces the certificate in time, until ctx ends. A failed attempt is repeated: at a twentieth of what is left,
+// but not more often than once a minute.
+func (m *membership) renew(ctx context.Context, issuer identity.Issuer, renewed func(), log hclog.Logger) error {
+	at := identity.RenewAt(m.Credentials().Leaf(), rand.Float64())
+	for {
+		timer := time.NewTimer(time.Until(at))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		credentials, err := identity.Renew(ctx, time.Now(), m.store, issuer, m.Credentials())
+		if err != nil {
+			left := time.Until(m.Credentials().Leaf().NotAfter)
+			wait := max(left/20, time.Minute)
+			log.Error("machine certificate could not be renewed, the present one stays", "expires in", left.Round(time.Second), "retry", wait.Round(time.Second), "error", err)
+			at = time.Now().Add(wait)
+			continue
+		}
+		m.current.Store(&credentials)
+		renewed()
+		at = identity.RenewAt(credentials.Leaf(), rand.Float64())
+		log.Info("machine certificate was renewed", "serial", credentials.Leaf().SerialNumber.Text(16), "not after", credentials.Leaf().NotAfter)
+	}
+}

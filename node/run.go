@@ -1,0 +1,210 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bailiwick-net/bailiwick/node/agent"
+	"github.com/bailiwick-net/bailiwick/node/control"
+	"github.com/bailiwick-net/bailiwick/node/datapath"
+	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
+	"github.com/bailiwick-net/bailiwick/node/facts"
+	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/node/ike/driver"
+	"github.com/bailiwick-net/bailiwick/node/localapi"
+	"github.com/bailiwick-net/bailiwick/node/transport"
+	"github.com/bailiwick-net/bailiwick/policies"
+	"github.com/bailiwick-net/bailiwick/policies/compile"
+	"github.com/bailiwick-net/bailiwick/policies/predefined"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// Node is a running daemon; it answers the local window.
+type Node struct {
+	version    string
+	membership *membership
+	agent      *agent.Agent
+	datapath   datapath.Backend
+	driver     *driver.Driver
+}
+
+// Run is the daemon: it enforces until ctx ends, then says goodbye to its peers and stops. logs receives the log.
+func Run(ctx context.Context, config Config, version string, logs io.Writer) (err error) {
+	config, err = config.validated()
+	if err != nil {
+		return err
+	}
+	log := hclog.New(&hclog.LoggerOptions{Name: "node", Level: hclog.LevelFromString(config.LogLevel), Output: logs, JSONFormat: config.LogFormat == "json"})
+	store, err := identity.Open(config.StateDir)
+	if err != nil {
+		return err
+	}
+	members, err := newMembership(store, config.Policy != "")
+	if err != nil {
+		return err
+	}
+	psks, err := secrets(config.SecretsDir)
+	if err != nil {
+		return err
+	}
+	local, err := localPolicy(config)
+	if err != nil {
+		return err
+	}
+	keyLog, err := openKeyLog(config, log)
+	if err != nil {
+		return err
+	}
+	defer keyLog.Close()
+
+	sockets, err := transport.Listen(transport.Config{Mark: userspace.MarkOwn})
+	if err != nil {
+		return fmt.Errorf("open the sockets of IKE and ESP: %w", err)
+	}
+	defer sockets.Close()
+	backend, err := userspace.New(userspace.Config{Name: config.Device, Sockets: sockets, Logger: log.Named("datapath")})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, backend.Close(config.OnStop == "release")) }()
+
+	carrier := newIKETransport(sockets)
+	defer carrier.stop()
+	negotiation := agent.Negotiation{ForceEncap: config.Encapsulation == "always", KeyLog: config.KeyLog != "", Secrets: psks}
+	ike, err := driver.New(driver.Config{
+		IKE:       agent.IKEConfig(spd.Set{}, members.Credentials(), negotiation),
+		Transport: carrier,
+		SADB:      backend, Gate: backend, Events: backend.Events(),
+		Jobs:   driver.NewJobs(members),
+		Log:    log.Named("ike"),
+		KeyLog: keyLog,
+	})
+	if err != nil {
+		return fmt.Errorf("start IKE: %w", err)
+	}
+	var client *control.Client
+	agentConfig := agent.Config{
+		Dir: config.StateDir, Version: version, Instance: instance(), Datapath: backend, Engine: ike, Identity: members,
+		Gather:      func() (spd.Facts, error) { return facts.Gather(facts.Sources{Ignore: []string{deviceName(config)}}) },
+		Negotiation: negotiation, Local: local, Logger: log.Named("agent"), Now: time.Now,
+	}
+	if local == nil {
+		client = control.New(control.Config{Credentials: members.Credentials, Mark: int(userspace.MarkOwn), Now: time.Now, Logger: log.Named("control")})
+		agentConfig.Session = client
+	}
+	reconciler, err := agent.New(agentConfig)
+	if err != nil {
+		return err
+	}
+	listener, err := localapi.Listen(ctx, config.Socket)
+	if err != nil {
+		return err
+	}
+	n := &Node{version: version, membership: members, agent: reconciler, datapath: backend, driver: ike}
+
+	// IKE outlives the rest for a moment, so that peers hear that their associations are gone.
+	ikeContext, stopIKE := context.WithCancel(context.WithoutCancel(ctx))
+	ikeDone := make(chan error, 1)
+	go func() { ikeDone <- ike.Run(ikeContext) }()
+	group, groupContext := errgroup.WithContext(ctx)
+	group.Go(func() error { return reconciler.Run(groupContext) })
+	group.Go(func() error { return localapi.Serve(groupContext, listener, config.Socket, n) })
+	group.Go(func() error { return facts.Watch(groupContext, reconciler.FactsChanged) })
+	if client != nil {
+		group.Go(func() error { return client.Run(groupContext) })
+		group.Go(func() error {
+			return members.renew(groupContext, client, reconciler.CredentialsChanged, log.Named("identity"))
+		})
+	}
+	log.Info("bailiwick-node is running", "version", version, "machine", members.Credentials().Identity.String(), "state", config.StateDir)
+	err = group.Wait()
+	stopIKE()
+	return errors.Join(err, <-ikeDone)
+}
+
+func deviceName(config Config) string {
+	if config.Device != "" {
+		return config.Device
+	}
+	return userspace.DefaultName
+}
+
+// instance names this start of the daemon.
+func instance() string {
+	var b [8]byte
+	// crypto/rand.Read never fails (it ends the program instead).
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// localPolicy compiles the policy of a node without controller; the predefined policies need not be in its file.
+func localPolicy(config Config) (*agent.Version, error) {
+	if config.Policy == "" {
+		return nil, nil
+	}
+	content, err := os.ReadFile(config.Policy)
+	if err != nil {
+		return nil, fmt.Errorf("read the local policy: %w", err)
+	}
+	documents, err := policies.Decode(config.Policy, content)
+	if err != nil {
+		return nil, err
+	}
+	if _, found := documents.Policy(config.PolicyName); !found {
+		documents = documents.Merge(predefined.Documents())
+	}
+	if err := policies.Check(policies.Validate(documents)); err != nil {
+		return nil, err
+	}
+	bundle, err := compile.Compile(documents, config.PolicyName)
+	if err != nil {
+		return nil, err
+	}
+	return &agent.Version{Digest: bundle.Digest, Policy: config.PolicyName, Container: "local file " + config.Policy, Content: bundle.Policy}, nil
+}
+
+// keyLogFile is the debug-only key log, or nothing.
+type keyLogFile struct {
+	mu   sync.Mutex
+	file *os.File
+}
+
+func openKeyLog(config Config, log hclog.Logger) (*keyLogFile, error) {
+	if config.KeyLog == "" {
+		return &keyLogFile{}, nil
+	}
+	file, err := os.OpenFile(config.KeyLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the key log: %w", err)
+	}
+	log.Warn("ALL KEYS ARE WRITTEN TO A FILE: whoever reads it reads all protected traffic of this machine", "file", config.KeyLog)
+	return &keyLogFile{file: file}, nil
+}
+
+// Write appends to the key log.
+func (k *keyLogFile) Write(b []byte) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.file == nil {
+		return len(b), nil
+	}
+	return k.file.Write(b)
+}
+
+// Close ends the key log.
+func (k *keyLogFile) Close() error {
+	if k.file == nil {
+		return nil
+	}
+	return k.file.Close()
+}
