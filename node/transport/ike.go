@@ -107,7 +107,7 @@ func (s *Sockets) WriteIKE(local, remote netip.AddrPort, b []byte) error {
 	}
 	err := sock.write(local.Addr(), remote, parts)
 	if errors.Is(err, unix.EMSGSIZE) && local.Port() == s.cfg.NATPort {
-		err = s.writeFragmented(sock, local.Addr(), remote, parts)
+		err = s.fragmenting(sock, func() error { return sock.write(local.Addr(), remote, parts) })
 	}
 	if err != nil {
 		return fmt.Errorf("send IKE message of %d octets from %s to %s: %w", len(b), local, remote, err)
@@ -115,9 +115,9 @@ func (s *Sockets) WriteIKE(local, remote netip.AddrPort, b []byte) error {
 	return nil
 }
 
-// writeFragmented lets IP fragment one message on a socket that otherwise forbids it. An ESP packet that another
+// fragmenting runs send while IP may fragment what leaves sock, which otherwise forbids it. An ESP packet that another
 // thread sends at this moment may be fragmented as well, which harms nothing.
-func (s *Sockets) writeFragmented(sock *socket, local netip.Addr, remote netip.AddrPort, parts [][]byte) error {
+func (s *Sockets) fragmenting(sock *socket, send func() error) error {
 	level, option := unix.SOL_IP, unix.IP_MTU_DISCOVER
 	if sock.v6 {
 		level, option = unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER
@@ -127,7 +127,7 @@ func (s *Sockets) writeFragmented(sock *socket, local netip.Addr, remote netip.A
 	if err := unix.SetsockoptInt(sock.fd, level, option, unix.IP_PMTUDISC_WANT); err != nil {
 		return err
 	}
-	err := sock.write(local, remote, parts)
+	err := send()
 	if e := unix.SetsockoptInt(sock.fd, level, option, unix.IP_PMTUDISC_DO); err == nil {
 		err = e
 	}

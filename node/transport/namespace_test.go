@@ -241,6 +241,20 @@ func TestPathMTUIsReported(t *testing.T) {
 	if got, _ := receive(t, to, 1); len(got[0].octets) != 1472 {
 		t.Errorf("got %d octets", len(got[0].octets))
 	}
+	// Where the datapath says so, IP fragments: a whole packet that was larger than the MTU before it was sealed.
+	for _, m := range []*Message{
+		{Local: local, Remote: remote, Encap: true, Payload: esp(2, 4000), SegmentLen: 4000, MayFragment: true},
+		{Local: addr("10.77.8.1:0"), Remote: addr("10.77.8.2:0"), Payload: esp(2, 4000), SegmentLen: 4000, MayFragment: true},
+		{Remote: addr("[fd77:8::2]:4500"), Encap: true, Payload: esp(2, 4000), SegmentLen: 4000, MayFragment: true},
+		{Remote: addr("[fd77:8::2]:0"), Payload: esp(2, 4000), SegmentLen: 4000, MayFragment: true},
+	} {
+		if err := from.Queue(0).SendESP(m); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := receive(t, to, 2); got[1].octets != string(m.Payload[4000:]) {
+			t.Errorf("fragmented: got %d octets", len(got[1].octets))
+		}
+	}
 	a.do(func() {
 		if mtu, err := from.PathMTU(netip.Addr{}, remote.Addr()); err != nil || mtu != 1500 {
 			t.Errorf("path MTU: got %d, %v, want 1500", mtu, err)

@@ -230,6 +230,9 @@ func (q *Queue) SendESP(m *Message) error {
 			}
 			err = q.sendEach(sock, m, rest[:n], segment)
 		}
+		if m.MayFragment && errors.Is(err, unix.EMSGSIZE) {
+			err = q.sockets.fragmenting(sock, func() error { return q.sendEach(sock, m, rest[:n], segment) })
+		}
 		if err != nil {
 			return q.failed(m, err)
 		}

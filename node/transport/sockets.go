@@ -38,7 +38,7 @@ type Sockets struct {
 	wg     sync.WaitGroup
 	once   sync.Once
 
-	mtuMode sync.Mutex // held while a socket lets the kernel fragment one long IKE message
+	mtuMode sync.Mutex // held while a socket lets IP fragment one send
 
 	ikeDropped, keepalives, short, sendDropped, tooBig, receiveErrors atomic.Uint64
 }

@@ -42,5 +42,6 @@ type Message struct {
 	Encap         bool
 	TrafficClass  uint8
 	Payload       []byte
-	SegmentLen    int // 0: Payload is one packet
+	SegmentLen    int  // 0: Payload is one packet
+	MayFragment   bool // IP may fragment the outer packet where it exceeds the path MTU, instead of ErrTooBig
 }
