@@ -411,7 +411,7 @@ func TestFileJournalRefuses(t *testing.T) {
 	}{
 		"not JSON":                   {line + "x\n", 0o600, "line 2"},
 		"unknown field":              {`{"intention":{"serial":"a","colour":1}}` + "\n", 0o600, "line 1"},
-		"two values":                {strings.TrimSuffix(line, "\n") + "{}\n", 0o600, "line 1: more than one"},
+		"two values":                 {strings.TrimSuffix(line, "\n") + "{}\n", 0o600, "line 1: more than one"},
 		"neither":                    {line + "{}\n", 0o600, "line 2: neither"},
 		"twice":                      {line + line, 0o600, "line 2"},
 		"certificate out of nowhere": {`{"complete":{"serial":"a","certificate":"AA=="}}` + "\n", 0o600, "line 1"},
