@@ -31,7 +31,8 @@ type Source struct {
 	fullRead  time.Time // when the last complete read ended
 	failures  int
 	wait      time.Duration // before the next poll
-	failed    error
+	failed    error         // of the last poll
+	password  time.Time     // the password file's age as of the last poll
 
 	closing context.CancelFunc
 	closed  context.Context
@@ -126,13 +127,11 @@ func (s *Source) pause(ctx context.Context) error {
 	due := time.NewTimer(s.wait)
 	defer due.Stop()
 	var look <-chan time.Time
-	password := ""
-	if b, ok := s.target.Bind.(Simple); ok && errors.Is(s.failed, ErrCredentials) {
+	if errors.Is(s.failed, ErrCredentials) {
 		ticker := time.NewTicker(credentialsPoll)
 		defer ticker.Stop()
-		look, password = ticker.C, b.PasswordFile
+		look = ticker.C
 	}
-	before := modified(password)
 	for {
 		select {
 		case <-ctx.Done():
@@ -140,15 +139,20 @@ func (s *Source) pause(ctx context.Context) error {
 		case <-due.C:
 			return nil
 		case <-look:
-			if now := modified(password); !now.Equal(before) {
+			if !s.target.passwordAge().Equal(s.password) {
 				return nil
 			}
 		}
 	}
 }
 
-func modified(path string) time.Time {
-	st, err := os.Stat(path)
+// passwordAge returns when the password file was last changed; the zero time when there is none.
+func (t target) passwordAge() time.Time {
+	b, ok := t.Bind.(Simple)
+	if !ok {
+		return time.Time{}
+	}
+	st, err := os.Stat(b.PasswordFile)
 	if err != nil {
 		return time.Time{}
 	}
@@ -158,6 +162,7 @@ func modified(path string) time.Time {
 // poll reads once; both results are nil when the server says that nothing has changed.
 func (s *Source) poll(ctx context.Context) (*directory.Snapshot, error) {
 	began := time.Now()
+	s.password = s.target.passwordAge() // before it is read: a change in between counts as a change
 	snap, m, err := s.read(ctx)
 	s.state.Lock()
 	defer s.state.Unlock()
