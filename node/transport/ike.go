@@ -107,7 +107,10 @@ func (s *Sockets) WriteIKE(local, remote netip.AddrPort, b []byte) error {
 	}
 	err := sock.write(local.Addr(), remote, parts)
 	if errors.Is(err, unix.EMSGSIZE) && local.Port() == s.cfg.NATPort {
-		err = s.fragmenting(sock, func() error { return sock.write(local.Addr(), remote, parts) })
+		if err = s.allowFragments(sock); err == nil {
+			err = sock.write(local.Addr(), remote, parts)
+		}
+		err = errors.Join(err, s.forbidFragments(sock))
 	}
 	if err != nil {
 		return fmt.Errorf("send IKE message of %d octets from %s to %s: %w", len(b), local, remote, err)
@@ -115,23 +118,24 @@ func (s *Sockets) WriteIKE(local, remote netip.AddrPort, b []byte) error {
 	return nil
 }
 
-// fragmenting runs send while IP may fragment what leaves sock, which otherwise forbids it. An ESP packet that another
-// thread sends at this moment may be fragmented as well, which harms nothing.
-func (s *Sockets) fragmenting(sock *socket, send func() error) error {
-	level, option := unix.SOL_IP, unix.IP_MTU_DISCOVER
-	if sock.v6 {
-		level, option = unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER
-	}
+// allowFragments lets IP fragment what leaves sock, which otherwise forbids it, until forbidFragments. An ESP packet that
+// another thread sends at this moment may be fragmented as well, which harms nothing.
+func (s *Sockets) allowFragments(sock *socket) error {
 	s.mtuMode.Lock()
+	return sock.discover(unix.IP_PMTUDISC_WANT)
+}
+
+// forbidFragments ends what allowFragments began, whether that failed or not.
+func (s *Sockets) forbidFragments(sock *socket) error {
 	defer s.mtuMode.Unlock()
-	if err := unix.SetsockoptInt(sock.fd, level, option, unix.IP_PMTUDISC_WANT); err != nil {
-		return err
+	return sock.discover(unix.IP_PMTUDISC_DO)
+}
+
+func (k *socket) discover(mode int) error {
+	if k.v6 {
+		return unix.SetsockoptInt(k.fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, mode)
 	}
-	err := send()
-	if e := unix.SetsockoptInt(sock.fd, level, option, unix.IP_PMTUDISC_DO); err == nil {
-		err = e
-	}
-	return err
+	return unix.SetsockoptInt(k.fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, mode)
 }
 
 // WriteKeepalive sends a NAT keepalive (RFC 3948 4) from local, whose port is Config.NATPort.

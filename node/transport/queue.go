@@ -231,7 +231,10 @@ func (q *Queue) SendESP(m *Message) error {
 			err = q.sendEach(sock, m, rest[:n], segment)
 		}
 		if m.MayFragment && errors.Is(err, unix.EMSGSIZE) {
-			err = q.sockets.fragmenting(sock, func() error { return q.sendEach(sock, m, rest[:n], segment) })
+			if err = q.sockets.allowFragments(sock); err == nil {
+				err = q.sendEach(sock, m, rest[:n], segment)
+			}
+			err = errors.Join(err, q.sockets.forbidFragments(sock))
 		}
 		if err != nil {
 			return q.failed(m, err)

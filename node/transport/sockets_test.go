@@ -85,9 +85,10 @@ func TestSocketOptions(t *testing.T) {
 func TestHotPathDoesNotAllocate(t *testing.T) {
 	s := newNamespace(t).listen(t, Config{})
 	q, b := s.Queue(0), NewBatch(4)
-	m := &Message{Local: addr("127.0.0.1:4500"), Remote: addr("127.0.0.1:4500"), Encap: true, Payload: esp(5, 500), SegmentLen: 500, TrafficClass: 1}
+	loopback, payload := addr("127.0.0.1:4500"), esp(5, 500)
 	allocated := testing.AllocsPerRun(50, func() {
-		if err := q.SendESP(m); err != nil {
+		m := Message{Local: loopback, Remote: loopback, Encap: true, Payload: payload, SegmentLen: 500, TrafficClass: 1}
+		if err := q.SendESP(&m); err != nil {
 			t.Fatal(err)
 		}
 		if err := q.ReceiveESP(b); err != nil {
