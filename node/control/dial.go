@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/bailiwick-net/bailiwick/pki"
 )
 
 // maxMessage bounds what a controller may send in one message, in octets: a bundle of thousands of rules fits.
@@ -91,4 +93,21 @@ func (n network) client(address string, config *tls.Config) (*grpc.ClientConn, e
 		return nil, fmt.Errorf("prepare connection to controller %s: %w", address, err)
 	}
 	return conn, nil
+}
+
+// controllerOnly refuses, after verify, whoever holds a certificate of the fleet but is not a controller.
+func controllerOnly(verify func(tls.ConnectionState) error) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		if err := verify(state); err != nil {
+			return err
+		}
+		subject, err := pki.SubjectFromCertificate(state.PeerCertificates[0])
+		if err != nil {
+			return fmt.Errorf("certificate of the controller: %w", err)
+		}
+		if _, ok := subject.(pki.Controller); !ok {
+			return fmt.Errorf("the server shows a certificate of %s, which is not a controller", subject)
+		}
+		return nil
+	}
 }

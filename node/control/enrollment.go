@@ -39,8 +39,8 @@ func (e Enrollment) connect(token enroll.Token) (*grpc.ClientConn, error) {
 		ServerName: host,
 		// The pin decides, not the system's roots (trust.TLSVerifyPinned).
 		InsecureSkipVerify: true,
-		VerifyConnection: trust.TLSVerifyPinned(token.Pin, e.now,
-			trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: host}),
+		VerifyConnection: controllerOnly(trust.TLSVerifyPinned(token.Pin, e.now,
+			trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: host})),
 	})
 }
 

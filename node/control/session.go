@@ -239,9 +239,9 @@ func (c *Client) dial(ctx context.Context, address string) (*grpc.ClientConn, er
 		ServerName: host,
 		// The fleet's trust bundle decides, not the system's roots (trust.TLSVerifyConnection).
 		InsecureSkipVerify: true,
-		VerifyConnection: trust.TLSVerifyConnection(func() (trust.Bundle, trust.Options, error) {
+		VerifyConnection: controllerOnly(trust.TLSVerifyConnection(func() (trust.Bundle, trust.Options, error) {
 			return c.config.Credentials().Trust, trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: host}, nil
-		}, c.config.Now),
+		}, c.config.Now)),
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			certificate := credentials.TLS()
 			return &certificate, nil
