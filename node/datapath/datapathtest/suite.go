@@ -53,6 +53,15 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"connections from before the SA go on", bigSegments},
 		{"datagrams of every length pass", datagrams},
 		{"path MTU is told", pathMTU},
+		{"kill -9 leaks nothing", killed},
+		{"close leaks nothing and release removes everything", closed},
+		{"loss of the TUN leaks nothing", lostTUN},
+		{"policy swaps leak nothing", swaps},
+		{"a new policy decides what waits", swapDecidesWhatWaits},
+		{"SAs that cannot be are refused", refusesBadSAs},
+		{"gateways forward through the tunnel", gateway},
+		{"reverse path filter does not matter", reversePath},
+		{"stray packets are dropped", strayPackets},
 		{"negotiate protects every family, mode, encapsulation and suite", protects},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, NewWorld(t, prefix, factory)) })

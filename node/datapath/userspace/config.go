@@ -31,7 +31,7 @@ type Config struct {
 	Name     string // of the TUN device
 	NFTable  string // name of the nftables table, family inet
 	Table    uint32 // routing table of marked packets
-	Priority uint32 // of the policy routing rules; it has to stand before the rule of the main table
+	Priority uint32 // of the first of three policy routing rules; they have to stand before the rule of the main table
 	// Sockets carry IKE and ESP. They must have been opened with the mark MarkOwn, in the network namespace that New is
 	// called in. The backend reads their Queue 0; closing them is left to the caller, after Close.
 	Sockets *transport.Sockets
@@ -68,7 +68,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Priority == 0 {
 		c.Priority = DefaultPriority
 	}
-	if c.Priority >= 32766 {
+	if c.Priority+2 >= 32766 {
 		return c, fmt.Errorf("priority %d of the policy routing rule does not stand before the main table (32766)", c.Priority)
 	}
 	if c.Logger == nil {

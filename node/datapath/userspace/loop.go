@@ -23,6 +23,7 @@ const (
 	receivesPerRound = 8  // batches of datagrams
 	idleRounds       = 50 // that only yield the processor before the thread sleeps
 	tick             = 250 * time.Millisecond
+	lostPause        = 5 * time.Millisecond
 	cacheSize        = 1 << 16
 	sendBuffer       = 160 << 10 // one sealed super-packet: 64 KiB and the overhead of its segments
 )
@@ -43,6 +44,7 @@ type loop struct {
 
 	now      time.Time // of the current round
 	stopping bool
+	lost     bool // somebody deleted the TUN
 	nextTick time.Time
 	warned   time.Time // when warn logged last
 	unknown  time.Time // when an unknown SPI was logged last
@@ -107,6 +109,10 @@ func (l *loop) run() {
 		}
 		if err := l.poller.Wait(tick); err != nil {
 			l.warn("cannot wait for packets", err)
+		}
+		if l.lost {
+			// A deleted TUN is always ready. What should go through it is refused by the kernel until a restart.
+			_, _ = unix.Poll(nil, int(lostPause.Milliseconds()))
 		}
 	}
 	for {

@@ -30,9 +30,10 @@ func (l *loop) readTUN() bool {
 		return false
 	}
 	if err != nil {
-		if !errors.Is(err, tun.ErrClosed) {
-			l.warn("cannot read the TUN", err)
+		if !l.lost {
+			l.logger.Error("the TUN is gone: what the policy wants protected is dropped until a restart", "error", err)
 		}
+		l.lost = true
 		return false
 	}
 	l.outbound(header, pkt)

@@ -29,6 +29,7 @@ const (
 	fraTable    = 15
 	fraFwMask   = 16
 	fraIIFName  = 3
+	fraGoto     = 4
 )
 
 // routing owns the policy routing of marked packets. It works in the network namespace that it was opened in.
@@ -39,16 +40,17 @@ type routing struct {
 	}
 	table    uint32
 	priority uint32
+	device   string
 	ipv6     bool
 }
 
-func openRouting(table, priority uint32) (*routing, error) {
+func openRouting(table, priority uint32, device string) (*routing, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
 	_, err = os.Stat("/proc/sys/net/ipv6")
-	r := &routing{table: table, priority: priority, ipv6: err == nil}
+	r := &routing{table: table, priority: priority, device: device, ipv6: err == nil}
 	r.mu.conn = conn
 	return r, nil
 }
@@ -90,15 +92,23 @@ func (r *routing) release() error {
 	return errors.Join(errs...)
 }
 
-// routingRule selects packets by mark; with local only those that the machine itself sends, which is how the kernel
-// sees a lookup of the reverse path filter.
+// routingRule selects packets by mark and, where it is set, by the interface that they came in on.
 type routingRule struct {
-	mark  uint32
-	local bool
+	priority uint32
+	mark     uint32
+	from     string
+	skip     bool // go on after the next rule; else use our table
 }
 
+// rules are in the order of their priority. The two for packets from the TUN are there for the reverse path filter: it
+// asks for the route back to the source with the same mark, as if the packet had come in on the interface that it is
+// about to leave by, and has to find the TUN. The forward route must not.
 func (r *routing) rules() []routingRule {
-	return []routingRule{{MarkProtect, false}, {MarkTunnel, true}}
+	return []routingRule{
+		{r.priority, MarkTunnel, r.device, true},
+		{r.priority + 1, MarkTunnel, "", false},
+		{r.priority + 2, MarkProtect, "", false},
+	}
 }
 
 func (r *routing) rule(kind netlink.HeaderType, family uint8, rule routingRule) error {
@@ -107,12 +117,17 @@ func (r *routing) rule(kind netlink.HeaderType, family uint8, rule routingRule) 
 	encoder := netlink.NewAttributeEncoder()
 	encoder.Uint32(fraFwMark, rule.mark)
 	encoder.Uint32(fraFwMask, MarkMask)
-	encoder.Uint32(fraTable, r.table)
-	encoder.Uint32(fraPriority, r.priority)
-	if rule.local {
-		encoder.String(fraIIFName, "lo")
+	encoder.Uint32(fraPriority, rule.priority)
+	if rule.skip {
+		data[7] = unix.FR_ACT_GOTO
+		encoder.Uint32(fraGoto, rule.priority+2)
+	} else {
+		encoder.Uint32(fraTable, r.table)
 	}
-	what := fmt.Sprintf("policy routing rule for mark 0x%08x to table %d", rule.mark, r.table)
+	if rule.from != "" {
+		encoder.String(fraIIFName, rule.from)
+	}
+	what := fmt.Sprintf("policy routing rule %d for mark 0x%08x", rule.priority, rule.mark)
 	return r.execute(kind, data, encoder, what)
 }
 

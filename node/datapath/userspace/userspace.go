@@ -84,7 +84,7 @@ func (b *backend) open() (err error) {
 	if b.table, err = openFilterTable(b.cfg.NFTable); err != nil {
 		return err
 	}
-	if b.routing, err = openRouting(b.cfg.Table, b.cfg.Priority); err != nil {
+	if b.routing, err = openRouting(b.cfg.Table, b.cfg.Priority, b.cfg.Name); err != nil {
 		return err
 	}
 	b.params.Conntrack = !b.table.reassembles()

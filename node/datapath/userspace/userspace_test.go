@@ -28,4 +28,9 @@ func open() (datapathtest.Node, error) {
 	return datapathtest.Node{Backend: b, Release: sockets.Close}, nil
 }
 
+func TestMain(m *testing.M) {
+	datapathtest.Child(open)
+	os.Exit(m.Run())
+}
+
 func TestContract(t *testing.T) { datapathtest.Run(t, "bwdp-", open) }
