@@ -78,16 +78,7 @@ func (b *Builder) normalise() {
 			m.Addresses = slices.Compact(m.Addresses)
 		}
 	}
-	keys := make(map[string]string, len(s.machines))
-	key := func(name string) string {
-		k, ok := keys[name]
-		if !ok {
-			k = fold(name)
-			keys[name] = k
-		}
-		return k
-	}
-	slices.SortFunc(s.machines, func(a, b Machine) int { return cmp.Or(cmp.Compare(key(a.Name), key(b.Name)), a.DN.Compare(b.DN)) })
+	b.sortMachines()
 	for i := range s.groups {
 		g := &s.groups[i]
 		slices.SortFunc(g.Members, func(a, b DN) int { return cmp.Or(a.Compare(b), cmp.Compare(a.text, b.text)) })
@@ -98,6 +89,26 @@ func (b *Builder) normalise() {
 		return cmp.Or(cmp.Compare(x.DN, y.DN), cmp.Compare(x.Attribute, y.Attribute), cmp.Compare(x.Reason, y.Reason))
 	})
 	s.problems = b.problems
+}
+
+// sortMachines orders by folded name, which is computed once for each.
+func (b *Builder) sortMachines() {
+	type keyed struct {
+		key   string
+		index int32
+	}
+	order := make([]keyed, len(b.s.machines))
+	for i, m := range b.s.machines {
+		order[i] = keyed{fold(m.Name), int32(i)}
+	}
+	slices.SortFunc(order, func(x, y keyed) int {
+		return cmp.Or(strings.Compare(x.key, y.key), b.s.machines[x.index].DN.Compare(b.s.machines[y.index].DN))
+	})
+	sorted := make([]Machine, len(order))
+	for i, k := range order {
+		sorted[i] = b.s.machines[k.index]
+	}
+	b.s.machines = sorted
 }
 
 // index fills the look-up tables and finds duplicates.

@@ -110,12 +110,15 @@ func (d Diff) Counts() Counts {
 		ContainersAdded: len(d.ContainersAdded), ContainersRemoved: len(d.ContainersRemoved), ContainersRenamed: len(d.ContainersRenamed),
 	}
 	for _, m := range d.Changed {
-		for bit, n := range map[Aspects]*int{
-			Moved: &c.Moved, Renamed: &c.Renamed, DisabledNow: &c.Disabled, EnabledNow: &c.Enabled,
-			Identified: &c.Identified, Addressed: &c.Addressed, Regrouped: &c.Regrouped,
+		for _, count := range [...]struct {
+			bit Aspects
+			n   *int
+		}{
+			{Moved, &c.Moved}, {Renamed, &c.Renamed}, {DisabledNow, &c.Disabled}, {EnabledNow, &c.Enabled},
+			{Identified, &c.Identified}, {Addressed, &c.Addressed}, {Regrouped, &c.Regrouped},
 		} {
-			if m.Aspects.Has(bit) {
-				*n++
+			if m.Aspects.Has(count.bit) {
+				*count.n++
 			}
 		}
 	}
