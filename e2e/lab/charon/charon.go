@@ -1,0 +1,137 @@
+// Package charon runs a real strongSwan (charon-systemd, with IPsec in user space by kernel-libipsec) on a host of a
+// lab, and steers it over vici.
+//
+// Its invariant: a daemon that Start returned answers vici and has loaded its whole configuration; it keeps all its
+// files in its directory and dies with its host. It needs root and the Debian packages charon-systemd,
+// strongswan-swanctl and libcharon-extra-plugins. It leaves the network to e2e/lab and what an exchange means to the
+// tests. Debian 12's libipsec does tunnel mode with UDP encapsulation and no extended sequence numbers, nothing else.
+package charon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab"
+)
+
+// daemonPath is where Debian puts the daemon.
+const daemonPath = "/usr/sbin/charon-systemd"
+
+// startTimeout bounds the time until a daemon answers; it takes a fraction of a second.
+const startTimeout = 20 * time.Second
+
+// Daemon is a running charon. It is not safe for use by several goroutines.
+type Daemon struct {
+	config  Config
+	process *lab.Process
+}
+
+// Start writes the configuration, starts the daemon on the host and loads connections, secrets and certificates.
+func Start(ctx context.Context, config Config) (*Daemon, error) {
+	d := &Daemon{config: config}
+	if err := d.config.write(); err != nil {
+		return nil, fmt.Errorf("configure charon on host %s: %w", config.Host.Name, err)
+	}
+	if err := d.Restart(ctx); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Restart starts a daemon that has ended again, with the same configuration.
+func (d *Daemon) Restart(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := os.Remove(d.socket()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the socket of an earlier charon: %w", err)
+	}
+	out, err := os.OpenFile(filepath.Join(d.config.Dir, "stderr"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd := d.config.Host.Command(daemonPath)
+	cmd.Env = d.environment()
+	cmd.Stdout, cmd.Stderr = out, out
+	process, err := d.config.Host.Start(cmd)
+	if err != nil {
+		return err
+	}
+	d.process = process
+	if err := d.await(ctx); err != nil {
+		return errors.Join(err, process.Kill())
+	}
+	if err := d.load(ctx); err != nil {
+		return errors.Join(err, process.Kill())
+	}
+	return nil
+}
+
+// await polls until the daemon answers.
+func (d *Daemon) await(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := d.call(ctx, "version", nil)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-d.process.Done():
+			return fmt.Errorf("charon on host %s ended at its start (%w):\n%s", d.config.Host.Name, d.process.Wait(), d.output())
+		case <-ctx.Done():
+			return fmt.Errorf("charon on host %s does not answer: %w: %w", d.config.Host.Name, ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// load hands the files to the daemon. swanctl reads keys and certificates as an administrator's would be.
+func (d *Daemon) load(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "swanctl", "--load-all", "--file", d.config.path("swanctl.conf"), "--uri", d.uri())
+	cmd.Env = d.environment()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("load the configuration of charon on host %s: %w\n%s", d.config.Host.Name, err, out)
+	}
+	return nil
+}
+
+func (d *Daemon) environment() []string {
+	return append(os.Environ(), "STRONGSWAN_CONF="+d.config.path("strongswan.conf"), "SWANCTL_DIR="+d.config.Dir)
+}
+
+func (d *Daemon) socket() string { return d.config.path("vici") }
+
+func (d *Daemon) uri() string { return "unix://" + d.socket() }
+
+func (d *Daemon) output() string {
+	content, err := os.ReadFile(d.config.path("stderr"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(content)
+}
+
+// Log returns what the daemon has logged up to now, restarts included.
+func (d *Daemon) Log() (string, error) {
+	content, err := os.ReadFile(d.config.path("charon.log"))
+	return string(content), err
+}
+
+// Logged reports whether a line of the log contains the text.
+func (d *Daemon) Logged(text string) (bool, error) {
+	log, err := d.Log()
+	return strings.Contains(log, text), err
+}
+
+// Kill ends the daemon at once: its peers hear nothing.
+func (d *Daemon) Kill() error { return d.process.Kill() }
+
+// Stop lets the daemon say goodbye to its peers and end.
+func (d *Daemon) Stop() error { return d.process.Stop(5 * time.Second) }
