@@ -11,7 +11,9 @@ import (
 
 // Inbound opens. One goroutine at a time may call Open and Publish; anyone may call Stats.
 type Inbound struct {
-	child  sa.Child
+	spi    sa.SPI
+	mode   sa.Mode
+	encap  bool
 	crypt  *transform
 	window window
 	header []byte // of rebuilt packets in transport mode, with length 0
@@ -21,8 +23,8 @@ type Inbound struct {
 	published struct{ packets, octets, replayed, integrity, malformed, dummies, highest atomic.Uint64 }
 }
 
-// NewInbound makes the inbound half of c. A ReplayWindow of 0 is DefaultReplayWindow; there is no way to do without. Its
-// errors wrap ErrSuite or ErrKey.
+// NewInbound makes the inbound half of c. A ReplayWindow of 0 is DefaultReplayWindow; there is no way to do without.
+// The keys of c may be wiped afterwards. Its errors wrap ErrSuite or ErrKey.
 func NewInbound(c sa.Child) (*Inbound, error) {
 	size := c.ReplayWindow
 	if size == 0 {
@@ -39,7 +41,7 @@ func NewInbound(c sa.Child) (*Inbound, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make inbound SA %s: %w", c.In.SPI, err)
 	}
-	i := &Inbound{child: c, crypt: crypt, window: newWindow(size)}
+	i := &Inbound{spi: c.In.SPI, mode: c.Mode, encap: c.Encap, crypt: crypt, window: newWindow(size)}
 	if c.Mode == sa.Transport {
 		i.header = packet.IP{
 			Source: c.Remote.Addr(), Destination: c.Local.Addr(), HopLimit: 64, DontFragment: true,
@@ -49,7 +51,7 @@ func NewInbound(c sa.Child) (*Inbound, error) {
 }
 
 // SPI returns the SPI that Open accepts.
-func (i *Inbound) SPI() sa.SPI { return i.child.In.SPI }
+func (i *Inbound) SPI() sa.SPI { return i.spi }
 
 // Open opens the ESP packet buf[start:end] in place. In transport mode it may overwrite Headroom octets before start:
 // they are room the caller left, or the ICV and trailer of the ESP packet opened before from the same buffer. After an
@@ -67,7 +69,7 @@ func (i *Inbound) Open(buf []byte, start, end int) (Opened, error) {
 		i.counts.Malformed++
 		return Opened{}, ErrShort
 	}
-	if sa.SPI(binary.BigEndian.Uint32(esp)) != i.child.In.SPI {
+	if sa.SPI(binary.BigEndian.Uint32(esp)) != i.spi {
 		return Opened{}, ErrSPI
 	}
 	low := binary.BigEndian.Uint32(esp[4:])
@@ -96,10 +98,10 @@ func (i *Inbound) Open(buf []byte, start, end int) (Opened, error) {
 		return Opened{}, ErrDummy
 	}
 	opened := Opened{Sequence: seq}
-	if i.child.Mode == sa.Tunnel {
+	if i.mode == sa.Tunnel {
 		opened.Packet, err = inner(payload, next)
 	} else {
-		opened.ChecksumUnknown = i.child.Encap
+		opened.ChecksumUnknown = i.encap
 		opened.Packet, err = i.rebuild(buf, start, len(payload), next)
 	}
 	if err != nil {

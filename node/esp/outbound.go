@@ -14,7 +14,9 @@ import (
 // Outbound seals. One goroutine owns it; Fork makes one for another goroutine on the same sequence numbers. Stats may
 // be called by anyone.
 type Outbound struct {
-	child    sa.Child
+	spi      sa.SPI
+	mode     sa.Mode
+	encap    bool
 	crypt    *transform
 	sequence *sequence
 	saved    [MaxTrailer]byte // what stood where the trailer was borrowed
@@ -42,16 +44,8 @@ func (s *sequence) next() (uint64, bool) {
 	}
 }
 
-// NewOutbound makes the outbound half of c. Its errors wrap ErrSuite or ErrKey.
+// NewOutbound makes the outbound half of c, whose keys may be wiped afterwards. Its errors wrap ErrSuite or ErrKey.
 func NewOutbound(c sa.Child) (*Outbound, error) {
-	s := &sequence{limit: math.MaxUint32}
-	if c.Suite.ESN {
-		s.limit = math.MaxUint64
-	}
-	return newOutbound(c, s)
-}
-
-func newOutbound(c sa.Child, s *sequence) (*Outbound, error) {
 	if err := checkEndpoints(c); err != nil {
 		return nil, fmt.Errorf("make outbound SA %s: %w", c.Out.SPI, err)
 	}
@@ -59,7 +53,11 @@ func newOutbound(c sa.Child, s *sequence) (*Outbound, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make outbound SA %s: %w", c.Out.SPI, err)
 	}
-	return &Outbound{child: c, crypt: crypt, sequence: s}, nil
+	s := &sequence{limit: math.MaxUint32}
+	if c.Suite.ESN {
+		s.limit = math.MaxUint64
+	}
+	return &Outbound{spi: c.Out.SPI, mode: c.Mode, encap: c.Encap, crypt: crypt, sequence: s}, nil
 }
 
 // checkEndpoints refuses an SA whose mode or addresses do not make sense.
@@ -74,11 +72,18 @@ func checkEndpoints(c sa.Child) error {
 	return nil
 }
 
-// Fork returns an Outbound for another goroutine, with the same key and the same sequence numbers.
-func (o *Outbound) Fork() (*Outbound, error) { return newOutbound(o.child, o.sequence) }
+// Fork returns an Outbound for another goroutine, with the same key and the same sequence numbers. The owner of o calls
+// it.
+func (o *Outbound) Fork() (*Outbound, error) {
+	crypt, err := o.crypt.forkOutbound()
+	if err != nil {
+		return nil, fmt.Errorf("fork outbound SA %s: %w", o.spi, err)
+	}
+	return &Outbound{spi: o.spi, mode: o.mode, encap: o.encap, crypt: crypt, sequence: o.sequence}, nil
+}
 
 // SPI returns the SPI that Seal writes.
-func (o *Outbound) SPI() sa.SPI { return o.child.Out.SPI }
+func (o *Outbound) SPI() sa.SPI { return o.spi }
 
 // Seal appends the ESP packet that protects the IP packet pkt to dst. In transport mode it holds what follows the IP
 // header (and after hop-by-hop and routing headers). The two must not overlap, spare capacity included: where pkt has
@@ -97,7 +102,7 @@ func (o *Outbound) Seal(dst, pkt []byte) ([]byte, error) {
 // with its options or hop-by-hop and routing headers kept and protocol, length and checksum made to fit.
 func (o *Outbound) SealIP(dst, pkt []byte) ([]byte, error) {
 	payload, next, err := o.payload(pkt)
-	if err != nil || o.child.Mode != sa.Transport {
+	if err != nil || o.mode != sa.Transport {
 		o.counts.Errors++
 		return dst, ErrPacket
 	}
@@ -145,7 +150,7 @@ func (o *Outbound) payload(pkt []byte) ([]byte, uint8, error) {
 	}
 	pkt = pkt[:length]
 	v4 := pkt[0]>>4 == 4
-	if o.child.Mode == sa.Tunnel {
+	if o.mode == sa.Tunnel {
 		if v4 {
 			return pkt, packet.ProtocolIPv4, nil
 		}
@@ -182,7 +187,7 @@ func (o *Outbound) seal(dst, payload []byte, next uint8) ([]byte, error) {
 	at := len(dst)
 	dst = slices.Grow(dst, size)[:at+size]
 	esp := dst[at:]
-	binary.BigEndian.PutUint32(esp, uint32(o.child.Out.SPI))
+	binary.BigEndian.PutUint32(esp, uint32(o.spi))
 	binary.BigEndian.PutUint32(esp[4:], uint32(seq))
 
 	if cap(payload)-len(payload) >= trailer {
@@ -215,7 +220,7 @@ func putTrailer(b []byte, next uint8) {
 // SealedLen returns the length of the ESP packet for an IP packet of n octets whose headers before ESP take
 // transportOffset octets (only used in transport mode).
 func (o *Outbound) SealedLen(n, transportOffset int) int {
-	if o.child.Mode == sa.Transport {
+	if o.mode == sa.Transport {
 		n -= transportOffset
 	}
 	return o.crypt.sealedLen(n)
@@ -229,12 +234,12 @@ func (o *Outbound) MaxPacket(pathMTU int, ipv6 bool) int {
 		header = packet.IPv6HeaderLen
 	}
 	room := pathMTU - header - headerLen - o.crypt.ivLen - o.crypt.icvLen
-	if o.child.Encap {
+	if o.encap {
 		room -= packet.UDPHeaderLen
 	}
 	room -= room % o.crypt.padBlock
 	room -= trailerLen
-	if o.child.Mode == sa.Transport {
+	if o.mode == sa.Transport {
 		room += header
 	}
 	return min(max(room, 0), math.MaxUint16)

@@ -36,6 +36,7 @@ type transform struct {
 	aad   [12]byte
 
 	cbc     resettableCBC
+	block   cipher.Block // of cbc
 	ivMaker cipher.Block // outbound CBC
 	counter [aes.BlockSize]byte
 
@@ -118,25 +119,51 @@ func (t *transform) setCBC(key []byte, outbound bool) error {
 		return fmt.Errorf("make AES: %w", err)
 	}
 	t.ivLen, t.padBlock = aes.BlockSize, aes.BlockSize
-	var mode cipher.BlockMode
-	if outbound {
-		mode = cipher.NewCBCEncrypter(block, t.counter[:])
-		// RFC 3602 3 wants IVs nobody can foresee. A block cipher over the sequence number gives them (SP 800-38A,
-		// appendix C), here under a key of its own so that no block of the payload can meet the same input.
-		derive := hmac.New(sha256.New, key)
-		derive.Write([]byte("ESP AES-CBC IV"))
-		if t.ivMaker, err = aes.NewCipher(derive.Sum(nil)); err != nil {
-			return fmt.Errorf("make AES for IVs: %w", err)
-		}
-	} else {
-		mode = cipher.NewCBCDecrypter(block, t.counter[:])
+	t.block = block
+	if !outbound {
+		return t.setMode(cipher.NewCBCDecrypter(block, t.counter[:]))
 	}
+	// RFC 3602 3 wants IVs nobody can foresee. A block cipher over the sequence number gives them (SP 800-38A,
+	// appendix C), here under a key of its own so that no block of the payload can meet the same input.
+	derive := hmac.New(sha256.New, key)
+	derive.Write([]byte("ESP AES-CBC IV"))
+	if t.ivMaker, err = aes.NewCipher(derive.Sum(nil)); err != nil {
+		return fmt.Errorf("make AES for IVs: %w", err)
+	}
+	return t.setMode(cipher.NewCBCEncrypter(block, t.counter[:]))
+}
+
+func (t *transform) setMode(mode cipher.BlockMode) error {
 	resettable, ok := mode.(resettableCBC)
 	if !ok {
 		return fmt.Errorf("AES-CBC of this Go release takes no new IV: %w", ErrSuite)
 	}
 	t.cbc = resettable
 	return nil
+}
+
+// forkOutbound returns the same transform for another goroutine. It works without the key, which its owner may have
+// wiped: what is shared has no state, the rest is made anew or cloned.
+func (t *transform) forkOutbound() (*transform, error) {
+	f := *t
+	if t.cbc != nil {
+		if err := f.setMode(cipher.NewCBCEncrypter(t.block, t.counter[:])); err != nil {
+			return nil, err
+		}
+	}
+	if t.mac == nil {
+		return &f, nil
+	}
+	cloner, ok := t.mac.(hash.Cloner)
+	if !ok {
+		return nil, fmt.Errorf("HMAC of this Go release cannot be cloned: %w", ErrSuite)
+	}
+	mac, err := cloner.Clone()
+	if err != nil {
+		return nil, fmt.Errorf("clone HMAC: %w", err)
+	}
+	f.mac = mac
+	return &f, nil
 }
 
 func (t *transform) setMAC(integrity proposal.Integrity, key []byte) error {

@@ -1,9 +1,9 @@
-// Package packet owns the views of one IP packet in a byte slice: its 5-tuple, its checksums, and the few changes
-// that IPsec makes to it or answers with (MSS clamp, ECN, "packet too big").
+// Package packet owns the views of one IP packet in a byte slice: its 5-tuple, its checksums, the few changes that
+// IPsec makes to it or answers with (MSS clamp, ECN, "packet too big"), and the whole packet behind its fragments.
 //
 // Its invariant: no function reads outside the slice it is given, whatever the octets say, and an Info that Parse
 // returned describes a packet that is wholly inside its slice. It leaves encryption to node/esp, segmentation to
-// node/tun, and reassembly of fragments to the kernel: a fragment is reported as one.
+// node/tun, and the fragments of outer packets to the kernel.
 package packet
 
 import (

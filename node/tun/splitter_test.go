@@ -257,3 +257,19 @@ func FuzzSplitGSO(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkSplitter(b *testing.B) {
+	h, pkt := superPacket{flags: tcpACK, size: 1400, payload: make([]byte, 56000)}.build()
+	headers := slices.Clone(pkt[:40])
+	var s Splitter
+	b.SetBytes(int64(len(pkt)))
+	for b.Loop() {
+		copy(pkt, headers)
+		if err := s.Reset(h, pkt); err != nil {
+			b.Fatal(err)
+		}
+		for ok := true; ok; {
+			_, ok = s.Next()
+		}
+	}
+}
