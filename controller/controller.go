@@ -164,7 +164,8 @@ func (c *Controller) serveNodes(desk *enrollment.Desk, bundle func() trust.Bundl
 func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bundle, trustDomain string) {
 	log := c.log.Named("admin")
 	service := admin.New(admin.Config{
-		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Trust: bundle, Now: c.config.Now, Log: log,
+		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Trust: bundle, TrustDomain: trustDomain,
+		Now: c.config.Now, Log: log,
 	})
 	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
 	c.admins = adminServer(admin.SocketCredentials(), log, authorizer)

@@ -340,7 +340,7 @@ func (s *Server) ListDocuments(ctx context.Context, r *adminv1.ListDocumentsRequ
 			continue
 		}
 		response.Documents = append(response.Documents, &adminv1.Document{
-			Kind: d.Kind, Name: d.Name, Content: d.Content, Revision: d.Revision, Changed: stamp(d.Changed), ChangedBy: d.By,
+			Kind: d.Kind, Name: d.Name, Content: string(d.Content), Revision: d.Revision, Changed: stamp(d.Changed), ChangedBy: d.By,
 		})
 	}
 	// By kind in the order in which a file of all of them reads best.

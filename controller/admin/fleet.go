@@ -222,7 +222,7 @@ func (s *Server) GetDirectoryStatus(context.Context, *adminv1.GetDirectoryStatus
 	src := st.Source
 	response := &adminv1.GetDirectoryStatusResponse{
 		Kind: src.Kind, Location: src.Location, Base: src.Base, LastRead: stamp(src.LastRead), NextRead: stamp(src.NextRead),
-		LastError: src.LastError, LastErrorAt: stamp(src.LastErrorAt), Failures: uint32(src.Failures),
+		LastError: src.LastError, LastErrorAt: stamp(src.LastErrorAt), Failures: uint32(src.Failures), TrustDomain: s.config.TrustDomain,
 	}
 	if v := st.View; v != nil {
 		containers, machines, groups := v.Snapshot.Len()

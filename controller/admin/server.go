@@ -32,8 +32,10 @@ type Config struct {
 	Sessions *distribute.Server
 	Desk     *enrollment.Desk
 	Trust    func() trust.Bundle
-	Now      func() time.Time
-	Log      hclog.Logger
+	// TrustDomain is that of the fleet.
+	TrustDomain string
+	Now         func() time.Time
+	Log         hclog.Logger
 }
 
 // A Server implements the services of bailiwick.admin.v1.

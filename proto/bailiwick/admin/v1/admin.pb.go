@@ -725,10 +725,11 @@ func (x *ListDocumentsResponse) GetRevision() int64 {
 }
 
 type Document struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Content       []byte                 `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// As it was written.
+	Content       string                 `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
 	Revision      int64                  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	Changed       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=changed,proto3" json:"changed,omitempty"`
 	ChangedBy     string                 `protobuf:"bytes,6,opt,name=changed_by,json=changedBy,proto3" json:"changed_by,omitempty"`
@@ -780,11 +781,11 @@ func (x *Document) GetName() string {
 	return ""
 }
 
-func (x *Document) GetContent() []byte {
+func (x *Document) GetContent() string {
 	if x != nil {
 		return x.Content
 	}
-	return nil
+	return ""
 }
 
 func (x *Document) GetRevision() int64 {
@@ -2683,7 +2684,9 @@ type GetDirectoryStatusResponse struct {
 	Held     *HeldChange `protobuf:"bytes,15,opt,name=held,proto3" json:"held,omitempty"`
 	Vanished []*Vanished `protobuf:"bytes,16,rep,name=vanished,proto3" json:"vanished,omitempty"`
 	// Entries that were read and could not be used.
-	Problems      []string `protobuf:"bytes,17,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []string `protobuf:"bytes,17,rep,name=problems,proto3" json:"problems,omitempty"`
+	// The fleet's name in certificates.
+	TrustDomain   string `protobuf:"bytes,18,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2835,6 +2838,13 @@ func (x *GetDirectoryStatusResponse) GetProblems() []string {
 		return x.Problems
 	}
 	return nil
+}
+
+func (x *GetDirectoryStatusResponse) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
 }
 
 // HeldChange waits for an administrator.
@@ -3710,7 +3720,7 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\bDocument\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\acontent\x18\x03 \x01(\fR\acontent\x12\x1a\n" +
+	"\acontent\x18\x03 \x01(\tR\acontent\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x124\n" +
 	"\achanged\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\achanged\x12\x1d\n" +
 	"\n" +
@@ -3862,7 +3872,7 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"precedence\x18\x05 \x01(\rR\n" +
 	"precedence\"\x1b\n" +
-	"\x19GetDirectoryStatusRequest\"\x97\x05\n" +
+	"\x19GetDirectoryStatusRequest\"\xba\x05\n" +
 	"\x1aGetDirectoryStatusResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\blocation\x18\x02 \x01(\tR\blocation\x12\x12\n" +
@@ -3884,7 +3894,8 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\brestored\x18\x0e \x01(\bR\brestored\x122\n" +
 	"\x04held\x18\x0f \x01(\v2\x1e.bailiwick.admin.v1.HeldChangeR\x04held\x128\n" +
 	"\bvanished\x18\x10 \x03(\v2\x1c.bailiwick.admin.v1.VanishedR\bvanished\x12\x1a\n" +
-	"\bproblems\x18\x11 \x03(\tR\bproblems\"\xea\x01\n" +
+	"\bproblems\x18\x11 \x03(\tR\bproblems\x12!\n" +
+	"\ftrust_domain\x18\x12 \x01(\tR\vtrustDomain\"\xea\x01\n" +
 	"\n" +
 	"HeldChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
