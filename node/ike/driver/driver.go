@@ -248,6 +248,9 @@ func (d *Driver) start(j ike.Job) ike.Event {
 	return nil
 }
 
+// Done is closed when Run has ended.
+func (d *Driver) Done() <-chan struct{} { return d.done }
+
 // Reconfigure puts a new configuration into force. It returns when the engine has taken it.
 func (d *Driver) Reconfigure(ctx context.Context, cfg ike.Config) error {
 	_, err := d.command(ctx, ike.Reconfigure{Config: cfg})
