@@ -24,7 +24,7 @@ type message struct {
 
 // ReadIKE waits for the next IKE message and copies it to buf, without marker. local.Port tells the port it came to, by
 // which the peer may have been told to move (RFC 7296 2.23). ErrClosed after Close; ErrTooShort where buf could not hold
-// the message, which is lost.
+// the message, which is lost. Any other error means that a socket is no longer read.
 func (s *Sockets) ReadIKE(buf []byte) (n int, local, remote netip.AddrPort, err error) {
 	select {
 	case m := <-s.ready:
@@ -32,6 +32,8 @@ func (s *Sockets) ReadIKE(buf []byte) (n int, local, remote netip.AddrPort, err 
 			return 0, m.local, m.remote, fmt.Errorf("IKE message of %d octets from %s: %w", len(m.octets), m.remote, ErrTooShort)
 		}
 		return copy(buf, m.octets), m.local, m.remote, nil
+	case err = <-s.broken:
+		return 0, local, remote, err
 	case <-s.done:
 		return 0, local, remote, ErrClosed
 	}
@@ -81,9 +83,10 @@ func (s *Sockets) drain(q *Queue, p *Poller) {
 	}
 }
 
-// waits waits for input; false after Close.
+// waits waits for input; false after Close, and after an error, which ReadIKE then returns.
 func (s *Sockets) waits(p *Poller) bool {
 	if err := p.Wait(-1); err != nil {
+		s.broken <- fmt.Errorf("wait for IKE messages: %w", err)
 		return false
 	}
 	select {

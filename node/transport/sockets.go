@@ -33,6 +33,7 @@ type Sockets struct {
 	ike    []*socket
 	queues []*Queue
 	ready  chan message
+	broken chan error // one for each goroutine that could not go on
 	done   chan struct{}
 	wakers []*Poller
 	wg     sync.WaitGroup
@@ -69,6 +70,7 @@ func Listen(cfg Config) (*Sockets, error) {
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.broken = make(chan error, len(s.ike)+len(s.queues))
 	for _, sock := range s.ike {
 		p, err := NewPoller(sock.fd)
 		if err != nil {
