@@ -218,7 +218,7 @@ func compareMachine(old, next *Snapshot, i, j int32, groupsChanged bool) Machine
 	case a.Disabled && !b.Disabled:
 		c.Aspects |= EnabledNow
 	}
-	if a.DNSName != b.DNSName || a.Name != b.Name {
+	if a.DNSName != b.DNSName || !strings.EqualFold(a.Name, b.Name) {
 		c.Aspects |= Identified
 	}
 	if !slices.Equal(a.Addresses, b.Addresses) {
