@@ -27,7 +27,9 @@ type PolicySetter interface {
 type SADB interface {
 	// InstallIn makes the inbound half usable before it returns.
 	InstallIn(child sa.Child) error
-	// InstallOut makes the outbound half known without using it.
+	// InstallOut makes the outbound half known without using it before SwitchOut, or before the peer has used the SA: an
+	// authentic inbound packet shows that its inbound half is installed (RFC 7296 2.8). Traffic of an SA of the default
+	// response no longer leaves in clear from now on: it waits for the switch.
 	InstallOut(child sa.Child) error
 	// SwitchOut sends the traffic of the child's selectors through it from now on, packets that waited first.
 	SwitchOut(child sa.Child) error

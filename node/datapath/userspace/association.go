@@ -22,6 +22,7 @@ type association struct {
 	moved  uint64 // sequence number of the packet that moved remote last
 
 	current   bool // carries outbound traffic
+	switched  bool // has been current
 	replaced  bool // another one took over
 	dead      bool // reached a hard limit
 	installed time.Time
@@ -52,7 +53,7 @@ func newSADB() sadb {
 // activate makes a the first choice for its selectors.
 func (d *sadb) activate(a *association) {
 	d.deactivate(a)
-	a.current = true
+	a.current, a.switched = true, true
 	if old, ok := d.children[a.child.ReplacesIn]; ok && old != a {
 		old.replaced = true
 	}
@@ -102,6 +103,16 @@ func (d *sadb) find(rule string, p *spd.Packet) *association {
 	}
 	for _, a := range d.wide[rule] {
 		if !a.dead && a.coversOut(p) {
+			return a
+		}
+	}
+	return nil
+}
+
+// upcoming returns the SA of the default response that will carry an outbound packet as soon as it is switched to.
+func (d *sadb) upcoming(p *spd.Packet) *association {
+	for _, a := range d.children {
+		if a.child.Rule == "" && a.out != nil && !a.switched && !a.dead && a.coversOut(p) {
 			return a
 		}
 	}

@@ -23,6 +23,7 @@ func (l *loop) receive() bool {
 		l.warn("cannot receive ESP", err)
 		return false
 	}
+	l.counters[counterDatagrams] += uint64(len(l.batch.Datagrams))
 	for i := range l.batch.Datagrams {
 		d := &l.batch.Datagrams[i]
 		for start, end, ok := d.Next(); ok; start, end, ok = d.Next() {
@@ -71,6 +72,13 @@ func (l *loop) inbound(d *transport.Datagram, start, end int) {
 	a.inOctets += octets
 	a.used = l.now
 	l.counters[counterConfidentialIn] += octets
+	l.counters[counterPacketsOpened]++
+	if !a.switched && a.out != nil {
+		// The peer uses the SA, so it has installed its inbound half (RFC 7296 2.8): there is nothing to wait for.
+		if err := (switchOut{spi}).run(l); err != nil {
+			l.warn("cannot switch to an SA that the peer uses", err)
+		}
+	}
 	if d.Remote != a.remote {
 		l.moved(a, d, opened.Sequence)
 	}

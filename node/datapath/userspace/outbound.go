@@ -20,7 +20,7 @@ import (
 type decision struct {
 	fate        spd.Fate
 	effect      spd.Effect
-	association *association // with spd.Protect
+	association *association // with spd.Protect; with spd.Hold, the one that is about to be switched to
 	match       spd.Match
 }
 
@@ -36,6 +36,7 @@ func (l *loop) readTUN() bool {
 		l.lost = true
 		return false
 	}
+	l.counters[counterTUNReads]++
 	l.outbound(header, pkt)
 	return true
 }
@@ -72,6 +73,10 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 		}
 		l.reinject(header, pkt, info)
 	case spd.Hold:
+		if d.association != nil {
+			l.holdFor(d.association, p, header, pkt)
+			return
+		}
 		l.hold(d.match, p, header, pkt)
 	default:
 		l.counters[counterBlocked]++
@@ -99,6 +104,10 @@ func (l *loop) decideBy(set spd.Set, p spd.Packet) decision {
 		// Nothing but an SA of the default response asks for protection here.
 		if a := l.sadb.find("", &p); a != nil {
 			d.fate, d.association = spd.Protect, a
+			return d
+		}
+		if a := l.sadb.upcoming(&p); a != nil {
+			d.fate, d.association = spd.Hold, a
 			return d
 		}
 	}
@@ -189,16 +198,37 @@ func (l *loop) hold(m spd.Match, p spd.Packet, header tun.Header, pkt []byte) {
 		return
 	}
 	q.refused = time.Time{}
+	if l.put(q, header, pkt) {
+		l.ask(q)
+	}
+}
+
+// put cuts a packet or super-packet and lets it wait.
+func (l *loop) put(q *queue, header tun.Header, pkt []byte) bool {
 	if err := l.splitter.Reset(header, pkt); err != nil {
 		l.counters[counterUnparsed]++
-		return
+		return false
 	}
 	for segment, ok := l.splitter.Next(); ok; segment, ok = l.splitter.Next() {
 		if !l.waiting.put(q, segment) {
 			l.counters[counterQueueFull]++
 		}
 	}
-	l.ask(q)
+	return true
+}
+
+// holdFor keeps a packet until an SA that is installed is switched to. Nobody is asked for a negotiation: it has taken
+// place.
+func (l *loop) holdFor(a *association, p spd.Packet, header tun.Header, pkt []byte) {
+	q := l.waiting.open(ike.Flow{
+		Local: p.Source, Remote: p.Destination, LocalTS: a.child.LocalTS[0], RemoteTS: a.child.RemoteTS[0], Packet: p,
+	}, l.now)
+	if q == nil {
+		l.counters[counterQueueFull]++
+		return
+	}
+	q.acquired = true
+	l.put(q, header, pkt)
 }
 
 func (l *loop) ask(q *queue) {
@@ -297,6 +327,7 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info packe
 	a.outOctets += octets
 	a.used = l.now
 	l.counters[counterConfidentialOut] += octets
+	l.counters[counterPacketsSealed] += packets
 	if a.child.Mode == sa.Tunnel {
 		l.counters[counterTunnelOut] += octets
 	} else {

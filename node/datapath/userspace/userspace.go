@@ -31,6 +31,10 @@ import (
 // transport mode must reach it before it is fragmented.
 const tunMTU = 65520
 
+// gsoMaxSize is that of other devices. A sender forms its super-packets for the device of its own route, before the mark
+// reroutes them, and the kernel would cut those that are longer into single packets.
+const gsoMaxSize = 65536
+
 // eventQueue bounds the events that nobody has read yet.
 const eventQueue = 4096
 
@@ -97,7 +101,9 @@ func (b *backend) open() (err error) {
 			return err
 		}
 	}
-	if b.device, err = tun.Open(tun.Config{Name: b.cfg.Name, MTU: tunMTU, TxQueueLen: 1000}); err != nil {
+	if b.device, err = tun.Open(tun.Config{
+		Name: b.cfg.Name, MTU: tunMTU, TxQueueLen: 1000, GSOMaxSize: gsoMaxSize,
+	}); err != nil {
 		return err
 	}
 	b.mu.notes = append(b.mu.notes, prepareDevice(b.cfg.Name)...)
@@ -207,7 +213,9 @@ func (b *backend) InstallIn(child sa.Child) error {
 	return nil
 }
 
-// InstallOut makes the outbound half known without using it.
+// InstallOut makes the outbound half known without using it. Where no filter asks for the SA, its traffic is steered into
+// the TUN from now on and waits there: the peer may use the SA as soon as it hears of it, and no answer to it may leave
+// in clear.
 func (b *backend) InstallOut(child sa.Child) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -218,7 +226,30 @@ func (b *backend) InstallOut(child sa.Child) error {
 	if err != nil {
 		return fmt.Errorf("install outbound SA %s: %w", child.Out.SPI, err)
 	}
-	return b.do(installOut{spi: child.In.SPI, out: out, limit: b.limit(child, out)})
+	if err := b.do(installOut{spi: child.In.SPI, out: out, limit: b.limit(child, out)}); err != nil {
+		return err
+	}
+	return b.steer(child)
+}
+
+// steer sends the traffic of an SA that no filter asks for into the TUN.
+func (b *backend) steer(child sa.Child) error {
+	if _, known := b.mu.owner[child.In.SPI]; known || child.Rule != "" {
+		return nil
+	}
+	entries, err := dynamicOf(child.LocalTS, child.RemoteTS)
+	if err != nil {
+		return fmt.Errorf("install outbound SA %s: %w", child.Out.SPI, err)
+	}
+	b.mu.owner[child.In.SPI] = entries
+	for _, e := range entries {
+		if b.mu.dynamic[e]++; b.mu.dynamic[e] == 1 {
+			if err := b.table.addDynamic(e); err != nil {
+				return fmt.Errorf("install outbound SA %s: %w", child.Out.SPI, err)
+			}
+		}
+	}
+	return nil
 }
 
 // limit returns the longest IP packet of an SA that needs no fragmentation.
@@ -243,25 +274,8 @@ func (b *backend) SwitchOut(child sa.Child) error {
 	if b.mu.closed {
 		return errClosed
 	}
-	var entries []dynamic
-	if child.Rule == "" {
-		var err error
-		if entries, err = dynamicOf(child.LocalTS, child.RemoteTS); err != nil {
-			return fmt.Errorf("switch to the SA with inbound SPI %s: %w", child.In.SPI, err)
-		}
-	}
 	if err := b.do(switchOut{child.In.SPI}); err != nil {
 		return err
-	}
-	if _, known := b.mu.owner[child.In.SPI]; !known && len(entries) > 0 {
-		b.mu.owner[child.In.SPI] = entries
-		for _, e := range entries {
-			if b.mu.dynamic[e]++; b.mu.dynamic[e] == 1 {
-				if err := b.table.addDynamic(e); err != nil {
-					return fmt.Errorf("switch to the SA with inbound SPI %s: %w", child.In.SPI, err)
-				}
-			}
-		}
 	}
 	return b.endSoft(child)
 }
