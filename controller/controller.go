@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -125,8 +124,9 @@ func (c *Controller) load(ctx context.Context) error {
 		Tokens: s, Authority: authority, Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
 		Machine: v.machine, Admin: v.admin, Now: v.Now, Log: v.Log.Named("enrollment"),
 	})
-	c.serveNodes(desk, currentTrust)
-	c.serveAdmins(desk, currentTrust, trustDomain)
+	verifier := peerVerifier{bundle: currentTrust, now: v.Now, log: v.Log}
+	c.serveNodes(desk, verifier)
+	c.serveAdmins(desk, currentTrust, verifier, trustDomain)
 	return c.listen()
 }
 
@@ -154,28 +154,27 @@ func (c *Controller) snapshot() *directory.Snapshot {
 	return nil
 }
 
-func (c *Controller) serveNodes(desk *enrollment.Desk, bundle func() trust.Bundle) {
-	c.nodes = nodeServer(tlsConfig(c.server, bundle, c.config.Now, tls.RequestClientCert), c.log.Named("nodes"))
+func (c *Controller) serveNodes(desk *enrollment.Desk, verifier peerVerifier) {
+	c.nodes = nodeServer(tlsConfig(c.server), verifier, c.log.Named("nodes"))
 	nodev1.RegisterEnrollmentServiceServer(c.nodes, enrollment.NewService(desk))
 	nodev1.RegisterSessionServiceServer(c.nodes, c.sessions)
 	healthpb.RegisterHealthServer(c.nodes, c.health)
 }
 
-func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bundle, trustDomain string) {
+func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bundle, verifier peerVerifier, trustDomain string) {
 	log := c.log.Named("admin")
 	service := admin.New(admin.Config{
 		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Trust: bundle, TrustDomain: trustDomain,
 		Now: c.config.Now, Log: log,
 	})
 	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
-	c.admins = adminServer(admin.SocketCredentials(), log, authorizer)
+	c.admins = adminServer(admin.SocketCredentials(), verifier, log, authorizer)
 	service.Register(c.admins)
 	healthpb.RegisterHealthServer(c.admins, c.health)
 	if c.config.Admin.Listen == "" {
 		return
 	}
-	config := tlsConfig(c.server, bundle, c.config.Now, tls.RequireAnyClientCert)
-	c.remote = adminServer(credentials.NewTLS(config), log, authorizer)
+	c.remote = adminServer(credentials.NewTLS(tlsConfig(c.server)), verifier, log, authorizer)
 	service.Register(c.remote)
 	healthpb.RegisterHealthServer(c.remote, c.health)
 }

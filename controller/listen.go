@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/bailiwick-net/bailiwick/controller/admin"
@@ -30,30 +31,60 @@ const (
 	maxAdminMessage = 16 << 20
 )
 
-// tlsConfig is that of both TLS listeners. A client may come without a certificate, to join; one that it shows must
-// verify, and each service decides whether it needs one.
-func tlsConfig(certificate *serverCertificate, bundle func() trust.Bundle, now func() time.Time, clientAuth tls.ClientAuthType) *tls.Config {
-	verify := trust.TLSVerifyConnection(func() (trust.Bundle, trust.Options, error) {
-		return bundle(), trust.Options{Usages: []trust.Usage{trust.ClientAuth}}, nil
-	}, now)
+// tlsConfig is that of both TLS listeners. It asks for a certificate and verifies the proof of possession; whether the
+// certificate is to be believed is for verifyPeer, on every call: a refusal in the handshake reaches a TLS 1.3 client
+// after it began to write, as a broken connection without a reason.
+func tlsConfig(certificate *serverCertificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		GetCertificate: certificate.get,
-		ClientAuth:     clientAuth,
+		ClientAuth:     tls.RequestClientCert,
 		// A resumed session would show the certificate of an earlier handshake.
 		SessionTicketsDisabled: true,
-		// Runs on every connection, unlike VerifyPeerCertificate.
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			if len(cs.PeerCertificates) == 0 && clientAuth == tls.RequestClientCert {
-				return nil
-			}
-			return verify(cs)
-		},
 	}
 }
 
+// peerVerifier holds the certificate of every caller against the trust bundle before any service sees the call. A caller
+// without a certificate passes: a machine that joins has none, and each service decides whether it needs one.
+type peerVerifier struct {
+	bundle func() trust.Bundle
+	now    func() time.Time
+	log    hclog.Logger
+}
+
+func (v peerVerifier) check(ctx context.Context) error {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return status.Error(codes.Internal, "connection without a peer")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return nil
+	}
+	_, err := v.bundle().Verify(v.now(), info.State.PeerCertificates, trust.Options{Usages: []trust.Usage{trust.ClientAuth}})
+	if err != nil {
+		v.log.Warn("caller's certificate refused", "address", p.Addr, "error", err)
+		return status.Error(codes.Unauthenticated, err.Error())
+	}
+	return nil
+}
+
+func (v peerVerifier) unary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
+	return handler(ctx, request)
+}
+
+func (v peerVerifier) stream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := v.check(stream.Context()); err != nil {
+		return err
+	}
+	return handler(server, stream)
+}
+
 // nodeServer makes the gRPC server for nodes, tuned for many idle streams.
-func nodeServer(config *tls.Config, log hclog.Logger) *grpc.Server {
+func nodeServer(config *tls.Config, verifier peerVerifier, log hclog.Logger) *grpc.Server {
 	return grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(config)),
 		grpc.MaxRecvMsgSize(maxNodeMessage),
@@ -65,20 +96,20 @@ func nodeServer(config *tls.Config, log hclog.Logger) *grpc.Server {
 		// A node that went without a word is noticed within a minute; nodes ping every 30 s themselves.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 40 * time.Second, Timeout: 15 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(recoverUnary(log)),
-		grpc.ChainStreamInterceptor(recoverStream(log)),
+		grpc.ChainUnaryInterceptor(recoverUnary(log), verifier.unary),
+		grpc.ChainStreamInterceptor(recoverStream(log), verifier.stream),
 	)
 }
 
 // adminServer makes a gRPC server for administrators.
-func adminServer(creds credentials.TransportCredentials, log hclog.Logger, authorize *admin.Authorizer) *grpc.Server {
+func adminServer(creds credentials.TransportCredentials, verifier peerVerifier, log hclog.Logger, authorize *admin.Authorizer) *grpc.Server {
 	return grpc.NewServer(
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(maxAdminMessage),
 		grpc.ConnectionTimeout(20*time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(recoverUnary(log), authorize.Unary),
-		grpc.ChainStreamInterceptor(recoverStream(log), authorize.Stream),
+		grpc.ChainUnaryInterceptor(recoverUnary(log), verifier.unary, authorize.Unary),
+		grpc.ChainStreamInterceptor(recoverStream(log), verifier.stream, authorize.Stream),
 	)
 }
 

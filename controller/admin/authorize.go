@@ -63,7 +63,7 @@ func (a *Authorizer) identify(ctx context.Context) (Actor, error) {
 		if len(info.State.PeerCertificates) == 0 {
 			break
 		}
-		// The TLS configuration verified it; here counts whose it is: a machine's certificate is good for TLS as well.
+		// It was verified before the call came here; now counts whose it is: a machine's certificate is good for TLS too.
 		subject, err := pki.SubjectFromCertificate(info.State.PeerCertificates[0])
 		if err != nil {
 			return Actor{}, status.Error(codes.Unauthenticated, err.Error())

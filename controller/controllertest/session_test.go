@@ -89,3 +89,105 @@ func TestRestartKeepsAssignments(t *testing.T) {
 	}
 	s.Acknowledge(after)
 }
+
+func TestSecondSessionEndsTheFirst(t *testing.T) {
+	f := Start(t, Bank)
+	n := f.Node("ws1")
+	first := n.Connect(&nodev1.Hello{Instance: "a"})
+	first.WantAssignment("none")
+	second := n.Connect(&nodev1.Hello{Instance: "b"})
+	second.Acknowledge(second.WantAssignment("none"))
+	wantRefusal(t, first.WantEnd(), codes.Aborted, "another session")
+	if m := f.machine("ws1"); m.GetNode() != adminv1.NodeState_NODE_STATE_CURRENT {
+		t.Errorf("node is %v while its second session is open", m.GetNode())
+	}
+}
+
+func TestNodeGetsNoBundleButItsOwn(t *testing.T) {
+	f := Start(t, Bank)
+	f.Apply(BankLinks)
+	sql1 := f.Node("sql1").Connect(&nodev1.Hello{})
+	secret := sql1.WantAssignment(predefined.SecureServer)
+	ws1 := f.Node("ws1").Connect(&nodev1.Hello{})
+	own := ws1.WantAssignment(predefined.Client)
+	ws1.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Want{Want: &nodev1.Want{Digest: secret.GetDigest()}}})
+	// The answer to what was asked next is the first that comes.
+	if p := ws1.WantBundle(own); p.Name != predefined.Client {
+		t.Errorf("got the bundle of %q", p.Name)
+	}
+}
+
+func TestAcknowledgementsThatLie(t *testing.T) {
+	f := Start(t, Bank)
+	n := f.Node("ws1")
+	for name, acknowledgement := range map[string]func(a *nodev1.Assignment) *nodev1.Acknowledgement{
+		"never sent": func(a *nodev1.Assignment) *nodev1.Acknowledgement {
+			return &nodev1.Acknowledgement{Revision: a.GetRevision() + 1, Digest: a.GetDigest()}
+		},
+		"with the digest": func(a *nodev1.Assignment) *nodev1.Acknowledgement {
+			return &nodev1.Acknowledgement{Revision: a.GetRevision(), Digest: make([]byte, 32)}
+		},
+	} {
+		s := n.Connect(&nodev1.Hello{})
+		a := s.WantAssignment("none")
+		s.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Acknowledgement{Acknowledgement: acknowledgement(a)}})
+		wantRefusal(t, s.WantEnd(), codes.InvalidArgument, name)
+	}
+	if m := f.machine("ws1"); m.GetNode() == adminv1.NodeState_NODE_STATE_CURRENT {
+		t.Error("a false acknowledgement counts")
+	}
+}
+
+func TestRefusedPolicyShows(t *testing.T) {
+	f := Start(t, Bank)
+	s := f.Node("ws1").Connect(&nodev1.Hello{})
+	a := s.WantAssignment("none")
+	s.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Acknowledgement{
+		Acknowledgement: &nodev1.Acknowledgement{Revision: a.GetRevision(), Digest: a.GetDigest(), Error: "no room for 9000 filters"},
+	}})
+	f.Eventually("the refusal shows", func() bool { return f.machine("ws1").GetNode() == adminv1.NodeState_NODE_STATE_FAILED })
+	// The next policy that it takes heals it.
+	f.Apply(BankLinks)
+	s.Acknowledge(s.WantAssignment(predefined.Client))
+	f.Eventually("the node is current", func() bool { return f.machine("ws1").GetNode() == adminv1.NodeState_NODE_STATE_CURRENT })
+}
+
+func TestSessionBeginsWithHello(t *testing.T) {
+	f := Start(t, Bank)
+	s := f.Node("ws1").Open(f.Node("ws1").Certificate)
+	s.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Want{Want: &nodev1.Want{}}})
+	wantRefusal(t, s.WantEnd(), codes.InvalidArgument, "begins with a hello")
+}
+
+func TestNodeAheadOfTheController(t *testing.T) {
+	f := Start(t, Bank)
+	f.Apply(BankLinks)
+	n := f.Node("ws1")
+	s := n.Connect(&nodev1.Hello{Revision: 40, Digest: make([]byte, 32)})
+	a := s.WantAssignment(predefined.Client)
+	if a.GetRevision() != 41 {
+		t.Errorf("a node at revision 40 with another policy is assigned revision %d, wanted 41", a.GetRevision())
+	}
+	s.Acknowledge(a)
+	s = n.Connect(&nodev1.Hello{Revision: 50, Digest: a.GetDigest()})
+	if a := s.WantAssignment(predefined.Client); a.GetRevision() != 50 {
+		t.Errorf("a node at revision 50 with this policy is assigned revision %d, wanted 50", a.GetRevision())
+	}
+}
+
+func TestReportsShow(t *testing.T) {
+	f := Start(t, Bank)
+	s := f.Node("ws1").Connect(&nodev1.Hello{Version: "9.9"})
+	s.WantAssignment("none")
+	s.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Report{Report: &nodev1.Report{
+		Associations: []*nodev1.Association{{Kind: nodev1.Association_KIND_CHILD, Peer: "sql1.bank.example", RemoteAddress: "192.0.2.1"}},
+		Failures:     []*nodev1.Failure{{Reason: "no-proposal-chosen", Count: 3}},
+		Notes:        []string{"clock is off"},
+	}}})
+	f.Eventually("the association shows", func() bool {
+		r, err := f.Machines().ListAssociations(f.Context(), &adminv1.ListAssociationsRequest{Machine: "ws1"})
+		return err == nil && len(r.GetAssociations()) == 1 && r.GetAssociations()[0].GetMachine() == "ws1" && len(r.GetFailures()) == 1
+	})
+	s.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Report{Report: &nodev1.Report{Notes: make([]string, 1000)}}})
+	wantRefusal(t, s.WantEnd(), codes.InvalidArgument, "1000 notes")
+}

@@ -40,6 +40,9 @@ type session struct {
 	stream  nodev1.SessionService_ConnectServer
 	machine directory.UUID
 	name    string
+	// notAfter is the end of the certificate, and with it of the session: the node opens another one with a renewed
+	// certificate before that.
+	notAfter time.Time
 	// wake has room for one hint, so that poking never blocks and hints join.
 	wake chan struct{}
 	// replaced is closed by the machine's next session, ended by this one when it is over.
@@ -61,7 +64,7 @@ func (s *session) poke() {
 
 // Connect implements nodev1.SessionServiceServer.
 func (s *Server) Connect(stream nodev1.SessionService_ConnectServer) error {
-	id, address, err := s.identify(stream.Context())
+	id, notAfter, address, err := s.identify(stream.Context())
 	if err != nil {
 		return err
 	}
@@ -71,7 +74,7 @@ func (s *Server) Connect(stream nodev1.SessionService_ConnectServer) error {
 		return err
 	}
 	session := &session{
-		server: s, stream: stream, machine: u, name: id.DNSName(),
+		server: s, stream: stream, machine: u, name: id.DNSName(), notAfter: notAfter,
 		wake: make(chan struct{}, 1), replaced: make(chan struct{}), ended: make(chan struct{}),
 	}
 	defer close(session.ended)
@@ -91,25 +94,28 @@ func (s *Server) Connect(stream nodev1.SessionService_ConnectServer) error {
 	return err
 }
 
-// identify reads the verified certificate of the peer. The TLS configuration verified it; a connection without one gets
-// no further.
-func (s *Server) identify(ctx context.Context) (pki.Identity, string, error) {
+// identify reads the certificate of the peer, which was verified before the call came here. A connection without one
+// gets no further.
+func (s *Server) identify(ctx context.Context) (id pki.Identity, notAfter time.Time, address string, err error) {
+	refuse := func(code codes.Code, format string, args ...any) (pki.Identity, time.Time, string, error) {
+		return pki.Identity{}, time.Time{}, "", status.Errorf(code, format, args...)
+	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return pki.Identity{}, "", status.Error(codes.Internal, "connection without a peer")
+		return refuse(codes.Internal, "connection without a peer")
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
 	if !ok || len(info.State.PeerCertificates) == 0 {
-		return pki.Identity{}, "", status.Error(codes.Unauthenticated, "no machine certificate was presented; join the machine with a token first")
+		return refuse(codes.Unauthenticated, "no machine certificate was presented; join the machine with a token first")
 	}
-	id, err := pki.IdentityFromCertificate(info.State.PeerCertificates[0])
-	if err != nil {
-		return pki.Identity{}, "", status.Error(codes.Unauthenticated, err.Error())
+	leaf := info.State.PeerCertificates[0]
+	if id, err = pki.IdentityFromCertificate(leaf); err != nil {
+		return refuse(codes.Unauthenticated, "%v", err)
 	}
 	if id.TrustDomain() != s.config.TrustDomain {
-		return pki.Identity{}, "", status.Errorf(codes.Unauthenticated, "machine certificate is of the trust domain %q, this controller is of %q", id.TrustDomain(), s.config.TrustDomain)
+		return refuse(codes.Unauthenticated, "machine certificate is of the trust domain %q, this controller is of %q", id.TrustDomain(), s.config.TrustDomain)
 	}
-	return id, p.Addr.String(), nil
+	return id, leaf.NotAfter, p.Addr.String(), nil
 }
 
 func (s *Server) admit(a resolver.Assignment, id pki.Identity) error {
@@ -281,6 +287,10 @@ func (s *session) refresh() error {
 }
 
 func (s *session) handle(m *nodev1.ConnectRequest) error {
+	// Nodes report every half minute or so, which is often enough to look at the clock.
+	if !s.server.config.Now().Before(s.notAfter) {
+		return status.Errorf(codes.Unauthenticated, "the certificate of %s expired at %s; its session ends", s.name, s.notAfter.UTC().Format(time.RFC3339))
+	}
 	switch m := m.GetMessage().(type) {
 	case *nodev1.ConnectRequest_Want:
 		return s.want(m.Want.GetDigest())

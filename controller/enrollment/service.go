@@ -56,7 +56,7 @@ func (s *Service) Renew(ctx context.Context, r *nodev1.RenewRequest) (*nodev1.Re
 	return &nodev1.RenewResponse{Chain: issued.Chain(), TrustBundle: s.desk.config.Trust().Append(nil)}, nil
 }
 
-// caller reads the client certificate, which the TLS configuration verified.
+// caller reads the client certificate, which was verified before the call came here.
 func (s *Service) caller(ctx context.Context) (pki.Identity, error) {
 	p, ok := peer.FromContext(ctx)
 	if ok {
