@@ -176,8 +176,8 @@ func killed(t *testing.T, w *World) {
 	wire().wantNothing(t)
 }
 
-// chatter sends datagrams in clear as fast as the host lets it, over both address families, until stopped. Errors are
-// what it is there for.
+// chatter sends datagrams with the secret, some thousands a second, until stopped. Whether the host lets them out is
+// what the capture tells; errors are expected.
 func (p *Peer) chatter(t *testing.T, to netip.AddrPort) (stop func()) {
 	t.Helper()
 	done := make(chan struct{})

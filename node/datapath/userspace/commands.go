@@ -123,6 +123,10 @@ func (c installOut) run(l *loop) error {
 		return fmt.Errorf("install outbound SA %s: its inbound SA %s is not installed", c.out.SPI(), c.spi)
 	}
 	a.out, a.limit = c.out, c.limit
+	l.counters[counterKeyAdditions]++
+	if a.child.ReplacesIn != 0 {
+		l.counters[counterRekeys]++
+	}
 	return nil
 }
 
@@ -151,6 +155,7 @@ func (c remove) run(l *loop) error {
 	}
 	l.sadb.deactivate(a)
 	delete(l.sadb.children, c.spi)
+	l.counters[counterKeyDeletions]++
 	l.forget()
 	return nil
 }
@@ -173,13 +178,7 @@ func (c endFallback) run(l *loop) error {
 }
 
 func (c refuse) run(l *loop) error {
-	q := l.waiting.open(c.flow, l.now)
-	if q == nil {
-		return nil
-	}
-	l.counters[counterRefused] += uint64(len(l.waiting.empty(q)))
-	q.refused = l.now
-	q.expires = l.now.Add(refusedFor)
+	l.counters[counterRefused] += uint64(l.waiting.refuse(c.flow, l.now))
 	return nil
 }
 

@@ -37,6 +37,10 @@ const (
 	counterKeyDeletions
 	counterRekeys
 	counterEventsLost
+	counterTUNReads      // packets and super-packets that the kernel gave
+	counterPacketsSealed // packets that went into ESP
+	counterDatagrams     // datagrams, and groups of them that the kernel joined
+	counterPacketsOpened // packets that came out of ESP
 	counters
 )
 
@@ -47,6 +51,7 @@ var counterNames = [counters]string{
 	"packets_blocked_out", "packets_queue_full", "packets_waited_too_long", "packets_refused", "packets_reinjected",
 	"packets_reinject_failed", "packets_too_big", "packets_seal_failed", "packets_send_failed", "packets_tun_failed",
 	"packets_unparsed", "packets_not_ready", "total_acquire", "key_additions", "key_deletions", "rekeys", "events_lost",
+	"tun_reads", "packets_sealed", "esp_datagrams", "packets_opened",
 }
 
 // String returns the name in Status.Counters.

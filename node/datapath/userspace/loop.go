@@ -140,12 +140,10 @@ func (l *loop) commands() bool {
 
 // housekeep ends what has no packets to end it.
 func (l *loop) housekeep() {
+	l.counters[counterWaitedTooLong] += uint64(l.waiting.expire(l.now))
 	for _, q := range l.waiting.flows {
-		switch {
-		case l.now.After(q.expires):
-			l.counters[counterWaitedTooLong] += uint64(len(l.waiting.take(q)))
-		case !q.acquired && q.refused.IsZero():
-			q.acquired = l.emit(ike.Acquire{Flow: q.flow})
+		if len(q.packets) > 0 {
+			l.ask(q) // the reader of events may have lagged behind
 		}
 	}
 	for key, until := range l.soft {

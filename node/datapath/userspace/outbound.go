@@ -134,7 +134,7 @@ func (l *loop) state(m spd.Match, p spd.Packet) spd.State {
 	}
 	if f, err := l.flow(m, p); err == nil {
 		if q := l.waiting.get(f); q != nil {
-			if !q.refused.IsZero() && l.now.Sub(q.refused) < refusedFor {
+			if q.isRefused(l.now) {
 				return spd.StateFailed
 			}
 			if !l.secured[key] {
@@ -210,7 +210,7 @@ func (l *loop) put(q *queue, header tun.Header, pkt []byte) bool {
 		return false
 	}
 	for segment, ok := l.splitter.Next(); ok; segment, ok = l.splitter.Next() {
-		if !l.waiting.put(q, segment) {
+		if !l.waiting.put(q, segment, l.now) {
 			l.counters[counterQueueFull]++
 		}
 	}
@@ -247,6 +247,10 @@ func (l *loop) discover(m spd.Match, p spd.Packet) bool {
 		l.warn("cannot ask for a negotiation", err)
 		return false
 	}
+	if !l.emit(ike.Acquire{Flow: f}) {
+		return false // clear traffic without a negotiation was not granted
+	}
+	l.counters[counterAcquire]++
 	ttl := softTTL(m.Rule)
 	key := softKey{m.Rule.ID, p.Source, p.Destination}
 	for _, direction := range []spd.Direction{spd.In, spd.Out} {
@@ -257,10 +261,6 @@ func (l *loop) discover(m spd.Match, p spd.Packet) bool {
 		}
 	}
 	l.soft[key] = l.now.Add(ttl)
-	if !l.emit(ike.Acquire{Flow: f}) {
-		return true
-	}
-	l.counters[counterAcquire]++
 	return true
 }
 

@@ -34,3 +34,5 @@ func TestMain(m *testing.M) {
 }
 
 func TestContract(t *testing.T) { datapathtest.Run(t, "bwdp-", open) }
+
+func BenchmarkThroughput(b *testing.B) { datapathtest.Throughput(b, "bwdpb-", open) }

@@ -36,6 +36,7 @@ const (
 	CounterClearIn    = "clear-in"    // came in clear where the policy or a live SA wants security: dropped
 	CounterGroup      = "group"       // to a group address, where the policy wants security: dropped
 	CounterFragment   = "fragment"    // later fragments that ports decide about: dropped
+	CounterOwn        = "own"         // of the own sockets, but no exemption covers it: dropped
 	CounterUnsteered  = "unsteered"   // forwarded, to be protected, but not marked: dropped
 	CounterProtect    = "protect"     // sent into the TUN
 	CounterFromTunnel = "from-tunnel" // came out of the TUN
@@ -111,9 +112,11 @@ func Compile(set spd.Set, p Params) Ruleset {
 			Matches: []Match{c.marked(p.Protect), Interface{Out: true, Not: true, Name: p.Device}},
 			Verdict: Drop, Comment: CounterGuard,
 		}}},
-		{Name: chainProtect, Rules: append(c.groups(), Rule{
-			Mark: p.Protect, Mask: p.Mask, Verdict: Accept, Comment: CounterProtect,
-		})},
+		{Name: chainProtect, Rules: append(c.groups(),
+			// ESP of an address that the policy does not know as the machine's own would go round in circles.
+			Rule{Matches: []Match{c.marked(p.Own)}, Verdict: Drop, Comment: CounterOwn},
+			Rule{Mark: p.Protect, Mask: p.Mask, Verdict: Accept, Comment: CounterProtect},
+		)},
 		{Name: chainClear, Rules: append(c.groups(), Rule{Verdict: Accept})},
 		{Name: chainForwardOut, Rules: c.forwardOut()},
 		{Name: chainForwardIn, Rules: c.forwardIn()},

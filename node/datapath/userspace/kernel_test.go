@@ -1,0 +1,376 @@
+package userspace
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
+	"github.com/bailiwick-net/bailiwick/node/packet"
+	"github.com/bailiwick-net/bailiwick/node/tun"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+	"github.com/bailiwick-net/bailiwick/policies/spd/spdtest"
+)
+
+var testParams = steering.Params{
+	Device: DefaultName, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel,
+}
+
+// bench is a host whose network card and TUN are both in the hands of the test: what the kernel sends shows at once in
+// one of them or in none. On the host for inbound packets every address of the generator is its own, on the one for
+// outbound packets none is: raw sockets may use any source.
+type bench struct {
+	table    *filterTable
+	card     *tun.Device
+	tunnel   *tun.Device
+	raw      map[bool]*clearSocket // by whether it carries the mark of the own sockets
+	judge    *nftables.Conn
+	accepted *nftables.Chain
+	buffer   []byte
+}
+
+func newBench(t *testing.T, l *lab.Lab, d spd.Direction) *bench {
+	t.Helper()
+	h, err := l.Host(d.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{raw: map[bool]*clearSocket{}, buffer: make([]byte, tun.BufferSize)}
+	if err := h.Do(func() error { return b.open(d) }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := errors.Join(b.table.close(), b.judge.CloseLasting(), b.card.Close(), b.tunnel.Close(), b.raw[false].close(), b.raw[true].close())
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	commands := [][]string{
+		// The kernel sends nothing without an address of its own.
+		{"ip", "addr", "add", "192.168.77.1/32", "dev", "eth0"},
+		{"ip", "addr", "add", "2001:db8:ffff::1/128", "dev", "eth0", "nodad"},
+		{"ip", "addr", "add", "fe80::77/64", "dev", "eth0", "nodad"},
+		{"ip", "route", "add", "default", "dev", "eth0"},
+		{"ip", "-6", "route", "add", "default", "dev", "eth0"},
+		{"ip", "route", "add", "224.0.0.0/4", "dev", "eth0"},
+		{"ip", "route", "add", "255.255.255.255", "dev", "eth0"},
+	}
+	if d == spd.In {
+		for _, a := range own {
+			args := []string{"ip", "addr", "add", netip.PrefixFrom(a, a.BitLen()).String(), "dev", "lo"}
+			if a.Is6() {
+				args = append(args, "nodad")
+			}
+			commands = append(commands, args)
+		}
+		for _, conf := range []string{"all", "eth0"} {
+			commands = append(commands, []string{"sysctl", "-qw", "net.ipv4.conf." + conf + ".accept_local=1", "net.ipv4.conf." + conf + ".rp_filter=0"})
+		}
+	}
+	for _, c := range commands {
+		if _, err := h.Run(c...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func (b *bench) open(d spd.Direction) (err error) {
+	if b.table, err = openFilterTable(DefaultNFTable); err != nil {
+		return err
+	}
+	if b.card, err = tun.Open(tun.Config{Name: "eth0", NoOffload: true}); err != nil {
+		return err
+	}
+	if b.tunnel, err = tun.Open(tun.Config{Name: DefaultName, NoOffload: true, MTU: tunMTU}); err != nil {
+		return err
+	}
+	r, err := openRouting(DefaultTable, DefaultPriority, DefaultName)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(r.install(b.tunnel.Index()), r.close()); err != nil {
+		return err
+	}
+	for _, marked := range []bool{false, true} {
+		s, err := openClearSocket(true)
+		if err != nil {
+			return err
+		}
+		b.raw[marked] = s
+		mark := 0
+		if marked {
+			mark = int(MarkOwn)
+		}
+		for _, fd := range []int{s.v4, s.v6} {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
+				return err
+			}
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
+				return err
+			}
+		}
+	}
+	return b.openJudge()
+}
+
+// openJudge counts what passes the input hook after our table, and drops it before anybody answers.
+func (b *bench) openJudge() (err error) {
+	if b.judge, err = nftables.New(nftables.AsLasting()); err != nil {
+		return err
+	}
+	table := b.judge.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "judge"})
+	b.accepted = b.judge.AddChain(&nftables.Chain{
+		Table: table, Name: "accepted", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+	})
+	b.judge.AddRule(&nftables.Rule{Table: table, Chain: b.accepted, Exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}})
+	return b.judge.Flush()
+}
+
+func (b *bench) count() (uint64, error) {
+	rules, err := b.judge.GetRules(b.accepted.Table, b.accepted)
+	if err != nil {
+		return 0, err
+	}
+	return rules[0].Exprs[0].(*expr.Counter).Packets, nil
+}
+
+// drain reads what a device was given, and reports whether the packet is among it.
+func (b *bench) drain(d *tun.Device, want []byte) bool {
+	found := false
+	for {
+		_, pkt, err := d.Queue(0).Read(b.buffer)
+		if err != nil {
+			return found
+		}
+		// The kernel fills the IPv4 checksum and identification in.
+		found = found || len(pkt) == len(want) && slices.Equal(pkt[len(pkt)-16:], want[len(want)-16:])
+	}
+}
+
+// out sends a packet and tells what the kernel did with it.
+func (b *bench) out(p spd.Packet, pkt []byte) (spd.Fate, error) {
+	info, err := packet.Parse(pkt)
+	if err != nil {
+		return 0, err
+	}
+	// EPERM and EHOSTUNREACH tell of a drop, as the devices do.
+	if s := b.raw[p.Own]; info.Version == 4 {
+		_ = s.send(pkt, info)
+	} else {
+		to := &unix.SockaddrInet6{Addr: info.Destination.As16()}
+		if info.Destination.IsLinkLocalUnicast() || info.Destination.IsMulticast() {
+			to.ZoneId = uint32(b.card.Index())
+		}
+		_ = unix.Sendto(s.v6, pkt, 0, to)
+	}
+	clear, protected := b.drain(b.card, pkt), b.drain(b.tunnel, pkt)
+	switch {
+	case clear && protected:
+		return 0, errors.New("packet left twice")
+	case clear:
+		return spd.Pass, nil
+	case protected:
+		return spd.Protect, nil
+	}
+	return spd.Drop, nil
+}
+
+// in gives the kernel a packet that came in by the card.
+func (b *bench) in(pkt []byte) (spd.Fate, error) {
+	before, err := b.count()
+	if err != nil {
+		return 0, err
+	}
+	if err := b.card.Queue(0).Write(tun.Header{}, pkt); err != nil {
+		return 0, err
+	}
+	after, err := b.count()
+	if err != nil {
+		return 0, err
+	}
+	if after > before {
+		return spd.Pass, nil
+	}
+	return spd.Drop, nil
+}
+
+// own are the addresses that packets of the generator may go to.
+var own = func() []netip.Addr {
+	var out []netip.Addr
+	for _, s := range []string{
+		"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.6", "10.0.1.1", "10.0.1.2", "192.0.2.1",
+		"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:1::1",
+	} {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}()
+
+// octets makes a packet of a description; serial tells it from others.
+func octets(p spd.Packet, serial uint32) []byte {
+	payload := make([]byte, 40)
+	switch {
+	case spd.HasPorts(p.Protocol):
+		binary.BigEndian.PutUint16(payload, p.SourcePort)
+		binary.BigEndian.PutUint16(payload[2:], p.DestinationPort)
+		if p.Protocol == spd.ProtocolTCP {
+			payload[12] = 5 << 4
+		}
+		if p.Protocol == spd.ProtocolUDP {
+			binary.BigEndian.PutUint16(payload[4:], uint16(len(payload)))
+		}
+	case p.Protocol == spd.ProtocolICMP || p.Protocol == spd.ProtocolICMPv6:
+		payload[0], payload[1] = p.ICMPType, p.ICMPCode
+	}
+	binary.BigEndian.PutUint32(payload[len(payload)-4:], serial)
+	h := packet.IP{Source: p.Source, Destination: p.Destination, Protocol: p.Protocol, HopLimit: 64, PayloadLen: len(payload)}
+	return append(h.AppendHeader(nil), payload...)
+}
+
+// TestKernelAgreesWithLookup compares the kernel with the definition: random policies, random packets. It runs 100
+// policies; -rapid.checks runs more.
+func TestKernelAgreesWithLookup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	l, err := lab.New("bwdpk-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	benches := map[spd.Direction]*bench{spd.Out: newBench(t, l, spd.Out), spd.In: newBench(t, l, spd.In)}
+	serial, fates := uint32(0), map[string]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		facts := spdtest.Facts().Draw(t, "facts")
+		policy := spdtest.Policy().Draw(t, "policy")
+		packets := rapid.SliceOfN(spdtest.Packet(), 20, 20).Draw(t, "packets")
+		states := rapid.SliceOfN(rapid.SampledFrom([]spd.State{spd.StateNone, spd.StateSoft, spd.StateSecured}), 20, 20).Draw(t, "states")
+		set, err := spd.Expand(policy, facts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules := steering.Compile(set, testParams)
+		for _, d := range []spd.Direction{spd.Out, spd.In} {
+			if err := benches[d].table.replace(rules, true); err != nil {
+				t.Fatal(err)
+			}
+			for i, p := range packets {
+				// One card, no loopback: those are cases of the contract suite.
+				p.Interfaces, p.Loopback = spd.InterfacesAll, false
+				p.Own = p.Own && d == spd.Out
+				if !testable(d, p) {
+					continue
+				}
+				serial++
+				m := set.Lookup(d, p)
+				state := benches[d].grant(t, d, m, p, states[i])
+				got, err := benches[d].fate(d, p, octets(p, serial))
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := wanted(d, m, p, state)
+				fates[fmt.Sprintf("%s %s", d, want)]++
+				if got != want {
+					t.Fatalf("%s packet %+v in state %s: kernel says %s, want %s by filter %v\n%s", d, p, state, got, want, m.Filter, rules.Text("bailiwick"))
+				}
+				benches[d].take(t, d, m, p, state)
+			}
+		}
+	})
+	t.Logf("packets by direction and fate: %v", fates)
+	for _, f := range []string{"out pass", "out protect", "out drop", "in pass", "in drop"} {
+		if fates[f] == 0 {
+			t.Errorf("no packet was %s: the test proves less than it says", f)
+		}
+	}
+}
+
+// testable tells packets that reach the hooks: the kernel drops martians before it asks anybody.
+func testable(d spd.Direction, p spd.Packet) bool {
+	loopback := p.Source.IsLoopback() || p.Destination.IsLoopback()
+	badSource := p.Source.IsMulticast() || p.Source == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	if loopback || badSource {
+		return false
+	}
+	return d == spd.Out || slices.Contains(own, p.Destination)
+}
+
+func (b *bench) fate(d spd.Direction, p spd.Packet, pkt []byte) (spd.Fate, error) {
+	if d == spd.Out {
+		return b.out(p, pkt)
+	}
+	return b.in(pkt)
+}
+
+// wanted is the verdict of the tables, as the kernel shows it: what the packet thread decides about goes to the TUN.
+func wanted(d spd.Direction, m spd.Match, p spd.Packet, s spd.State) spd.Fate {
+	if d == spd.In {
+		return spd.Inbound(m, s, false).Fate
+	}
+	v := spd.Outbound(m, s)
+	switch {
+	case v.Fate == spd.Hold, v.Effect == spd.Acquire:
+		// The kernel does not route link-local destinations to the TUN, and own packets never go through it.
+		if p.Destination.IsLinkLocalUnicast() && p.Destination.Is6() || p.Own {
+			return spd.Drop
+		}
+		return spd.Protect
+	}
+	return v.Fate
+}
+
+func pairOf(d spd.Direction, p spd.Packet) pair {
+	if d == spd.In {
+		return pair{p.Destination, p.Source}
+	}
+	return pair{p.Source, p.Destination}
+}
+
+// grant brings the kernel into a state, if the rule of the packet has it, and returns the state it is in.
+func (b *bench) grant(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s spd.State) spd.State {
+	if m.Action != spd.ActionNegotiate || m.Rule.Tunnel.IsValid() || m.Rule.Action.Fallback.Mode == spd.FallbackNone {
+		return spd.StateNone
+	}
+	set, ttl := steering.SoftSet(m.Rule.ID, d, p.Source.Is6()), time.Hour
+	if s == spd.StateSecured {
+		set, ttl = steering.SecuredSet(m.Rule.ID, p.Source.Is6()), 0
+	}
+	if s == spd.StateNone || s == spd.StateSecured && m.Rule.Action.Fallback.Mode != spd.FallbackDiscover {
+		return spd.StateNone
+	}
+	if err := b.table.add(set, pairOf(d, p), ttl); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (b *bench) take(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s spd.State) {
+	set := steering.Set{}
+	switch s {
+	case spd.StateSoft:
+		set = steering.SoftSet(m.Rule.ID, d, p.Source.Is6())
+	case spd.StateSecured:
+		set = steering.SecuredSet(m.Rule.ID, p.Source.Is6())
+	default:
+		return
+	}
+	if err := b.table.remove(set, pairOf(d, p)); err != nil {
+		t.Fatal(err)
+	}
+}
