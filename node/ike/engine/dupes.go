@@ -17,6 +17,9 @@ const (
 	// retireStep is how often a duplicate is looked at, retireLimit when it is closed in any case.
 	retireStep  = 100 * time.Millisecond
 	retireLimit = 10 * time.Second
+	// crossing is how late an attempt can come that began before the other was established. Both sides must judge alike,
+	// although their clocks saw the messages at different times: so it is longer than any attempt.
+	crossing = 2 * ikev2.RetransmitTotal
 )
 
 // retirement is a duplicate that this side has to close.
@@ -34,12 +37,10 @@ func (e *Engine) established(x *entry, initialContact bool) {
 			continue
 		}
 		switch {
-		case y.sa.EstablishedAt().Before(x.sa.Created()):
+		case initialContact && y.sa.Origin().Established.Before(x.sa.Created()):
 			// RFC 7296 2.4: the peer has lost what was there before. What came up meanwhile is not meant.
-			if initialContact {
-				e.run(y, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonInitialContact, "the peer has started anew") })
-			}
-		case y.sa.Initiator() != x.sa.Initiator():
+			e.run(y, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonInitialContact, "the peer has started anew") })
+		case y.sa.Origin().Initiator != x.sa.Initiator() && x.sa.Created().Before(y.sa.Origin().Established.Add(crossing)):
 			e.duplicates(x, y)
 		}
 	}
@@ -48,12 +49,12 @@ func (e *Engine) established(x *entry, initialContact bool) {
 
 func (e *Engine) duplicates(x, y *entry) {
 	loser, survivor := x, y
-	if y.sa.Nonces().Loses(x.sa.Nonces()) {
+	if y.sa.Origin().Exchange.Loses(x.sa.Origin().Exchange) {
 		loser, survivor = y, x
 	}
 	loser.retiring = true
 	e.count("duplicate_ike")
-	if loser.sa.Initiator() {
+	if loser.sa.Origin().Initiator {
 		e.retiring = append(e.retiring, retirement{
 			loser: loser, survivor: survivor, check: e.now.Add(retireStep), end: e.now.Add(retireLimit),
 		})
@@ -83,17 +84,21 @@ func (e *Engine) retire() bool {
 // retireOne reports whether nothing is left to do.
 func (e *Engine) retireOne(r *retirement) bool {
 	late := !e.now.Before(r.end)
+	for _, x := range []**entry{&r.loser, &r.survivor} {
+		for (*x).sa.Successor() != nil {
+			next, ok := e.sas[(*x).sa.Successor().SPI()]
+			if !ok {
+				break
+			}
+			*x = next
+		}
+	}
 	switch {
 	case r.loser.gone || r.loser.sa.State() != ikev2.StateEstablished:
 		return true
 	case r.survivor.gone || r.survivor.sa.State() >= ikev2.StateDeleting:
 		r.loser.retiring = false // it is the only one again
 		return true
-	case r.survivor.sa.State() == ikev2.StateRekeyed:
-		if next, ok := e.sas[r.survivor.sa.Successor().SPI()]; ok {
-			r.survivor = next
-		}
-		return false
 	case late:
 	case r.loser.sa.Busy() || r.survivor.sa.Busy():
 		return false
@@ -131,7 +136,7 @@ func (e *Engine) Snapshot() Snapshot {
 		local, remote := s.Addresses()
 		natLocal, natRemote, encap := s.NAT()
 		one := SA{
-			SPI: uint64(s.SPI()), PeerSPI: uint64(s.PeerSPI()), Initiator: s.Initiator(), State: s.State().String(),
+			SPI: uint64(s.SPI()), PeerSPI: uint64(s.PeerSPI()), Initiator: s.Initiator(), State: s.State().String(), Busy: s.Busy(),
 			Peer: s.Peer(), Local: local, Remote: remote, Suite: s.Suite(), NATLocal: natLocal, NATRemote: natRemote,
 			Encap: encap, Created: s.Created(), Established: s.EstablishedAt(), Rekey: s.RekeyAt(), Children: s.Children(),
 		}

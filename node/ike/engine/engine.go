@@ -243,6 +243,10 @@ func (e *Engine) after(x *entry) {
 	}
 	if next := x.sa.Successor(); next != nil {
 		e.follow(x.sa.SPI(), next.SPI())
+		if y, ok := e.sas[next.SPI()]; ok {
+			y.retiring = y.retiring || x.retiring
+			y.answered = true
+		}
 	}
 	for _, o := range x.sa.TakeTouched() { // a rekey changes both the old and the new SA
 		if y, ok := e.sas[o.SPI()]; ok && y != x {

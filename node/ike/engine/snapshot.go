@@ -22,6 +22,7 @@ type SA struct {
 	SPI, PeerSPI  uint64 // SPI, PeerSPI: own one and that of the peer
 	Initiator     bool   // this side is the original initiator
 	State         string
+	Busy          bool   // an exchange of either side is under way
 	Peer          string // identity, empty before authentication
 	Auth          string // "certificate" or "preshared key", empty before authentication
 	Local, Remote netip.AddrPort

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
@@ -96,6 +97,10 @@ func (w *World) checkSwitch(n *Node, i *Installed) {
 	if peer == nil || peer.Off {
 		return
 	}
+	// What the peer has closed for a reason of its own, the delete is on its way.
+	if r, was := peer.removed[i.Child.Out.SPI]; was && r != ike.ReasonRekeyed && r != ike.ReasonRedundant {
+		return
+	}
 	if _, ok := peer.SADB[i.Child.Out.SPI]; !ok && w.quiet() {
 		w.broken("I1 %s sends on %s, which %s has not installed", n.Name, i.Child.Out.SPI, peer.Name)
 	}
@@ -104,7 +109,8 @@ func (w *World) checkSwitch(n *Node, i *Installed) {
 // quiet reports whether the network does nothing wrong: with losses a responder may use a new SA, that replaces none,
 // before the initiator has got the response.
 func (w *World) quiet() bool {
-	return w.Faults.Loss == 0 && w.hold == nil && len(w.held) == 0 && w.Faults.Jitter == 0
+	return w.Faults.Loss == 0 && w.hold == nil && len(w.held) == 0 && w.Faults.Jitter == 0 &&
+		w.Faults.JobTime < 100*time.Millisecond
 }
 
 // checkStep: I7, everything is bounded.
@@ -194,4 +200,33 @@ func (w *World) checkPair(a, b *Node) {
 			w.broken("at rest %s has %d Child SAs of rule %q from %s to %s", a.Name, n, t.rule, t.local, t.remote)
 		}
 	}
+}
+
+// atRest reports whether nothing is under way.
+func (w *World) atRest() bool {
+	for _, n := range w.Nodes {
+		if n.Off {
+			continue
+		}
+		v := n.Engine.Snapshot()
+		if len(v.Waiting) > 0 {
+			return false
+		}
+		for _, s := range v.SAs {
+			if s.State != "established" || s.Busy {
+				return false
+			}
+		}
+		for _, i := range n.SADB {
+			if i.Switched == 0 {
+				return false
+			}
+		}
+	}
+	for _, e := range w.pending {
+		if isDatagram(e.ev) {
+			return false
+		}
+	}
+	return true
 }

@@ -57,11 +57,16 @@ type Node struct {
 	Downs   []ike.Down
 	Off     bool // answers nothing
 
+	// expire makes the model of the datapath report the limits of Child SAs.
+	expire bool
+
 	world  *World
 	rand   *rand.ChaCha8
 	epoch  int
 	active map[ike.IKESPI]bool
 	last   int
+	// removed tells why a Child SA is no longer there.
+	removed map[sa.SPI]ike.Reason
 }
 
 // Installed is one Child SA in the model of a datapath.
@@ -124,6 +129,7 @@ func (n *Node) boot() {
 	n.Engine = engine.New(n.Config, n.rand)
 	n.SADB = make(map[sa.SPI]*Installed)
 	n.order = nil
+	n.removed = make(map[sa.SPI]ike.Reason)
 	n.active = make(map[ike.IKESPI]bool)
 }
 
@@ -181,6 +187,10 @@ func (n *Node) execute(actions []ike.Action) {
 			w.logf("%s install in %s", n.Name, a.Child.In.SPI)
 			w.checkInstall(n, a.Child)
 			n.SADB[a.Child.In.SPI] = &Installed{Child: a.Child, In: true, Since: w.Now}
+			if n.expire {
+				w.schedule(a.Child.Soft.Time, &event{to: n, ev: ike.ChildExpiring{SPI: a.Child.In.SPI, Limit: ike.LimitSoft}})
+				w.schedule(a.Child.Hard.Time, &event{to: n, ev: ike.ChildExpiring{SPI: a.Child.In.SPI, Limit: ike.LimitHard}})
+			}
 			n.order = append(n.order, a.Child.In.SPI)
 		case ike.InstallOut:
 			if i := n.SADB[a.Child.In.SPI]; i != nil {
@@ -204,6 +214,7 @@ func (n *Node) execute(actions []ike.Action) {
 				w.broken("%s: Remove of %s, which is not installed", n.Name, a.Child.In.SPI)
 			}
 			delete(n.SADB, a.Child.In.SPI)
+			n.removed[a.Child.In.SPI] = a.Reason
 		case ike.Move:
 		case ike.Fallback, ike.Refuse:
 			w.logf("%s %T", n.Name, a)

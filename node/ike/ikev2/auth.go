@@ -101,6 +101,7 @@ func (s *SA) receiveAuthResponse(m message) {
 func (s *SA) becomeEstablished(payloads []wire.Payload) {
 	s.state = StateEstablished
 	s.established = s.now
+	s.origin = Origin{Initiator: s.initiator, Exchange: s.initial, Created: s.created, Established: s.now}
 	s.giveUp = timeZero
 	s.hs = nil
 	s.startLife()

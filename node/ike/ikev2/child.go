@@ -32,6 +32,9 @@ type child struct {
 	deleting  bool      // own delete is outstanding
 	gone      bool
 	peerRekey *peerRekey
+	ex        Exchange // that made it
+	fromAuth  bool     // made in IKE_AUTH
+	twin      *child   // the same Child SA, made by the peer at the same time, that stays when this one goes
 }
 
 // peerRekey is the peer's rekey of a Child SA that this side answered.
@@ -202,6 +205,7 @@ func (s *SA) buildChild(w *childRequest, choice childChoice, ke *wire.KE, shared
 	c.LocalTS, c.RemoteTS = choice.local, choice.remote
 	c.In, c.Out = fromInitiator, fromResponder
 	c.In.SPI, c.Out.SPI = w.spi, choice.peer
+	c.ex, c.fromAuth = Exchange{Ni: w.ni, Nr: w.nr}, !w.withGroup
 	if w.rekeys != nil {
 		c.ReplacesIn = w.rekeys.In.SPI
 	}
@@ -254,6 +258,34 @@ func (s *SA) switchOut(c *child) {
 	}
 	c.switched, c.confirm = true, timeZero
 	s.host.Emit(ike.SwitchOut{Child: c.Child})
+	for _, o := range s.children {
+		if o.twin == c {
+			s.closeChild(o, ike.ReasonRedundant)
+		}
+	}
+}
+
+// duplicate looks for the same Child SA made by the other side at the same time. As with rekeys the one whose exchange
+// has the lowest nonce is redundant, and its creator deletes it once the other is in use.
+func (s *SA) duplicate(c *child) {
+	for _, o := range s.children {
+		if o == c || o.gone || o.deleting || o.replaced || o.initiator == c.initiator || o.ReplacesIn != 0 || o.Rule != c.Rule ||
+			o.DefaultResponse != c.DefaultResponse || !slices.Equal(o.LocalTS, c.LocalTS) || !slices.Equal(o.RemoteTS, c.RemoteTS) {
+			continue
+		}
+		own, theirs := c, o
+		if o.initiator {
+			own, theirs = o, c
+		}
+		if !own.ex.lowest(theirs.ex) {
+			continue // the peer deletes its own
+		}
+		s.trace("Child SA in %s is the same as in %s and redundant", own.In.SPI, theirs.In.SPI)
+		own.twin = theirs
+		if theirs.switched {
+			s.closeChild(own, ike.ReasonRedundant)
+		}
+	}
 }
 
 // announce tells that a new Child SA, which replaces no other, is there. As responder its outbound half waits for a sign
@@ -266,6 +298,7 @@ func (s *SA) announce(c *child) {
 		c.confirm = s.now.Add(confirmWait)
 	}
 	s.note(ChildUp{Child: c.Child})
+	s.duplicate(c)
 }
 
 // uninstall removes a Child SA from the datapath.
@@ -274,12 +307,22 @@ func (s *SA) uninstall(c *child, reason ike.Reason) {
 		return
 	}
 	c.gone = true
-	if pr := c.peerRekey; pr != nil && !pr.child.gone { // RFC 7296 2.8: the delete of the old SA is the sign to use the new one
+	if pr := c.peerRekey; pr != nil && !pr.child.gone && s.state != StateClosed { // RFC 7296 2.8: the delete of the old SA is the sign to use the new one
 		s.switchOut(pr.child)
 	}
 	s.trace("remove Child SA in %s out %s: %s", c.In.SPI, c.Out.SPI, reason)
 	s.host.Emit(ike.Remove{Child: c.Child, Reason: reason})
 	s.children = slices.DeleteFunc(slices.Clone(s.children), func(o *child) bool { return o == c })
+	if s.state == StateClosed || s.closing() {
+		return
+	}
+	for i := len(s.children) - 1; i >= 0; i-- { // what stays carries the traffic
+		o := s.children[i]
+		if o.switched && !o.gone && slices.Equal(o.LocalTS, c.LocalTS) && slices.Equal(o.RemoteTS, c.RemoteTS) {
+			s.host.Emit(ike.SwitchOut{Child: o.Child})
+			break
+		}
+	}
 	if !s.anyChild() {
 		s.childless = s.now.Add(childlessWait)
 	}

@@ -84,6 +84,7 @@ func (s *SA) completeChild(w *childRequest, payloads []wire.Payload, then func(*
 		c.LocalTS, c.RemoteTS = local, remote
 		c.Out, c.In = own, theirs
 		c.Out.SPI, c.In.SPI = peer, w.spi
+		c.ex = Exchange{Ni: w.ni, Nr: nr}
 		if w.rekeys != nil {
 			c.ReplacesIn = w.rekeys.In.SPI
 		}

@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -134,8 +135,14 @@ func (s *SA) Tick(now time.Time) {
 			s.closeIKE(ike.ReasonIdle)
 		}
 	}
-	for _, c := range s.children {
-		if !c.gone && !c.switched && due(c.confirm) {
+	for _, c := range slices.Clone(s.children) {
+		switch {
+		case c.gone || c.switched || !due(c.confirm):
+		case c.fromAuth && s.state == StateEstablished:
+			// The initiator answers requests only when it has installed everything: a liveness check brings the sign.
+			c.confirm = s.now.Add(RetransmitTotal)
+			s.enqueue(&liveness{}, timeZero)
+		default:
 			s.switchOut(c)
 		}
 	}
@@ -154,14 +161,23 @@ func (s *SA) gaveUp() {
 	}
 }
 
-// heard notes that the peer is alive. New Child SAs that waited for a sign that the initiator installed them are used
-// from now on (RFC 7296 2.8).
-func (s *SA) heard() {
+// heard notes that the peer is alive, and finds what that confirms. New Child SAs that waited for a sign that the initiator installed them are used
+// from now on (RFC 7296 2.8): a new request shows that it has seen the response to the one before, and any message after
+// IKE_AUTH that it has seen that response.
+func (s *SA) heard(request bool) (confirmed []*child) {
 	s.lastHeard = s.now
 	for _, c := range s.children {
-		if !c.gone && !c.switched && !c.confirm.IsZero() {
-			s.switchOut(c)
+		if !c.gone && !c.switched && !c.confirm.IsZero() && (request || c.fromAuth) {
+			confirmed = append(confirmed, c)
 		}
+	}
+	return confirmed
+}
+
+// confirm uses what heard found, unless the message was about its end.
+func (s *SA) confirm(confirmed []*child) {
+	for _, c := range confirmed {
+		s.switchOut(c)
 	}
 }
 

@@ -64,6 +64,11 @@ func (s *SA) repeat(local, remote netip.AddrPort, datagram []byte, m wire.Messag
 		}
 	}
 	if sha256.Sum256(datagram) == last.digest {
+		for _, c := range s.children { // the initiator has not seen the response yet
+			if !c.confirm.IsZero() {
+				c.confirm = s.now.Add(confirmWait)
+			}
+		}
 		for _, d := range last.datagrams {
 			s.host.Emit(ike.Send{Local: local, Remote: remote, Bytes: d})
 		}
@@ -102,7 +107,7 @@ func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wir
 	}
 	s.win.serving = v
 	s.moved(local, remote)
-	s.heard()
+	confirmed := s.heard(true)
 	switch m.Header.Exchange {
 	case wire.IKEAuth:
 		s.serveAuth(v, in)
@@ -111,6 +116,7 @@ func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wir
 	case wire.Informational:
 		s.serveInformational(v, in)
 	}
+	s.confirm(confirmed)
 }
 
 // answerSyntax answers an authentic but malformed request. INVALID_SYNTAX ends the SA on both sides (RFC 7296 2.21.3).
@@ -149,7 +155,7 @@ func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wi
 		return
 	}
 	s.moved(local, remote)
-	s.heard()
+	s.confirm(s.heard(false))
 	s.note(Answered{})
 	in := message{header: m.Header, payloads: o.payloads}
 	if n, ok := wire.FindNotify(o.payloads, wire.NotifyInvalidSyntax); ok && s.state.established() {

@@ -132,6 +132,7 @@ func (t *rekeyChild) decide(s *SA, c *child) {
 	}
 	if old.peerRekey != nil {
 		s.trace("rekey collision won with Child SA in %s", c.In.SPI)
+		old.peerRekey = nil // the peer deletes that one; it is never used
 	}
 	s.install(c)
 	s.switchOut(c)

@@ -200,7 +200,7 @@ func (s *SA) succeed(initiator bool, own, peer wire.SPI, chosen proposal.IKE, sh
 	}
 	n.peer = peer
 	n.suite = chosen
-	n.initial = ex
+	n.initial, n.origin = ex, s.origin
 	n.fragmentation = s.fragmentation
 	n.natLocal, n.natRemote, n.encap = s.natLocal, s.natRemote, s.encap
 	n.auth, n.peerID, n.peerName = s.auth, s.peerID, s.peerName

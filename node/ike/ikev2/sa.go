@@ -64,6 +64,13 @@ func (s State) established() bool { return s >= StateEstablished && s < StateClo
 // Exchange is the pair of nonces of a key exchange; the lowest one decides between two that collide (RFC 7296 2.8.1).
 type Exchange struct{ Ni, Nr []byte }
 
+// Origin is what an SA and all its successors have in common: the IKE_SA_INIT at their beginning.
+type Origin struct {
+	Initiator            bool // this side began
+	Exchange             Exchange
+	Created, Established time.Time
+}
+
 // SA is one IKE SA. It is owned by its engine and not safe for concurrent use. now is the time of the call that is
 // being handled.
 type SA struct {
@@ -94,6 +101,7 @@ type SA struct {
 	peerName string
 	up       bool     // announced by an Up
 	initial  Exchange // of IKE_SA_INIT, or of the rekey that made this SA
+	origin   Origin
 
 	children []*child
 	deleted  []sa.SPI // outbound SPIs that the peer deleted before their response came
@@ -171,8 +179,8 @@ func (s *SA) RekeyAt() time.Time { return s.soft }
 // NAT tells which sides are behind a NAT, and whether ESP is encapsulated in UDP.
 func (s *SA) NAT() (local, remote, encap bool) { return s.natLocal, s.natRemote, s.encap }
 
-// Nonces are those of the exchange that made the SA.
-func (s *SA) Nonces() Exchange { return s.initial }
+// Origin tells where the SA, or what it was rekeyed from, came from.
+func (s *SA) Origin() Origin { return s.origin }
 
 // Usable reports whether new Child SAs can be made through the SA.
 func (s *SA) Usable() bool { return s.state == StateEstablished && !s.closing() }

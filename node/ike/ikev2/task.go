@@ -169,10 +169,10 @@ func (s *SA) closeIKE(reason ike.Reason) {
 	if s.closing() {
 		return
 	}
+	s.enqueue(&deleteIKE{reason}, time.Time{})
 	for _, c := range s.children {
 		s.uninstall(c, reason)
 	}
-	s.enqueue(&deleteIKE{reason}, time.Time{})
 }
 
 // Close deletes the IKE SA.
