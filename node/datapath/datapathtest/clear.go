@@ -65,7 +65,7 @@ func fallBack(t *testing.T, w *World) {
 	w.A.SetPolicy(t, requireAll(soft))
 	w.B.SetPolicy(t, policy())
 	w.B.EchoTCP(t, 7)
-	const ttl = 700 * time.Millisecond
+	const ttl = 2 * time.Second
 	k := w.NewKeyer(t, func(from *Peer, f ike.Flow) *Pair {
 		if err := from.Node.Fallback(f, ttl); err != nil {
 			t.Error(err)

@@ -56,6 +56,7 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"kill -9 leaks nothing", killed},
 		{"close leaks nothing and release removes everything", closed},
 		{"loss of the TUN leaks nothing", lostTUN},
+		{"rules that others remove come back", flushed},
 		{"policy swaps leak nothing", swaps},
 		{"a new policy decides what waits", swapDecidesWhatWaits},
 		{"SAs that cannot be are refused", refusesBadSAs},

@@ -24,6 +24,7 @@ import (
 // error finds what was in force before.
 type filterTable struct {
 	table *nftables.Table
+	port  uint32 // of the netlink socket: changes that come from it are our own
 
 	mu struct {
 		sync.Mutex
@@ -42,7 +43,9 @@ const socketBuffer = 32 << 20
 // openFilterTable prepares for changes of the table in the network namespace of the calling thread. What the table
 // holds stays in force.
 func openFilterTable(name string) (*filterTable, error) {
+	var port uint32
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		port = c.PID()
 		raw, err := c.SyscallConn()
 		if err != nil {
 			return err
@@ -59,7 +62,7 @@ func openFilterTable(name string) (*filterTable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the netlink socket of nftables: %w", err)
 	}
-	t := &filterTable{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: name}}
+	t := &filterTable{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: name}, port: port}
 	t.mu.conn = conn
 	t.mu.sets, t.mu.chains, t.mu.base = map[string]bool{}, map[string]bool{}, map[string]uint64{}
 	if err := t.readExisting(); err != nil {
@@ -100,8 +103,9 @@ func (t *filterTable) readExisting() error {
 }
 
 // replace puts a ruleset into force in one transaction. Base chains stay hooked and named sets keep their elements, so
-// there is no moment without rules. With fresh, the elements of sets, which belong to an earlier process, go.
-func (t *filterTable) replace(rules steering.Ruleset, fresh bool) error {
+// there is no moment without rules. With fresh, the elements of sets, which belong to an earlier process, go. The dynamic
+// entries are put in, if they are not there.
+func (t *filterTable) replace(rules steering.Ruleset, fresh bool, entries []dynamic) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.mu.conn
@@ -115,6 +119,11 @@ func (t *filterTable) replace(rules steering.Ruleset, fresh bool) error {
 		}
 		if fresh && t.mu.sets[s.Name] {
 			c.FlushSet(t.set(s))
+		}
+	}
+	for _, e := range entries {
+		if err := c.SetAddElements(t.set(e.set()), []nftables.SetElement{e.element()}); err != nil {
+			return fmt.Errorf("encode an element of nftables set %s: %w", e.set().Name, err)
 		}
 	}
 	// All chains before all rules: rules refer to chains.

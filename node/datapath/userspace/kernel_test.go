@@ -267,7 +267,7 @@ func TestKernelAgreesWithLookup(t *testing.T) {
 		}
 		rules := steering.Compile(set, testParams)
 		for _, d := range []spd.Direction{spd.Out, spd.In} {
-			if err := benches[d].table.replace(rules, true); err != nil {
+			if err := benches[d].table.replace(rules, true, nil); err != nil {
 				t.Fatal(err)
 			}
 			for i, p := range packets {

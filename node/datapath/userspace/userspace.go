@@ -49,6 +49,9 @@ type backend struct {
 	loop    *loop
 	params  steering.Params
 
+	watch    *tableWatch
+	repaired chan struct{} // closed when the goroutine of repair has ended
+
 	// mu orders the calls of the datapath.Backend interface.
 	mu struct {
 		sync.Mutex
@@ -72,7 +75,7 @@ func New(cfg Config) (datapath.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{cfg: cfg, params: steering.Params{
+	b := &backend{cfg: cfg, repaired: make(chan struct{}), params: steering.Params{
 		Device: cfg.Name, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel,
 	}}
 	b.mu.fresh = true
@@ -81,11 +84,16 @@ func New(cfg Config) (datapath.Backend, error) {
 		return nil, errors.Join(err, b.closeKernel())
 	}
 	go b.loop.run()
+	go b.watch.run()
+	go b.repair()
 	return b, nil
 }
 
 func (b *backend) open() (err error) {
 	if b.table, err = openFilterTable(b.cfg.NFTable); err != nil {
+		return err
+	}
+	if b.watch, err = watchTable(b.cfg.NFTable, b.table.port); err != nil {
 		return err
 	}
 	if b.routing, err = openRouting(b.cfg.Table, b.cfg.Priority, b.cfg.Name); err != nil {
@@ -182,7 +190,7 @@ func (b *backend) SetPolicy(ctx context.Context, set spd.Set) error {
 	if err := b.do(prepare{set}); err != nil {
 		return fmt.Errorf("set policy %q: %w", set.Name(), err)
 	}
-	if err := b.table.replace(steering.Compile(set, b.params), b.mu.fresh); err != nil {
+	if err := b.table.replace(steering.Compile(set, b.params), b.mu.fresh, nil); err != nil {
 		return errors.Join(fmt.Errorf("set policy %q: %w", set.Name(), err), b.do(abort{}))
 	}
 	b.mu.fresh = false
@@ -407,6 +415,12 @@ func (b *backend) Status() datapath.Status {
 
 // Close ends the backend. What the policy wants protected stays blocked in the kernel unless release is true.
 func (b *backend) Close(release bool) error {
+	err := b.close(release)
+	<-b.repaired
+	return err
+}
+
+func (b *backend) close(release bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.mu.closed {
@@ -430,6 +444,9 @@ func (b *backend) closeKernel() error {
 	var errs []error
 	if b.device != nil {
 		errs = append(errs, b.device.Close())
+	}
+	if b.watch != nil {
+		errs = append(errs, b.watch.close())
 	}
 	if b.clear != nil {
 		errs = append(errs, b.clear.close())
