@@ -35,7 +35,7 @@ var layers = []struct {
 	allowed  []string
 }{
 	{"e2e/...", []string{"..."}},
-	{"cmd/bailiwick", []string{"proto/...", "policies/...", "directory/...", "pki/...", "e2e/lab/...", "controller/controllertest"}},
+	{"cmd/bailiwick", []string{"proto/...", "policies/...", "directory/...", "pki/...", "e2e/lab/...", "e2e/bank", "controller/controllertest"}},
 	{"cmd/bailiwick-controller", []string{"controller"}},
 	{"cmd/bailiwick-node", []string{"node/..."}},
 	{"controller/...", []string{"controller/...", "proto/...", "policies/...", "directory/...", "pki/..."}},

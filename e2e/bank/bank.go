@@ -147,6 +147,12 @@ func (b *Bank) AdminSocket() string { return b.path("controller", "admin.sock") 
 // NodeSocket is the path of a machine's local socket.
 func (b *Bank) NodeSocket(m Machine) string { return b.path(m.Name, "node.sock") }
 
+// StateDir is the state directory of a machine's node.
+func (b *Bank) StateDir(m Machine) string { return b.path(m.Name) }
+
+// Log is the path of a node's log.
+func (b *Bank) Log(m Machine) string { return b.path(m.Name + ".log") }
+
 // Host is the namespace of a machine.
 func (b *Bank) Host(m Machine) *lab.Host { return b.hosts[m.Name] }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
@@ -23,6 +24,7 @@ type Flow struct {
 	capture  *lab.Capture
 	stop     context.CancelFunc
 	done     chan struct{}
+	messages atomic.Int64
 	report   FlowReport
 	err      error
 	closed   bool
@@ -76,8 +78,25 @@ func (f *Flow) run(ctx context.Context) {
 			return
 		}
 		f.report.Messages++
+		f.messages.Add(1)
 		f.report.LongestWait = max(f.report.LongestWait, time.Since(start))
 	}
+}
+
+// Await waits until count messages have been exchanged, or the flow has failed.
+func (f *Flow) Await(ctx context.Context, count int) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for f.messages.Load() < int64(count) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %d messages: %w", count, ctx.Err())
+		case <-f.done:
+			return nil
+		case <-tick.C:
+		}
+	}
+	return nil
 }
 
 // Close ends the flow and reports. A second Close does nothing.

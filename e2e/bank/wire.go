@@ -13,7 +13,7 @@ func evidence(frames []lab.Frame, a, b netip.Addr, port uint16, payload []byte) 
 	var e Evidence
 	for _, f := range frames {
 		src, dst, protocol, body, ok := ipPacket(f.Data)
-		if !ok || !(src == a && dst == b || src == b && dst == a) {
+		if !ok || (src != a || dst != b) && (src != b || dst != a) {
 			continue
 		}
 		switch protocol {
