@@ -317,3 +317,19 @@ func (s *Session) WantEnd() error {
 		s.note(m)
 	}
 }
+
+// AcceptAssignment waits for an assignment, whichever it is, fetches its bundle and puts it into force.
+func (s *Session) AcceptAssignment() *nodev1.Assignment {
+	s.t.Helper()
+	for s.Assigned == nil {
+		m, err := s.next()
+		if err != nil {
+			s.t.Fatalf("waiting for an assignment: %v", err)
+		}
+		s.note(m)
+	}
+	a := s.Assigned
+	s.WantBundle(a)
+	s.Acknowledge(a)
+	return a
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/bailiwick-net/bailiwick/controller/controllertest"
+	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"bailiwick": func() { os.Exit(run()) }})
+}
+
+// TestScripts plays testdata/*.txtar, each against a controller of its own with the Bank as directory. Beside the usual
+// commands of testscript there are:
+//
+//	eventually REGEXP command...   run the command until its output matches
+//	code N command...              run the command and want the exit code
+//	connect MACHINE                let a scripted node join, connect and put its policy into force
+//
+// $LDIF is the directory's file, $ADMIN the address of the controller's admin listener.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("found %d scripts, error %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			f := controllertest.New(t, controllertest.Bank)
+			f.Config.Admin.Listen = "127.0.0.1:0"
+			f.Start()
+			testscript.Run(t, testscript.Params{
+				Files:         []string{file},
+				UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+				Setup: func(env *testscript.Env) error {
+					env.Setenv("BAILIWICK_SOCKET", f.Socket())
+					env.Setenv("LDIF", f.LDIF())
+					env.Setenv("ADMIN", f.AdminAddress().String())
+					return nil
+				},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){
+					"eventually": eventually,
+					"code":       exitsWith,
+					"connect": func(ts *testscript.TestScript, _ bool, args []string) {
+						s := f.Node(args[0]).Connect(&nodev1.Hello{Version: "scripted"})
+						s.AcceptAssignment()
+					},
+				},
+			})
+		})
+	}
+}
+
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually REGEXP command...")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	deadline := time.NewTimer(controllertest.Patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		execErr := ts.Exec(args[1], args[2:]...)
+		if execErr == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			ts.Fatalf("not within %v: %s\nlast output:\n%s%s", controllertest.Patience, want, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+		}
+	}
+}
+
+func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N command...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code is %d, wanted %d", got, want)
+	}
+}
+
+func TestRows(t *testing.T) {
+	var out strings.Builder
+	table := rows{{"NAME", "WHAT"}}
+	table.add("übung", "x")
+	table.add("a", "")
+	if err := table.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "NAME   WHAT\nübung  x\na\n"; out.String() != want {
+		t.Errorf("table is %q, wanted %q", out.String(), want)
+	}
+}
+
+func TestSpans(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s ago", -80 * time.Second: "1m ago", 119 * time.Minute: "in 2h", -100 * time.Hour: "4d ago",
+	} {
+		if got := since(d); got != want {
+			t.Errorf("%v reads %q, wanted %q", d, got, want)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0B", 1023: "1023B", 1024: "1.0KiB", 5 << 30: "5.0GiB"} {
+		if got := octets(n); got != want {
+			t.Errorf("%d octets read %q, wanted %q", n, got, want)
+		}
+	}
+}
