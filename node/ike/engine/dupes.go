@@ -33,7 +33,7 @@ type retirement struct {
 func (e *Engine) established(x *entry, initialContact bool) {
 	x.answered = true
 	for _, y := range slices.Clone(e.order) {
-		if y == x || y.gone || y.retiring || y.sa.State() != ikev2.StateEstablished || y.sa.Peer() != x.sa.Peer() || y.sa.Auth() != x.sa.Auth() {
+		if y == x || y.gone || y.retiring || !y.sa.Usable() || y.sa.Peer() != x.sa.Peer() || y.sa.Auth() != x.sa.Auth() {
 			continue
 		}
 		switch {

@@ -307,8 +307,8 @@ func (s *SA) uninstall(c *child, reason ike.Reason) {
 		return
 	}
 	c.gone = true
-	if pr := c.peerRekey; pr != nil && !pr.child.gone && s.state != StateClosed { // RFC 7296 2.8: the delete of the old SA is the sign to use the new one
-		s.switchOut(pr.child)
+	if pr := c.peerRekey; pr != nil && !pr.child.gone && !pr.child.switched && pr.child.confirm.IsZero() {
+		pr.child.confirm = s.now.Add(confirmWait) // nothing else carries the traffic now
 	}
 	s.trace("remove Child SA in %s out %s: %s", c.In.SPI, c.Out.SPI, reason)
 	s.host.Emit(ike.Remove{Child: c.Child, Reason: reason})

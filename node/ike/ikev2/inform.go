@@ -70,8 +70,11 @@ func (s *SA) deletedByPeer(out sa.SPI) (in sa.SPI, ok bool) {
 		return 0, false
 	}
 	reason := ike.ReasonDeletedByPeer
-	if c.peerRekey != nil {
+	if pr := c.peerRekey; pr != nil {
 		reason = ike.ReasonRekeyed
+		if !pr.child.gone { // RFC 7296 2.8: the delete of the old SA is the sign to use the new one
+			s.switchOut(pr.child)
+		}
 	} else if s.redundantTo(c) {
 		reason = ike.ReasonRedundant
 	}

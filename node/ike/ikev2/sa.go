@@ -183,7 +183,7 @@ func (s *SA) NAT() (local, remote, encap bool) { return s.natLocal, s.natRemote,
 func (s *SA) Origin() Origin { return s.origin }
 
 // Usable reports whether new Child SAs can be made through the SA.
-func (s *SA) Usable() bool { return s.state == StateEstablished && !s.closing() }
+func (s *SA) Usable() bool { return s.state == StateEstablished && !s.closing() && !s.redundant }
 
 // Children are the live Child SAs in the order of their making, without keys.
 func (s *SA) Children() []sa.Child {

@@ -110,7 +110,7 @@ func pssIdentifiers(sha2, salt byte) [][]byte {
 			for _, maskNull := range [][]byte{derNull(), nil} {
 				mgf1 := der(derSequence, oidRSA(8), der(derSequence, oidSHA2(sha2), maskNull))
 				list = append(list, der(derSequence, oidRSA(10), der(derSequence,
-					der(derContext|0, der(derSequence, oidSHA2(sha2), hashNull)),
+					der(derContext, der(derSequence, oidSHA2(sha2), hashNull)),
 					der(derContext|1, mgf1),
 					der(derContext|2, der(derInteger, []byte{salt})),
 					trailer)))

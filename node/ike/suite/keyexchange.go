@@ -41,8 +41,9 @@ func curveOf(group proposal.Group) ecdh.Curve {
 		return ecdh.P384()
 	case proposal.GroupX25519:
 		return ecdh.X25519()
+	default:
+		return nil
 	}
-	return nil
 }
 
 // NewKeyExchange makes a fresh private value and the public octets for the KE payload. It uses system randomness and

@@ -91,8 +91,9 @@ func modpOf(group proposal.Group) (*modp, error) {
 		return modp3072(), nil
 	case proposal.GroupMODP4096:
 		return modp4096(), nil
+	default:
+		return nil, fmt.Errorf("use group %d: %w", uint16(group), ErrUnsupported)
 	}
-	return nil, fmt.Errorf("use group %d: %w", uint16(group), ErrUnsupported)
 }
 
 // size is the length of public values and shared secrets in octets.

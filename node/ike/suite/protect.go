@@ -110,8 +110,9 @@ func integrityHash(i proposal.Integrity) (func() hash.Hash, int) {
 		return sha512.New384, 24
 	case proposal.IntegHMACSHA512256:
 		return sha512.New, 32
+	default: // IntegHMACSHA256128
+		return sha256.New, 16
 	}
-	return sha256.New, 16
 }
 
 // RandomIVLen is the number of random octets that Seal needs as iv: 16 with CBC, where the IV must be unpredictable

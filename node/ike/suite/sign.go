@@ -219,6 +219,7 @@ func verifyDigitalSignature(pub crypto.PublicKey, data, octets []byte, announced
 		case schemePKCS1:
 			fits = true
 			valid = rsa.VerifyPKCS1v15(key, cryptoHash(a.hash), digest(a.hash, octets), signature) == nil
+		case schemeECDSA, schemeEd25519: // not for this kind of key
 		}
 	case *ecdsa.PublicKey:
 		fits = a.scheme == schemeECDSA
