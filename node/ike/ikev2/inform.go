@@ -101,8 +101,8 @@ func (s *SA) redundantTo(c *child) bool {
 // deletedIKE answers the delete of the IKE SA, which wins over everything.
 func (s *SA) deletedIKE(v *serving) {
 	s.judge(deleteIKEIn, nil)
-	if p := s.peerRekey; p != nil && s.state == StateEstablished {
-		s.handOver(p.sa) // the peer decided the collision before the own answer came
+	if s.peerRekeyStands() && s.state == StateEstablished {
+		s.handOver(s.peerRekey.sa) // the peer decided the collision before the own answer came
 	}
 	s.respond(v)
 	reason, fault := ike.ReasonDeletedByPeer, ike.FaultPeer

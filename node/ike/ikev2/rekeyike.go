@@ -117,7 +117,7 @@ func (t *rekeyIKE) finish(s *SA, m message) {
 func (t *rekeyIKE) decide(s *SA, next *SA) {
 	s.note(Successor{next})
 	p := s.peerRekey
-	if p != nil && p.sa.state != StateClosed && next.initial.lowest(p.ex) {
+	if s.peerRekeyStands() && next.initial.lowest(p.ex) {
 		s.trace("rekey collision lost: IKE SA %s is redundant", next.own)
 		next.redundant = true
 		next.closeIKE(ike.ReasonRedundant)
@@ -154,7 +154,7 @@ func (t *rekeyIKE) refused(s *SA, m message) {
 			continue
 		}
 		switch {
-		case s.peerRekey != nil:
+		case s.peerRekeyStands():
 			// The peer had finished its own rekey before it saw this one: its SA stands.
 			s.done(t)
 			s.handOver(s.peerRekey.sa)
@@ -187,9 +187,17 @@ func (t *rekeyIKE) failed(s *SA, detail string) {
 	s.soft = timeZero
 	s.note(ChildRefused{Reason: ike.ReasonPeerRefused, Detail: detail})
 	s.trace("rekey of the IKE SA failed: %s", detail)
-	if p := s.peerRekey; p != nil && s.state == StateEstablished {
-		s.handOver(p.sa)
+	if s.peerRekeyStands() && s.state == StateEstablished {
+		s.handOver(s.peerRekey.sa)
 	}
+}
+
+// peerRekeyStands reports whether the peer's rekey made an SA that is still there.
+func (s *SA) peerRekeyStands() bool {
+	if s.peerRekey != nil && s.peerRekey.sa.state != StateEstablished {
+		s.peerRekey = nil
+	}
+	return s.peerRekey != nil
 }
 
 // succeed makes the IKE SA that replaces this one.

@@ -181,6 +181,7 @@ func (s *SA) Close(now time.Time, reason ike.Reason) {
 	if s.state == StateClosed {
 		return
 	}
+	s.adoptedByPeer() // what the predecessor has not handed over yet goes as well
 	s.closeIKE(reason)
 	s.advance()
 }
