@@ -60,8 +60,13 @@ func (c *Capture) open(device string) error {
 	if c.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return errors.Join(err, unix.Close(c.fd))
 	}
+	const buffer = 64 << 20
+	err = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
+	if errors.Is(err, unix.EPERM) { // in a user namespace the system's limit holds
+		err = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
+	}
 	return errors.Join(
-		unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
+		err,
 		unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: nic.Index}), // ETH_P_ALL in network order
 	)

@@ -51,10 +51,8 @@ func transfers(t *testing.T, w *World) {
 				}
 				p.SetPolicy(t, requireAll())
 			}
-			var pair *Pair
-			w.NewKeyer(t, func(from *Peer, f ike.Flow) *Pair {
-				var err error
-				pair, err = w.NewPair(from, f, Options{Mode: c.mode, Encap: c.encap, Rule: [2]string{ruleID, ruleID}})
+			k := w.NewKeyer(t, func(from *Peer, f ike.Flow) *Pair {
+				pair, err := w.NewPair(from, f, Options{Mode: c.mode, Encap: c.encap, Rule: [2]string{ruleID, ruleID}})
 				if err != nil {
 					t.Error(err)
 				}
@@ -66,12 +64,7 @@ func transfers(t *testing.T, w *World) {
 				t.Errorf("%v\nA: %v\nB: %v", err, w.A.Node.Status().Counters, w.B.Node.Status().Counters)
 			}
 			t.Logf("%d octets there and back: %.0f Mbit/s each way", octets, float64(octets)*8/1e6/time.Since(begin).Seconds())
-			if pair == nil {
-				t.Fatal("no SA was asked for")
-			}
-			if err := pair.Remove(); err != nil {
-				t.Fatal(err)
-			}
+			k.End(t)
 		})
 	}
 }

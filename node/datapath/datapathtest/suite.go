@@ -187,13 +187,11 @@ func (w *World) protects(t *testing.T, o Options, v6 bool) {
 		}
 		p.SetPolicy(t, w.tunnel(p))
 	}
-	var installed *Pair
 	k := w.NewKeyer(t, func(from *Peer, f ike.Flow) *Pair {
 		pair, err := w.NewPair(from, f, o)
 		if err != nil {
 			t.Error(err)
 		}
-		installed = pair
 		return pair
 	})
 	wire := w.Watch(t)
@@ -208,11 +206,7 @@ func (w *World) protects(t *testing.T, o Options, v6 bool) {
 	if n := len(k.Acquired()); n != 1 {
 		t.Errorf("backends asked for %d negotiations, want 1", n)
 	}
-	if installed != nil {
-		if err := installed.Remove(); err != nil {
-			t.Error(err)
-		}
-	}
+	k.End(t)
 }
 
 // tunnel is the policy of a gateway: the network behind it to that of the other one.

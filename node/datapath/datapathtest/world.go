@@ -253,6 +253,25 @@ func (k *Keyer) Acquired() []ike.Flow {
 	return append([]ike.Flow(nil), k.mu.acquired...)
 }
 
+// End takes the SAs down that were installed. The policies go first, so that the last packets of closed connections do
+// not ask for new ones.
+func (k *Keyer) End(t testing.TB) {
+	t.Helper()
+	for _, p := range []*Peer{k.world.A, k.world.B} {
+		p.SetPolicy(t, policy())
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.mu.pairs) == 0 {
+		t.Error("no SA was asked for")
+	}
+	for _, pair := range k.mu.pairs {
+		if err := pair.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Events returns everything that the backends reported.
 func (k *Keyer) Events() []ike.Event {
 	k.mu.Lock()

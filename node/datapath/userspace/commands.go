@@ -185,7 +185,7 @@ func (c refuse) run(l *loop) error {
 func (c status) run(l *loop) error {
 	s := c.into
 	if l.lost {
-		s.Notes = append(s.Notes, "The TUN device was deleted: what the policy wants protected is dropped until a restart.")
+		s.Notes = append(s.Notes, "The TUN device was deleted: what the policy wants protected is dropped until it is made again.")
 	}
 	for _, a := range l.sadb.children {
 		s.Children = append(s.Children, a.status())

@@ -40,6 +40,16 @@ type filterTable struct {
 // socketBuffer has to hold one transaction with thousands of rules, and all its acknowledgements.
 const socketBuffer = 32 << 20
 
+// setBuffer sets a buffer beyond the system's limit or, where only root of the machine may do that (in a user namespace),
+// up to it: a policy that needs more is refused by the kernel when it is put into force.
+func setBuffer(fd, force, ask int) error {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, socketBuffer)
+	if errors.Is(err, unix.EPERM) {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, ask, socketBuffer)
+	}
+	return err
+}
+
 // openFilterTable prepares for changes of the table in the network namespace of the calling thread. What the table
 // holds stays in force.
 func openFilterTable(name string) (*filterTable, error) {
@@ -53,8 +63,8 @@ func openFilterTable(name string) (*filterTable, error) {
 		var set error
 		err = raw.Control(func(fd uintptr) {
 			set = errors.Join(
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer),
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer),
+				setBuffer(int(fd), unix.SO_SNDBUFFORCE, unix.SO_SNDBUF),
+				setBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF),
 			)
 		})
 		return errors.Join(err, set)

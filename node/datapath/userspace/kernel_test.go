@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -372,5 +373,60 @@ func (b *bench) take(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s s
 	}
 	if err := b.table.remove(set, pairOf(d, p)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestLargePolicy puts thousands of filters into force, and replaces them while nothing else changes.
+func TestLargePolicy(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	l, err := lab.New("bwdpl-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h, err := l.Host("large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table *filterTable
+	if err := h.Do(func() (err error) { table, err = openFilterTable(DefaultNFTable); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.close() })
+	const rules = 2000
+	policy := spd.Policy{Name: "large"}
+	for i := range rules {
+		policy.Rules = append(policy.Rules, spd.Rule{
+			ID: fmt.Sprint("r", i), Action: spd.FilterAction{Action: spd.ActionBlock},
+			Filters: []spd.Filter{{ID: fmt.Sprint("f", i), Mirrored: true, Source: spd.Address{Kind: spd.AddressMe}, Destination: spd.Address{
+				Kind: spd.AddressPrefix, Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24),
+			}}},
+		})
+	}
+	set, err := spd.Expand(policy, spd.Facts{Addresses: own[:2]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		begin := time.Now()
+		if err := table.replace(steering.Compile(set, testParams), true, nil); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d filters in force after %s", len(set.Filters()), time.Since(begin))
+	}
+	got, want := 0, len(set.Filters())
+	for name := range table.counters() {
+		if strings.HasPrefix(name, "filter/") {
+			got++
+		}
+	}
+	if got != rules {
+		t.Errorf("kernel holds counters of %d rules, want %d (%d filters)", got, rules, want)
 	}
 }

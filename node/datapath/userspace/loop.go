@@ -3,6 +3,7 @@ package userspace
 import (
 	"errors"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,7 @@ type loop struct {
 	logger   hclog.Logger
 	tun      *tun.Queue
 	sockets  *transport.Queue
-	poller   *transport.Poller
+	poller   atomic.Pointer[transport.Poller] // changed by the thread, woken by all
 	requests chan request
 	stopped  chan struct{} // closed when the thread has ended
 	events   chan ike.Event
@@ -44,7 +45,8 @@ type loop struct {
 
 	now      time.Time // of the current round
 	stopping bool
-	lost     bool // somebody deleted the TUN
+	lost     bool          // somebody deleted the TUN
+	gone     chan struct{} // tells that
 	nextTick time.Time
 	warned   time.Time // when warn logged last
 	unknown  time.Time // when an unknown SPI was logged last
@@ -107,11 +109,11 @@ func (l *loop) run() {
 			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 			continue
 		}
-		if err := l.poller.Wait(tick); err != nil {
+		if err := l.poller.Load().Wait(tick); err != nil {
 			l.warn("cannot wait for packets", err)
 		}
 		if l.lost {
-			// A deleted TUN is always ready. What should go through it is refused by the kernel until a restart.
+			// A deleted TUN is always ready. What should go through it is refused by the kernel.
 			_, _ = unix.Poll(nil, int(lostPause.Milliseconds()))
 		}
 	}

@@ -31,9 +31,13 @@ func (l *loop) readTUN() bool {
 	}
 	if err != nil {
 		if !l.lost {
-			l.logger.Error("the TUN is gone: what the policy wants protected is dropped until a restart", "error", err)
+			l.lost = true
+			l.warn("cannot read the TUN", err)
+			select {
+			case l.gone <- struct{}{}:
+			default:
+			}
 		}
-		l.lost = true
 		return false
 	}
 	l.counters[counterTUNReads]++

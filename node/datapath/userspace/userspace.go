@@ -49,8 +49,10 @@ type backend struct {
 	loop    *loop
 	params  steering.Params
 
-	watch    *tableWatch
-	repaired chan struct{} // closed when the goroutine of repair has ended
+	home      namespace
+	watch     *tableWatch
+	repaired  chan struct{} // closed when the goroutine of repair has ended
+	recovered chan struct{} // closed when the goroutine of recoverTUN has ended
 
 	// mu orders the calls of the datapath.Backend interface.
 	mu struct {
@@ -75,7 +77,7 @@ func New(cfg Config) (datapath.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{cfg: cfg, repaired: make(chan struct{}), params: steering.Params{
+	b := &backend{cfg: cfg, repaired: make(chan struct{}), recovered: make(chan struct{}), params: steering.Params{
 		Device: cfg.Name, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel,
 	}}
 	b.mu.fresh = true
@@ -86,10 +88,14 @@ func New(cfg Config) (datapath.Backend, error) {
 	go b.loop.run()
 	go b.watch.run()
 	go b.repair()
+	go b.recoverTUN()
 	return b, nil
 }
 
 func (b *backend) open() (err error) {
+	if b.home, err = currentNamespace(); err != nil {
+		return err
+	}
 	if b.table, err = openFilterTable(b.cfg.NFTable); err != nil {
 		return err
 	}
@@ -109,33 +115,25 @@ func (b *backend) open() (err error) {
 			return err
 		}
 	}
-	if b.device, err = tun.Open(tun.Config{
-		Name: b.cfg.Name, MTU: tunMTU, TxQueueLen: 1000, GSOMaxSize: gsoMaxSize,
-	}); err != nil {
-		return err
-	}
-	b.mu.notes = append(b.mu.notes, prepareDevice(b.cfg.Name)...)
 	b.mu.notes = append(b.mu.notes,
 		"Sockets bound to a device and IPv6 link-local peers cannot be protected: their packets are dropped where the policy wants security.")
-	if err := b.routing.install(b.device.Index()); err != nil {
-		return err
-	}
 	if b.clear, err = openClearSocket(b.cfg.Sockets.IPv6()); err != nil {
 		return err
 	}
-	poller, err := transport.NewPoller(append([]int{b.device.Queue(0).FD()}, queue.FDs()...)...)
-	if err != nil {
+	var poller *transport.Poller
+	if b.device, poller, err = b.openDevice(); err != nil {
 		return err
 	}
 	b.loop = &loop{
-		logger: b.cfg.Logger, tun: b.device.Queue(0), sockets: queue, poller: poller,
+		logger: b.cfg.Logger, tun: b.device.Queue(0), sockets: queue,
 		requests: make(chan request, 16), stopped: make(chan struct{}), events: make(chan ike.Event, eventQueue),
 		clear: b.clear, table: b.table, routing: b.routing,
 		sadb: newSADB(), waiting: newWaiting(b.cfg.Limits), soft: map[softKey]time.Time{}, secured: map[softKey]bool{},
 		cache: map[spd.Packet]*association{}, checked: map[checkedKey]bool{}, sources: map[string]flowSource{},
 		buffer: make([]byte, tun.BufferSize), send: make([]byte, 0, sendBuffer),
-		writer: tun.NewWriter(b.device.Queue(0)), batch: transport.NewBatch(8),
+		writer: tun.NewWriter(b.device.Queue(0)), batch: transport.NewBatch(8), gone: make(chan struct{}, 1),
 	}
+	b.loop.poller.Store(poller)
 	return nil
 }
 
@@ -162,7 +160,7 @@ func (b *backend) do(c command) error {
 	case <-b.loop.stopped:
 		return errClosed
 	}
-	b.loop.poller.Wake()
+	b.loop.poller.Load().Wake()
 	select {
 	case err := <-r.answer:
 		return err
@@ -417,6 +415,7 @@ func (b *backend) Status() datapath.Status {
 func (b *backend) Close(release bool) error {
 	err := b.close(release)
 	<-b.repaired
+	<-b.recovered
 	return err
 }
 
@@ -432,16 +431,20 @@ func (b *backend) close(release bool) error {
 	b.mu.closed = true
 	b.mu.last = last.Counters
 	close(b.loop.events)
+	close(b.loop.gone)
 	if release {
 		// The table first: without it nothing is marked any more.
 		err = errors.Join(err, b.table.release(), b.routing.release())
 	}
-	return errors.Join(err, b.loop.poller.Close(), b.closeKernel())
+	return errors.Join(err, b.loop.poller.Load().Close(), b.closeKernel())
 }
 
 // closeKernel closes what New opened.
 func (b *backend) closeKernel() error {
 	var errs []error
+	if b.home.file != nil {
+		errs = append(errs, b.home.file.Close())
+	}
 	if b.device != nil {
 		errs = append(errs, b.device.Close())
 	}

@@ -1,0 +1,114 @@
+package userspace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bailiwick-net/bailiwick/node/transport"
+	"github.com/bailiwick-net/bailiwick/node/tun"
+)
+
+// recoverPause keeps a TUN that somebody deletes again and again from being made as often.
+const recoverPause = 200 * time.Millisecond
+
+// namespace is the network namespace that New was called in. Sockets keep to theirs by themselves; a TUN device has to
+// be made by a thread that is there.
+type namespace struct{ file *os.File }
+
+func currentNamespace() (namespace, error) {
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return namespace{}, fmt.Errorf("open the network namespace of the datapath: %w", err)
+	}
+	return namespace{f}, nil
+}
+
+// do calls f on a thread in the namespace. The thread ends with the call, so that no other goroutine runs on it.
+func (n namespace) do(f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("enter the network namespace of the datapath: %w", err)
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
+
+// openDevice makes the TUN, and a poller over it and the sockets.
+func (b *backend) openDevice() (*tun.Device, *transport.Poller, error) {
+	device, err := tun.Open(tun.Config{Name: b.cfg.Name, MTU: tunMTU, TxQueueLen: 1000, GSOMaxSize: gsoMaxSize})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, note := range prepareDevice(b.cfg.Name) {
+		b.cfg.Logger.Warn("TUN lacks a setting", "reason", note)
+	}
+	if err := b.routing.install(device.Index()); err != nil {
+		return nil, nil, errors.Join(err, device.Close())
+	}
+	poller, err := transport.NewPoller(append([]int{device.Queue(0).FD()}, b.cfg.Sockets.Queue(0).FDs()...)...)
+	if err != nil {
+		return nil, nil, errors.Join(err, device.Close())
+	}
+	return device, poller, nil
+}
+
+// exchange gives the packet thread another TUN.
+type exchange struct {
+	queue  *tun.Queue
+	poller *transport.Poller
+}
+
+func (c exchange) run(l *loop) error {
+	l.tun, l.writer, l.lost = c.queue, tun.NewWriter(c.queue), false
+	l.poller.Store(c.poller)
+	return nil
+}
+
+// recoverTUN makes the TUN anew when the packet thread has lost it. Until then the kernel refuses what should go
+// through it.
+func (b *backend) recoverTUN() {
+	defer close(b.recovered)
+	for range b.loop.gone {
+		switch err := b.remake(); {
+		case errors.Is(err, errClosed):
+			return
+		case err != nil:
+			b.cfg.Logger.Error("TUN was deleted and cannot be made again", "device", b.cfg.Name, "error", err)
+		default:
+			b.cfg.Logger.Warn("TUN was deleted by another program and is made again", "device", b.cfg.Name)
+		}
+		<-time.After(recoverPause)
+	}
+}
+
+func (b *backend) remake() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return errClosed
+	}
+	var device *tun.Device
+	var poller *transport.Poller
+	err := b.home.do(func() (err error) {
+		device, poller, err = b.openDevice()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	old, waker := b.device, b.loop.poller.Load()
+	if err := b.do(exchange{device.Queue(0), poller}); err != nil {
+		return errors.Join(err, device.Close(), poller.Close())
+	}
+	b.device = device
+	return errors.Join(waker.Close(), old.Close())
+}
