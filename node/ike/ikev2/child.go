@@ -318,7 +318,7 @@ func (s *SA) uninstall(c *child, reason ike.Reason) {
 	}
 	for i := len(s.children) - 1; i >= 0; i-- { // what stays carries the traffic
 		o := s.children[i]
-		if o.switched && !o.gone && slices.Equal(o.LocalTS, c.LocalTS) && slices.Equal(o.RemoteTS, c.RemoteTS) {
+		if o.switched && !o.gone && !o.deleting && !o.replaced && slices.Equal(o.LocalTS, c.LocalTS) && slices.Equal(o.RemoteTS, c.RemoteTS) {
 			s.host.Emit(ike.SwitchOut{Child: o.Child})
 			break
 		}
