@@ -126,10 +126,18 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 			return members.renew(groupContext, client, reconciler.CredentialsChanged, log.Named("identity"))
 		})
 	}
-	log.Info("bailiwick-node is running", "version", version, "machine", members.Credentials().Identity.String(), "state", config.StateDir)
+	log.Info("bailiwick-node is running", "version", version, "machine", machineName(members.Credentials()), "state", config.StateDir)
 	err = group.Wait()
 	stopIKE()
 	return errors.Join(err, <-ikeDone)
+}
+
+// machineName is the machine's identity for the log.
+func machineName(c identity.Credentials) string {
+	if c.Identity.IsZero() {
+		return "without certificate"
+	}
+	return c.Identity.String()
 }
 
 func deviceName(config Config) string {
