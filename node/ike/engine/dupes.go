@@ -22,11 +22,11 @@ const (
 	crossing = 2 * ikev2.RetransmitTotal
 )
 
-// retirement is a duplicate that this side has to close.
+// retirement is a duplicate that this side has to close, or, passive, that the peer is expected to close.
 type retirement struct {
 	loser, survivor *entry
 	check, end      time.Time
-	moved           bool
+	passive, moved  bool
 }
 
 // established is called when an SA has become established.
@@ -54,11 +54,11 @@ func (e *Engine) duplicates(x, y *entry) {
 	}
 	loser.retiring = true
 	e.count("duplicate_ike")
-	if loser.sa.Origin().Initiator {
-		e.retiring = append(e.retiring, retirement{
-			loser: loser, survivor: survivor, check: e.now.Add(retireStep), end: e.now.Add(retireLimit),
-		})
+	r := retirement{loser: loser, survivor: survivor, check: e.now.Add(retireStep), end: e.now.Add(retireLimit)}
+	if !loser.sa.Origin().Initiator {
+		r.passive, r.end = true, e.now.Add(crossing)
 	}
+	e.retiring = append(e.retiring, r)
 }
 
 // retire closes the duplicates whose survivor is ready.
@@ -76,6 +76,9 @@ func (e *Engine) retire() bool {
 			continue
 		}
 		r.check = e.now.Add(retireStep)
+		if r.passive {
+			r.check = e.now.Add(time.Second)
+		}
 		e.retiring[i] = r
 	}
 	return again
@@ -99,6 +102,11 @@ func (e *Engine) retireOne(r *retirement) bool {
 	case r.survivor.gone || r.survivor.sa.State() >= ikev2.StateDeleting:
 		r.loser.retiring = false // it is the only one again
 		return true
+	case r.passive:
+		if late { // the peer does not follow this rule: both stay
+			r.loser.retiring = false
+		}
+		return late
 	case late:
 	case r.loser.sa.Busy() || r.survivor.sa.Busy():
 		return false
