@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -28,6 +29,7 @@ var (
 	peerInner = netip.MustParseAddr("10.2.0.1")
 	nodeNet   = netip.MustParsePrefix("10.1.0.0/24")
 	peerNet   = netip.MustParsePrefix("10.2.0.0/24")
+	otherNet  = netip.MustParsePrefix("10.3.0.0/24")
 )
 
 const (
@@ -45,6 +47,12 @@ var psk = []byte("a preshared key of the right length")
 var nodeBinary string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// These tests wait for daemons most of the time: more of them than there are processors run side by side.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := func() int {
 		if os.Geteuid() != 0 {
 			return m.Run()
@@ -269,7 +277,10 @@ func serveEcho(ctx context.Context, host *lab.Host) error {
 					return
 				}
 				context.AfterFunc(ctx, func() { _ = conn.Close() })
-				go func() { _, _ = io.Copy(conn, conn) }()
+				go func() {
+					_, _ = io.Copy(conn, conn)
+					_ = conn.Close()
+				}()
 			}
 		}()
 		return nil

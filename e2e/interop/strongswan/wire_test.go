@@ -13,10 +13,8 @@ type wire struct {
 	ike, esp int
 	// clear counts packets between the inner networks, markers those that hold payload in clear.
 	clear, markers int
-	// fragments counts IKE messages with an Encrypted Fragment payload (RFC 7383).
-	fragments int
-	// cookies and invalidKE count IKE_SA_INIT notifications.
-	largestIKE int
+	// fragments count IKE messages with an Encrypted Fragment payload (RFC 7383).
+	fragmentsSent, fragmentsReceived int
 	// sent counts clear packets that the node sent, whatever the peer did.
 	sent int
 }
@@ -49,14 +47,14 @@ func look(frames []lab.Frame) wire {
 		case 50:
 			w.esp++
 		case 17:
-			w.udp(body)
+			w.udp(body, f.Outgoing)
 		}
 	}
 	return w
 }
 
 // udp tells IKE from ESP in UDP by the marker (RFC 3948 2.2).
-func (w *wire) udp(body []byte) {
+func (w *wire) udp(body []byte, sent bool) {
 	source, destination := binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])
 	message := body[8:]
 	switch {
@@ -70,9 +68,12 @@ func (w *wire) udp(body []byte) {
 		return
 	}
 	w.ike++
-	w.largestIKE = max(w.largestIKE, len(message))
 	const fragment = 53 // Encrypted and Authenticated Fragment
 	if len(message) > 16 && message[16] == fragment {
-		w.fragments++
+		if sent {
+			w.fragmentsSent++
+		} else {
+			w.fragmentsReceived++
+		}
 	}
 }
