@@ -157,7 +157,7 @@ func (s *Snapshot) group(r ref) (Group, bool) {
 // is last. It is nil when dn is not in the snapshot.
 func (s *Snapshot) Path(dn DN) []Container {
 	r := s.byDN[dn.key]
-	at := int32(-1)
+	var at int32
 	switch r.kind {
 	case refContainer:
 		at = r.index

@@ -25,7 +25,7 @@ type membership struct {
 func newMembership(store identity.Store, optional bool) (*membership, error) {
 	m := &membership{store: store}
 	credentials, err := store.Load()
-	if err != nil && !(optional && errors.Is(err, identity.ErrNotJoined)) {
+	if err != nil && (!optional || !errors.Is(err, identity.ErrNotJoined)) {
 		return nil, err
 	}
 	m.current.Store(&credentials)

@@ -101,7 +101,9 @@ func requestStartTLS(ctx context.Context, raw net.Conn) error {
 			return err
 		}
 	}
-	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() {
+		_ = raw.SetDeadline(time.Unix(1, 0)) // fails only on a closed connection, which ends the reading too
+	})
 	defer stop()
 	message := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSequence, nil, "LDAPMessage")
 	message.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, 1, "messageID"))

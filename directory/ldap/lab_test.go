@@ -132,7 +132,7 @@ func (l *lab) open(c Config) source {
 
 func (s source) wantSnapshot() *directory.Snapshot {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.T.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.Context(), patience)
 	defer cancel()
 	snap, err := s.Next(ctx)
 	if err != nil {
@@ -143,7 +143,7 @@ func (s source) wantSnapshot() *directory.Snapshot {
 
 func (s source) wantError(kind error) error {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.T.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.Context(), patience)
 	defer cancel()
 	snap, err := s.Next(ctx)
 	if snap != nil || !errors.Is(err, kind) {

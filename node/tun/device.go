@@ -82,7 +82,9 @@ func (d *Device) attach(fd int, cfg Config) error {
 		flags |= unix.IFF_MULTI_QUEUE
 	}
 	request.SetUint16(flags)
-	for deadline := time.Now().Add(busyRetry); ; time.Sleep(busyInterval) {
+	retry := time.NewTicker(busyInterval)
+	defer retry.Stop()
+	for deadline := time.Now().Add(busyRetry); ; <-retry.C {
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			break

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -103,7 +104,7 @@ func (d *Device) setLink(conn *netlink.Conn, what string, flags uint32, attribut
 		if err != nil {
 			return fmt.Errorf("encode %s of TUN %q: %w", what, d.name, err)
 		}
-		data = append(data, encoded...)
+		data = slices.Concat(data, encoded)
 	}
 	request := netlink.Message{
 		Header: netlink.Header{Type: unix.RTM_NEWLINK, Flags: netlink.Request | netlink.Acknowledge}, Data: data,
@@ -134,7 +135,7 @@ func (d *Device) addAddress(conn *netlink.Conn, p netip.Prefix) error {
 		Header: netlink.Header{
 			Type: unix.RTM_NEWADDR, Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Replace,
 		},
-		Data: append(data, encoded...),
+		Data: slices.Concat(data, encoded),
 	}
 	if _, err := conn.Execute(request); err != nil {
 		return fmt.Errorf("add address %s to TUN %q: %w", p, d.name, err)

@@ -324,7 +324,7 @@ func TestPreparedIsRedeemedOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if _, err := b.CA.Issue(context.Background(), prepared); err == nil {
+			if _, err := b.Issue(context.Background(), prepared); err == nil {
 				issued.Add(1)
 			} else if errors.Is(err, ErrRedeemed) {
 				refused.Add(1)

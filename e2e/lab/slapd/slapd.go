@@ -51,11 +51,10 @@ type Server struct {
 	ClientCert, ClientKey string
 	Suffix                string
 
-	dir     string
-	cmd     *exec.Cmd
-	exited  chan struct{}
-	waitErr error // set before exited is closed
-	log     bytes.Buffer
+	dir    string
+	cmd    *exec.Cmd
+	exited chan struct{} // closed once cmd has its ProcessState
+	log    bytes.Buffer
 }
 
 // Start configures and starts a server and waits until it answers.
@@ -181,7 +180,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	exited := make(chan struct{})
 	s.exited = exited
 	go func(cmd *exec.Cmd) {
-		s.waitErr = cmd.Wait()
+		_ = cmd.Wait() // how it ended stands in ProcessState
 		close(exited)
 	}(s.cmd)
 	return s.ready(ctx)
@@ -200,7 +199,7 @@ func (s *Server) ready(ctx context.Context) error {
 		}
 		select {
 		case <-s.exited:
-			return fmt.Errorf("slapd ended at once (%v): %s", s.waitErr, strings.TrimSpace(s.log.String()))
+			return fmt.Errorf("slapd ended at once (%s): %s", s.cmd.ProcessState, strings.TrimSpace(s.log.String()))
 		case <-ctx.Done():
 			s.Kill()
 			return fmt.Errorf("slapd does not answer: %w", err)
