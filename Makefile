@@ -6,6 +6,7 @@ GO        ?= go
 TOOL       = $(GO) tool -modfile=.ci/tools.mod
 BIN        = bin
 BINARIES   = bailiwick bailiwick-controller bailiwick-node
+PREFIX    ?= /usr/local
 FUZZTIME  ?= 10m
 SEEDS     ?= 1000000
 .DEFAULT_GOAL := help
@@ -18,6 +19,11 @@ help: ## list the targets
 build: ## build the three binaries into bin/
 	@mkdir -p $(BIN) && echo '*' > $(BIN)/.gitignore
 	$(GO) build -trimpath -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+
+.PHONY: install
+install: build ## install the binaries into PREFIX/sbin (/usr/local/sbin)
+	install -d $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(addprefix $(BIN)/,$(BINARIES)) $(DESTDIR)$(PREFIX)/sbin/
 
 .PHONY: demo
 demo: build ## play the Bank in network namespaces; KEEP=1 leaves it running
