@@ -27,6 +27,9 @@ import (
 //go:embed bank.ldif
 var directoryLDIF []byte
 
+// LDIF is the Bank's directory, for ldapadd and for the controller.
+func LDIF() []byte { return bytes.Clone(directoryLDIF) }
+
 // Machine is one machine of the Bank.
 type Machine struct {
 	Name    string
