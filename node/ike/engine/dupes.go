@@ -126,6 +126,7 @@ func (e *Engine) retireOne(r *retirement) bool {
 	case !r.survivor.sa.Settled():
 		return false
 	}
+	e.run(r.survivor, func(s *ikev2.SA) { s.Prefer(e.now) })
 	e.run(r.loser, func(s *ikev2.SA) { s.Close(e.now, ike.ReasonRedundant) })
 	return true
 }

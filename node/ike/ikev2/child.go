@@ -328,6 +328,16 @@ func (s *SA) uninstall(c *child, reason ike.Reason) {
 	}
 }
 
+// Prefer sends the traffic of all Child SAs through this SA, where others carry it as well.
+func (s *SA) Prefer(now time.Time) {
+	s.now = now
+	for _, c := range s.children {
+		if !c.gone && c.switched && !c.deleting && !c.replaced {
+			s.host.Emit(ike.SwitchOut{Child: c.Child})
+		}
+	}
+}
+
 func (s *SA) liveChildren() int {
 	n := 0
 	for _, c := range s.children {

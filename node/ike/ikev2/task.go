@@ -160,7 +160,7 @@ func (t *deleteIKE) finish(s *SA, _ message) {
 	s.end(t.reason, ike.FaultNone, "")
 }
 
-// closeIKE removes the Child SAs at once and queues the delete of the IKE SA.
+// closeIKE queues the delete of the IKE SA and removes the Child SAs at once, except where others carry their traffic on.
 func (s *SA) closeIKE(reason ike.Reason) {
 	if !s.state.established() {
 		s.end(reason, ike.FaultLocal, "")
@@ -170,6 +170,9 @@ func (s *SA) closeIKE(reason ike.Reason) {
 		return
 	}
 	s.enqueue(&deleteIKE{reason}, time.Time{})
+	if reason == ike.ReasonRedundant { // the peer may use them until the delete arrives
+		return
+	}
 	for _, c := range s.children {
 		s.uninstall(c, reason)
 	}
