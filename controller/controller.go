@@ -127,7 +127,7 @@ func (c *Controller) load(ctx context.Context) error {
 	verifier := peerVerifier{bundle: currentTrust, now: v.Now, log: v.Log}
 	c.serveNodes(desk, verifier)
 	c.serveAdmins(desk, currentTrust, verifier, trustDomain)
-	return c.listen()
+	return c.listen(ctx)
 }
 
 // seed writes the predefined policies into an empty store. They are linked to nothing.
@@ -179,21 +179,22 @@ func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bund
 	healthpb.RegisterHealthServer(c.remote, c.health)
 }
 
-func (c *Controller) listen() error {
+func (c *Controller) listen(ctx context.Context) error {
+	var open net.ListenConfig
 	var err error
 	for _, address := range c.config.Listen {
-		listener, err := net.Listen("tcp", address)
+		listener, err := open.Listen(ctx, "tcp", address)
 		if err != nil {
 			return fmt.Errorf("listening for nodes: %w", err)
 		}
 		c.nodeLs = append(c.nodeLs, listener)
 	}
 	if c.remote != nil {
-		if c.remoteLs, err = net.Listen("tcp", c.config.Admin.Listen); err != nil {
+		if c.remoteLs, err = open.Listen(ctx, "tcp", c.config.Admin.Listen); err != nil {
 			return fmt.Errorf("listening for administrators: %w", err)
 		}
 	}
-	c.adminLs, err = listenSocket(c.config.Admin.Socket)
+	c.adminLs, err = listenSocket(ctx, c.config.Admin.Socket)
 	return err
 }
 

@@ -92,7 +92,6 @@ func nodeServer(config *tls.Config, verifier peerVerifier, log hclog.Logger) *gr
 		grpc.ConnectionTimeout(20*time.Second),
 		// grpc pools read buffers for plain TCP only: under TLS each would stay with its connection, 32 KiB of it.
 		grpc.ReadBufferSize(0),
-		grpc.SharedWriteBuffer(true),
 		// A node that went without a word is noticed within a minute; nodes ping every 30 s themselves.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 40 * time.Second, Timeout: 15 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -142,11 +141,12 @@ func panicked(log hclog.Logger, method string, p any) error {
 }
 
 // listenSocket opens the admin socket. A socket that a dead process left is replaced, one that somebody answers on is not.
-func listenSocket(path string) (net.Listener, error) {
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder of the admin socket: %w", err)
 	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	dialer := net.Dialer{Timeout: time.Second}
+	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("admin socket %s is in use: is another controller running", path)
 	}
@@ -155,7 +155,8 @@ func listenSocket(path string) (net.Listener, error) {
 	}
 	// Between bind and chmod nobody else may connect. The peer's user is checked as well.
 	old := unix.Umask(0o177)
-	listener, err := net.Listen("unix", path)
+	var open net.ListenConfig
+	listener, err := open.Listen(ctx, "unix", path)
 	unix.Umask(old)
 	if err != nil {
 		return nil, fmt.Errorf("opening the admin socket: %w", err)

@@ -34,7 +34,7 @@ func (s *Server) catalogue(ctx context.Context) (catalogue, error) {
 	}
 	c := catalogue{stored, make(map[store.DocumentKey]policies.Document, len(stored.List))}
 	for _, d := range stored.List {
-		decoded, err := policies.Decode(d.DocumentKey.String(), d.Content)
+		decoded, err := policies.Decode(d.String(), d.Content)
 		if err != nil {
 			return catalogue{}, fmt.Errorf("stored document %v: %w: %w", d.DocumentKey, store.ErrCorrupt, err)
 		}
@@ -117,7 +117,14 @@ func decodeSources(sources []*adminv1.Source) ([]written, error) {
 			continue
 		}
 		docs := decoded.All()
-		for i, text := range split(source.GetContent(), docs) {
+		texts, unread := split(source.GetContent(), docs)
+		for _, line := range unread {
+			problems = append(problems, &adminv1.Problem{
+				Source: source.GetName(), Line: uint32(line), Column: 1,
+				Message: "this document was not read: there is an empty one before it; remove the separator that is too much",
+			})
+		}
+		for i, text := range texts {
 			alone, err := policies.Decode(source.GetName(), text)
 			if all := alone.All(); err != nil || len(all) != 1 || keyOf(all[0]) != keyOf(docs[i]) {
 				// Anchors across documents and the like: what cannot stand alone is kept as this program would write it.

@@ -37,7 +37,7 @@ func (s *Server) Link(ctx context.Context, r *adminv1.LinkRequest) (*adminv1.Lin
 			if !r.GetReplace() {
 				return edit{}, status.Errorf(codes.AlreadyExists, "policy %q is linked to %s already, with order %d; use --replace to change that", link.Policy, present.Container, present.Order)
 			}
-			wanted.Meta.Name, wanted.Meta.Description = present.Name, present.Description
+			wanted.Name, wanted.Description = present.Name, present.Description
 			if wanted.Order == 0 {
 				wanted.Order = present.Order
 			}

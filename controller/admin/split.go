@@ -20,8 +20,9 @@ func Documents(name string, content []byte) (store.DocumentChange, error) {
 
 // split cuts a file of YAML documents at its separators, so that each document is kept as it was written. The result
 // has one text for each document, by the line that it was read at. Comments before a separator stay with the document
-// that follows.
-func split(content []byte, docs []policies.Document) [][]byte {
+// that follows. unread are the lines at which something stands that no document was read from: YAML readers are known
+// to drop what follows an empty document, and nothing that an administrator wrote may be dropped in silence.
+func split(content []byte, docs []policies.Document) (texts [][]byte, unread []int) {
 	content = bytes.ReplaceAll(content, []byte("\r\n"), []byte("\n"))
 	type piece struct {
 		first int // line, from 1
@@ -36,7 +37,7 @@ func split(content []byte, docs []policies.Document) [][]byte {
 		last := &pieces[len(pieces)-1]
 		last.text = append(last.text, line...)
 	}
-	texts := make([][]byte, len(docs))
+	texts = make([][]byte, len(docs))
 	var before []byte
 	for i, p := range pieces {
 		end := int(^uint(0) >> 1)
@@ -50,11 +51,26 @@ func split(content []byte, docs []policies.Document) [][]byte {
 			}
 		}
 		before = nil
-		if !found && len(bytes.TrimSpace(p.text)) > 0 {
+		if found {
+			continue
+		}
+		if at := firstContent(p.text); at >= 0 {
+			unread = append(unread, p.first+at)
+		} else if len(bytes.TrimSpace(p.text)) > 0 {
 			before = p.text
 		}
 	}
-	return texts
+	return texts, unread
+}
+
+// firstContent returns the index of the first line that is neither empty nor a comment nor a directive; -1 for none.
+func firstContent(text []byte) int {
+	for n, line := range bytes.Split(text, []byte("\n")) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' && line[0] != '%' && !bytes.Equal(line, []byte("...")) {
+			return n
+		}
+	}
+	return -1
 }
 
 // separator tells a document separator (YAML 1.2.2, 9.1.3) that nothing follows but a comment.
@@ -65,19 +81,4 @@ func separator(line []byte) bool {
 	}
 	trimmed := bytes.TrimLeft(rest, " \t")
 	return len(bytes.TrimSpace(rest)) == 0 || len(trimmed) < len(rest) && trimmed[0] == '#'
-}
-
-// join is the inverse: one file of all documents.
-func join(texts [][]byte) []byte {
-	var out []byte
-	for i, t := range texts {
-		if i > 0 {
-			out = append(out, "---\n"...)
-		}
-		out = append(out, bytes.TrimLeft(t, "\n")...)
-		if len(out) > 0 && out[len(out)-1] != '\n' {
-			out = append(out, '\n')
-		}
-	}
-	return out
 }

@@ -101,45 +101,43 @@ func (d *Desk) machine(u pki.UUID) (pki.Identity, error) {
 
 // Names tells whom a token is for. The token may have been used, but not have ended.
 func (d *Desk) Names(ctx context.Context, text string) (pki.Identity, error) {
-	record, _, err := d.check(ctx, text)
-	if err != nil && !errors.Is(err, enroll.ErrTokenUsed) {
+	record, _, _, err := d.check(ctx, text)
+	if err != nil {
 		return pki.Identity{}, err
 	}
 	return d.machine(record.Machine)
 }
 
-// check reads a token and its record. An error that wraps enroll.ErrTokenUsed comes with the record: the secret is
-// right and the time not over, but the token was redeemed.
-func (d *Desk) check(ctx context.Context, text string) (store.Token, enroll.Token, error) {
-	presented, err := enroll.ParseToken(text)
-	if err != nil {
-		return store.Token{}, enroll.Token{}, err
+// check reads a token and its record. used, without an error, says that the token was redeemed but has not ended: its
+// secret is right, so that the key it was redeemed for may ask again.
+func (d *Desk) check(ctx context.Context, text string) (record store.Token, presented enroll.Token, used bool, err error) {
+	if presented, err = enroll.ParseToken(text); err != nil {
+		return store.Token{}, enroll.Token{}, false, err
 	}
-	record, err := d.config.Tokens.Token(ctx, presented.ID)
+	record, err = d.config.Tokens.Token(ctx, presented.ID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return store.Token{}, enroll.Token{}, fmt.Errorf("join token %v: %w", presented.ID, enroll.ErrTokenUnknown)
+		return store.Token{}, enroll.Token{}, false, fmt.Errorf("join token %v: %w", presented.ID, enroll.ErrTokenUnknown)
 	case err != nil:
-		return store.Token{}, enroll.Token{}, err
+		return store.Token{}, enroll.Token{}, false, err
 	}
 	now := d.config.Now()
 	err = enroll.Verify(now, record.Stored, presented)
 	switch {
 	case err == nil:
-		return record, presented, nil
+		return record, presented, false, nil
 	case errors.Is(err, enroll.ErrTokenUsed) && now.Before(record.NotAfter):
-		return record, presented, err
+		return record, presented, true, nil
 	}
-	return store.Token{}, enroll.Token{}, err
+	return store.Token{}, enroll.Token{}, false, err
 }
 
 // Enroll answers a join; the package comment has the steps.
 func (d *Desk) Enroll(ctx context.Context, text string, csr []byte) (ca.Issued, error) {
 	// 1. The token.
-	record, presented, tokenErr := d.check(ctx, text)
-	used := errors.Is(tokenErr, enroll.ErrTokenUsed)
-	if tokenErr != nil && !used {
-		return ca.Issued{}, tokenErr
+	record, presented, used, err := d.check(ctx, text)
+	if err != nil {
+		return ca.Issued{}, err
 	}
 	// 2. The machine.
 	id, err := d.machine(record.Machine)
@@ -152,7 +150,7 @@ func (d *Desk) Enroll(ctx context.Context, text string, csr []byte) (ca.Issued, 
 		return ca.Issued{}, err
 	}
 	if used && record.UsedBy != request.KeyID {
-		return ca.Issued{}, tokenErr
+		return ca.Issued{}, fmt.Errorf("join token %v was used at %s, with another key: %w", presented.ID, record.Used.Format(time.RFC3339), enroll.ErrTokenUsed)
 	}
 	// 4. The certificate.
 	prepared, err := d.config.Authority.Prepare(d.config.Now(), d.config.Machine, request, id)

@@ -29,6 +29,9 @@ const DefaultGrace = 7 * 24 * time.Hour
 // persistDelay joins the changes of a second into one write of the whole directory.
 const persistDelay = time.Second
 
+// persistTimeout bounds one attempt: the mirror waits for it.
+const persistTimeout = 10 * time.Second
+
 // ErrStopped is returned by requests to a mirror that does not run.
 var ErrStopped = errors.New("the directory mirror is not running")
 
@@ -361,6 +364,8 @@ func (m *Mirror) persist(ctx context.Context) {
 	if !m.dirty {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, persistTimeout)
+	defer cancel()
 	v := m.view.Load()
 	accepted, err := encode(v)
 	if err == nil {

@@ -57,6 +57,7 @@ type Resolver struct {
 
 	// Owned by the goroutine of Run.
 	documents *documentSet
+	refused   int64 // the last revision of documents that do not validate
 	records   map[directory.UUID]store.NodeRecord
 }
 
@@ -210,11 +211,11 @@ func (r *Resolver) read(ctx context.Context) bool {
 	set, err := Parse(docs)
 	if err != nil {
 		// Whoever wrote past the admin API gets no policy into force that does not validate.
-		r.config.Log.Error("stored policy documents are refused, the last state stays in force", "revision", docs.Revision, "error", err)
-		if r.documents != nil {
-			return true
+		if docs.Revision != r.refused {
+			r.config.Log.Error("stored policy documents are refused, the last state stays in force", "revision", docs.Revision, "error", err)
 		}
-		return false
+		r.refused = docs.Revision
+		return r.documents != nil
 	}
 	r.documents = &documentSet{revision: docs.Revision, parsed: set}
 	return true

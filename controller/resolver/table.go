@@ -25,7 +25,7 @@ func Parse(docs store.Documents) (policies.Documents, error) {
 	var all policies.Documents
 	var errs []error
 	for _, d := range docs.List {
-		decoded, err := policies.Decode(d.DocumentKey.String(), d.Content)
+		decoded, err := policies.Decode(d.String(), d.Content)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -131,7 +131,7 @@ func (s *Store) ChangeDocuments(ctx context.Context, base int64, change Document
 		if d.Kind == "" || d.Name == "" || bytes.IndexByte(d.Content, 0) >= 0 {
 			return 0, fmt.Errorf("policy document %q has no kind or no name, or is not text: %w", d.DocumentKey, ErrCorrupt)
 		}
-		value, err := encode("policy document "+d.DocumentKey.String(), storedDocument{string(d.Content), change.At.UTC(), change.By})
+		value, err := encode("policy document "+d.String(), storedDocument{string(d.Content), change.At.UTC(), change.By})
 		if err != nil {
 			return 0, err
 		}
