@@ -128,7 +128,7 @@ func TestServersLimits(t *testing.T) {
 		"hidden identity": {"access to attrs=entryUUID by * none\naccess to * by * read\n", ErrContent},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bank, err := os.ReadFile("../../e2e/testdata/bank/bank.ldif")
+			bank, err := os.ReadFile("../../e2e/bank/bank.ldif")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -260,7 +260,7 @@ func TestChangesAreSeenAndIdentityStays(t *testing.T) {
 
 func TestWithoutSyncprovEveryPollReads(t *testing.T) {
 	l := start(t, slapd.Options{NoSyncprov: true})
-	bank, err := os.ReadFile("../../e2e/testdata/bank/bank.ldif")
+	bank, err := os.ReadFile("../../e2e/bank/bank.ldif")
 	if err != nil {
 		t.Fatal(err)
 	}

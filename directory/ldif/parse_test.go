@@ -13,7 +13,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/directory"
 )
 
-const bankFile = "../../e2e/testdata/bank/bank.ldif"
+const bankFile = "../../e2e/bank/bank.ldif"
 
 func readBank(t testing.TB) []byte {
 	t.Helper()

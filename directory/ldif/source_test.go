@@ -98,8 +98,8 @@ func TestBank(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, m, g := s.Len(); c != 5 || m != 5 || g != 2 || len(s.Problems()) != 0 {
-		t.Errorf("the Bank has %d containers, %d machines, %d groups and %v; want 5, 5, 2 and no problem", c, m, g, s.Problems())
+	if c, m, g := s.Len(); c != 5 || m != 7 || g != 2 || len(s.Problems()) != 0 {
+		t.Errorf("the Bank has %d containers, %d machines, %d groups and %v; want 5, 7, 2 and no problem", c, m, g, s.Problems())
 	}
 	m, ok := s.MachineByName("sql1.bank.example")
 	if !ok || m.Name != "sql1" || m.Disabled {
@@ -137,7 +137,7 @@ func TestBadFileChangesNothing(t *testing.T) {
 	w.replace(bank[:len(bank)-3])
 	w.wantError("cut off")
 	w.wantNothing()
-	if st := w.source.Status(); st.Failures != 1 || st.LastError == "" || st.Machines != 5 {
+	if st := w.source.Status(); st.Failures != 1 || st.LastError == "" || st.Machines != 7 {
 		t.Errorf("status after the bad file: %+v", st)
 	}
 	w.replace(append(bytes.Clone(bank), "\ndn: cn=SQL1,OU=Servers,dc=bank,dc=example\nobjectClass: device\ncn: SQL1\nentryUUID: 6ba7b810-9dad-11d1-80b4-00c04fd430c8\n"...))

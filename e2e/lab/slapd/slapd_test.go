@@ -15,7 +15,7 @@ func TestServerLoadsTheBankAndLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	bank, err := os.ReadFile("../../testdata/bank/bank.ldif")
+	bank, err := os.ReadFile("../../bank/bank.ldif")
 	if err != nil {
 		t.Fatal(err)
 	}
