@@ -41,6 +41,7 @@ test: deps build ## run every test
 .PHONY: lint
 lint: ## check formatting, style, known vulnerabilities, the protocol definitions and generated code
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	$(GO) mod tidy -diff
 	$(TOOL) golangci-lint run -c .ci/golangci.yaml ./...
 	$(TOOL) buf lint
 	.ci/breaking
