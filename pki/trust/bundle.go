@@ -164,18 +164,9 @@ func ParseBundle(der []byte) (Bundle, error) {
 	if len(der) > MaxBundleSize {
 		return Bundle{}, fmt.Errorf("trust bundle of %d octets, more than %d: %w", len(der), MaxBundleSize, ErrBundle)
 	}
-	input := cryptobyte.String(der)
-	var seq, rootSeq, intermediateSeq cryptobyte.String
-	var format, revision uint64
-	if !input.ReadASN1(&seq, cryptobyte_asn1.SEQUENCE) || !input.Empty() || !seq.ReadASN1Integer(&format) {
-		return Bundle{}, fmt.Errorf("trust bundle is not one DER sequence: %w", ErrBundle)
-	}
-	if format != bundleFormat {
-		return Bundle{}, fmt.Errorf("trust bundle of the format %d, this version reads %d: %w", format, bundleFormat, ErrBundle)
-	}
-	if !seq.ReadASN1Integer(&revision) || !seq.ReadASN1(&rootSeq, cryptobyte_asn1.SEQUENCE) ||
-		!seq.ReadASN1(&intermediateSeq, cryptobyte_asn1.SEQUENCE) || !seq.Empty() {
-		return Bundle{}, fmt.Errorf("trust bundle does not hold a revision and two lists of certificates: %w", ErrBundle)
+	revision, rootSeq, intermediateSeq, err := readLists(der, bundleFormat)
+	if err != nil {
+		return Bundle{}, fmt.Errorf("trust bundle: %w: %w", err, ErrBundle)
 	}
 	roots, err := readCertificates(rootSeq)
 	if err != nil {

@@ -178,18 +178,9 @@ func ParseRevocations(der []byte) (Revocations, error) {
 	if len(der) > MaxRevocationsSize {
 		return Revocations{}, fmt.Errorf("revocations of %d octets, more than %d: %w", len(der), MaxRevocationsSize, ErrRevocations)
 	}
-	input := cryptobyte.String(der)
-	var seq, serialSeq, keySeq cryptobyte.String
-	var format, revision uint64
-	if !input.ReadASN1(&seq, cryptobyte_asn1.SEQUENCE) || !input.Empty() || !seq.ReadASN1Integer(&format) {
-		return Revocations{}, fmt.Errorf("revocations are not one DER sequence: %w", ErrRevocations)
-	}
-	if format != revocationsFormat {
-		return Revocations{}, fmt.Errorf("revocations of the format %d, this version reads %d: %w", format, revocationsFormat, ErrRevocations)
-	}
-	if !seq.ReadASN1Integer(&revision) || !seq.ReadASN1(&serialSeq, cryptobyte_asn1.SEQUENCE) ||
-		!seq.ReadASN1(&keySeq, cryptobyte_asn1.SEQUENCE) || !seq.Empty() {
-		return Revocations{}, fmt.Errorf("revocations do not hold a revision and two lists: %w", ErrRevocations)
+	revision, serialSeq, keySeq, err := readLists(der, revocationsFormat)
+	if err != nil {
+		return Revocations{}, fmt.Errorf("revocations: %w: %w", err, ErrRevocations)
 	}
 	serials, err := readSerials(serialSeq)
 	if err != nil {
