@@ -45,7 +45,7 @@ func (a Aspects) String() string {
 }
 
 // Has says whether any of the given aspects is set.
-func (a Aspects) Has(any Aspects) bool { return a&any != 0 }
+func (a Aspects) Has(given Aspects) bool { return a&given != 0 }
 
 // A MachineChange is one machine before and after.
 type MachineChange struct {

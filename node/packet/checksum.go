@@ -95,16 +95,9 @@ func ChecksumOffset(protocol uint8) (int, bool) {
 // VerifyChecksum reports whether the TCP, UDP or ICMPv6 checksum of a whole packet is right. A protocol without one, a
 // fragment, and UDP over IPv4 that carries no checksum count as right.
 func VerifyChecksum(pkt []byte, info Info) bool {
-	offset, ok := checksumField(pkt, info)
-	if !ok {
-		return true
-	}
-	if offset < 0 {
-		return false
-	}
-	upper := pkt[info.HeaderLen:info.Length]
-	if info.Version == 4 && info.Protocol == ProtocolUDP && upper[offset] == 0 && upper[offset+1] == 0 {
-		return true
+	upper, _, ok := checksumField(pkt, info)
+	if upper == nil {
+		return !ok
 	}
 	return Sum(upper, PseudoHeaderSum(info.Source, info.Destination, info.Protocol, len(upper))) == 0xffff
 }
@@ -112,33 +105,29 @@ func VerifyChecksum(pkt []byte, info Info) bool {
 // FixChecksum computes the TCP, UDP or ICMPv6 checksum of a whole packet anew (RFC 3948 3.1.2). It reports whether the
 // packet is now right; UDP over IPv4 that carries no checksum stays so.
 func FixChecksum(pkt []byte, info Info) bool {
-	offset, ok := checksumField(pkt, info)
-	if !ok {
-		return true
+	upper, offset, ok := checksumField(pkt, info)
+	if upper == nil {
+		return !ok
 	}
-	if offset < 0 {
-		return false
-	}
-	upper := pkt[info.HeaderLen:info.Length]
-	field := upper[offset : offset+2]
-	if info.Version == 4 && info.Protocol == ProtocolUDP && field[0] == 0 && field[1] == 0 {
-		return true
-	}
-	binary.BigEndian.PutUint16(field, PseudoHeaderSum(info.Source, info.Destination, info.Protocol, len(upper)))
+	binary.BigEndian.PutUint16(upper[offset:], PseudoHeaderSum(info.Source, info.Destination, info.Protocol, len(upper)))
 	return CompleteChecksum(pkt[:info.Length], info.HeaderLen, offset) == nil
 }
 
-// checksumField returns where the checksum stands in the upper layer: ok is false where there is none to look at, the
-// offset negative where the packet ends before it.
-func checksumField(pkt []byte, info Info) (offset int, ok bool) {
+// checksumField returns the upper layer and where its checksum stands. Where there is none to look at, upper is nil and
+// ok false; where the packet ends before it, upper is nil and ok true.
+func checksumField(pkt []byte, info Info) (upper []byte, offset int, ok bool) {
 	offset, ok = ChecksumOffset(info.Protocol)
 	if !ok || info.Fragment || info.Version == 4 && info.Protocol == ProtocolICMPv6 {
-		return 0, false
+		return nil, 0, false
 	}
 	if info.Length > len(pkt) || info.HeaderLen+offset+2 > info.Length {
-		return -1, true
+		return nil, 0, true
 	}
-	return offset, true
+	upper = pkt[info.HeaderLen:info.Length]
+	if info.Version == 4 && info.Protocol == ProtocolUDP && upper[offset] == 0 && upper[offset+1] == 0 {
+		return nil, 0, false // RFC 768: the sender computed none
+	}
+	return upper, offset, true
 }
 
 // SetIPv4Checksum computes the header checksum of an IPv4 packet anew.
@@ -147,8 +136,8 @@ func SetIPv4Checksum(header []byte) {
 	binary.BigEndian.PutUint16(header[10:], ^Sum(header[:int(header[0]&0x0f)*4], 0))
 }
 
-// adjust updates the checksum in field for a 16-bit word that changes from old to new (RFC 1624 3, equation 3).
-func adjust(field []byte, old, new uint16) {
+// adjust updates the checksum in field for a 16-bit word that changes from before to after (RFC 1624 3, equation 3).
+func adjust(field []byte, before, after uint16) {
 	sum := ^binary.BigEndian.Uint16(field)
-	binary.BigEndian.PutUint16(field, ^Add16(Add16(sum, ^old), new))
+	binary.BigEndian.PutUint16(field, ^Add16(Add16(sum, ^before), after))
 }

@@ -57,7 +57,7 @@ func (s *Sockets) readIKEPort(sock *socket, p *Poller) {
 	b := NewBatch(8)
 	q := &Queue{sockets: s}
 	q.add(sock)
-	for s.waits(p) {
+	for s.awaitInput(p) {
 		if err := q.ReceiveESP(b); err != nil {
 			continue
 		}
@@ -71,7 +71,7 @@ func (s *Sockets) readIKEPort(sock *socket, p *Poller) {
 // drain reads q for IKE messages until Close; ESP has no reader and is dropped.
 func (s *Sockets) drain(q *Queue, p *Poller) {
 	b := NewBatch(8)
-	for s.waits(p) {
+	for s.awaitInput(p) {
 		if err := q.ReceiveESP(b); err != nil {
 			continue
 		}
@@ -83,8 +83,8 @@ func (s *Sockets) drain(q *Queue, p *Poller) {
 	}
 }
 
-// waits waits for input; false after Close, and after an error, which ReadIKE then returns.
-func (s *Sockets) waits(p *Poller) bool {
+// awaitInput waits for input; false after Close, and after an error, which ReadIKE then returns.
+func (s *Sockets) awaitInput(p *Poller) bool {
 	if err := p.Wait(-1); err != nil {
 		s.broken <- fmt.Errorf("wait for IKE messages: %w", err)
 		return false

@@ -71,7 +71,7 @@ func (w *Writer) Add(pkt []byte, checksumUnknown bool) error {
 	w.stats.Packets++
 	pkt = pkt[:info.Length]
 	headers, payload := w.coalescible(pkt, info)
-	same := w.find(pkt, info)
+	same := w.find(info)
 	if !payload || !checksumUnknown && !packet.VerifyChecksum(pkt, info) {
 		// What was kept of this flow goes first; a wrong checksum is left for the receiver to see.
 		if same >= 0 {
@@ -133,8 +133,8 @@ func (w *Writer) coalescible(pkt []byte, info packet.Info) (headers int, ok bool
 	return info.HeaderLen + headers, len(upper) > headers
 }
 
-// find returns the open flow that pkt belongs to, or -1.
-func (w *Writer) find(pkt []byte, info packet.Info) int {
+// find returns the open flow that a packet belongs to, or -1.
+func (w *Writer) find(info packet.Info) int {
 	for i := range w.flows[:w.used] {
 		f := &w.flows[i].info
 		if f.Protocol == info.Protocol && f.SourcePort == info.SourcePort && f.DestinationPort == info.DestinationPort &&
