@@ -39,6 +39,13 @@ func main() {
 // usageError is an error of the command line itself.
 type usageError struct{ error }
 
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("there is no command %q", args[0])}
+	}
+	return nil
+}
+
 func exitCode(err error) int {
 	var usage usageError
 	switch {
@@ -66,7 +73,7 @@ func command() *cobra.Command {
 		Short: "Run the Bailiwick controller",
 		Example: `  bailiwick-controller --config /etc/bailiwick/controller.yaml
   bailiwick-controller --init --directory ldif:fleet.ldif --ca-key-file ca.secret --state-dir /var/lib/bailiwick/controller --name 192.0.2.1`,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return o.run(cmd, false) },
@@ -93,7 +100,7 @@ func command() *cobra.Command {
 	root.AddCommand(&cobra.Command{
 		Use:   "init",
 		Short: "Make the CA and the state, and end",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return o.run(cmd, true) },
 	})
 	return root
