@@ -151,7 +151,7 @@ func (c *Config) daemonConf() string {
 	b.set("time_format", "%H:%M:%S")
 	b.set("default", "1")
 	b.set("ike", "2")
-	b.set("cfg", "2")
+	b.set("cfg", "1")
 	b.set("flush_line", "yes")
 	b.close()
 	b.close()
