@@ -165,8 +165,16 @@ func (d *Driver) contained(ev ike.Event) (actions []ike.Action) {
 	return d.engine.Step(time.Now(), ev)
 }
 
-// execute does one action. Its result, where it has one at once, is the next event.
+// execute does one action and shows it to the observer. Its result, where it has one at once, is the next event.
 func (d *Driver) execute(a ike.Action) ike.Event {
+	next := d.perform(a)
+	if d.cfg.Observe != nil {
+		d.cfg.Observe(a)
+	}
+	return next
+}
+
+func (d *Driver) perform(a ike.Action) ike.Event {
 	switch a := a.(type) {
 	case ike.Send:
 		if err := d.cfg.Transport.WriteIKE(a.Local, a.Remote, a.Bytes); err != nil {
@@ -215,9 +223,6 @@ func (d *Driver) execute(a ike.Action) ike.Event {
 		if _, err := d.cfg.KeyLog.Write(append(a.Line.Expose(), '\n')); err != nil {
 			d.log.Warn("key log was not written", "error", err)
 		}
-	}
-	if d.cfg.Observe != nil {
-		d.cfg.Observe(a)
 	}
 	return nil
 }

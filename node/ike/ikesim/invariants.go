@@ -203,30 +203,33 @@ func (w *World) checkPair(a, b *Node) {
 }
 
 // atRest reports whether nothing is under way.
-func (w *World) atRest() bool {
+func (w *World) atRest() bool { return w.unrest() == "" }
+
+// unrest tells what is under way.
+func (w *World) unrest() string {
 	for _, n := range w.Nodes {
 		if n.Off {
 			continue
 		}
 		v := n.Engine.Snapshot()
 		if len(v.Waiting) > 0 {
-			return false
+			return fmt.Sprintf("%s has %d flows waiting", n.Name, len(v.Waiting))
 		}
 		for _, s := range v.SAs {
 			if s.State != "established" || s.Busy {
-				return false
+				return fmt.Sprintf("%s has IKE SA %016x in state %s, busy %v", n.Name, s.SPI, s.State, s.Busy)
 			}
 		}
 		for _, i := range n.SADB {
 			if i.Switched == 0 {
-				return false
+				return fmt.Sprintf("%s does not use Child SA %s", n.Name, i.Child.In.SPI)
 			}
 		}
 	}
 	for _, e := range w.pending {
 		if isDatagram(e.ev) {
-			return false
+			return "a datagram is on its way"
 		}
 	}
-	return true
+	return ""
 }

@@ -123,6 +123,7 @@ func scenario(seed uint64, tracing bool) *World {
 		if w.atRest() {
 			break
 		}
+		w.logf("no rest: %s", w.unrest())
 		w.Run(500 * time.Millisecond)
 	}
 	w.CheckRest()

@@ -373,13 +373,15 @@ func (s *SA) childByIn(spi sa.SPI) *child {
 func (s *SA) Holds(spi sa.SPI) bool { return s.childByIn(spi) != nil }
 
 // Covers reports whether a Child SA of the rule carries a flow.
-func (s *SA) Covers(flow ike.Flow) bool {
+func (s *SA) Covers(flow ike.Flow) bool { return s.covering(flow) != nil }
+
+func (s *SA) covering(flow ike.Flow) *child {
 	for _, c := range s.children {
-		if !c.gone && !c.deleting && c.Rule == flow.Rule && !c.DefaultResponse && CoversFlow(c.Child, flow) {
-			return true
+		if !c.gone && !c.deleting && !c.replaced && c.Rule == flow.Rule && !c.DefaultResponse && CoversFlow(c.Child, flow) {
+			return c
 		}
 	}
-	return false
+	return nil
 }
 
 // CoversFlow reports whether the selectors of a Child SA contain those of a flow.
