@@ -33,13 +33,16 @@ type SADB interface {
 	InstallOut(child sa.Child) error
 	// SwitchOut sends the traffic of the child's selectors through it from now on, packets that waited first.
 	SwitchOut(child sa.Child) error
-	// Remove deletes the Child SA with this inbound SPI; unknown SPIs are no error.
+	// Remove deletes the Child SA with this inbound SPI; unknown SPIs are no error. Packets of it that are still on their
+	// way are dropped, so after a rekey the old one is better kept for some seconds.
 	Remove(in sa.SPI) error
 }
 
 // FlowGate decides about flows that have no association.
 type FlowGate interface {
-	// Fallback lets the flow's packets pass in clear, in both directions, for ttl; packets that waited go first.
+	// Fallback lets the flow's packets pass in clear, in both directions, for ttl; packets that waited go first. It is an
+	// error where the rule of the policy in force does not allow it, and for a flow of a rule with spd.FallbackDiscover
+	// that was protected before.
 	Fallback(flow ike.Flow, ttl time.Duration) error
 	// Refuse drops the packets that wait for the flow.
 	Refuse(flow ike.Flow) error
@@ -51,7 +54,9 @@ type Backend interface {
 	SADB
 	FlowGate
 	// Events delivers what the packets bring up: ike.Acquire, ike.ChildExpiring and ike.PeerMoved. An Acquire is sent
-	// once per flow until an SA, Fallback or Refuse answers it. The channel is closed by Close.
+	// once per flow until an SA, Fallback or Refuse answers it; after Refuse the next one comes half a second later at the
+	// earliest. With spd.FallbackDiscover the backend lets the flow pass in clear as it sends the Acquire. A peer behind
+	// a NAT that moved is followed at once, PeerMoved tells of it. The channel is closed by Close.
 	Events() <-chan ike.Event
 	Status() Status
 	// Close ends the backend. What the policy wants protected stays blocked in the kernel unless release is true.

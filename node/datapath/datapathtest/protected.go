@@ -438,12 +438,18 @@ func moves(t *testing.T, w *World) {
 			if err := w.A.TryUDP(to, 100, long); err != nil && nat {
 				t.Errorf("UDP after the peer moved: %v", err)
 			}
-			var seen []ike.PeerMoved
-			for _, e := range k.Events() {
-				if m, ok := e.(ike.PeerMoved); ok {
-					seen = append(seen, m)
+			moved := func() (seen []ike.PeerMoved) {
+				for _, e := range k.Events() {
+					if m, ok := e.(ike.PeerMoved); ok {
+						seen = append(seen, m)
+					}
 				}
+				return seen
 			}
+			if nat {
+				eventually(t, "the move is reported", func() bool { return len(moved()) > 0 })
+			}
+			seen := moved()
 			if nat && (len(seen) != 1 || seen[0].SPI != pair.ToEnd.In.SPI || seen[0].Remote.Port() < 5601) {
 				t.Errorf("reported moves are %+v, want one of SA %s to port 5601 or 5602", seen, pair.ToEnd.In.SPI)
 			}
