@@ -31,9 +31,6 @@ func (s *SA) Acquire(now time.Time, flow ike.Flow, rule ike.Rule) {
 
 func (t *newChild) begin(s *SA) bool {
 	if c := s.covering(t.flow); c != nil { // the peer was faster
-		if c.switched {
-			s.host.Emit(ike.SwitchOut{Child: c.Child})
-		}
 		s.note(ChildUp{Child: c.Child})
 		return false
 	}
