@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -55,12 +56,13 @@ func choice[T fmt.Stringer](m mapping, name string, otherwise T, choices ...T) T
 	if !ok {
 		return otherwise
 	}
-	for _, c := range choices {
-		if c.String() == s {
+	known := make([]string, len(choices))
+	for i, c := range choices {
+		if known[i] = c.String(); known[i] == s {
 			return c
 		}
 	}
-	m.report(name, "is %q; known are %v", printable(s), choices)
+	m.report(name, "is %q; known are %s", printable(s), strings.Join(known, ", "))
 	return otherwise
 }
 
@@ -119,11 +121,16 @@ func parseCA(s string) (string, error) {
 
 func parseID(s string) (string, error) { return s, checkID(s) }
 
-func parseName(s string) (string, error) {
-	if err := checkName(s); err != nil {
-		return "", fmt.Errorf("%q %w", printable(s), err)
+// reference reads the name of another document.
+func (m mapping) reference(name string) string {
+	s, ok := m.text(name)
+	if !ok {
+		return ""
 	}
-	return s, nil
+	if err := checkName(s); err != nil {
+		m.report(name, "%v", err)
+	}
+	return s
 }
 
 func (r *reader) policy(n ast.Node) Policy {
@@ -152,14 +159,14 @@ func (r *reader) rule(n ast.Node) Rule {
 	m.required("name", "filterList", "filterAction")
 	out := Rule{
 		Meta: m.meta(), Disabled: !m.flag("active", true),
-		FilterList: parsed(m, "filterList", parseName), FilterAction: parsed(m, "filterAction", parseName),
+		FilterList: m.reference("filterList"), FilterAction: m.reference("filterAction"),
 		Authentication: r.authentication(m),
 		Interfaces:     choice(m, "interfaces", spd.InterfacesAll, spd.InterfacesAll, spd.InterfacesLAN, spd.InterfacesRemoteAccess),
 	}
 	if f, ok := m.fields["tunnel"]; ok {
 		t, _ := r.mapping(f.value, "tunnel", "remote", "local")
 		t.required("remote")
-		out.Tunnel = Tunnel{Remote: parsed(t, "remote", plainAddress), Local: parsed(t, "local", plainAddress)}
+		out.Tunnel = Tunnel{Remote: parsed(t, "remote", parseEndpoint), Local: parsed(t, "local", parseEndpoint)}
 	}
 	return out
 }
@@ -174,7 +181,7 @@ func (r *reader) authentication(m mapping) []spd.Auth {
 		a.required("method")
 		out = append(out, spd.Auth{
 			Method: choice(a, "method", spd.AuthCertificate, spd.AuthCertificate, spd.AuthPSK),
-			CA:     parsed(a, "ca", parseCA), Secret: parsed(a, "secretRef", parseName),
+			CA:     parsed(a, "ca", parseCA), Secret: a.reference("secretRef"),
 			LocalID: parsed(a, "localID", parseID), RemoteID: parsed(a, "remoteID", parseID),
 		})
 	})
@@ -239,7 +246,7 @@ func (r *reader) link(n ast.Node) Link {
 	m := r.top(n, KindLink, "name", "description", "policy", "container", "order", "enforced", "disabled", "groups")
 	m.required("policy", "container", "order")
 	l := Link{
-		Meta: m.meta(), Policy: parsed(m, "policy", parseName), Container: parsed(m, "container", parseDN),
+		Meta: m.meta(), Policy: m.reference("policy"), Container: parsed(m, "container", parseDN),
 		Order: parsed(m, "order", parseOrder), Enforced: m.flag("enforced", false), Disabled: m.flag("disabled", false),
 	}
 	if f, ok := m.fields["groups"]; ok {

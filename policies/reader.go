@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -37,7 +38,7 @@ func (r *reader) excerpt(at Position) string {
 		if n == at.Line {
 			mark = ">"
 		}
-		line := []rune(r.lines[n-1])
+		line := []rune(inlineSecret.ReplaceAllString(r.lines[n-1], "$1 [redacted]"))
 		fmt.Fprintf(&b, "%s %4d | %s\n", mark, n, strings.ReplaceAll(string(line[:min(len(line), 160)]), "\t", " "))
 	}
 	if at.Column >= 1 && at.Column <= 160 {
@@ -80,6 +81,7 @@ type mapping struct {
 	what   string
 	at     Position
 	fields map[string]field
+	broken bool // is no mapping, which was reported
 }
 
 // mapping reads a node as a mapping of known fields. A field that is unknown or stands twice is reported; the others can
@@ -94,6 +96,7 @@ func (r *reader) mapping(n ast.Node, what string, known ...string) (mapping, boo
 		entries = []*ast.MappingValueNode{v}
 	default:
 		r.report(m.at, "%s is %s, not a mapping of fields", what, describe(n))
+		m.broken = true
 		return m, false
 	}
 	for _, e := range entries {
@@ -118,6 +121,9 @@ func (r *reader) mapping(n ast.Node, what string, known ...string) (mapping, boo
 
 // inlineSecrets are the names under which somebody may try to write a key into a document.
 var inlineSecrets = []string{"psk", "key", "secret", "presharedkey", "password", "passphrase", "sharedsecret"}
+
+// inlineSecret finds what somebody wrote behind one of those names: an error must not repeat it.
+var inlineSecret = regexp.MustCompile(`(?i)(\b(?:` + strings.Join(inlineSecrets, "|") + `)["']?\s*:).*`)
 
 func unknownField(name, what string, known []string) string {
 	text := fmt.Sprintf("unknown field %q in %s", printable(name), what)
@@ -279,7 +285,7 @@ func (m mapping) list(name string, each func(n ast.Node)) {
 // required reports a field that is missing.
 func (m mapping) required(names ...string) {
 	for _, name := range names {
-		if !m.has(name) {
+		if !m.has(name) && !m.broken {
 			m.r.report(m.at, "%s has no field %q", m.what, name)
 		}
 	}

@@ -112,6 +112,14 @@ func plainAddress(s string) (netip.Addr, error) {
 	return a, nil
 }
 
+func parseEndpoint(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" || a.Is4In6() {
+		return netip.Addr{}, fmt.Errorf("%q is not an address", printable(s))
+	}
+	return a, nil
+}
+
 func parseProtocol(s string) (uint8, error) {
 	if s == "any" {
 		return 0, nil
