@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,6 +178,12 @@ func (f *fakeDocuments) Documents(context.Context) (store.Documents, error) {
 
 func (f *fakeDocuments) WatchDocuments(context.Context) <-chan struct{} { return f.hints }
 
+func (f *fakeDocuments) reads() int {
+	f.guarded.Lock()
+	defer f.guarded.Unlock()
+	return f.guarded.reads
+}
+
 // set replaces the documents and hints.
 func (f *fakeDocuments) set(revision int64, fails error, docs ...policies.Document) {
 	f.guarded.Lock()
@@ -193,12 +200,14 @@ func (f *fakeDocuments) set(revision int64, fails error, docs ...policies.Docume
 func TestLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		docs := &fakeDocuments{hints: make(chan struct{})}
-		current, changed := view(t, map[string]int{"a": 1}), make(chan struct{})
-		var announced [][]directory.UUID
-		r := New(Config{View: func() *mirror.View { return current }, ViewChanged: changed, Documents: docs})
+		var current atomic.Pointer[mirror.View]
+		current.Store(view(t, map[string]int{"a": 1}))
+		changed := make(chan struct{})
+		var announced atomic.Int32
+		r := New(Config{View: current.Load, ViewChanged: changed, Documents: docs})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- r.Run(ctx, func(m []directory.UUID) { announced = append(announced, m) }) }()
+		go func() { done <- r.Run(ctx, func([]directory.UUID) { announced.Add(1) }) }()
 		if _, err := r.Preview(predefined.Documents()); !errors.Is(err, ErrNotReady) {
 			t.Errorf("a preview before the first table gave %v", err)
 		}
@@ -216,7 +225,7 @@ func TestLoop(t *testing.T) {
 		}
 		<-r.First()
 		// Many hints of a moment are one evaluation.
-		reads := docs.guarded.reads
+		reads := docs.reads()
 		for i := range 10 {
 			docs.set(int64(2+i), nil, append(all, link(predefined.Client, base))...)
 		}
@@ -224,11 +233,11 @@ func TestLoop(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if n := docs.guarded.reads - reads; n != 1 {
+		if n := docs.reads() - reads; n != 1 {
 			t.Errorf("ten hints at once were %d reads", n)
 		}
-		if len(announced) != 2 {
-			t.Errorf("announced %d times, wanted twice: the beginning and the link", len(announced))
+		if n := announced.Load(); n != 2 {
+			t.Errorf("announced %d times, wanted twice: the beginning and the link", n)
 		}
 		// Documents that do not validate change nothing.
 		docs.set(12, nil, append(all, link("No Such Policy", base))...)
@@ -237,7 +246,7 @@ func TestLoop(t *testing.T) {
 			t.Errorf("invalid documents were taken, the table is at revision %d", rev)
 		}
 		// Another view is taken up without a word of the store.
-		current = view(t, map[string]int{"a": 2})
+		current.Store(view(t, map[string]int{"a": 2}))
 		changed <- struct{}{}
 		<-time.After(2 * DefaultDelay)
 		if a := r.Assignment(id("a", 1)); a.Policy != predefined.Client {
