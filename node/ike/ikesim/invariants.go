@@ -94,7 +94,7 @@ func (w *World) checkInstall(n *Node, c sa.Child) {
 // checkSwitch: I1, the inbound half is installed at the peer before this side sends on it.
 func (w *World) checkSwitch(n *Node, i *Installed) {
 	peer := w.at(i.Child.Remote.Addr())
-	if peer == nil || peer.Off {
+	if peer == nil || peer.Off || peer.epoch > 0 { // after a crash nothing is sure until both have noticed
 		return
 	}
 	// What the peer has closed for a reason of its own, the delete is on its way.

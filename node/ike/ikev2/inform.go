@@ -43,7 +43,11 @@ func (s *SA) serveInformational(v *serving, m message) {
 // deletedByPeer removes the Child SA whose outbound SPI the peer deletes. ok tells to answer with the inbound SPI.
 func (s *SA) deletedByPeer(out sa.SPI) (in sa.SPI, ok bool) {
 	c := s.childByOut(out)
-	switch s.judge(deleteChildIn, c) {
+	v := s.judge(deleteChildIn, c)
+	if c != nil && c.peerRekey != nil && !c.peerRekey.child.gone {
+		s.switchOut(c.peerRekey.child) // RFC 7296 2.8: the delete of the old SA is the sign to use the new one
+	}
+	switch v {
 	case successorD:
 		if s.successor != nil {
 			s.successor.now = s.now
@@ -70,11 +74,8 @@ func (s *SA) deletedByPeer(out sa.SPI) (in sa.SPI, ok bool) {
 		return 0, false
 	}
 	reason := ike.ReasonDeletedByPeer
-	if pr := c.peerRekey; pr != nil {
+	if c.peerRekey != nil {
 		reason = ike.ReasonRekeyed
-		if !pr.child.gone { // RFC 7296 2.8: the delete of the old SA is the sign to use the new one
-			s.switchOut(pr.child)
-		}
 	} else if s.redundantTo(c) {
 		reason = ike.ReasonRedundant
 	}

@@ -1,0 +1,142 @@
+package ikesim
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+)
+
+// FuzzEvents turns octets into what happens to two nodes: time, acquires, rekeys, deletes, crashes, held, lost, repeated
+// and damaged datagrams. Whatever happens, no engine panics and the invariants hold.
+func FuzzEvents(f *testing.F) {
+	f.Add([]byte{0, 1, 20, 4, 0, 4, 1, 1, 30, 5, 0, 5, 1, 1, 200})
+	f.Add([]byte{0, 1, 20, 6, 0, 7, 1, 1, 50, 8, 0, 1, 100})
+	f.Add([]byte{0, 2, 1, 20, 9, 3, 1, 20, 10, 10, 1, 60, 11, 0, 40, 1, 20})
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) > 200 {
+			return
+		}
+		run := func() *World {
+			w, a, b := pair(7, Faults{Delay: 3 * time.Millisecond}, pskAuth, nil)
+			play(w, []*Node{a, b}, script)
+			w.Release()
+			w.Run(5 * time.Second)
+			return w
+		}
+		w := run()
+		if len(w.Broken) > 0 {
+			t.Fatalf("%v\n%s", w.Broken, story(w))
+		}
+		if story(w) != story(run()) { // I9
+			t.Fatal("the same events give two different stories")
+		}
+	})
+}
+
+// play reads commands of one octet and their arguments.
+func play(w *World, nodes []*Node, script []byte) {
+	next := func() byte {
+		if len(script) == 0 {
+			return 0
+		}
+		b := script[0]
+		script = script[1:]
+		return b
+	}
+	for len(script) > 0 {
+		op := next()
+		n := nodes[int(op>>4)%len(nodes)]
+		m := nodes[(int(op>>4)+1)%len(nodes)]
+		switch op & 0x0f {
+		case 0:
+			n.Do(ike.Acquire{Flow: flow(n.Addr, m.Addr)})
+		case 1:
+			w.Run(time.Duration(next()) * 5 * time.Millisecond)
+		case 2:
+			m.Do(ike.Acquire{Flow: flow(m.Addr, n.Addr)})
+		case 3:
+			w.Hold(func(*Node, *Node, uint8, bool) bool { return true })
+		case 4:
+			n.rekeyChild()
+		case 5:
+			n.rekeyIKE()
+		case 6:
+			n.deleteChild()
+		case 7:
+			n.deleteIKE()
+		case 8:
+			n.Crash()
+		case 9:
+			w.Release()
+		case 10:
+			w.DropHeld()
+		case 11: // damage one octet of what is on its way
+			if len(w.pending) > 0 {
+				e := w.pending[int(next())%len(w.pending)]
+				if d, ok := e.ev.(ike.Datagram); ok && len(d.Bytes) > 0 {
+					d.Bytes = bytes.Clone(d.Bytes)
+					at := binary.BigEndian.Uint16([]byte{next(), next()})
+					d.Bytes[int(at)%len(d.Bytes)] ^= 1 + next()%255
+					e.ev = d
+				}
+			}
+		case 12: // repeat what is held
+			for _, e := range w.held {
+				again := *e
+				w.schedule(0, &again)
+			}
+		case 13:
+			w.Run(time.Duration(next()) * time.Second)
+		case 14:
+			n.Do(ike.InstallFailed{SPI: n.child()})
+			n.Do(ike.PeerMoved{SPI: n.child(), Remote: netip.AddrPortFrom(addrC, 4500)})
+		case 15:
+			c := n.Config
+			if next()%2 == 0 {
+				c.Rules = nil
+			}
+			n.Do(ike.Reconfigure{Config: c})
+		}
+	}
+}
+
+// FuzzDatagram gives octets to an engine that has an SA with somebody.
+func FuzzDatagram(f *testing.F) {
+	f.Add(initRequest(1, nil), true)
+	f.Add(initRequest(2, []byte("cookie")), false)
+	w, a, b := pair(9, calm, pskAuth, nil)
+	w.Hold(func(*Node, *Node, uint8, bool) bool { return false })
+	a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+	for range 200 {
+		for _, e := range w.pending {
+			if d, ok := e.ev.(ike.Datagram); ok && e.to == b {
+				f.Add(bytes.Clone(d.Bytes), true)
+			}
+		}
+		w.Run(time.Millisecond)
+	}
+	f.Fuzz(func(t *testing.T, octets []byte, known bool) {
+		w, a, b := pair(9, calm, pskAuth, nil)
+		a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+		w.Run(8 * time.Millisecond) // IKE_SA_INIT is done
+		from := addrC
+		if known {
+			from = addrA
+		}
+		b.Do(ike.Datagram{Local: netip.AddrPortFrom(addrB, 500), Remote: netip.AddrPortFrom(from, 500), Bytes: octets})
+		w.Run(time.Second)
+		b.Do(ike.Datagram{Local: netip.AddrPortFrom(addrB, 4500), Remote: netip.AddrPortFrom(from, 4500), Bytes: octets})
+		w.Run(3 * time.Second)
+		verify(t, w)
+		// No octets of a stranger undo what the two have agreed on.
+		for _, n := range []*Node{a, b} {
+			if len(n.SADB) != 1 {
+				t.Fatalf("%s has %d Child SAs\n%s", n.Name, len(n.SADB), story(w))
+			}
+		}
+	})
+}
