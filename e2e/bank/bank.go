@@ -114,7 +114,7 @@ func New(ctx context.Context, config Config) (_ *Bank, err error) {
 		if err := b.attach(m.Name, m.Address); err != nil {
 			return nil, err
 		}
-		if err := serveEcho(echoContext, b.hosts[m.Name], echoPort); err != nil {
+		if err := b.hosts[m.Name].ServeEcho(echoContext, echoPort); err != nil {
 			return nil, err
 		}
 	}

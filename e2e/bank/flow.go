@@ -70,10 +70,7 @@ func (f *Flow) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		start := time.Now()
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
-		err := roundTrip(bounded, f.conn, f.payload)
-		cancel()
-		if err != nil {
+		if err := lab.RoundTrip(f.conn, f.payload, start.Add(15*time.Second)); err != nil {
 			f.err = fmt.Errorf("message %d from %s to %s: %w", f.report.Messages+1, f.from.Name, f.to.Name, err)
 			return
 		}
