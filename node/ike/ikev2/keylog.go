@@ -9,7 +9,8 @@ import (
 )
 
 // Key log lines have the form of Wireshark's tables, each as the value of one -o option of tshark. They exist only where
-// the configuration asks for them: whoever reads them reads all traffic.
+// the configuration asks for them: whoever reads them reads all traffic. Wireshark before 4.6 does not know
+// ChaCha20-Poly1305 and refuses those lines.
 
 func (s *SA) logIKEKeys() {
 	if !s.cfg.KeyLog {
