@@ -69,6 +69,7 @@ func option(key, value string) func(*charon.Config) {
 // TestCertificates authenticates both ends with certificates of the fleet's CA. An MTU that a whole chain exceeds makes
 // both ends fragment their IKE messages (RFC 7383).
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	for _, initiator := range []side{fromNode, fromPeer} {
 		for _, fragments := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/fragments-%t", initiator, fragments), func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 // TestShortLifetimes runs TCP connections in both directions for a minute while Child SAs live 8 s and IKE SAs 20 s, by
 // the decision of either side. No connection may break, and nothing may go in clear.
 func TestShortLifetimes(t *testing.T) {
+	t.Parallel()
 	duration := time.Minute
 	if testing.Short() {
 		duration = 25 * time.Second

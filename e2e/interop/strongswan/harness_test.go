@@ -94,7 +94,7 @@ func newPair(t *testing.T) *pair {
 		t.Skip("network namespaces need root")
 	}
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	l, err := lab.New(fmt.Sprintf("bwio-%d-", labs.Add(1)))
 	if err != nil {

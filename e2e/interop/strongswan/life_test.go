@@ -82,6 +82,7 @@ func (p *pair) rekeyIKE(by side) {
 
 // TestRekey rekeys child and IKE SA from either side, under a TCP connection that lives through all of it.
 func TestRekey(t *testing.T) {
+	t.Parallel()
 	for _, initiator := range []side{fromNode, fromPeer} {
 		for _, by := range []side{fromNode, fromPeer} {
 			t.Run("by-"+initiator.String()+"/rekeyed-by-"+by.String(), func(t *testing.T) {
@@ -147,6 +148,7 @@ func (p *pair) stream(from side) (stop func() int) {
 // TestDelete ends associations from either side; the other side hears of it, nothing goes in clear, and new traffic
 // brings new ones.
 func TestDelete(t *testing.T) {
+	t.Parallel()
 	t.Run("child-by-peer", func(t *testing.T) {
 		p := newPair(t)
 		p.startPeer(partner(usualIKE, usualESP))
@@ -290,5 +292,33 @@ func TestNodeRestarts(t *testing.T) {
 	p.talk(fromNode)
 	p.talk(fromPeer)
 	p.agree(fromNode)
+	p.sentNothingClear(capture)
+}
+
+// TestPeerForgets kills strongSwan and starts it again without any memory, and without anything to initiate. The node
+// finds out by its own liveness check and makes new associations for its traffic (RFC 7296 2.4).
+func TestPeerForgets(t *testing.T) {
+	p := newPair(t)
+	p.startPeer(partner(usualIKE, usualESP))
+	p.startNode(policy{})
+	capture := p.capture()
+	p.bringUp(fromNode)
+	before := p.oursNow()
+	if err := p.charon.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.charon.Restart(p.ctx); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	for p.exchange(fromNode, 2*time.Second) != nil {
+		if p.ctx.Err() != nil {
+			t.Fatalf("no traffic %s after the peer came back", time.Since(start))
+		}
+	}
+	t.Logf("traffic is back after %s", time.Since(start).Round(time.Second))
+	if after := p.oursNow(); len(after.IKE) != 1 || after.IKE[0].SPI == before.IKE[0].SPI {
+		t.Errorf("the node has %+v, want one new IKE SA", after.IKE)
+	}
 	p.sentNothingClear(capture)
 }

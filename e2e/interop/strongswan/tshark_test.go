@@ -12,6 +12,7 @@ import (
 // TestAnalyserChecksIntegrity lets tshark open what a node and strongSwan say to each other, with the node's key log,
 // and check the integrity value of every ESP packet.
 func TestAnalyserChecksIntegrity(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, ike, esp, peerIKE, peerESP string }{
 		{"gcm", "AES-GCM-256-SHA384-ecp384", "ESP[AES-GCM-256]", usualIKE, usualESP},
 		{"cbc", "AES256-SHA256-x25519", "ESP[AES-256,SHA256]", "aes256-sha256-x25519", "aes256-sha256"},
