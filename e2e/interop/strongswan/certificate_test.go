@@ -2,6 +2,8 @@ package strongswan
 
 import (
 	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"fmt"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/node/identity"
+	pkica "github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
 )
 
@@ -43,8 +46,12 @@ func signer(t *testing.T, cert tls.Certificate) crypto.Signer {
 func certified(t *testing.T, issuer, trusted *catest.CA, dnsName string) func(*charon.Config) {
 	t.Helper()
 	cert := issuer.Machine(t, catest.Identity(t, dnsName))
+	return authenticated(charon.Certificate{Name: "peer", Chain: cert.Certificate, Key: signer(t, cert)}, trusted, dnsName)
+}
+
+func authenticated(cert charon.Certificate, trusted *catest.CA, dnsName string) func(*charon.Config) {
 	return func(c *charon.Config) {
-		c.Certificates = []charon.Certificate{{Name: "peer", Chain: cert.Certificate, Key: signer(t, cert)}}
+		c.Certificates = []charon.Certificate{cert}
 		c.Authorities = [][]byte{trusted.Authority.Root.Raw}
 		c.Connections[0].Auth, c.Connections[0].Certificate = charon.AuthCertificate, "peer"
 		c.Connections[0].LocalID = dnsName
@@ -97,6 +104,37 @@ func TestCertificates(t *testing.T) {
 				if fragments != (w.fragmentsSent >= 2) || fragments != (w.fragmentsReceived >= 2) {
 					t.Errorf("the node sent %d fragments and received %d; fragmentation is %t", w.fragmentsSent, w.fragmentsReceived, fragments)
 				}
+			})
+		}
+	}
+}
+
+// TestRSA lets strongSwan authenticate with an RSA key, by either padding of RFC 7427.
+func TestRSA(t *testing.T) {
+	t.Parallel()
+	ca := catest.New(t)
+	key, err := rsa.GenerateKey(rand.Reader, 3072)
+	if err != nil {
+		t.Fatal(err)
+	}
+	profile, err := pkica.NewProfile(pkica.Machine, pkica.ProfileConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued := ca.Sign(t, profile, key, catest.Identity(t, peerName))
+	for _, c := range []struct{ name, pss, scheme string }{{"pkcs1", "no", "RSA_EMSA_PKCS1_SHA2"}, {"pss", "yes", "RSA_EMSA_PSS"}} {
+		for _, initiator := range []side{fromNode, fromPeer} {
+			t.Run(c.name+"/"+initiator.String(), func(t *testing.T) {
+				p := newPair(t)
+				cert := charon.Certificate{Name: "peer", Chain: issued.Chain(), Key: key}
+				p.startPeer(partner(usualIKE, usualESP, authenticated(cert, ca, peerName), option("rsa_pss", c.pss)))
+				p.join(ca)
+				p.startNode(policy{authenticate: byCertificate})
+				p.bringUp(initiator)
+				p.talk(fromNode)
+				p.talk(fromPeer)
+				p.logged("authentication of '" + peerName + "' (myself) with " + c.scheme)
+				p.agree(initiator)
 			})
 		}
 	}

@@ -1,6 +1,8 @@
 package strongswan
 
 import (
+	"bytes"
+	"io"
 	"testing"
 	"time"
 
@@ -67,6 +69,56 @@ func TestShortLifetimes(t *testing.T) {
 			if last := p.oursNow(); len(last.IKE) > 2 || len(last.Children) > 3 || last.IKE[0].SPI == first.IKE[0].SPI {
 				t.Errorf("at the end the node has %+v", last)
 			}
+		})
+	}
+}
+
+// TestBulk moves 32 MB each way through the tunnel: segments that do not fit, or path MTU news that get lost, would stall
+// it.
+func TestBulk(t *testing.T) {
+	t.Parallel()
+	const size = 32 << 20
+	for _, from := range []side{fromNode, fromPeer} {
+		t.Run(from.String(), func(t *testing.T) {
+			p := newPair(t)
+			p.startPeer(partner(usualIKE, usualESP))
+			p.startNode(policy{})
+			capture := p.capture()
+			p.bringUp(fromNode)
+			conn, err := p.dial(from, 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			sent := make(chan error, 1)
+			go func() {
+				for n := 0; n < size; n += len(marker) {
+					if _, err := conn.Write(marker); err != nil {
+						sent <- err
+						return
+					}
+				}
+				sent <- nil
+			}()
+			// The echo goes the other way at the same time.
+			start, got, buffer := time.Now(), 0, make([]byte, len(marker))
+			for got < size {
+				if _, err := io.ReadFull(conn, buffer); err != nil {
+					t.Fatalf("the echo stalls after %d of %d octets: %v", got, size, err)
+				}
+				if !bytes.Equal(buffer, marker) {
+					t.Fatalf("the echo differs after %d octets", got)
+				}
+				got += len(buffer)
+			}
+			if err := <-sent; err != nil {
+				t.Error(err)
+			}
+			t.Logf("%d Mbit/s each way", int(float64(8*got)/time.Since(start).Seconds()/1e6))
+			p.protected(capture)
 		})
 	}
 }
