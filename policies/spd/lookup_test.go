@@ -115,8 +115,9 @@ func naiveAddress(a spd.Address, f spd.Facts, k netip.Addr) (int, bool) {
 	case spd.AddressRange:
 		in := k.Is4() == a.From.Is4() && !k.Less(a.From) && !a.To.Less(k)
 		return k.BitLen() - naiveWidth(a.From, a.To), in
+	default:
+		return k.BitLen(), slices.Contains(list[a.Kind], k)
 	}
-	return k.BitLen(), slices.Contains(list[a.Kind], k)
 }
 
 // naiveWidth finds how many bits count from..to, by the highest octet pair that differs after subtraction in 32-bit

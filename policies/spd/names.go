@@ -33,8 +33,9 @@ func (a Address) String() string {
 		return a.Prefix.String()
 	case AddressRange:
 		return a.From.String() + "-" + a.To.String()
+	default:
+		return a.Kind.String()
 	}
-	return a.Kind.String()
 }
 
 // String names the action as documents do.

@@ -37,6 +37,7 @@ func (s *Specific) Matches(d Direction, p Packet) bool {
 		return false
 	}
 	switch s.Interfaces {
+	case InterfacesAll:
 	case InterfacesLAN:
 		if p.Interfaces == InterfacesRemoteAccess {
 			return false
@@ -65,6 +66,7 @@ func (s *Specific) String() string {
 		fmt.Fprintf(&b, " type %d", s.ICMP.Type)
 	case ICMPOfTypeAndCode:
 		fmt.Fprintf(&b, " type %d code %d", s.ICMP.Type, s.ICMP.Code)
+	case ICMPEvery:
 	}
 	if s.Interfaces != InterfacesAll {
 		fmt.Fprintf(&b, " on %s", s.Interfaces)

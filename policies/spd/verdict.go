@@ -123,6 +123,7 @@ func Outbound(m Match, s State) Verdict {
 			return Verdict{}
 		}
 		return outboundNegotiate(m.Rule.Action.Fallback.Mode, s)
+	case ActionBlock:
 	}
 	return Verdict{}
 }
@@ -154,8 +155,9 @@ func outboundNegotiate(fallback FallbackMode, s State) Verdict {
 		return Verdict{Hold, Acquire} // left over from a policy that allowed it
 	case StateSecured:
 		return Verdict{Hold, Acquire}
+	case StateFailed: // fallback is for silence only
 	}
-	return Verdict{} // StateFailed: fallback is for silence only
+	return Verdict{}
 }
 
 // Inbound is the table for inbound packets, after decryption if they came protected. protected tells that the packet
@@ -173,6 +175,7 @@ func Inbound(m Match, s State, protected bool) Verdict {
 		if protected || acceptsClear(m.Rule.Action, s) {
 			return Verdict{Fate: Pass}
 		}
+	case ActionBlock:
 	}
 	return Verdict{}
 }
@@ -185,6 +188,7 @@ func acceptsClear(a FilterAction, s State) bool {
 			return false
 		case StateNegotiating, StateSoft, StateSilent: // the answer to what was sent in clear meanwhile
 			return true
+		case StateNone, StateFailed:
 		}
 	}
 	return a.Inpass || s == StateSoft && a.Fallback.Mode == FallbackWait

@@ -68,6 +68,7 @@ func encodeAddress(a spd.Address) *policyv1.Address {
 		m.From, m.Bits = encodeAddr(a.Prefix.Addr()), uint32(a.Prefix.Bits())
 	case spd.AddressRange:
 		m.From, m.To = encodeAddr(a.From), encodeAddr(a.To)
+	default: // a symbol carries no address
 	}
 	return m
 }

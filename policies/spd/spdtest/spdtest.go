@@ -142,6 +142,7 @@ func negotiate(t *rapid.T, r *spd.Rule) {
 		r.Action.Fallback = spd.Fallback{Mode: mode, Delay: duration(t), TTL: duration(t)}
 	case spd.FallbackDiscover:
 		r.Action.Fallback = spd.Fallback{Mode: mode, TTL: duration(t)}
+	case spd.FallbackNone:
 	}
 }
 
@@ -196,6 +197,7 @@ func address(t *rapid.T, action spd.Action) spd.Address {
 		if a.To.Less(a.From) {
 			a.From, a.To = a.To, a.From
 		}
+	default: // a symbol carries no address
 	}
 	return a
 }
