@@ -316,6 +316,6 @@ type Config struct {
 	ForceEncap bool
 	// Port and NATPort are the UDP ports of both sides; 0 means 500 and 4500.
 	Port, NATPort uint16
-	Liveness   time.Duration // silence before a liveness check; 0 means 30 s
-	KeyLog     bool
+	Liveness      time.Duration // silence before a liveness check; 0 means 30 s
+	KeyLog        bool
 }
