@@ -110,10 +110,7 @@ func (s *Sockets) WriteIKE(local, remote netip.AddrPort, b []byte) error {
 	}
 	err := sock.write(local.Addr(), remote, parts)
 	if errors.Is(err, unix.EMSGSIZE) && local.Port() == s.cfg.NATPort {
-		if err = s.allowFragments(sock); err == nil {
-			err = sock.write(local.Addr(), remote, parts)
-		}
-		err = errors.Join(err, s.forbidFragments(sock))
+		err = s.withFragments(sock, func() error { return sock.write(local.Addr(), remote, parts) })
 	}
 	if err != nil {
 		return fmt.Errorf("send IKE message of %d octets from %s to %s: %w", len(b), local, remote, err)
@@ -121,24 +118,27 @@ func (s *Sockets) WriteIKE(local, remote netip.AddrPort, b []byte) error {
 	return nil
 }
 
-// allowFragments lets IP fragment what leaves sock, which otherwise forbids it, until forbidFragments. An ESP packet that
+// withFragments lets IP fragment what send sends on sock, and then sets sock back to what it was. An ESP packet that
 // another thread sends at this moment may be fragmented as well, which harms nothing.
-func (s *Sockets) allowFragments(sock *socket) error {
+func (s *Sockets) withFragments(sock *socket, send func() error) error {
 	s.mtuMode.Lock()
-	return sock.discover(unix.IP_PMTUDISC_WANT)
-}
-
-// forbidFragments ends what allowFragments began, whether that failed or not.
-func (s *Sockets) forbidFragments(sock *socket) error {
 	defer s.mtuMode.Unlock()
-	return sock.discover(unix.IP_PMTUDISC_DO)
-}
-
-func (k *socket) discover(mode int) error {
-	if k.v6 {
-		return unix.SetsockoptInt(k.fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, mode)
+	level, option := unix.SOL_IP, unix.IP_MTU_DISCOVER
+	if sock.v6 {
+		level, option = unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER
 	}
-	return unix.SetsockoptInt(k.fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, mode)
+	before, err := unix.GetsockoptInt(sock.fd, level, option)
+	if err != nil {
+		return fmt.Errorf("read the path MTU discovery of a socket: %w", err)
+	}
+	if err := unix.SetsockoptInt(sock.fd, level, option, unix.IP_PMTUDISC_WANT); err != nil {
+		return fmt.Errorf("let IP fragment: %w", err)
+	}
+	err = send()
+	if restore := unix.SetsockoptInt(sock.fd, level, option, before); restore != nil {
+		err = errors.Join(err, fmt.Errorf("set path MTU discovery back to %d: %w", before, restore))
+	}
+	return err
 }
 
 // WriteKeepalive sends a NAT keepalive (RFC 3948 4) from local, whose port is Config.NATPort.

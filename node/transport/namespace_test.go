@@ -421,3 +421,37 @@ func TestIKEOnly(t *testing.T) {
 		t.Errorf("5 octets into 4: got %v, want %v", err, ErrTooShort)
 	}
 }
+
+// A user of the sockets may have chosen to let routers fragment. What goes out longer than the path must not change that.
+func TestFragmentingLeavesPathMTUDiscoveryAlone(t *testing.T) {
+	a, b := link(t)
+	from, to := a.listen(t, Config{}), b.listen(t, Config{})
+	local, remote := addr("10.77.8.1:4500"), addr("10.77.8.2:4500")
+	sock := from.find(4500, true)
+	mode := func() int {
+		got, err := unix.GetsockoptInt(sock.fd, unix.SOL_IP, unix.IP_MTU_DISCOVER)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	for _, want := range []int{unix.IP_PMTUDISC_DO, unix.IP_PMTUDISC_OMIT} {
+		if err := unix.SetsockoptInt(sock.fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, want); err != nil {
+			t.Fatal(err)
+		}
+		m := &Message{Local: local, Remote: remote, Encap: true, Payload: esp(2, 4000), SegmentLen: 4000, MayFragment: want == unix.IP_PMTUDISC_DO}
+		if err := from.Queue(0).SendESP(m); err != nil {
+			t.Errorf("mode %d: segments beyond the path MTU: %v", want, err)
+			continue
+		}
+		if got, _ := receive(t, to, 2); got[1].octets != string(m.Payload[4000:]) {
+			t.Errorf("mode %d: got %d octets", want, len(got[1].octets))
+		}
+		if err := from.WriteIKE(local, remote, bytes.Repeat([]byte{7}, 4000)); err != nil {
+			t.Error(err)
+		}
+		if got := mode(); got != want {
+			t.Errorf("path MTU discovery was %d and is %d", want, got)
+		}
+	}
+}

@@ -222,19 +222,16 @@ func (q *Queue) SendESP(m *Message) error {
 		}
 		n = min(n, len(rest))
 		err := q.send(sock, m, rest[:n], segment)
-		if n > segment && (errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL)) {
-			// EIO: the device has no checksum offload, which UDP_SEGMENT needs. It will not get it; EINVAL may be
-			// about this one path, whose MTU the segments exceed.
+		if n > segment && (errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE)) {
+			// EIO: the device has no checksum offload, which UDP_SEGMENT needs. It will not get it; EINVAL and
+			// EMSGSIZE are about this one path, whose MTU the segments exceed: one by one they may be fragmented.
 			if errors.Is(err, unix.EIO) {
 				sock.gso.Store(false)
 			}
 			err = q.sendEach(sock, m, rest[:n], segment)
 		}
 		if m.MayFragment && errors.Is(err, unix.EMSGSIZE) {
-			if err = q.sockets.allowFragments(sock); err == nil {
-				err = q.sendEach(sock, m, rest[:n], segment)
-			}
-			err = errors.Join(err, q.sockets.forbidFragments(sock))
+			err = q.sockets.withFragments(sock, func() error { return q.sendEach(sock, m, rest[:n], segment) })
 		}
 		if err != nil {
 			return q.failed(m, err)
