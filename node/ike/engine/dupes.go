@@ -33,7 +33,8 @@ type retirement struct {
 func (e *Engine) established(x *entry, initialContact bool) {
 	x.answered = true
 	for _, y := range slices.Clone(e.order) {
-		if y == x || y.gone || y.retiring || !y.sa.Usable() || y.sa.Peer() != x.sa.Peer() || y.sa.Auth() != x.sa.Auth() {
+		if y == x || y.gone || y.retiring || !y.sa.Usable() || y.sa.Peer() != x.sa.Peer() || y.sa.Auth() != x.sa.Auth() ||
+			!sameAddresses(x, y) {
 			continue
 		}
 		switch {
@@ -45,6 +46,14 @@ func (e *Engine) established(x *entry, initialContact bool) {
 		}
 	}
 	e.attachWaiting(x)
+}
+
+// sameAddresses tells whether two SAs are between the same two addresses. A peer that has several, of IPv4 and of IPv6,
+// has an SA for each: they are no duplicates, and a first contact by one of them says nothing of the others.
+func sameAddresses(x, y *entry) bool {
+	local, remote := x.sa.Addresses()
+	otherLocal, otherRemote := y.sa.Addresses()
+	return local.Addr() == otherLocal.Addr() && remote.Addr() == otherRemote.Addr()
 }
 
 func (e *Engine) duplicates(x, y *entry) {

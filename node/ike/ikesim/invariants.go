@@ -65,7 +65,7 @@ func (w *World) checkInstall(n *Node, c sa.Child) {
 	for dir, k := range map[string]sa.Keys{"in": c.In, "out": c.Out} {
 		key := string(k.Encryption.Expose()) + string(k.Integrity.Expose())
 		// The same key belongs to the inbound half here and to the outbound half at the peer: one SPI at one receiver.
-		receiver := n.Addr
+		receiver := c.Local.Addr()
 		if dir == "out" {
 			receiver = c.Remote.Addr()
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -48,6 +49,7 @@ type World struct {
 type Node struct {
 	Name    string
 	Addr    netip.Addr
+	Others  []netip.Addr // further addresses
 	Engine  *engine.Engine
 	Config  ike.Config
 	SADB    map[sa.SPI]*Installed
@@ -148,7 +150,7 @@ func (w *World) logf(format string, args ...any) {
 
 func (w *World) at(addr netip.Addr) *Node {
 	for _, n := range w.Nodes {
-		if n.Addr == addr {
+		if n.Addr == addr || slices.Contains(n.Others, addr) {
 			return n
 		}
 	}
