@@ -95,7 +95,7 @@ func TestLoadRefusesAndLeavesNothingRunning(t *testing.T) {
 			if err := load(t, c); !errors.Is(err, test.want) {
 				t.Errorf("got %v, wanted %v", err, test.want)
 			}
-			if test.want == embedded.ErrInUse {
+			if errors.Is(test.want, embedded.ErrInUse) {
 				return
 			}
 			// Whatever was opened is closed: the state can be opened again.
