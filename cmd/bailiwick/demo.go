@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -65,6 +66,9 @@ func playDemo(ctx context.Context, out io.Writer, keep bool) (err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return err
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		return fmt.Errorf("the demo makes network namespaces with ip(8) (%w): install the package iproute2", err)
 	}
 	const scratch = "bailiwick-demo"
 	dir := filepath.Join(os.TempDir(), scratch)
