@@ -63,12 +63,12 @@ func Child(factory Factory) {
 				return err
 			}
 		}
-		fmt.Println("ready")
+		fmt.Fprintln(os.Stdout, "ready")
 		_, err = io.Copy(io.Discard, os.Stdin)
 		return err
 	}()
 	if err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		os.Exit(1)
 	}
 	os.Exit(0)

@@ -40,6 +40,7 @@ func keys(suite proposal.ESP) (sa.Keys, error) {
 		encryption = 36
 	case proposal.EncrAESCBC:
 		encryption = int(suite.KeyBits) / 8
+	case proposal.EncrNULL:
 	}
 	switch suite.Integrity {
 	case proposal.IntegHMACSHA256128:
@@ -48,6 +49,7 @@ func keys(suite proposal.ESP) (sa.Keys, error) {
 		integrity = 48
 	case proposal.IntegHMACSHA512256:
 		integrity = 64
+	case proposal.IntegNone:
 	}
 	material := make([]byte, encryption+integrity)
 	if _, err := rand.Read(material); err != nil {

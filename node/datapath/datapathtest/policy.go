@@ -22,8 +22,6 @@ func prefix(p netip.Prefix) spd.Address {
 	return spd.Address{Kind: spd.AddressPrefix, Prefix: p.Masked()}
 }
 
-func host(a netip.Addr) spd.Address { return prefix(netip.PrefixFrom(a, a.BitLen())) }
-
 // negotiate is the action of a rule that wants security.
 func negotiate(change ...func(*spd.FilterAction)) spd.FilterAction {
 	a := spd.FilterAction{Name: "test", Action: spd.ActionNegotiate, Offers: offers}

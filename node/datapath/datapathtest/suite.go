@@ -153,15 +153,14 @@ func holdsAndAsksOnce(t *testing.T, w *World) {
 
 func protects(t *testing.T, w *World) {
 	w.B.EchoTCP(t, 7)
-	pass := false
 	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
 		for _, encap := range []bool{true, false} {
 			for _, suite := range []proposal.ESP{GCM128, CBC256, ChaCha} {
 				for _, v6 := range []bool{false, true} {
 					name := fmt.Sprintf("%s/encap=%v/%d/v6=%v", mode, encap, suite.Encryption, v6)
-					pass = t.Run(name, func(t *testing.T) {
+					t.Run(name, func(t *testing.T) {
 						w.protects(t, Options{Mode: mode, Encap: encap, Suite: suite, Rule: [2]string{ruleID, ruleID}}, v6)
-					}) && pass
+					})
 				}
 			}
 		}

@@ -24,6 +24,7 @@ func Throughput(b *testing.B, prefix string, factory Factory) {
 		for _, p := range []*Peer{w.A, w.B} {
 			p.SetPolicy(b, respondOnly())
 		}
+		remove := func() error { return nil }
 		if name != "clear" {
 			flow := ike.Flow{Local: w.A.V4, Remote: w.B.V4, LocalTS: whole(w.A.V4), RemoteTS: whole(w.B.V4)}
 			pair, err := w.NewPair(w.A, flow, Options{Mode: sa.Transport, Encap: name == "ESP in UDP"})
@@ -33,7 +34,7 @@ func Throughput(b *testing.B, prefix string, factory Factory) {
 			if err := pair.Install(); err != nil {
 				b.Fatal(err)
 			}
-			defer pair.Remove()
+			remove = pair.Remove
 		}
 		b.Run(name, func(b *testing.B) {
 			rate, err := w.iperf(netip.AddrPortFrom(w.B.V4, 5201))
@@ -47,6 +48,9 @@ func Throughput(b *testing.B, prefix string, factory Factory) {
 			b.ReportMetric(100*rate/clear, "%ofclear")
 			b.ReportMetric(0, "ns/op")
 		})
+		if err := remove(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -214,6 +214,7 @@ func (t *filterTable) chain(c steering.Chain) *nftables.Chain {
 		out.Hooknum, out.Type = nftables.ChainHookOutput, nftables.ChainTypeRoute
 	case steering.HookPostrouting:
 		out.Hooknum = nftables.ChainHookPostrouting
+	case steering.HookNone: // has no place in the stack
 	}
 	return out
 }

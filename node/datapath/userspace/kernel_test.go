@@ -362,7 +362,7 @@ func (b *bench) grant(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s 
 }
 
 func (b *bench) take(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s spd.State) {
-	set := steering.Set{}
+	var set steering.Set
 	switch s {
 	case spd.StateSoft:
 		set = steering.SoftSet(m.Rule.ID, d, p.Source.Is6())

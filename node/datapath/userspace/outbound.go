@@ -119,7 +119,7 @@ func (l *loop) decideBy(set spd.Set, p spd.Packet) decision {
 		d.fate = spd.Outbound(m, spd.StateNone).Fate
 		return d
 	}
-	state := spd.StateNone
+	var state spd.State
 	if a := l.sadb.find(m.Rule.ID, &p); a != nil {
 		state, d.association = spd.StateLive, a
 	} else {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -184,7 +185,7 @@ func (r *routing) source(to netip.Addr) (netip.Addr, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	replies, err := r.mu.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request}, Data: append(data, encoded...),
+		Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request}, Data: slices.Concat(data, encoded),
 	})
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("look up the route to %s: %w", to, err)

@@ -82,6 +82,7 @@ func refused(err error) ike.Verified {
 			v.Reason = ike.ReasonCertRevoked
 		case trust.ReasonNameMismatch:
 			v.Reason = ike.ReasonIDMismatch
+		case trust.ReasonMalformed, trust.ReasonLimit, trust.ReasonWeakKey, trust.ReasonWrongUsage: // the detail says which
 		}
 	}
 	return v

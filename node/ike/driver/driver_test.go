@@ -245,7 +245,7 @@ func TestCertificatesAndOrderOfActions(t *testing.T) {
 		a := start(t, c, "a.example", addrA, addrB, f.join("a.example", time.Now().Add(time.Hour)), nil)
 		b := start(t, c, "b.example", addrB, addrA, f.join("b.example", time.Now().Add(time.Hour)), nil)
 		a.acquire(addrA, addrB)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		synctest.Wait()
 		if a.dp.story() != "in out switch" || b.dp.story() != "in out switch" {
 			t.Fatalf("a did %q, b did %q", a.dp.story(), b.dp.story())
@@ -272,7 +272,7 @@ func TestCertificatesAndOrderOfActions(t *testing.T) {
 		if err := b.Rekey(t.Context(), ike.IKESPI(v.SAs[0].PeerSPI), 0); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		a.finish(t)
 		synctest.Wait()
 		if a.dp.count() != 0 || b.dp.count() != 0 {
@@ -315,7 +315,7 @@ func TestRefusedCertificates(t *testing.T) {
 				a := start(t, w, "a.example", addrA, addrB, f.join("a.example", time.Now().Add(time.Hour)), nil)
 				b := start(t, w, c.name, addrB, addrA, c.peer(f), nil)
 				a.acquire(addrA, addrB)
-				time.Sleep(3 * time.Second)
+				<-time.After(3 * time.Second)
 				synctest.Wait()
 				v, err := a.Snapshot(t.Context())
 				if err != nil || len(v.Failures) != 1 || v.Failures[0].Reason != c.reason || v.Failures[0].Fault != ike.FaultPeer {
@@ -339,7 +339,7 @@ func TestSlowJobs(t *testing.T) {
 		a := start(t, c, "a.example", addrA, addrB, f.join("a.example", time.Now().Add(time.Hour)), modp)
 		b := start(t, c, "b.example", addrB, addrA, f.join("b.example", time.Now().Add(time.Hour)), modp)
 		a.acquire(addrA, addrB)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		synctest.Wait()
 		if a.dp.count() != 1 || b.dp.count() != 1 {
 			t.Errorf("a holds %d Child SAs, b %d", a.dp.count(), b.dp.count())
@@ -357,7 +357,7 @@ func TestDatapathRefuses(t *testing.T) {
 		b := start(t, c, "b.example", addrB, addrA, f.join("b.example", time.Now().Add(time.Hour)), nil)
 		b.dp.mu.refuse = true
 		a.acquire(addrA, addrB)
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		synctest.Wait()
 		if a.dp.count() != 0 {
 			t.Error("a keeps a Child SA that b could not install")
@@ -401,7 +401,7 @@ func TestPanicEndsOneSA(t *testing.T) {
 		a := start(t, c, "a.example", addrA, addrB, f.join("a.example", time.Now().Add(time.Hour)), func(_ *ike.Config, d *Config) { d.Seed = seed })
 		b := start(t, c, "b.example", addrB, addrA, f.join("b.example", time.Now().Add(time.Hour)), nil)
 		a.acquire(addrA, addrB)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		synctest.Wait()
 		v, err := a.Snapshot(t.Context())
 		if err != nil || len(v.SAs) != 1 {
@@ -417,7 +417,7 @@ func TestPanicEndsOneSA(t *testing.T) {
 		}
 		// The next one works.
 		a.acquire(addrA, addrB)
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		synctest.Wait()
 		if a.dp.count() != 1 {
 			t.Error("no new association after the panic")

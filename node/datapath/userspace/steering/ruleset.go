@@ -132,6 +132,8 @@ func (s Set) types() []string {
 // String names the hook as nft(8) does.
 func (h Hook) String() string {
 	switch h {
+	case HookNone:
+		return "none"
 	case HookPrerouting:
 		return "prerouting"
 	case HookInput:

@@ -331,6 +331,7 @@ func (c *compiler) forwardOut() []Rule {
 			r.Verdict = Return
 		case spd.ActionNegotiate:
 			r.Comment = CounterUnsteered
+		case spd.ActionBlock:
 		}
 		out = append(out, r)
 	}
