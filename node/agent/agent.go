@@ -82,6 +82,9 @@ type Agent struct {
 	current     Version  // committed
 	pending     *pending // in force, not committed
 	wanted      *nodev1.Assignment
+	postponed   postponed
+	stale       bool // current is not in force: it could not be put there yet
+	unknown     bool // there is a last good policy, but it cannot be read
 	rejected    map[compile.Digest]rejection
 	connected   string // controller of the open session
 	report      reporter
@@ -92,6 +95,15 @@ type Agent struct {
 type pending struct {
 	version  Version
 	deadline time.Time
+	said     bool // the acknowledgement was handed to a session
+}
+
+// postponed is the latest assignment where it is not in force yet, and when it is tried again: the controller does not
+// repeat itself while the session lasts.
+type postponed struct {
+	assignment *nodev1.Assignment
+	until      time.Time
+	wait       time.Duration
 }
 
 // rejection remembers a policy that cut this node off from its controller, so that it is not tried again at once.
@@ -183,6 +195,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.reconfigure(ctx)
 		case <-tick.C:
 			a.expire(ctx, a.config.Now())
+			a.retry(ctx, a.config.Now())
 			a.sendReport(ctx, false)
 		case answer := <-a.queries:
 			answer <- a.status()
@@ -194,31 +207,30 @@ func (a *Agent) Run(ctx context.Context) error {
 // left there.
 func (a *Agent) restore(ctx context.Context) {
 	if a.config.Local != nil {
-		if err := a.enforce(ctx, *a.config.Local); err != nil {
-			a.problem = err.Error()
-			a.config.Logger.Error("the local policy cannot be put into force", "policy", a.config.Local.Policy, "error", err)
+		a.current = *a.config.Local
+		if err := a.enforce(ctx, a.current); err != nil {
+			a.stale, a.problem = true, err.Error()
+			a.config.Logger.Error("the local policy cannot be put into force, it is tried again", "policy", a.current.Policy, "error", err)
 			return
 		}
-		a.current = *a.config.Local
 		a.config.Logger.Info("local policy is in force", "policy", a.current.Policy)
 		return
 	}
 	good, found, err := a.cache.load()
 	if err != nil {
-		a.problem = err.Error()
+		a.unknown, a.problem = true, err.Error()
 		a.config.Logger.Error("the last good policy cannot be restored, what the kernel holds stays in force until the controller sends one", "error", err)
 		return
 	}
 	if !found {
 		return
 	}
-	a.controllers = good.Controllers
+	a.controllers, a.current = good.Controllers, good.Version
 	if err := a.enforce(ctx, good.Version); err != nil {
-		a.problem = err.Error()
-		a.config.Logger.Error("the last good policy cannot be put into force", "revision", good.Version.Revision, "policy", good.Version.Policy, "error", err)
+		a.stale, a.problem = true, err.Error()
+		a.config.Logger.Error("the last good policy cannot be put into force, it is tried again", "revision", good.Version.Revision, "policy", good.Version.Policy, "error", err)
 		return
 	}
-	a.current = good.Version
 	a.config.Logger.Info("last good policy is in force", "revision", good.Version.Revision, "policy", good.Version.Policy)
 }
 
@@ -249,7 +261,7 @@ func (a *Agent) install(ctx context.Context, set spd.Set, f spd.Facts) error {
 		restore := a.config.Engine.Reconfigure(ctx, IKEConfig(a.set, a.config.Identity.Credentials(), a.config.Negotiation))
 		return errors.Join(fmt.Errorf("put policy %q into force: %w", set.Name(), err), restore)
 	}
-	a.set, a.facts, a.problem = set, f, ""
+	a.set, a.facts, a.stale, a.problem = set, f, false, ""
 	return nil
 }
 
@@ -258,7 +270,7 @@ func (a *Agent) handle(ctx context.Context, e control.Event) {
 	case control.Resolved:
 		a.setControllers(ctx, e.Addresses)
 	case control.Connected:
-		a.connected = e.Controller
+		a.connected, a.wanted = e.Controller, nil
 		a.hello()
 		a.sendReport(ctx, true)
 	case control.Disconnected:
@@ -279,10 +291,13 @@ func (a *Agent) hello() {
 	a.config.Session.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Hello{Hello: hello}})
 }
 
-// inForce is the version that the datapath enforces now.
+// inForce is the version that the datapath enforces now; it has no content where this process enforces none yet.
 func (a *Agent) inForce() Version {
-	if a.pending != nil {
+	switch {
+	case a.pending != nil:
 		return a.pending.version
+	case a.stale:
+		return Version{}
 	}
 	return a.current
 }
@@ -309,7 +324,7 @@ func (a *Agent) setControllers(ctx context.Context, found []netip.AddrPort) {
 
 // refreshFacts expands the policy in force again when the facts differ.
 func (a *Agent) refreshFacts(ctx context.Context) {
-	if a.inForce().Content == nil {
+	if a.inForce().Content == nil { // what could not be put into force yet is tried again anyway
 		return
 	}
 	f, err := a.config.Gather()

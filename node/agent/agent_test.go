@@ -68,12 +68,22 @@ type fakeSession struct {
 	events chan control.Event
 	mu     sync.Mutex
 	said   []*nodev1.ConnectRequest
+	full   bool // takes nothing
+}
+
+func (s *fakeSession) set(change func(*fakeSession)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
 }
 
 func (s *fakeSession) Events() <-chan control.Event { return s.events }
 func (s *fakeSession) Send(m *nodev1.ConnectRequest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.full {
+		return false
+	}
 	s.said = append(s.said, m)
 	return true
 }
@@ -127,6 +137,13 @@ type story struct {
 }
 
 func begin(t *testing.T, dir string) *story {
+	s := prepare(t, dir)
+	s.start()
+	return s
+}
+
+// prepare makes an agent that does not run yet.
+func prepare(t *testing.T, dir string) *story {
 	s := &story{t: t, dir: dir, datapath: &fakeDatapath{}, engine: &fakeEngine{}, session: &fakeSession{events: make(chan control.Event)},
 		facts: spd.Facts{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}
 	a, err := New(Config{
@@ -137,17 +154,20 @@ func begin(t *testing.T, dir string) *story {
 		t.Fatal(err)
 	}
 	s.agent = a
-	ctx, cancel := context.WithCancel(t.Context())
+	return s
+}
+
+func (s *story) start() {
+	ctx, cancel := context.WithCancel(s.t.Context())
 	done := make(chan error)
-	go func() { done <- a.Run(ctx) }()
+	go func() { done <- s.agent.Run(ctx) }()
 	s.stop = func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("run ended with %v", err)
+			s.t.Errorf("run ended with %v", err)
 		}
 	}
 	synctest.Wait()
-	return s
 }
 
 func bundleNamed(t *testing.T, name string) compile.Bundle {

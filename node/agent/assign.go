@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki/trust"
@@ -31,6 +32,11 @@ func (a *Agent) handleMessage(ctx context.Context, response *nodev1.ConnectRespo
 
 // assigned compares an assignment with what is in force and asks for the bundle where it is another one.
 func (a *Agent) assigned(ctx context.Context, m *nodev1.Assignment) {
+	// The latest assignment is the one that counts: a bundle of an earlier one comes too late.
+	a.wanted = nil
+	if string(m.GetDigest()) != string(a.postponed.assignment.GetDigest()) {
+		a.postponed = postponed{}
+	}
 	if len(m.GetDigest()) != len(compile.Digest{}) {
 		a.refuse(m, fmt.Errorf("assignment %d names a bundle by %d octets instead of %d", m.GetRevision(), len(m.GetDigest()), len(compile.Digest{})))
 		return
@@ -38,7 +44,7 @@ func (a *Agent) assigned(ctx context.Context, m *nodev1.Assignment) {
 	digest := compile.Digest(m.GetDigest())
 	inForce := a.inForce()
 	if inForce.Content != nil && inForce.Digest == digest {
-		a.wanted = nil
+		a.postponed = postponed{}
 		v := version(m, digest, inForce.Content)
 		if a.pending != nil {
 			a.pending.version = v
@@ -46,17 +52,19 @@ func (a *Agent) assigned(ctx context.Context, m *nodev1.Assignment) {
 			a.current = v
 			a.save()
 		}
-		a.acknowledge(v, nil)
+		said := a.acknowledge(v, nil)
+		if a.pending != nil {
+			a.pending.said = said
+		}
 		return
 	}
 	if a.pending != nil && a.current.Content != nil && a.current.Digest == digest {
-		a.pending = nil
-		a.current = version(m, digest, a.current.Content)
-		a.put(ctx, a.current)
+		a.putBack(ctx, m, version(m, digest, a.current.Content))
 		return
 	}
 	if r, ok := a.rejected[digest]; ok && a.config.Now().Before(r.until) {
 		a.refuse(m, fmt.Errorf("policy %q was in force before and the controller could not be reached under it; it is not tried again before %s", m.GetPolicy(), r.until.UTC().Format(time.RFC3339)))
+		a.postponed = postponed{assignment: m, until: r.until}
 		return
 	}
 	a.wanted = m
@@ -75,18 +83,74 @@ func (a *Agent) bundle(ctx context.Context, m *nodev1.Bundle) {
 	}
 	wanted := a.wanted
 	a.wanted = nil
-	a.put(ctx, version(wanted, compile.Digest(wanted.GetDigest()), m.GetPolicy()))
-}
-
-func (a *Agent) put(ctx context.Context, v Version) {
+	v := version(wanted, compile.Digest(wanted.GetDigest()), m.GetPolicy())
 	if err := a.enforce(ctx, v); err != nil {
-		a.config.Logger.Error("assigned policy was refused, the previous one stays in force", "revision", v.Revision, "policy", v.Policy, "error", err)
-		a.acknowledge(v, err)
+		a.failed(wanted, v, err)
 		return
 	}
+	a.postponed = postponed{}
 	a.pending = &pending{version: v, deadline: a.config.Now().Add(a.config.Confirm)}
 	a.config.Logger.Info("policy is in force", "revision", v.Revision, "policy", v.Policy, "container", v.Container)
+	a.pending.said = a.acknowledge(v, nil)
+}
+
+// putBack returns from a policy on probation to the committed one, because the controller assigned that again. It needs
+// no probation: it is the one that would return at the end of it.
+func (a *Agent) putBack(ctx context.Context, m *nodev1.Assignment, v Version) {
+	if err := a.enforce(ctx, v); err != nil {
+		a.failed(m, v, err)
+		return
+	}
+	a.pending, a.postponed, a.current = nil, postponed{}, v
+	a.save()
+	a.config.Logger.Info("policy is in force", "revision", v.Revision, "policy", v.Policy, "container", v.Container)
 	a.acknowledge(v, nil)
+}
+
+// The wait before an assignment that could not be put into force is tried again; it doubles with every failure.
+const (
+	firstRetry = 10 * time.Second
+	lastRetry  = 10 * time.Minute
+)
+
+// failed tells that an assignment could not be put into force. What stood in the way may pass, and the controller says
+// nothing more until something changes, so it is tried again.
+func (a *Agent) failed(m *nodev1.Assignment, v Version, err error) {
+	wait := min(max(a.postponed.wait*2, firstRetry), lastRetry)
+	a.postponed = postponed{assignment: m, until: a.config.Now().Add(wait), wait: wait}
+	a.config.Logger.Error("assigned policy was refused, the previous one stays in force", "revision", v.Revision, "policy", v.Policy, "retry", wait, "error", err)
+	a.acknowledge(v, err)
+}
+
+// retry does again what did not succeed.
+func (a *Agent) retry(ctx context.Context, now time.Time) {
+	if a.stale && a.pending == nil {
+		a.restoreAgain(ctx)
+	}
+	if a.connected == "" {
+		return
+	}
+	if a.pending != nil && !a.pending.said {
+		a.pending.said = a.acknowledge(a.pending.version, nil)
+	}
+	if m := a.postponed.assignment; m != nil && a.wanted == nil && !now.Before(a.postponed.until) {
+		a.assigned(ctx, m)
+	}
+}
+
+// restoreAgain puts the committed policy into force where that failed at the start.
+func (a *Agent) restoreAgain(ctx context.Context) {
+	if err := a.enforce(ctx, a.current); err != nil {
+		if a.problem != err.Error() {
+			a.problem = err.Error()
+			a.config.Logger.Error("the last good policy cannot be put into force, it is tried again", "policy", a.current.Policy, "error", err)
+		}
+		return
+	}
+	a.config.Logger.Info("last good policy is in force", "revision", a.current.Revision, "policy", a.current.Policy)
+	if a.connected != "" {
+		a.acknowledge(a.current, nil)
+	}
 }
 
 // confirmed commits the policy on probation: the controller was heard under it.
@@ -94,7 +158,7 @@ func (a *Agent) confirmed(revision uint64) {
 	if a.pending == nil || a.pending.version.Revision != revision {
 		return
 	}
-	a.current = a.pending.version
+	a.current, a.unknown = a.pending.version, false
 	a.pending = nil
 	delete(a.rejected, a.current.Digest)
 	a.save()
@@ -107,6 +171,13 @@ func (a *Agent) expire(ctx context.Context, now time.Time) {
 		return
 	}
 	failed, back := a.pending.version, a.current
+	if a.unknown {
+		// What was in force before is not known, and to permit everything is no answer to that.
+		a.pending.deadline = now.Add(a.config.Confirm)
+		a.problem = fmt.Sprintf("policy %q (revision %d) is not confirmed by the controller, and stays because the policy before it cannot be read", failed.Policy, failed.Revision)
+		a.config.Logger.Error("policy is not confirmed by the controller, and stays because the policy before it cannot be read", "revision", failed.Revision, "policy", failed.Policy)
+		return
+	}
 	if back.Content == nil {
 		// Nothing was ever committed: this machine had no policy before.
 		none := compile.None()
@@ -126,21 +197,31 @@ func (a *Agent) expire(ctx context.Context, now time.Time) {
 	a.acknowledge(failed, fmt.Errorf("taken back after %s: the controller could not be reached under it", a.config.Confirm))
 }
 
-func (a *Agent) acknowledge(v Version, failure error) {
+// maxReason is the longest reason in an acknowledgement, in octets; a controller ends the session over a longer one than
+// 4096.
+const maxReason = 4000
+
+func reason(err error) string {
+	text := err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), maxReason)], "")
+}
+
+// acknowledge reports whether a session took the message.
+func (a *Agent) acknowledge(v Version, failure error) bool {
 	if a.config.Session == nil {
-		return
+		return false
 	}
 	ack := &nodev1.Acknowledgement{Revision: v.Revision, Digest: v.Digest[:]}
 	if failure != nil {
-		ack.Error = failure.Error()
+		ack.Error = reason(failure)
 	}
-	a.config.Session.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Acknowledgement{Acknowledgement: ack}})
+	return a.config.Session.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Acknowledgement{Acknowledgement: ack}})
 }
 
 func (a *Agent) refuse(m *nodev1.Assignment, err error) {
 	a.config.Logger.Error("assignment was refused, the policy in force stays", "revision", m.GetRevision(), "error", err)
 	a.config.Session.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Acknowledgement{Acknowledgement: &nodev1.Acknowledgement{
-		Revision: m.GetRevision(), Digest: m.GetDigest(), Error: err.Error(),
+		Revision: m.GetRevision(), Digest: m.GetDigest(), Error: reason(err),
 	}}})
 }
 
