@@ -209,6 +209,11 @@ func (d *Desk) Renew(ctx context.Context, present pki.Identity, csr []byte) (ca.
 	if err != nil {
 		return ca.Issued{}, err
 	}
+	// A machine that was renamed in the directory knows its former name only, and asks in that. It is the same object,
+	// and gets the present name.
+	if request.Subject != nil && request.Subject.SANs().Equal(present.SANs()) {
+		request.Subject = id
+	}
 	issued, err := d.issue(ctx, d.config.Machine, request, id)
 	if err != nil {
 		return ca.Issued{}, err

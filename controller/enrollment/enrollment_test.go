@@ -286,6 +286,44 @@ func TestNamesComeFromTheDirectory(t *testing.T) {
 	}
 }
 
+// A machine that was renamed knows its former name only; without a new certificate it would fall out of the fleet.
+func TestRenewalFollowsARename(t *testing.T) {
+	o := newOffice(t)
+	before, err := Identity(catest.TrustDomain, sql1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := func(id pki.Identity) []byte {
+		der, err := enroll.NewRequest(key, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	renamed, other := sql1, directory.Machine{UUID: directory.UUID{2}, DN: directory.MustParseDN("cn=ws1,dc=bank,dc=example"), Name: "ws1"}
+	renamed.DNSName = "db.elsewhere.example"
+	o.put(renamed, other)
+	issued, err := o.Renew(t.Context(), before, request(before))
+	if err != nil {
+		t.Fatalf("renewal under the former name: %v", err)
+	}
+	id, err := pki.IdentityFromCertificate(issued.Leaf)
+	if err != nil || id.DNSName() != "db.elsewhere.example" || id.UUID() != before.UUID() {
+		t.Errorf("the renewed certificate is of %v, error %v; want the present name of the same object", id, err)
+	}
+	foreign, err := Identity(catest.TrustDomain, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Renew(t.Context(), before, request(foreign)); !errors.Is(err, enroll.ErrNameMismatch) {
+		t.Errorf("renewal in another machine's name got %v, wanted ErrNameMismatch", err)
+	}
+}
+
 func TestTokenLifetimes(t *testing.T) {
 	o := newOffice(t)
 	for _, lifetime := range []time.Duration{-time.Second, time.Millisecond, MaxTokenLifetime + 1} {

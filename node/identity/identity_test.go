@@ -141,6 +141,21 @@ func TestRenewMakesAFreshKeyAndKeepsTheOldOnFailure(t *testing.T) {
 	}
 }
 
+func TestRenewalTakesTheNewNameOfTheSameObject(t *testing.T) {
+	o, store := newOffice(t), open(t)
+	joined, err := Join(t.Context(), time.Now(), store, o, enroll.Token{}, "sql1.bank.example", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.subject, err = pki.NewIdentity(catest.TrustDomain, joined.Identity.UUID(), "db.elsewhere.example"); err != nil {
+		t.Fatal(err)
+	}
+	renewed, err := Renew(t.Context(), time.Now(), store, o, joined)
+	if err != nil || renewed.Identity != o.subject {
+		t.Errorf("renewal after a rename: %v, %v; want %v", renewed.Identity, err, o.subject)
+	}
+}
+
 func TestClockAYearOffIsSaid(t *testing.T) {
 	o, store := newOffice(t), open(t)
 	_, err := Join(t.Context(), time.Now().AddDate(-1, 0, 0), store, o, enroll.Token{}, "sql1.bank.example", nil)

@@ -60,7 +60,8 @@ func (s Store) accept(now time.Time, key crypto.Signer, issued Issued, old Crede
 	if err != nil {
 		return Credentials{}, err
 	}
-	if !old.Identity.IsZero() && fresh.Identity != old.Identity {
+	// The name may have changed in the directory; the object may not.
+	if !old.Identity.IsZero() && (fresh.Identity.UUID() != old.Identity.UUID() || fresh.Identity.TrustDomain() != old.Identity.TrustDomain()) {
 		return Credentials{}, fmt.Errorf("controller issued a certificate for %s to %s: refused", fresh.Identity, old.Identity)
 	}
 	if err := s.Save(fresh); err != nil {
