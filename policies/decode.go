@@ -10,7 +10,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
 // Limits of a file. The parser is recursive and knows none.
@@ -33,18 +35,20 @@ func Decode(name string, data []byte) (Documents, error) {
 	}
 	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	r.lines = strings.Split(string(data), "\n")
-	file, err := parser.ParseBytes(data, 0)
-	if err != nil {
-		r.syntax(err)
-		return Documents{}, &DecodeError{r.problems}
-	}
 	var out Documents
-	for _, doc := range file.Docs {
-		if doc.Body == nil || doc.Body.Type() == ast.NullType || doc.Body.Type() == ast.CommentType {
-			continue
+	for _, tokens := range split(lexer.Tokenize(string(data))) {
+		file, err := parser.Parse(tokens, 0)
+		if err != nil {
+			r.syntax(err)
+			break
 		}
-		if d := r.document(doc.Body); d != nil {
-			out.Add(d)
+		for _, doc := range file.Docs {
+			if doc.Body == nil || doc.Body.Type() == ast.NullType || doc.Body.Type() == ast.CommentType {
+				continue
+			}
+			if d := r.document(doc.Body); d != nil {
+				out.Add(d)
+			}
 		}
 	}
 	if len(r.problems) > 0 {
@@ -54,6 +58,42 @@ func Decode(name string, data []byte) (Documents, error) {
 		return Documents{}, &DecodeError{r.problems}
 	}
 	return out, nil
+}
+
+// split cuts the tokens of a file into those of its documents, leaving out documents without content. The parser is not
+// left to do it: at a separator that follows another one, or comments after one, it takes the file to be over, and what
+// stands below is lost without an error. Tokens keep their places in the file.
+func split(tokens token.Tokens) []token.Tokens {
+	var pieces []token.Tokens
+	var piece token.Tokens
+	content, directive := false, false
+	end := func() {
+		if content {
+			pieces = append(pieces, piece)
+		}
+		piece, content, directive = nil, false, false
+	}
+	for _, t := range tokens {
+		switch t.Type {
+		case token.DocumentHeaderType:
+			// The separator belongs to the document that it begins, and so do directives above it (YAML 1.2.2, 9.1.2).
+			if !directive {
+				end()
+			}
+			directive = false
+		case token.DirectiveType:
+			content, directive = true, true
+		case token.CommentType, token.DocumentEndType:
+		default:
+			content = true
+		}
+		piece = append(piece, t)
+		if t.Type == token.DocumentEndType {
+			end()
+		}
+	}
+	end()
+	return pieces
 }
 
 // scan checks what the parser must not see. It returns the message of the first problem.

@@ -117,14 +117,7 @@ func decodeSources(sources []*adminv1.Source) ([]written, error) {
 			continue
 		}
 		docs := decoded.All()
-		texts, unread := split(source.GetContent(), docs)
-		for _, line := range unread {
-			problems = append(problems, &adminv1.Problem{
-				Source: source.GetName(), Line: uint32(line), Column: 1,
-				Message: "this document was not read: there is an empty one before it; remove the separator that is too much",
-			})
-		}
-		for i, text := range texts {
+		for i, text := range split(source.GetContent(), docs) {
 			alone, err := policies.Decode(source.GetName(), text)
 			if all := alone.All(); err != nil || len(all) != 1 || keyOf(all[0]) != keyOf(docs[i]) {
 				// Anchors across documents and the like: what cannot stand alone is kept as this program would write it.

@@ -19,10 +19,9 @@ func Documents(name string, content []byte) (store.DocumentChange, error) {
 }
 
 // split cuts a file of YAML documents at its separators, so that each document is kept as it was written. The result
-// has one text for each document, by the line that it was read at. Comments before a separator stay with the document
-// that follows. unread are the lines at which something stands that no document was read from: YAML readers are known
-// to drop what follows an empty document, and nothing that an administrator wrote may be dropped in silence.
-func split(content []byte, docs []policies.Document) (texts [][]byte, unread []int) {
+// has one text for each document, by the line that it was read at. Comments that stand alone between separators stay
+// with the document that follows.
+func split(content []byte, docs []policies.Document) [][]byte {
 	content = bytes.ReplaceAll(content, []byte("\r\n"), []byte("\n"))
 	type piece struct {
 		first int // line, from 1
@@ -37,7 +36,7 @@ func split(content []byte, docs []policies.Document) (texts [][]byte, unread []i
 		last := &pieces[len(pieces)-1]
 		last.text = append(last.text, line...)
 	}
-	texts = make([][]byte, len(docs))
+	texts := make([][]byte, len(docs))
 	var before []byte
 	for i, p := range pieces {
 		end := int(^uint(0) >> 1)
@@ -50,27 +49,24 @@ func split(content []byte, docs []policies.Document) (texts [][]byte, unread []i
 				texts[j], found = append(before, p.text...), true
 			}
 		}
-		before = nil
-		if found {
-			continue
-		}
-		if at := firstContent(p.text); at >= 0 {
-			unread = append(unread, p.first+at)
-		} else if len(bytes.TrimSpace(p.text)) > 0 {
-			before = p.text
+		switch {
+		case found:
+			before = nil
+		case comments(p.text):
+			before = append(before, p.text...)
 		}
 	}
-	return texts, unread
+	return texts
 }
 
-// firstContent returns the index of the first line that is neither empty nor a comment nor a directive; -1 for none.
-func firstContent(text []byte) int {
-	for n, line := range bytes.Split(text, []byte("\n")) {
-		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' && line[0] != '%' && !bytes.Equal(line, []byte("...")) {
-			return n
+// comments tells a text that holds nothing but comments.
+func comments(text []byte) bool {
+	for line := range bytes.Lines(text) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+			return false
 		}
 	}
-	return -1
+	return len(bytes.TrimSpace(text)) > 0
 }
 
 // separator tells a document separator (YAML 1.2.2, 9.1.3) that nothing follows but a comment.

@@ -26,6 +26,9 @@ func TestSplitKeepsEveryDocumentAsWritten(t *testing.T) {
 		"comment first":        {"# licence\n---\n" + named("b"), []string{"# licence\n" + named("b")}},
 		"windows line endings": {strings.ReplaceAll(named("a")+"---\n"+named("b"), "\n", "\r\n"), []string{named("a"), named("b")}},
 		"no final line feed":   {named("a") + "---\n" + strings.TrimSuffix(named("b"), "\n"), []string{named("a"), strings.TrimSuffix(named("b"), "\n")}},
+		"empty document":       {named("a") + "---\n---\n" + named("b"), []string{named("a"), named("b")}},
+		"null document":        {named("a") + "---\nnull\n---\n# on b\n" + named("b"), []string{named("a"), "# on b\n" + named("b")}},
+		"comments between":     {named("a") + "---\n# licence\n---\n# more\n---\n" + named("b"), []string{named("a"), "# licence\n# more\n" + named("b")}},
 		"dashes in a text":     {named("a") + "description: |\n  ---\n", []string{named("a") + "description: |\n  ---\n"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -34,12 +37,8 @@ func TestSplitKeepsEveryDocumentAsWritten(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			texts, unread := split([]byte(test.file), decoded.All())
-			for _, text := range texts {
+			for _, text := range split([]byte(test.file), decoded.All()) {
 				got = append(got, string(text))
-			}
-			if len(unread) > 0 {
-				t.Errorf("unread are the lines %v", unread)
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("texts (-want +got):\n%s", diff)
@@ -48,15 +47,22 @@ func TestSplitKeepsEveryDocumentAsWritten(t *testing.T) {
 	}
 }
 
-// Whatever the YAML reader makes of an empty document, what follows it is either read or refused.
+// What follows an empty document is applied as it was written.
 func TestNothingIsDroppedInSilence(t *testing.T) {
 	for name, file := range map[string]string{
 		"empty document":  named("a") + "---\n---\n" + named("b"),
 		"comment between": named("a") + "---\n# licence\n---\n" + named("b"),
+		"null between":    named("a") + "---\nnull\n---\n" + named("b"),
+		"end between":     named("a") + "...\n" + named("b"),
 	} {
 		change, err := Documents("test.yaml", []byte(file))
-		if err == nil && len(change.Put) != 2 {
-			t.Errorf("%s: %d of 2 documents were taken without a word", name, len(change.Put))
+		if err != nil || len(change.Put) != 2 {
+			t.Fatalf("%s: %d of 2 documents were taken: %v", name, len(change.Put), err)
+		}
+		for i, want := range []string{"a", "b"} {
+			if got := change.Put[i].Name; got != want {
+				t.Errorf("%s: document %d is %q, want %q", name, i, got, want)
+			}
 		}
 	}
 }
