@@ -42,6 +42,19 @@ func openAnalysed(t *testing.T, addresses [2]netip.Addr, ike, esp, encapsulation
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	a := &analysed{t: t, ctx: ctx, addresses: addresses}
+	for i := range a.dirs {
+		// The path of a unix socket is short. The directories go after the processes that write to them.
+		dir, err := os.MkdirTemp("", "judge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Error(err)
+			}
+		})
+		a.dirs[i] = dir
+	}
 	l, err := lab.New("bwio-judge-")
 	if err != nil {
 		t.Fatal(err)
@@ -106,18 +119,12 @@ keyExchange:
 
 func (a *analysed) start(i int, ca *catest.CA, policy, encapsulation string) {
 	a.t.Helper()
-	// The path of a unix socket is short.
-	dir, err := os.MkdirTemp("", "judge")
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	dir := a.dirs[i]
 	a.t.Cleanup(func() {
 		if log, err := os.ReadFile(filepath.Join(dir, "log")); err == nil && a.t.Failed() {
 			a.t.Logf("log of %s:\n%s", analysedNames[i], log)
 		}
-		_ = os.RemoveAll(dir)
 	})
-	a.dirs[i] = dir
 	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(policy), 0o600); err != nil {
 		a.t.Fatal(err)
 	}

@@ -96,6 +96,8 @@ func newPair(t *testing.T) *pair {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
+	// The directory goes after the processes that write to it.
+	dir := shortDir(t)
 	l, err := lab.New(fmt.Sprintf("bwio-%d-", labs.Add(1)))
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +107,7 @@ func newPair(t *testing.T) *pair {
 			t.Error(err)
 		}
 	})
-	p := &pair{t: t, ctx: ctx, dir: shortDir(t)}
+	p := &pair{t: t, ctx: ctx, dir: dir}
 	p.client = localapi.NewClient(filepath.Join(p.dir, "node.sock"))
 	for _, h := range []struct {
 		host         **lab.Host
@@ -146,7 +148,11 @@ func shortDir(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	return dir
 }
 
