@@ -312,8 +312,9 @@ func aboutAuthentication(r ike.Reason) bool {
 	case ike.ReasonAuthFailed, ike.ReasonUnknownIssuer, ike.ReasonCertExpired, ike.ReasonCertNotYetValid,
 		ike.ReasonCertRevoked, ike.ReasonIDMismatch, ike.ReasonNoCredential:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // follow lets the flows of a rekeyed SA wait for its successor.

@@ -204,8 +204,9 @@ func (s *SA) refused(v *serving, in incoming, old *child, rekey wire.Notify) boo
 	case notFound:
 		s.respond(v, wire.Notify{Type: wire.NotifyChildSANotFound, Protocol: wire.ProtocolESP, SPI: rekey.SPI})
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // exchange makes a key pair and the shared secret for a peer's request, as responder.

@@ -69,6 +69,7 @@ func (s *SA) deletedByPeer(out sa.SPI) (in sa.SPI, ok bool) {
 		}
 		s.uninstall(c, ike.ReasonDeleted)
 		return 0, false
+	default: // deleted below
 	}
 	if c == nil {
 		return 0, false

@@ -28,8 +28,9 @@ func ikeEncryptionName(p proposal.IKE) string {
 		return fmt.Sprintf("AES-GCM-%d with 16 octet ICV [RFC5282]", p.KeyBits)
 	case proposal.EncrChaCha20Poly1305:
 		return "CHACHA20_POLY1305 [RFC7634]"
+	default:
+		return fmt.Sprintf("AES-CBC-%d [RFC3602]", p.KeyBits)
 	}
-	return fmt.Sprintf("AES-CBC-%d [RFC3602]", p.KeyBits)
 }
 
 func ikeIntegrityName(i proposal.Integrity) string {
@@ -40,8 +41,9 @@ func ikeIntegrityName(i proposal.Integrity) string {
 		return "HMAC_SHA2_384_192 [RFC4868]"
 	case proposal.IntegHMACSHA512256:
 		return "HMAC_SHA2_512_256 [RFC4868]"
+	default:
+		return "NONE [RFC4306]"
 	}
-	return "NONE [RFC4306]"
 }
 
 func (s *SA) logChildKeys(c *child) {
@@ -87,6 +89,7 @@ func espNames(p proposal.ESP) (encryption, integrity string) {
 		return encryption, "HMAC-SHA-384-192 [RFC4868]"
 	case proposal.IntegHMACSHA512256:
 		return encryption, "HMAC-SHA-512-256 [RFC4868]"
+	default:
+		return encryption, "HMAC-SHA-256-128 [RFC4868]"
 	}
-	return encryption, "HMAC-SHA-256-128 [RFC4868]"
 }
