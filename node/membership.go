@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,9 @@ import (
 type membership struct {
 	store   identity.Store
 	current atomic.Pointer[identity.Credentials]
+	// writing is held by whoever replaces the credentials, from reading them to storing the new ones, so that neither a
+	// renewal nor a trust bundle is lost to the other.
+	writing sync.Mutex
 }
 
 // newMembership loads the credentials. A node with a local policy may have none.
@@ -44,6 +48,8 @@ func (m *membership) Trust() trust.Bundle { return m.Credentials().Trust }
 // SetTrust replaces the trust bundle, in memory and on disk. The new one must vouch for the controller's successor, not
 // for the past: an older one is refused.
 func (m *membership) SetTrust(bundle trust.Bundle) error {
+	m.writing.Lock()
+	defer m.writing.Unlock()
 	credentials := m.Credentials()
 	if bundle.Digest() == credentials.Trust.Digest() {
 		return nil
@@ -71,7 +77,7 @@ func (m *membership) renew(ctx context.Context, issuer identity.Issuer, renewed 
 			return nil
 		case <-timer.C:
 		}
-		credentials, err := identity.Renew(ctx, time.Now(), m.store, issuer, m.Credentials())
+		credentials, err := m.renewNow(ctx, issuer)
 		if err != nil {
 			left := time.Until(m.Credentials().Leaf().NotAfter)
 			wait := max(left/20, time.Minute)
@@ -79,9 +85,26 @@ func (m *membership) renew(ctx context.Context, issuer identity.Issuer, renewed 
 			at = time.Now().Add(wait)
 			continue
 		}
-		m.current.Store(&credentials)
 		renewed()
 		at = identity.RenewAt(credentials.Leaf(), rand.Float64())
 		log.Info("machine certificate was renewed", "serial", credentials.Leaf().SerialNumber.Text(16), "not after", credentials.Leaf().NotAfter)
 	}
+}
+
+// answerTime is how long one attempt waits for a controller that took the request and says nothing. The agent may wait
+// as long to store a trust bundle.
+const answerTime = 10 * time.Second
+
+// renewNow makes one attempt.
+func (m *membership) renewNow(ctx context.Context, issuer identity.Issuer) (identity.Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	credentials, err := identity.Renew(ctx, time.Now(), m.store, issuer, m.Credentials())
+	if err != nil {
+		return identity.Credentials{}, err
+	}
+	m.current.Store(&credentials)
+	return credentials, nil
 }
