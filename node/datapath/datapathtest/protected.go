@@ -294,7 +294,7 @@ func rekey(t *testing.T, w *World) {
 			}
 			defer c.Close()
 			for i := range count {
-				if err := exchange(c, fmt.Appendf(nil, "%s %d", secret, i), long); err != nil {
+				if err := lab.RoundTrip(c, fmt.Appendf(nil, "%s %d", secret, i), time.Now().Add(long)); err != nil {
 					return fmt.Errorf("exchange %d: %w", i, err)
 				}
 			}

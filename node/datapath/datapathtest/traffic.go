@@ -91,7 +91,7 @@ func (p *Peer) TryTCP(to netip.AddrPort, timeout time.Duration) error {
 			return err
 		}
 		defer c.Close()
-		return exchange(c, []byte(secret), timeout)
+		return lab.RoundTrip(c, []byte(secret), time.Now().Add(timeout))
 	})
 }
 
@@ -104,25 +104,8 @@ func (p *Peer) TryUDP(to netip.AddrPort, length int, timeout time.Duration) erro
 		}
 		defer c.Close()
 		payload := bytes.Repeat([]byte(secret), length/len(secret)+1)[:length]
-		return exchange(c, payload, timeout)
+		return lab.RoundTrip(c, payload, time.Now().Add(timeout))
 	})
-}
-
-func exchange(c net.Conn, payload []byte, timeout time.Duration) error {
-	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return err
-	}
-	if _, err := c.Write(payload); err != nil {
-		return err
-	}
-	got := make([]byte, len(payload))
-	if _, err := io.ReadFull(c, got); err != nil {
-		return err
-	}
-	if !bytes.Equal(got, payload) {
-		return errors.New("what came back is not what was sent")
-	}
-	return nil
 }
 
 // TransferTCP sends octets to an echo server and compares what comes back; each half runs at its own speed.
@@ -265,7 +248,7 @@ func (p *Peer) converse(to netip.AddrPort, octets int, halfway func() error) err
 		payload := bytes.Repeat([]byte(secret), 64<<10/len(secret))
 		send := func() error {
 			for n := 0; n < octets; n += len(payload) {
-				if err := exchange(c, payload, 20*time.Second); err != nil {
+				if err := lab.RoundTrip(c, payload, time.Now().Add(20*time.Second)); err != nil {
 					return fmt.Errorf("after %d octets: %w", n, err)
 				}
 			}
