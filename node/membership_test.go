@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"io"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/node/statefile"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
@@ -119,4 +121,25 @@ func TestRenewalDoesNotWaitForever(t *testing.T) {
 			t.Errorf("after %v: %v, want the deadline after %v", time.Since(start), err, answerTime)
 		}
 	})
+}
+
+func TestOneDaemonForAStateDirectory(t *testing.T) {
+	m := member(t, catest.New(t))
+	dir := filepath.Join(t.TempDir(), "state")
+	store, err := identity.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Save(m.Credentials()); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := statefile.Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	err = Run(t.Context(), Config{StateDir: dir, Socket: filepath.Join(dir, "socket")}, "test", io.Discard)
+	if !errors.Is(err, statefile.ErrLocked) {
+		t.Errorf("second daemon: %v, want ErrLocked", err)
+	}
 }

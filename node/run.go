@@ -22,6 +22,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/ike/driver"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
+	"github.com/bailiwick-net/bailiwick/node/statefile"
 	"github.com/bailiwick-net/bailiwick/node/transport"
 	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/compile"
@@ -49,6 +50,11 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 	if err != nil {
 		return err
 	}
+	lock, err := statefile.Lock(config.StateDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	members, err := newMembership(store, config.Policy != "")
 	if err != nil {
 		return err
