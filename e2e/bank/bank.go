@@ -54,9 +54,11 @@ func Machines() []Machine {
 	}
 }
 
+// EchoPort is the TCP port of the echo service on every machine.
+const EchoPort = 7007
+
 const (
 	prefix     = "bank-"
-	echoPort   = 7007
 	nodePort   = 7443
 	subnetBits = 24
 )
@@ -114,7 +116,7 @@ func New(ctx context.Context, config Config) (_ *Bank, err error) {
 		if err := b.attach(m.Name, m.Address); err != nil {
 			return nil, err
 		}
-		if err := b.hosts[m.Name].ServeEcho(echoContext, echoPort); err != nil {
+		if err := b.hosts[m.Name].ServeEcho(echoContext, EchoPort); err != nil {
 			return nil, err
 		}
 	}
@@ -155,6 +157,9 @@ func (b *Bank) StateDir(m Machine) string { return b.path(m.Name) }
 
 // Log is the path of a node's log.
 func (b *Bank) Log(m Machine) string { return b.path(m.Name + ".log") }
+
+// KeyLog is the path of a node's key log; see Config.KeyLog.
+func (b *Bank) KeyLog(m Machine) string { return b.path(m.Name + ".keys") }
 
 // Host is the namespace of a machine.
 func (b *Bank) Host(m Machine) *lab.Host { return b.hosts[m.Name] }
@@ -274,7 +279,7 @@ func (b *Bank) Join(ctx context.Context, m Machine) (string, error) {
 func (b *Bank) StartNode(m Machine) error {
 	args := []string{"bailiwick-node", "run", "--state-dir", b.path(m.Name), "--socket", b.NodeSocket(m), "--log-level", "debug"}
 	if b.config.KeyLog {
-		args = append(args, "--keylog", b.path(m.Name+".keys"))
+		args = append(args, "--keylog", b.KeyLog(m))
 	}
 	process, err := b.start(b.Host(m), m.Name+".log", append(args, b.config.NodeArgs...)...)
 	if err != nil {
@@ -358,12 +363,12 @@ func (b *Bank) Measure(ctx context.Context, from, to Machine, wait time.Duration
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	delay, exchangeErr := exchange(ctx, b.Host(from), netip.AddrPortFrom(to.Address, echoPort), payload)
+	delay, exchangeErr := exchange(ctx, b.Host(from), netip.AddrPortFrom(to.Address, EchoPort), payload)
 	frames, err := capture.Stop()
 	if err != nil {
 		return cell, err
 	}
-	cell.Wire = evidence(frames, from.Address, to.Address, echoPort, payload)
+	cell.Wire = evidence(frames, from.Address, to.Address, EchoPort, payload)
 	if exchangeErr != nil {
 		cell.Err = exchangeErr.Error()
 	} else {

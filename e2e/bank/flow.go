@@ -35,6 +35,9 @@ type FlowReport struct {
 	Messages    int
 	LongestWait time.Duration
 	Wire        Evidence
+	// Frames is everything that crossed the bridge meanwhile; Payload is what every message held.
+	Frames  []lab.Frame
+	Payload []byte
 }
 
 // OpenFlow starts a Flow.
@@ -45,7 +48,7 @@ func (b *Bank) OpenFlow(ctx context.Context, from, to Machine) (*Flow, error) {
 	}
 	dialContext, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	conn, err := connect(dialContext, b.Host(from), netip.AddrPortFrom(to.Address, echoPort))
+	conn, err := connect(dialContext, b.Host(from), netip.AddrPortFrom(to.Address, EchoPort))
 	if err != nil {
 		return nil, fmt.Errorf("connect %s to %s: %w", from.Name, to.Name, err)
 	}
@@ -106,7 +109,8 @@ func (f *Flow) Close() (FlowReport, error) {
 	<-f.done
 	_ = f.conn.Close()
 	frames, err := f.capture.Stop()
-	f.report.Wire = evidence(frames, f.from.Address, f.to.Address, echoPort, f.payload)
+	f.report.Frames, f.report.Payload = frames, f.payload
+	f.report.Wire = evidence(frames, f.from.Address, f.to.Address, EchoPort, f.payload)
 	f.err = errors.Join(f.err, err)
 	return f.report, f.err
 }

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/bank"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/tshark"
 )
 
 const (
@@ -20,7 +22,7 @@ const (
 func openBank(t *testing.T, machines ...string) *bank.Bank {
 	t.Helper()
 	dir := t.TempDir()
-	b, err := bank.New(t.Context(), bank.Config{Bin: binaries, Dir: dir})
+	b, err := bank.New(t.Context(), bank.Config{Bin: binaries, Dir: dir, KeyLog: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,5 +171,43 @@ func TestNoPayloadInClearWhateverHappens(t *testing.T) {
 	}
 	if report.Wire.ClearPayload > 0 || report.Wire.ESP == 0 {
 		t.Errorf("over the whole run: %s; want ESP and no payload in clear", report.Wire)
+	}
+	if found := tshark.Holding(report.Frames, report.Payload); len(found) > 0 {
+		t.Errorf("%d frames hold the payload without any key", len(found))
+	}
+	judge(t, b, report, sql1, ws1)
+}
+
+// judge lets tshark open the run with the key logs: the payload must be there, under several SPIs, and nowhere without
+// the keys.
+func judge(t *testing.T, b *bank.Bank, report bank.FlowReport, machines ...bank.Machine) {
+	t.Helper()
+	var logs []string
+	for _, m := range machines {
+		logs = append(logs, b.KeyLog(m))
+	}
+	keys, err := tshark.ReadKeys(logs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter := fmt.Sprintf("tcp.port == %d && tcp.len > 0", bank.EchoPort)
+	for _, q := range []struct {
+		name string
+		keys tshark.Keys
+		want bool
+	}{{"with the key log", keys, true}, {"without keys", nil, false}} {
+		packets, err := tshark.Run(t.Context(), tshark.Query{Frames: report.Frames, Keys: q.keys, Filter: filter, Fields: []string{"esp.spi"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		spis := map[string]bool{}
+		for _, p := range packets {
+			for _, spi := range p[0] {
+				spis[spi] = true
+			}
+		}
+		if q.want && (len(packets) < report.Messages || len(spis) < 4) || !q.want && len(packets) > 0 {
+			t.Errorf("%s tshark finds %d segments with payload under %d SPIs, %d messages were exchanged", q.name, len(packets), len(spis), report.Messages)
+		}
 	}
 }
