@@ -34,7 +34,10 @@ const (
 
 // session is one stream of one node. The goroutine of the stream's handler owns it, and sends; a second one receives.
 //
-//	(hello) -- Hello --> (open) -- replaced, not admitted, drained, stream over --> ended
+//	admitted -- Settings --> (hello) -- Hello --> (open) -- replaced, not admitted, drained, stream over --> ended
+//
+// The settings come before the hello: they are how a node learns that it was admitted, which the opening of a stream
+// does not tell it.
 type session struct {
 	server  *Server
 	stream  nodev1.SessionService_ConnectServer
@@ -78,6 +81,14 @@ func (s *Server) Connect(stream nodev1.SessionService_ConnectServer) error {
 		wake: make(chan struct{}, 1), replaced: make(chan struct{}), ended: make(chan struct{}),
 	}
 	defer close(session.ended)
+	select {
+	case <-s.draining:
+		return session.stopping()
+	default:
+	}
+	if err := session.sendSettings(0); err != nil {
+		return err
+	}
 	messages, failed := make(chan *nodev1.ConnectRequest), make(chan error, 1)
 	go session.receive(messages, failed)
 	hello, err := session.awaitHello(messages, failed)
@@ -205,9 +216,6 @@ func (s *session) run(hello *nodev1.Hello, messages <-chan *nodev1.ConnectReques
 		return status.Errorf(codes.Unavailable, "the controller is not ready: %v", err)
 	}
 	copy(s.sentTrust[:], hello.GetTrustDigest())
-	if err := s.sendSettings(0); err != nil {
-		return err
-	}
 	if err := s.refresh(); err != nil {
 		return err
 	}

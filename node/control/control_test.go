@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
@@ -32,6 +33,10 @@ type desk struct {
 	enroll   func(*nodev1.EnrollRequest) (*nodev1.EnrollResponse, error)
 	sessions chan grpc.BidiStreamingServer[nodev1.ConnectRequest, nodev1.ConnectResponse]
 	end      chan struct{}
+	// refuse, when set, is what the desk says to whoever opens a session, before anything else.
+	refuse error
+	// mute desks accept a session and say nothing.
+	mute bool
 }
 
 func (d *desk) Enroll(_ context.Context, r *nodev1.EnrollRequest) (*nodev1.EnrollResponse, error) {
@@ -39,13 +44,26 @@ func (d *desk) Enroll(_ context.Context, r *nodev1.EnrollRequest) (*nodev1.Enrol
 }
 
 func (d *desk) Connect(stream grpc.BidiStreamingServer[nodev1.ConnectRequest, nodev1.ConnectResponse]) error {
-	d.sessions <- stream
+	if d.refuse != nil {
+		return d.refuse
+	}
+	if !d.mute {
+		if err := stream.Send(settings(time.Minute)); err != nil {
+			return err
+		}
+		d.sessions <- stream
+	}
 	select {
 	case <-d.end:
 		return nil
 	case <-stream.Context().Done():
 		return stream.Context().Err()
 	}
+}
+
+// settings is the greeting of a controller; the report interval tells one from another.
+func settings(interval time.Duration) *nodev1.ConnectResponse {
+	return &nodev1.ConnectResponse{Message: &nodev1.ConnectResponse_Settings{Settings: &nodev1.Settings{ReportInterval: durationpb.New(interval)}}}
 }
 
 // open serves the desk on loopback with the certificate and returns its address and how to stop it.
@@ -89,8 +107,13 @@ func member(t *testing.T, ca *catest.CA, controllers ...string) identity.Credent
 // run starts a client and gives its events one by one.
 func run(t *testing.T, c identity.Credentials, now func() time.Time) (*Client, func() Event) {
 	t.Helper()
-	client := New(Config{Credentials: func() identity.Credentials { return c }, Now: now, Logger: hclog.NewNullLogger(),
+	return runWith(t, Config{Credentials: func() identity.Credentials { return c }, Now: now, Logger: hclog.NewNullLogger(),
 		MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond})
+}
+
+func runWith(t *testing.T, config Config) (*Client, func() Event) {
+	t.Helper()
+	client := New(config)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- client.Run(ctx) }()
@@ -125,6 +148,9 @@ func TestSessionCarriesMessagesAndComesBack(t *testing.T) {
 	if e, ok := next().(Connected); !ok || e.Controller != address {
 		t.Fatalf("first event %#v, want Connected to %s", e, address)
 	}
+	if m, ok := next().(Message); !ok || m.Response.GetSettings().GetReportInterval().AsDuration() != time.Minute {
+		t.Fatalf("event %#v, want the settings that opened the session", m)
+	}
 	if !client.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Hello{Hello: &nodev1.Hello{Version: "v"}}}) {
 		t.Fatal("the open session takes no message")
 	}
@@ -154,6 +180,72 @@ func TestSessionCarriesMessagesAndComesBack(t *testing.T) {
 		}
 		if _, ok := e.(Disconnected); !ok {
 			t.Fatalf("event %#v while the controller was away, want Disconnected", e)
+		}
+	}
+}
+
+// A stream exists before the controller has looked at the caller: the node must not take it for a session, and must not
+// come back ever faster.
+func TestRefusedSessionNeverLooksConnected(t *testing.T) {
+	for _, code := range []codes.Code{codes.Unauthenticated, codes.PermissionDenied} {
+		t.Run(code.String(), func(t *testing.T) {
+			d := newDesk(t)
+			d.refuse = status.Error(code, "certificate is of another fleet")
+			address, _ := d.open(t, "127.0.0.1:0", d.certificate(t))
+			client, next := run(t, member(t, d.ca, address), time.Now)
+			// The client of run waits 1 ms at first and 10 ms at most.
+			for i, most := range []time.Duration{1, 2, 4, 8, 10, 10} {
+				most *= time.Millisecond
+				e, ok := next().(Disconnected)
+				if !ok || !errors.Is(e.Err, ErrRefused) || !strings.Contains(e.Err.Error(), "another fleet") {
+					t.Fatalf("event %d is %#v, want Disconnected with the controller's words", i, e)
+				}
+				if e.Retry < most/2 || e.Retry > most {
+					t.Errorf("wait %d is %v, want %v to %v", i, e.Retry, most/2, most)
+				}
+				if client.Send(&nodev1.ConnectRequest{}) {
+					t.Errorf("after refusal %d the client takes a message", i)
+				}
+			}
+		})
+	}
+}
+
+func TestSilentControllerIsNoSession(t *testing.T) {
+	d := newDesk(t)
+	d.mute = true
+	address, _ := d.open(t, "127.0.0.1:0", d.certificate(t))
+	c := member(t, d.ca, address)
+	_, next := runWith(t, Config{Credentials: func() identity.Credentials { return c }, Now: time.Now, Logger: hclog.NewNullLogger(),
+		MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, AnswerTimeout: 50 * time.Millisecond})
+	for range 2 {
+		if e, ok := next().(Disconnected); !ok || !errors.Is(e.Err, ErrUnreachable) {
+			t.Fatalf("event %#v, want Disconnected because the controller says nothing", e)
+		}
+	}
+}
+
+// A controller that ends the session while the node sends tells the node why.
+func TestReasonOfTheEndReachesASendingNode(t *testing.T) {
+	d := newDesk(t)
+	address, _ := d.open(t, "127.0.0.1:0", d.certificate(t))
+	client, next := run(t, member(t, d.ca, address), time.Now)
+	if e, ok := next().(Connected); !ok {
+		t.Fatalf("event %#v, want Connected", e)
+	}
+	<-d.sessions
+	close(d.end)
+	for {
+		client.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Report{Report: &nodev1.Report{}}})
+		switch e := next().(type) {
+		case Message:
+		case Disconnected:
+			if !strings.Contains(e.Err.Error(), "controller ended the session") {
+				t.Errorf("session ended with %v, want that the controller ended it", e.Err)
+			}
+			return
+		default:
+			t.Fatalf("event %#v, want the end of the session", e)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -22,7 +23,7 @@ import (
 // Event is something that the session brings. The set is closed.
 type Event interface{ event() }
 
-// Connected says that a session is open; the agent answers with Client.Send of a Hello.
+// Connected says that the controller admitted the node; the agent answers with Client.Send of a Hello.
 type Connected struct{ Controller string }
 
 // Disconnected says that the session ended, or that none came about.
@@ -53,6 +54,8 @@ type Config struct {
 	// MinBackoff and MaxBackoff bound the wait between attempts; 0 means 500 ms and 60 s. The wait is drawn from the
 	// upper half of a range that doubles, so that a fleet does not come back as one.
 	MinBackoff, MaxBackoff time.Duration
+	// AnswerTimeout bounds the wait for the controller's first message; 0 means 20 s.
+	AnswerTimeout time.Duration
 }
 
 // Client keeps one session with a controller open. Run owns it; Send and Renew may be called from anywhere.
@@ -70,6 +73,9 @@ func New(config Config) *Client {
 	}
 	if config.MaxBackoff == 0 {
 		config.MaxBackoff = time.Minute
+	}
+	if config.AnswerTimeout == 0 {
+		config.AnswerTimeout = 20 * time.Second
 	}
 	return &Client{config: config, events: make(chan Event, 16), out: make(chan *nodev1.ConnectRequest, 16)}
 }
@@ -147,17 +153,33 @@ func (c *Client) deliver(ctx context.Context, e Event) bool {
 	}
 }
 
+// longLived is how long a session stands before its end is no longer taken for a refusal.
+const longLived = 10 * time.Second
+
 // session runs one session to its end. lived says that it was open for a while, so that the next attempt need not wait
 // long; hint is the least wait that the controller asked for.
 func (c *Client) session(ctx context.Context, address string) (lived bool, hint time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	conn, err := c.dial(ctx, address)
 	if err != nil {
+		cancel()
 		return false, 0, err
 	}
 	defer conn.Close()
 	stream, err := nodev1.NewSessionServiceClient(conn).Connect(ctx)
+	if err != nil {
+		cancel()
+		return false, 0, explain("open a session with "+address, err)
+	}
+	received, failed, done := make(chan *nodev1.ConnectResponse), make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		receive(ctx, stream, received, failed)
+	}()
+	defer func() { cancel(); <-done }()
+
+	// That there is a stream says nothing yet: it exists before the controller has looked at who opens it.
+	first, err := c.answer(ctx, received, failed)
 	if err != nil {
 		return false, 0, explain("open a session with "+address, err)
 	}
@@ -165,55 +187,77 @@ func (c *Client) session(ctx context.Context, address string) (lived bool, hint 
 	c.conn.Store(conn)
 	defer c.conn.Store(nil)
 	start := c.config.Now()
+	c.config.Logger.Info("session with the controller is open", "controller", address)
 	if !c.deliver(ctx, Connected{address}) {
 		return false, 0, ctx.Err()
 	}
-	c.config.Logger.Info("session with the controller is open", "controller", address)
-
-	received := make(chan *nodev1.ConnectResponse)
-	failed := make(chan error, 1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			response, err := stream.Recv()
-			if err != nil {
-				failed <- err
-				return
-			}
-			select {
-			case received <- response:
-			case <-ctx.Done():
-				failed <- ctx.Err()
-				return
-			}
+	take := func(response *nodev1.ConnectResponse) bool {
+		if s := response.GetSettings(); s != nil {
+			hint = s.GetReconnectAfter().AsDuration()
 		}
-	}()
-	defer func() { cancel(); <-done }()
-	ended := func(err error) (bool, time.Duration, error) {
-		return c.config.Now().Sub(start) > 10*time.Second, hint, explain("session with "+address, err)
+		return c.deliver(ctx, Message{response})
 	}
+	ended := func(err error) (bool, time.Duration, error) {
+		return c.config.Now().Sub(start) > longLived, hint, explain("session with "+address, err)
+	}
+	if !take(first) {
+		return false, hint, ctx.Err()
+	}
+	outgoing := c.out
 	for {
 		select {
 		case <-ctx.Done():
 			return true, hint, ctx.Err()
 		case err := <-failed:
-			if errors.Is(err, io.EOF) {
-				err = errors.New("controller ended the session")
-			}
 			return ended(err)
 		case response := <-received:
-			if s := response.GetSettings(); s != nil {
-				hint = s.GetReconnectAfter().AsDuration()
-			}
-			if !c.deliver(ctx, Message{response}) {
+			if !take(response) {
 				return true, hint, ctx.Err()
 			}
-		case m := <-c.out:
+		case m := <-outgoing:
 			if err := stream.Send(m); err != nil {
-				return ended(err)
+				if !errors.Is(err, io.EOF) {
+					return ended(err)
+				}
+				outgoing = nil // the stream is over, and the receiver gets the reason
 			}
 		}
+	}
+}
+
+// receive forwards what the controller says until the stream is over, then tells why.
+func receive(ctx context.Context, stream nodev1.SessionService_ConnectClient, received chan<- *nodev1.ConnectResponse, failed chan<- error) {
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			err = errors.New("controller ended the session")
+		}
+		if err != nil {
+			failed <- err
+			return
+		}
+		select {
+		case received <- response:
+		case <-ctx.Done():
+			failed <- ctx.Err()
+			return
+		}
+	}
+}
+
+// answer waits for the controller's first message. Until it is there, the controller may still refuse.
+func (c *Client) answer(ctx context.Context, received <-chan *nodev1.ConnectResponse, failed <-chan error) (*nodev1.ConnectResponse, error) {
+	timer := time.NewTimer(c.config.AnswerTimeout)
+	defer timer.Stop()
+	select {
+	case response := <-received:
+		return response, nil
+	case err := <-failed:
+		return nil, err
+	case <-timer.C:
+		return nil, fmt.Errorf("%w: connected, but no answer within %v", ErrUnreachable, c.config.AnswerTimeout)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 

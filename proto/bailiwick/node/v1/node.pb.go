@@ -508,7 +508,7 @@ func (*ConnectRequest_Acknowledgement) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Report) isConnectRequest_Message() {}
 
-// Hello is the first message of a session.
+// Hello is the first message of the node.
 type Hello struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -1336,7 +1336,7 @@ func (x *TrustBundle) GetContent() []byte {
 	return nil
 }
 
-// Settings steers the node's session.
+// Settings steers the node's session. It is the first message of the controller, sent when it admitted the node.
 type Settings struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	ReportInterval *durationpb.Duration   `protobuf:"bytes,1,opt,name=report_interval,json=reportInterval,proto3" json:"report_interval,omitempty"`
