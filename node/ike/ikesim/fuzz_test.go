@@ -73,8 +73,10 @@ func play(w *World, nodes []*Node, script []byte) {
 		case 9:
 			w.Release()
 		case 10:
+			w.disturbed = true
 			w.DropHeld()
-		case 11: // damage one octet of what is on its way
+		case 11: // damage one octet of what is on its way, which is a loss to its receiver
+			w.disturbed = true
 			if len(w.pending) > 0 {
 				e := w.pending[int(next())%len(w.pending)]
 				if d, ok := e.ev.(ike.Datagram); ok && len(d.Bytes) > 0 {

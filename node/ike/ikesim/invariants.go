@@ -109,7 +109,7 @@ func (w *World) checkSwitch(n *Node, i *Installed) {
 // quiet reports whether the network does nothing wrong: with losses a responder may use a new SA, that replaces none,
 // before the initiator has got the response.
 func (w *World) quiet() bool {
-	return w.Faults.Loss == 0 && w.hold == nil && len(w.held) == 0 && w.Faults.Jitter == 0 &&
+	return w.Faults.Loss == 0 && !w.disturbed && w.hold == nil && len(w.held) == 0 && w.Faults.Jitter == 0 &&
 		w.Faults.JobTime < 100*time.Millisecond
 }
 

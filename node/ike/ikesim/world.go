@@ -41,8 +41,10 @@ type World struct {
 	seq     int
 	held    []*event // while Hold says so
 	hold    func(from, to *Node, exchange uint8, response bool) bool
-	sends   map[sendKey][]string
-	keys    map[string]string
+	// disturbed says that a test has damaged or dropped something by itself: that is loss, whatever Faults says.
+	disturbed bool
+	sends     map[sendKey][]string
+	keys      map[string]string
 }
 
 // Node is a machine with an engine and a model of its datapath.
