@@ -56,7 +56,10 @@ type Config struct {
 }
 
 // A Desk answers requests for certificates. It is safe for concurrent use.
-type Desk struct{ config Config }
+type Desk struct {
+	config   Config
+	renewals renewals
+}
 
 // New makes a Desk.
 func New(c Config) *Desk {
@@ -66,7 +69,7 @@ func New(c Config) *Desk {
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
 	}
-	return &Desk{c}
+	return &Desk{config: c}
 }
 
 // Identity returns the identity that the entry of a machine gives it. A machine whose entry has no DNS name gets its
@@ -213,6 +216,9 @@ func (d *Desk) Renew(ctx context.Context, present pki.Identity, csr []byte) (ca.
 	// and gets the present name.
 	if request.Subject != nil && request.Subject.SANs().Equal(present.SANs()) {
 		request.Subject = id
+	}
+	if err := d.renewals.take(d.config.Now(), present.UUID()); err != nil {
+		return ca.Issued{}, err
 	}
 	issued, err := d.issue(ctx, d.config.Machine, request, id)
 	if err != nil {

@@ -105,6 +105,7 @@ func Code(err error) (codes.Code, string) {
 		{ErrTokenLifetime, codes.InvalidArgument, ""},
 		{ErrMachineUnknown, codes.FailedPrecondition, "look at: bailiwick get machines"},
 		{ErrMachineDisabled, codes.PermissionDenied, "enable its account in the directory first"},
+		{ErrTooOften, codes.ResourceExhausted, ""},
 		{ErrNotReady, codes.Unavailable, "look at: bailiwick directory status"},
 		{ca.ErrIssuerValidity, codes.FailedPrecondition, ""},
 		{certlint.ErrFindings, codes.FailedPrecondition, ""},

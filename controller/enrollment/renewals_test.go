@@ -1,0 +1,70 @@
+package enrollment
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/catest"
+	"github.com/bailiwick-net/bailiwick/pki/enroll"
+)
+
+// Every certificate is journalled for good: one machine in wrong hands must not fill the store of the fleet.
+func TestOneMachineCannotRenewWithoutEnd(t *testing.T) {
+	o := newOffice(t)
+	id, err := Identity(catest.TrustDomain, sql1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := enroll.NewRequest(key, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range renewalBurst {
+		if _, err := o.Renew(t.Context(), id, request); err != nil {
+			t.Fatalf("renewal %d: %v", n+1, err)
+		}
+	}
+	if _, err := o.Renew(t.Context(), id, request); !errors.Is(err, ErrTooOften) {
+		t.Errorf("renewal %d at once: %v, want ErrTooOften", renewalBurst+1, err)
+	}
+	if o.authority.issued != renewalBurst {
+		t.Errorf("%d certificates issued, want %d", o.authority.issued, renewalBurst)
+	}
+	o.clock = o.clock.Add(renewalInterval)
+	if _, err := o.Renew(t.Context(), id, request); err != nil {
+		t.Errorf("renewal after the interval: %v", err)
+	}
+}
+
+func TestRenewalsForgetAndOutliveTheClock(t *testing.T) {
+	var r renewals
+	now := time.Now()
+	for n := range byte(100) {
+		if err := r.take(now, pki.UUID{n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range renewalBurst - 1 {
+		if err := r.take(now, pki.UUID{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.take(now, pki.UUID{1}); !errors.Is(err, ErrTooOften) {
+		t.Fatalf("%v, want ErrTooOften", err)
+	}
+	if err := r.take(now.AddDate(-1, 0, 0), pki.UUID{1}); err != nil {
+		t.Errorf("after the clock was set back a year: %v", err)
+	}
+	if err := r.take(now.Add(renewalBurst*renewalInterval), pki.UUID{2}); err != nil || len(r.full) != 1 {
+		t.Errorf("%d machines are held after all may renew again, error %v; want 1", len(r.full), err)
+	}
+}
