@@ -1,0 +1,174 @@
+// Package etcd runs a real etcd server for tests: one member on loopback, which takes clients over TLS alone, and only
+// with a client certificate of its own certificate authority.
+//
+// It owns the process and a temporary directory; Close removes both. It needs Debian's etcd-server, and says so when it
+// is missing. What is stored is not its business.
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// ErrNotInstalled says that etcd is missing.
+var ErrNotInstalled = errors.New("etcd is needed (apt-get install etcd-server)")
+
+// A Server is a running etcd. Its methods are for one goroutine.
+type Server struct {
+	// Endpoint is the URL for clients.
+	Endpoint string
+	// CAFile verifies the server's certificate and those of its clients; ClientCert and ClientKey are one of them.
+	CAFile, ClientCert, ClientKey string
+	// TLS is the same for a client in this process.
+	TLS *tls.Config
+
+	dir    string
+	peer   string
+	cmd    *exec.Cmd
+	exited chan struct{} // closed once cmd has its ProcessState
+	log    bytes.Buffer
+}
+
+// Start starts a server with empty state and waits until it answers.
+func Start(ctx context.Context) (*Server, error) {
+	if _, err := exec.LookPath("etcd"); err != nil {
+		return nil, fmt.Errorf("start etcd: %w", ErrNotInstalled)
+	}
+	dir, err := os.MkdirTemp("", "bw-etcd-")
+	if err != nil {
+		return nil, fmt.Errorf("start etcd: %w", err)
+	}
+	s := &Server{dir: dir}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("start etcd: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *Server) start(ctx context.Context) error {
+	if err := s.writeCertificates(); err != nil {
+		return err
+	}
+	for attempt := 0; ; attempt++ {
+		ports, err := freePorts(2)
+		if err != nil {
+			return err
+		}
+		s.Endpoint = fmt.Sprintf("https://127.0.0.1:%d", ports[0])
+		s.peer = fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+		// Another process may have taken a port in the meantime.
+		if err = s.Restart(ctx); err == nil || attempt == 2 {
+			return err
+		}
+	}
+}
+
+// freePorts finds loopback ports that nobody uses now.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// Restart starts the server over the same state, at the same address, and waits until it answers. It ends the present
+// one if there is one.
+func (s *Server) Restart(ctx context.Context) error {
+	s.Kill()
+	s.log.Reset()
+	cmd := exec.Command("etcd", "--name", "lab", "--data-dir", s.path("data"),
+		"--listen-client-urls", s.Endpoint, "--advertise-client-urls", s.Endpoint,
+		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", "lab="+s.peer,
+		"--cert-file", s.path("server.crt"), "--key-file", s.path("server.key"),
+		"--client-cert-auth", "--trusted-ca-file", s.CAFile, "--logger", "zap", "--log-level", "warn")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // no ETCD_ variable of whoever runs the test
+	cmd.Stdout, cmd.Stderr = &s.log, &s.log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	s.cmd, s.exited = cmd, exited
+	go func() {
+		defer close(exited)
+		_ = cmd.Wait() // how it ended is in the log
+	}()
+	return s.await(ctx)
+}
+
+// await waits until the server answers a read that a quorum agrees on.
+func (s *Server) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	client, err := s.Client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	answered := make(chan error, 1)
+	go func() {
+		for {
+			try, stop := context.WithTimeout(ctx, time.Second)
+			_, err := client.Get(try, "/")
+			stop()
+			if err == nil || ctx.Err() != nil {
+				answered <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err = <-answered:
+		if err == nil {
+			return nil
+		}
+	case <-s.exited:
+		cancel()
+		<-answered
+		err = errors.New("it ended")
+	}
+	s.Kill()
+	return fmt.Errorf("etcd does not answer: %w: %s", err, bytes.TrimSpace(s.log.Bytes()))
+}
+
+// Client makes a client with the client certificate; the caller closes it.
+func (s *Server) Client() (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{
+		Endpoints: []string{s.Endpoint}, TLS: s.TLS, DialTimeout: 10 * time.Second, Logger: zap.NewNop(),
+	})
+}
+
+// Kill ends the server without warning and waits for its end.
+func (s *Server) Kill() {
+	if s.cmd == nil {
+		return
+	}
+	// It fails only when the process has already ended.
+	_ = s.cmd.Process.Kill()
+	<-s.exited
+	s.cmd = nil
+}
+
+// Close kills the server and removes everything that it made.
+func (s *Server) Close() error {
+	s.Kill()
+	return os.RemoveAll(s.dir)
+}
