@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -89,6 +90,8 @@ type Agent struct {
 	connected   string // controller of the open session
 	report      reporter
 	problem     string // why the node does not enforce what it should
+	unstored    string // why what is committed is not on disk; empty when it is
+	storeAgain  time.Time
 }
 
 // pending is a policy that is in force on probation.
@@ -350,10 +353,27 @@ func (a *Agent) save() {
 	if a.current.Content == nil || a.config.Local != nil {
 		return
 	}
-	if err := a.cache.save(lastGood{Version: a.current, Controllers: a.controllers}); err != nil {
-		a.problem = err.Error()
-		a.config.Logger.Error("the policy in force could not be stored, a restart would bring back an older one", "error", err)
+	err := a.cache.save(lastGood{Version: a.current, Controllers: a.controllers})
+	if err == nil {
+		if a.unstored != "" {
+			a.config.Logger.Info("the policy in force is stored again", "revision", a.current.Revision)
+		}
+		a.unstored = ""
+		return
 	}
+	a.unstored, a.storeAgain = err.Error(), a.config.Now().Add(a.config.Interval)
+	a.config.Logger.Error("the policy in force could not be stored, a restart would bring back an older one", "retry", a.config.Interval, "error", err)
+}
+
+// problems are what stands between the node and what it should do, in words.
+func (a *Agent) problems() []string {
+	var out []string
+	for _, p := range []string{a.problem, a.unstored} {
+		if p != "" {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 func (a *Agent) status() Status {
@@ -361,7 +381,7 @@ func (a *Agent) status() Status {
 	credentials := a.config.Identity.Credentials()
 	s := Status{
 		Policy: inForce.Policy, Container: inForce.Container, Revision: inForce.Revision,
-		Pending: a.pending != nil, Controller: a.connected, Problem: a.problem, Set: a.set, Facts: a.facts,
+		Pending: a.pending != nil, Controller: a.connected, Problem: strings.Join(a.problems(), "; "), Set: a.set, Facts: a.facts,
 		Controllers: credentials.Controllers,
 	}
 	if inForce.Content != nil {

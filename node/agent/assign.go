@@ -127,6 +127,9 @@ func (a *Agent) retry(ctx context.Context, now time.Time) {
 	if a.stale && a.pending == nil {
 		a.restoreAgain(ctx)
 	}
+	if a.unstored != "" && !now.Before(a.storeAgain) {
+		a.save()
+	}
 	if a.connected == "" {
 		return
 	}

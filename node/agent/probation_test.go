@@ -207,3 +207,37 @@ func TestReasonsFitAnAcknowledgement(t *testing.T) {
 		}
 	})
 }
+
+// A disk that was full for a moment must not bring back an older policy at the next restart.
+func TestPolicyIsStoredOnceTheDiskTakesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "state")
+		s := committed(t, dir)
+		defer s.stop()
+		// The cache cannot replace a folder.
+		path := filepath.Join(dir, cacheFile)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(path, "full"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		next := bundleNamed(t, "next")
+		s.assign(2, next, "next")
+		s.deliver(next)
+		s.confirm(2)
+		if st := s.status(); !strings.Contains(st.Problem, cacheFile) {
+			t.Errorf("status %+v, want a problem about %s", st, cacheFile)
+		}
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		advance(35 * time.Second)
+		if good, found, err := s.agent.cache.load(); err != nil || !found || good.Version.Revision != 2 {
+			t.Errorf("the disk holds revision %d, found %t, error %v; want revision 2", good.Version.Revision, found, err)
+		}
+		if st := s.status(); st.Problem != "" {
+			t.Errorf("problem %q, want none any more", st.Problem)
+		}
+	})
+}

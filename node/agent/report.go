@@ -36,9 +36,7 @@ func (a *Agent) sendReport(ctx context.Context, now bool) {
 	if leaf := a.config.Identity.Credentials(); len(leaf.Chain) > 0 {
 		report.CertificateNotAfter = timestamppb.New(leaf.Leaf().NotAfter)
 	}
-	if a.problem != "" {
-		report.Notes = append(report.Notes, a.problem)
-	}
+	report.Notes = append(report.Notes, a.problems()...)
 	shape := reportShape(report)
 	if !now && slices.Equal(shape, a.report.shape) && a.config.Now().Sub(a.report.sent) < a.report.interval {
 		return
