@@ -62,10 +62,10 @@ func (s *Server) parseLink(l *adminv1.PolicyLink) (policies.Link, error) {
 	link := policies.Link{
 		Policy: l.GetPolicy(), Container: container, Order: int(l.GetOrder()), Enforced: l.GetEnforced(), Disabled: l.GetDisabled(),
 	}
-	if link.Apply, err = parseDNs(l.GetGroups()); err != nil {
+	if link.Apply, err = s.parseGroups(l.GetGroups()); err != nil {
 		return policies.Link{}, err
 	}
-	if link.Deny, err = parseDNs(l.GetDeniedGroups()); err != nil {
+	if link.Deny, err = s.parseGroups(l.GetDeniedGroups()); err != nil {
 		return policies.Link{}, err
 	}
 	return link, nil
@@ -90,12 +90,22 @@ func (s *Server) parseContainer(text string) (directory.DN, error) {
 	return c.DN, nil
 }
 
-func parseDNs(texts []string) ([]directory.DN, error) {
+// parseGroups reads the DNs of groups that the directory holds, for the reason that parseContainer gives: a link to a
+// mistyped group would take the policy away from whom it should have, or give it to whom it should not.
+func (s *Server) parseGroups(texts []string) ([]directory.DN, error) {
+	view := s.config.Mirror.View()
 	var dns []directory.DN
 	for _, text := range texts {
 		dn, err := directory.ParseDN(text)
 		if err != nil {
 			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+		if view != nil {
+			group, ok := view.Snapshot.GroupByDN(dn)
+			if !ok {
+				return nil, status.Errorf(codes.NotFound, "there is no group %q in the directory", text)
+			}
+			dn = group.DN
 		}
 		dns = append(dns, dn)
 	}

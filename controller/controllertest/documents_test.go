@@ -176,6 +176,8 @@ func TestLinksAndWhoWins(t *testing.T) {
 	}
 	for _, bad := range []*adminv1.PolicyLink{
 		{Policy: "No Such", Container: "dc=bank,dc=example"}, {Policy: predefined.Server, Container: "ou=Nowhere,dc=bank,dc=example"},
+		{Policy: predefined.Server, Container: "dc=bank,dc=example", Groups: []string{"cn=nobody,dc=bank,dc=example"}},
+		{Policy: predefined.Server, Container: "dc=bank,dc=example", DeniedGroups: []string{"cn=nobody,dc=bank,dc=example"}},
 	} {
 		_, err := f.Documents().Link(f.Context(), &adminv1.LinkRequest{Link: bad})
 		wantRefusal(t, err, codes.NotFound, "there is no")
