@@ -43,8 +43,9 @@ The token is printed here and kept nowhere: whoever has it can become that machi
 		Args:              args("MACHINE"),
 		ValidArgsFunction: c.complete(0, machineNames),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, args []string) error {
-			if ttl < 0 || ttl%time.Second != 0 {
-				return usagef("--ttl %v, wanted whole seconds", ttl)
+			// Without the flag the controller chooses; a 0 that somebody wrote is not meant so.
+			if ttl < 0 || ttl%time.Second != 0 || ttl == 0 && cmd.Flags().Changed("ttl") {
+				return usagef("--ttl %v, wanted whole seconds, at least one", ttl)
 			}
 			r, err := a.credentials.CreateToken(ctx, &adminv1.CreateTokenRequest{Machine: args[0], TtlSeconds: uint64(ttl / time.Second)})
 			if err != nil {
