@@ -194,8 +194,8 @@ func TestRefusedSessionNeverLooksConnected(t *testing.T) {
 			address, _ := d.open(t, "127.0.0.1:0", d.certificate(t))
 			client, next := run(t, member(t, d.ca, address), time.Now)
 			// The client of run waits 1 ms at first and 10 ms at most.
-			for i, most := range []time.Duration{1, 2, 4, 8, 10, 10} {
-				most *= time.Millisecond
+			for i, ms := range []int{1, 2, 4, 8, 10, 10} {
+				most := time.Duration(ms) * time.Millisecond
 				e, ok := next().(Disconnected)
 				if !ok || !errors.Is(e.Err, ErrRefused) || !strings.Contains(e.Err.Error(), "another fleet") {
 					t.Fatalf("event %d is %#v, want Disconnected with the controller's words", i, e)
