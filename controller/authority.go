@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +61,10 @@ func (v validated) openCA(trustDomain string, journal ca.Journal) (*ca.CA, error
 	}
 	if !v.CA.Init {
 		return nil, fmt.Errorf("%w in %s: run bailiwick-controller init, or start once with --init", ErrNoCA, v.caDir())
+	}
+	// An embedded etcd makes the state directory, an external one does not.
+	if err := os.MkdirAll(filepath.Dir(v.caDir()), 0o700); err != nil {
+		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
 	if err := ca.Init(v.caDir(), unlock, v.Now(), ca.Config{TrustDomain: trustDomain}); err != nil {
 		return nil, err

@@ -116,6 +116,9 @@ type StoreConfig struct {
 	Prefix string `yaml:"prefix"`
 	// MaxTxnOps is what --max-txn-ops of the external etcd was set to; default 128.
 	MaxTxnOps int `yaml:"maxTxnOps"`
+	// ClaimTTL is how long the etcd remembers a controller that died, and refuses another one; default 10 s. It is
+	// rounded up to seconds.
+	ClaimTTL time.Duration `yaml:"claimTTL"`
 }
 
 // CAConfig says how the CA's keys are unlocked, and how long certificates live.
@@ -334,14 +337,16 @@ func (v *validated) checkLDAP(l LDAPConfig) error {
 func (v *validated) checkStore() error {
 	s := v.Store
 	switch {
-	case len(s.Endpoints) == 0 && (s.CAFile != "" || s.CertFile != "" || s.KeyFile != "" || s.MaxTxnOps != 0):
-		return errors.New("store: caFile, certFile, keyFile and maxTxnOps are for an external etcd, but there are no endpoints")
+	case len(s.Endpoints) == 0 && (s.CAFile != "" || s.CertFile != "" || s.KeyFile != "" || s.MaxTxnOps != 0 || s.ClaimTTL != 0):
+		return errors.New("store: caFile, certFile, keyFile, maxTxnOps and claimTTL are for an external etcd, but there are no endpoints")
 	case (s.CertFile == "") != (s.KeyFile == ""):
 		return errors.New("store: certFile needs keyFile and the other way round")
 	case s.Prefix != "" && (!strings.HasPrefix(s.Prefix, "/") || !strings.HasSuffix(s.Prefix, "/")):
 		return fmt.Errorf("store.prefix %q does not begin and end with a slash", s.Prefix)
 	case s.MaxTxnOps < 0:
 		return fmt.Errorf("store.maxTxnOps %d is negative", s.MaxTxnOps)
+	case s.ClaimTTL != 0 && (s.ClaimTTL < 2*time.Second || s.ClaimTTL > 5*time.Minute):
+		return fmt.Errorf("store.claimTTL %v is not 2 s to 5 min", s.ClaimTTL)
 	}
 	for _, e := range s.Endpoints {
 		if !strings.HasPrefix(e, "https://") && !strings.HasPrefix(e, "http://127.0.0.1:") && !strings.HasPrefix(e, "http://[::1]:") {

@@ -103,6 +103,7 @@ func TestValidateRefuses(t *testing.T) {
 		"TLS for nothing":         {func(c *Config) { c.Store.CAFile = "x" }, "there are no endpoints"},
 		"certificate without key": {func(c *Config) { c.Store.Endpoints, c.Store.CertFile = []string{"https://e:1"}, "x" }, "needs keyFile"},
 		"prefix":                  {func(c *Config) { c.Store.Prefix = "bailiwick" }, "store.prefix"},
+		"claim too short":         {func(c *Config) { c.Store.Endpoints, c.Store.ClaimTTL = []string{"https://e:1"}, time.Second }, "store.claimTTL"},
 		"CA locked":               {func(c *Config) { c.CA.KeyFile = "" }, "unlocks the CA's keys"},
 		"CA locked twice":         {func(c *Config) { c.CA.PassphraseFile = "x" }, "exactly one of"},
 		"lifetime":                {func(c *Config) { c.CA.MachineLifetime = time.Minute }, "lifetime"},

@@ -304,8 +304,8 @@ func (c *Controller) wait(ctx context.Context, failed <-chan error) error {
 		if !ok || err == nil {
 			err = errors.New("it ended")
 		}
-		c.log.Error("the embedded etcd failed, the controller stops", "error", err)
-		return fmt.Errorf("embedded etcd: %w", err)
+		c.log.Error("the store failed, the controller stops", "error", err)
+		return fmt.Errorf("store: %w", err)
 	}
 }
 

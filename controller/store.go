@@ -18,7 +18,8 @@ import (
 // state is the open store and how to close it.
 type state struct {
 	store *store.Store
-	// failed tells why an embedded etcd stopped by itself; nil for an external one, whose client reconnects.
+	// failed tells why an embedded etcd stopped by itself, or that another controller took over an external one. That an
+	// external one does not answer is no failure: its client reconnects.
 	failed <-chan error
 	close  func() error
 }
@@ -50,7 +51,16 @@ func (v validated) openStore(ctx context.Context) (state, error) {
 	if err := s.Ping(ping); err != nil {
 		return state{}, errors.Join(fmt.Errorf("connecting to etcd at %v: %w", v.Store.Endpoints, err), client.Close())
 	}
-	return state{store: s, close: client.Close}, nil
+	// The host is for people alone, so one without a name is no reason not to start.
+	host, _ := os.Hostname()
+	claim, err := s.Claim(ctx, store.Writer{Host: host, Process: os.Getpid(), Since: time.Now()}, v.Store.ClaimTTL)
+	if err != nil {
+		return state{}, errors.Join(fmt.Errorf("etcd at %v: %w", v.Store.Endpoints, err), client.Close())
+	}
+	return state{store: s, failed: claim.Lost(), close: func() error {
+		claim.Release()
+		return client.Close()
+	}}, nil
 }
 
 func (s StoreConfig) tls() (*tls.Config, error) {

@@ -71,8 +71,9 @@ func (s *Store) SetAcceptedDirectory(ctx context.Context, a AcceptedDirectory) e
 	}
 	for rest := a.Entries; len(rest) > 0; head.Chunks++ {
 		n := min(len(rest), chunkSize)
-		if _, err := s.client.Put(ctx, s.chunkKey(head.Generation, head.Chunks), string(rest[:n])); err != nil {
-			return fmt.Errorf("storing the accepted directory: %w", err)
+		put := clientv3.OpPut(s.chunkKey(head.Generation, head.Chunks), string(rest[:n]))
+		if _, err := s.commit(ctx, "storing the accepted directory", nil, []clientv3.Op{put}); err != nil {
+			return err
 		}
 		rest = rest[n:]
 	}
@@ -87,11 +88,9 @@ func (s *Store) SetAcceptedDirectory(ctx context.Context, a AcceptedDirectory) e
 		return err
 	}
 	// Everything below the generation just written is garbage, also what a crash left.
-	_, err = s.client.Delete(ctx, s.key("directory", "entries", ""), clientv3.WithRange(s.chunkKey(head.Generation, 0)))
-	if err != nil {
-		return fmt.Errorf("removing the previous accepted directory: %w", err)
-	}
-	return nil
+	garbage := clientv3.OpDelete(s.key("directory", "entries", ""), clientv3.WithRange(s.chunkKey(head.Generation, 0)))
+	_, err = s.commit(ctx, "removing the previous accepted directory", nil, []clientv3.Op{garbage})
+	return err
 }
 
 func (s *Store) acceptedHead(ctx context.Context) (acceptedHead, int64, error) {

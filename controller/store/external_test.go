@@ -17,10 +17,22 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/controller/store/storetest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/etcd"
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/enroll"
 )
 
 // patience bounds every wait: reached only by a test that fails.
 const patience = 60 * time.Second
+
+var (
+	epoch = time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
+	keyID = pki.KeyID{7}
+)
+
+func token(n byte) (enroll.Token, store.Token) {
+	t := enroll.NewToken([enroll.EntropySize]byte{n}, pki.KeyID{1})
+	return t, store.Token{Stored: enroll.NewStored(epoch, t, pki.UUID{n}, time.Hour), MachineName: "sql1"}
+}
 
 // external starts an etcd server of its own for the test, and a client.
 func external(t *testing.T) (*etcd.Server, *clientv3.Client) {

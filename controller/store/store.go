@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -37,6 +39,8 @@ type Store struct {
 	prefix  string
 	maxOps  int
 	refresh time.Duration
+	// fence is the revision of the claim that writes are made under; 0 without one.
+	fence atomic.Int64
 }
 
 // New makes a Store over a client.
@@ -116,13 +120,20 @@ func encode(what string, value any) (string, error) {
 	return string(b), nil
 }
 
-// commit runs a transaction and tells a failed comparison as ErrConflict.
+// commit runs a transaction and tells a failed comparison as ErrConflict, and the loss of the claim as ErrNotWriter. All
+// writes but the claim itself go through here.
 func (s *Store) commit(ctx context.Context, what string, compare []clientv3.Cmp, ops []clientv3.Op) (int64, error) {
-	if len(ops) > s.maxOps {
-		return 0, fmt.Errorf("%s takes %d operations, the store allows %d: apply it in parts, or raise --max-txn-ops of etcd and store.max-txn-ops: %w",
-			what, len(ops), s.maxOps, ErrTooLarge)
+	fence := s.fence.Load()
+	var otherwise []clientv3.Op
+	if fence != 0 {
+		compare = append(slices.Clip(compare), clientv3.Compare(clientv3.ModRevision(s.epochKey()), "=", fence))
+		otherwise = []clientv3.Op{clientv3.OpGet(s.epochKey())}
 	}
-	resp, err := s.client.Txn(ctx).If(compare...).Then(ops...).Commit()
+	if n := max(len(ops), len(compare)); n > s.maxOps {
+		return 0, fmt.Errorf("%s takes %d operations, the store allows %d: apply it in parts, or raise --max-txn-ops of etcd and store.max-txn-ops: %w",
+			what, n, s.maxOps, ErrTooLarge)
+	}
+	resp, err := s.client.Txn(ctx).If(compare...).Then(ops...).Else(otherwise...).Commit()
 	if err != nil {
 		if errors.Is(err, rpctypes.ErrRequestTooLarge) || errors.Is(err, rpctypes.ErrTooManyOps) {
 			return 0, fmt.Errorf("%s: %w: %w", what, ErrTooLarge, err)
@@ -130,6 +141,11 @@ func (s *Store) commit(ctx context.Context, what string, compare []clientv3.Cmp,
 		return 0, fmt.Errorf("%s: %w", what, err)
 	}
 	if !resp.Succeeded {
+		if fence != 0 {
+			if epoch := resp.Responses[0].GetResponseRange().Kvs; len(epoch) == 0 || epoch[0].ModRevision != fence {
+				return 0, fmt.Errorf("%s: %w", what, ErrNotWriter)
+			}
+		}
 		return 0, fmt.Errorf("%s: %w", what, ErrConflict)
 	}
 	return resp.Header.Revision, nil

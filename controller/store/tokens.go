@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -59,14 +60,13 @@ func (s *Store) Tokens(ctx context.Context) ([]Token, error) {
 // DeleteToken removes a record: the token is then unknown.
 func (s *Store) DeleteToken(ctx context.Context, id enroll.TokenID) error {
 	key := s.tokenKey(id)
-	resp, err := s.client.Delete(ctx, key)
-	if err != nil {
-		return fmt.Errorf("deleting join token %s: %w", id, err)
-	}
-	if resp.Deleted == 0 {
+	_, err := s.commit(ctx, "deleting join token "+id.String(),
+		[]clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), ">", 0)},
+		[]clientv3.Op{clientv3.OpDelete(key)})
+	if errors.Is(err, ErrConflict) {
 		return fmt.Errorf("join token %s: %w", id, ErrNotFound)
 	}
-	return nil
+	return err
 }
 
 // RedeemToken marks the token as used for a key, if its record is still as it was read. Of several callers with the
