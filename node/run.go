@@ -161,7 +161,7 @@ func instance() string {
 	return hex.EncodeToString(b[:])
 }
 
-// localPolicy compiles the policy of a node without controller; the predefined policies need not be in its file.
+// localPolicy compiles the policy of a node without controller; predefined documents need not be in its file.
 func localPolicy(config Config) (*agent.Version, error) {
 	if config.Policy == "" {
 		return nil, nil
@@ -174,8 +174,17 @@ func localPolicy(config Config) (*agent.Version, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, found := documents.Policy(config.PolicyName); !found {
-		documents = documents.Merge(predefined.Documents())
+	// What the file does not define itself, and only that, comes from the predefined documents.
+	own := map[[2]string]bool{}
+	for _, d := range documents.All() {
+		own[[2]string{string(d.Kind()), d.Key()}] = true
+	}
+	for _, d := range predefined.Documents().All() {
+		// Other predefined policies have no say here, and need not fit to what the file makes of their lists and actions.
+		other := d.Kind() == policies.KindPolicy && d.Key() != config.PolicyName
+		if !other && !own[[2]string{string(d.Kind()), d.Key()}] {
+			documents.Add(d)
+		}
 	}
 	if err := policies.Check(policies.Validate(documents)); err != nil {
 		return nil, err

@@ -1,0 +1,115 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bailiwick-net/bailiwick/policies/predefined"
+)
+
+func TestLocalPolicyMayUsePredefinedDocuments(t *testing.T) {
+	write := func(text string) string {
+		path := filepath.Join(t.TempDir(), "policy.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const mine = `apiVersion: bailiwick.net/v1alpha1
+kind: Policy
+name: Mine
+rules:
+  - name: all
+    filterList: All IP Traffic
+    filterAction: Require Security
+    authentication: [{method: certificate}]
+`
+	const other = `---
+apiVersion: bailiwick.net/v1alpha1
+kind: FilterAction
+name: Require Security
+action: negotiate
+offers: ["ESP[AES-GCM-128]"]
+`
+	for _, tt := range []struct {
+		name, text, policy, err string
+	}{
+		{"own policy with predefined lists", mine, "Mine", ""},
+		{"predefined policy", mine, predefined.SecureServer, ""},
+		{"own document instead of a predefined one", mine + other, "Mine", ""},
+		{"unknown policy", mine, "Other", "Other"},
+		{"unknown field", strings.Replace(mine, "name: Mine", "name: Mine\nnmae: x", 1), "Mine", "policy.yaml:4:1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v, err := localPolicy(Config{Policy: write(tt.text), PolicyName: tt.policy})
+			if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+				t.Fatalf("error %v, want one with %q", err, tt.err)
+			}
+			if err == nil && (v.Policy != tt.policy || len(v.Content) == 0) {
+				t.Errorf("version %+v, want a bundle of %q", v, tt.policy)
+			}
+		})
+	}
+}
+
+func TestConfigurationIsRefusedWhereItCannotBeMeant(t *testing.T) {
+	for _, tt := range []struct {
+		config Config
+		err    string
+	}{
+		{Config{Encapsulation: "sometimes"}, "encapsulation"},
+		{Config{OnStop: "explode"}, "onStop"},
+		{Config{LogFormat: "xml"}, "logFormat"},
+		{Config{LogLevel: "loud"}, "logLevel"},
+		{Config{Policy: "file"}, "policyName"},
+		{Config{}, ""},
+	} {
+		_, err := tt.config.validated()
+		if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+			t.Errorf("%+v: error %v, want one that names %q", tt.config, err, tt.err)
+		}
+	}
+}
+
+func TestSecretsAreRefusedWhenShortOrOpen(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "shared")
+	for _, tt := range []struct {
+		content string
+		mode    os.FileMode
+		err     string
+	}{
+		{"0123456789abcdef0123456789abcdef\n", 0o600, ""},
+		{"short\n", 0o600, "at least 16"},
+		{"0123456789abcdef0123456789abcdef\n", 0o644, "readable by others"},
+	} {
+		if err := os.WriteFile(key, []byte(tt.content), tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(key, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		got, err := secrets(dir)
+		if tt.err == "" && (err != nil || got["shared"].Len() != 32) || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+			t.Errorf("%q with mode %04o: %v, %v; want error %q", tt.content, tt.mode, got, err, tt.err)
+		}
+	}
+}
+
+func TestLoadNamesThePlaceOfAMistake(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "node.yaml")
+	if err := os.WriteFile(path, []byte("stateDir: /x\nlogLevl: debug\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path, true); err == nil || !strings.Contains(err.Error(), "logLevl") || !strings.Contains(err.Error(), "2:1") {
+		t.Errorf("unknown field: %v, want its name and place", err)
+	}
+	if _, err := Load(filepath.Join(t.TempDir(), "none"), true); err == nil {
+		t.Error("a configuration file that was asked for and is not there was accepted")
+	}
+	if c, err := Load(filepath.Join(t.TempDir(), "none"), false); err != nil || c != (Config{}) {
+		t.Errorf("the default configuration file need not be there: %+v, %v", c, err)
+	}
+}
