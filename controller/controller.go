@@ -254,7 +254,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	start("resolver", func() error { return c.resolver.Run(parts, c.sessions.Notify) })
 	start("sessions", func() error { return c.sessions.Run(parts) })
 	start("controller certificate", func() error { return c.server.run(parts) })
-	start("join tokens", func() error { return c.pruneTokens(parts) })
+	start("ended records", func() error { return c.pruneRecords(parts) })
 	start("admin socket", func() error { return c.admins.Serve(c.adminLs) })
 	if c.remote != nil {
 		start("admin listener", func() error { return c.remote.Serve(c.remoteLs) })
@@ -306,26 +306,5 @@ func (c *Controller) wait(ctx context.Context, failed <-chan error) error {
 		}
 		c.log.Error("the store failed, the controller stops", "error", err)
 		return fmt.Errorf("store: %w", err)
-	}
-}
-
-// pruneTokens removes the records of join tokens a while after they ended.
-func (c *Controller) pruneTokens(ctx context.Context) error {
-	const every, keep = time.Hour, 7 * 24 * time.Hour
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		pruned, err := c.state.store.PruneTokens(ctx, c.config.Now().Add(-keep))
-		if err != nil && ctx.Err() == nil {
-			c.log.Warn("cannot remove expired join tokens, will try again", "error", err)
-		}
-		if pruned > 0 {
-			c.log.Info("records of expired join tokens removed", "tokens", pruned)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
 	}
 }

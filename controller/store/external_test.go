@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -177,4 +178,28 @@ func TestExternalWatchSurvivesCompaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitDocuments(t, watching, hints, 7)
+}
+
+// A value that cannot be read is reported and left alone; it does not keep the others from being pruned.
+func TestPruningSparesWhatCannotBeRead(t *testing.T) {
+	_, client := external(t)
+	s := store.New(client, store.Options{})
+	for n := range byte(3) {
+		_, record := token(n)
+		if err := s.CreateToken(t.Context(), record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	strange := store.DefaultPrefix + "tokens/!"
+	if _, err := client.Put(t.Context(), strange, "{"); err != nil {
+		t.Fatal(err)
+	}
+	pruned, err := s.PruneTokens(t.Context(), epoch.Add(2*time.Hour))
+	if pruned != 3 || !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), strange) {
+		t.Errorf("pruned %d tokens, error %v; want 3 and the key that cannot be read", pruned, err)
+	}
+	left, err := client.Get(t.Context(), store.DefaultPrefix+"tokens/", clientv3.WithPrefix())
+	if err != nil || len(left.Kvs) != 1 || string(left.Kvs[0].Key) != strange {
+		t.Errorf("left are %d records, %v; want the one that cannot be read", left.Count, err)
+	}
 }

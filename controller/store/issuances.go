@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -68,4 +69,13 @@ func (s *Store) Issuances(ctx context.Context) ([]ca.Entry, error) {
 	var entries []ca.Entry
 	err := list(ctx, s, "the issuing journal", s.key("issuances", ""), func(e ca.Entry, _ int64) { entries = append(entries, e) })
 	return entries, err
+}
+
+// PruneIssuances removes the entries whose certificate ended before the given time, in batches. Intentions without a
+// certificate count by the end of what may have been signed.
+func (s *Store) PruneIssuances(ctx context.Context, before time.Time) (int, error) {
+	return prune(ctx, s, "ended entries of the issuing journal", s.key("issuances", ""), func(e ca.Entry) bool {
+		// No certificate is valid beyond the intention's end, which is part of what is signed.
+		return !e.Intention.NotAfter.IsZero() && e.Intention.NotAfter.Before(before)
+	})
 }

@@ -88,25 +88,8 @@ func (s *Store) RedeemToken(ctx context.Context, t Token, now time.Time, key pki
 	return err
 }
 
-// PruneTokens removes the records of tokens that ended before the given time.
+// PruneTokens removes the records of tokens that ended before the given time, used or not, in batches. A record that
+// changes meanwhile is left for the next time.
 func (s *Store) PruneTokens(ctx context.Context, before time.Time) (int, error) {
-	tokens, err := s.Tokens(ctx)
-	if err != nil {
-		return 0, err
-	}
-	pruned := 0
-	for _, t := range tokens {
-		if !t.NotAfter.Before(before) {
-			continue
-		}
-		key := s.tokenKey(t.ID)
-		_, err := s.commit(ctx, "removing expired join token "+t.ID.String(),
-			[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", t.revision)},
-			[]clientv3.Op{clientv3.OpDelete(key)})
-		if err != nil {
-			return pruned, err
-		}
-		pruned++
-	}
-	return pruned, nil
+	return prune(ctx, s, "ended join tokens", s.key("tokens", ""), func(t Token) bool { return t.NotAfter.Before(before) })
 }

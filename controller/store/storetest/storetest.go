@@ -37,6 +37,8 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"expired tokens are pruned":             tokenPrune,
 		"an unread token cannot be redeemed":    tokenUnread,
 		"an intention is recorded once":         journal,
+		"ended issuances are pruned":            journalPrune,
+		"issuances without an end are kept":     journalEndless,
 		"node records are replaced":             nodes,
 		"the accepted directory is replaced":    accepted,
 		"a large directory is stored in chunks": acceptedLarge,
@@ -288,6 +290,55 @@ func journal(t *testing.T, s *store.Store) {
 	}
 	if diff := cmp.Diff([]ca.Entry{{Intention: intention, Certificate: []byte{1, 2}}}, got); diff != "" {
 		t.Errorf("journal (-want +got):\n%s", diff)
+	}
+}
+
+// journalPrune holds more than two batches, complete and not, of which two of three are over.
+func journalPrune(t *testing.T, s *store.Store) {
+	var want []string
+	for i := range 330 {
+		intention := ca.Intention{Serial: fmt.Sprintf("%04x", i), Prepared: epoch, NotAfter: epoch.Add(time.Hour)}
+		if i%3 == 0 {
+			intention.NotAfter = epoch.Add(48 * time.Hour)
+			want = append(want, intention.Serial)
+		}
+		if err := s.Record(t.Context(), intention); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			if err := s.Complete(t.Context(), intention.Serial, []byte{1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, step := range []struct {
+		before time.Time
+		pruned int
+	}{{epoch.Add(time.Hour), 0}, {epoch.Add(time.Hour + time.Nanosecond), 220}, {epoch.Add(24 * time.Hour), 0}} {
+		if pruned, err := s.PruneIssuances(t.Context(), step.before); err != nil || pruned != step.pruned {
+			t.Errorf("before %v pruned %d entries, error %v; wanted %d", step.before, pruned, err, step.pruned)
+		}
+	}
+	left, err := s.Issuances(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range left {
+		got = append(got, e.Intention.Serial)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("left in the journal (-want +got):\n%s", diff)
+	}
+}
+
+// journalEndless: an entry that says nothing of its end is kept.
+func journalEndless(t *testing.T, s *store.Store) {
+	if err := s.Record(t.Context(), ca.Intention{Serial: "01"}); err != nil {
+		t.Fatal(err)
+	}
+	if pruned, err := s.PruneIssuances(t.Context(), epoch.AddDate(100, 0, 0)); err != nil || pruned != 0 {
+		t.Errorf("pruned %d entries without an end, error %v; wanted none", pruned, err)
 	}
 }
 

@@ -1,0 +1,55 @@
+package controller
+
+import (
+	"context"
+	"time"
+)
+
+// How long records stay after what they tell of has ended: for people who look for the reason of something, and for
+// clocks that differ.
+const (
+	keepTokens    = 7 * 24 * time.Hour
+	keepIssuances = 30 * 24 * time.Hour
+	pruneInterval = time.Hour
+)
+
+// records are what grows with every join and every renewal.
+type records interface {
+	// PruneTokens and PruneIssuances remove what ended before the time, and tell how many also beside an error.
+	PruneTokens(ctx context.Context, before time.Time) (int, error)
+	PruneIssuances(ctx context.Context, before time.Time) (int, error)
+}
+
+// pruneRecords removes the records of join tokens and certificates a while after they ended.
+func (c *Controller) pruneRecords(ctx context.Context) error {
+	tick := time.NewTicker(pruneInterval)
+	defer tick.Stop()
+	for {
+		c.prune(ctx, c.state.store)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (c *Controller) prune(ctx context.Context, r records) {
+	now := c.config.Now()
+	for _, kind := range []struct {
+		what  string
+		keep  time.Duration
+		prune func(context.Context, time.Time) (int, error)
+	}{
+		{"join tokens", keepTokens, r.PruneTokens},
+		{"certificates", keepIssuances, r.PruneIssuances},
+	} {
+		pruned, err := kind.prune(ctx, now.Add(-kind.keep))
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("cannot remove all records of what has ended, will try again", "records", kind.what, "error", err)
+		}
+		if pruned > 0 {
+			c.log.Info("records of what has ended were removed", "records", kind.what, "number", pruned)
+		}
+	}
+}
