@@ -191,3 +191,19 @@ func TestReportsShow(t *testing.T) {
 	s.Send(&nodev1.ConnectRequest{Message: &nodev1.ConnectRequest_Report{Report: &nodev1.Report{Notes: make([]string, 1000)}}})
 	wantRefusal(t, s.WantEnd(), codes.InvalidArgument, "1000 notes")
 }
+
+// A node learns that it was admitted before it says anything: the settings come first.
+func TestControllerSpeaksFirst(t *testing.T) {
+	f := Start(t, Bank)
+	n := f.Node("ws1")
+	s := n.Open(n.Certificate)
+	m, err := s.next()
+	if err != nil || m.GetSettings().GetReportInterval().AsDuration() <= 0 {
+		t.Errorf("the first message is %v, %v; want the settings", m, err)
+	}
+	f.WriteDirectory(disabled(Bank, "ws1"))
+	f.Eventually("a session of a disabled machine ends without a message", func() bool {
+		_, err := n.Open(n.Certificate).next()
+		return status.Code(err) == codes.PermissionDenied
+	})
+}
