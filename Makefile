@@ -66,7 +66,7 @@ fuzz: ## run every fuzz target for FUZZTIME (10m)
 
 .PHONY: soak
 soak: ## run SEEDS simulated IKE schedules (1,000,000)
-	BAILIWICK_SEEDS=$(SEEDS) $(GO) test -timeout 24h -count=1 -run Soak ./node/ike/ikesim
+	$(GO) test ./node/ike/ikesim -run TestRandom -ikesim.seeds $(SEEDS) -timeout 24h
 
 .PHONY: bench
 bench: ## run the benchmarks

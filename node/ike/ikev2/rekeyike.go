@@ -72,14 +72,14 @@ func (t *rekeyIKE) generate(s *SA) {
 
 func (t *rekeyIKE) finish(s *SA, m message) {
 	t.sent = true
-	if s.closing() {
-		s.done(t)
-		return
-	}
 	answer, hasSA := wire.Find[wire.SA](m.payloads, nil)
 	ke, hasKE := wire.Find[wire.KE](m.payloads, nil)
 	nonce, hasNonce := wire.Find[wire.Nonce](m.payloads, nil)
 	if !hasSA || !hasKE || !hasNonce {
+		if s.closing() {
+			s.done(t)
+			return
+		}
 		t.refused(s, m)
 		return
 	}
@@ -135,7 +135,9 @@ func (t *rekeyIKE) decide(s *SA, next *SA) {
 		s.touch(p.sa)
 		s.peerRekey = nil
 	}
-	if s.state != StateEstablished { // the peer deleted this SA while the secret was computed
+	if s.state != StateEstablished || s.closing() {
+		// The peer has deleted this SA while the secret was computed, or this side is about to. The peer takes that for
+		// the end of the rekey and goes on with the new SA: it has to be told that this one ends as well.
 		next.redundant = true
 		next.closeIKE(ike.ReasonRedundant)
 		next.advance()
