@@ -40,7 +40,7 @@ offers: ["ESP[AES-GCM-128]"]
 		{"predefined policy", mine, predefined.SecureServer, ""},
 		{"own document instead of a predefined one", mine + other, "Mine", ""},
 		{"unknown policy", mine, "Other", "Other"},
-		{"unknown field", strings.Replace(mine, "name: Mine", "name: Mine\nnmae: x", 1), "Mine", "policy.yaml:4:1"},
+		{"unknown field", strings.Replace(mine, "name: Mine", "name: Mine\ntitel: x", 1), "Mine", "policy.yaml:4:1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v, err := localPolicy(Config{Policy: write(tt.text), PolicyName: tt.policy})

@@ -37,6 +37,12 @@ type child struct {
 	twin      *child   // the same Child SA, made by the peer at the same time, that stays when this one goes
 }
 
+// waits reports whether the outbound half is unused until something confirms that the peer has the other one. What is
+// being replaced or deleted already is not taken into use any more.
+func (c *child) waits() bool {
+	return !c.gone && !c.switched && !c.replaced && !c.deleting && !c.confirm.IsZero()
+}
+
 // peerRekey is the peer's rekey of a Child SA that this side answered.
 type peerRekey struct {
 	child *child

@@ -79,7 +79,7 @@ func (s *SA) Deadline() time.Time {
 		}
 	}
 	for _, c := range s.children {
-		if !c.gone && !c.switched {
+		if c.waits() {
 			first(c.confirm)
 		}
 	}
@@ -137,7 +137,7 @@ func (s *SA) Tick(now time.Time) {
 	}
 	for _, c := range slices.Clone(s.children) {
 		switch {
-		case c.gone || c.switched || !due(c.confirm):
+		case !c.waits() || !due(c.confirm):
 		case c.fromAuth && s.state == StateEstablished:
 			// The initiator answers requests only when it has installed everything: a liveness check brings the sign.
 			c.confirm = s.now.Add(RetransmitTotal)
@@ -161,13 +161,13 @@ func (s *SA) gaveUp() {
 	}
 }
 
-// heard notes that the peer is alive, and finds what that confirms. New Child SAs that waited for a sign that the initiator installed them are used
-// from now on (RFC 7296 2.8): a new request shows that it has seen the response to the one before, and any message after
-// IKE_AUTH that it has seen that response.
+// heard notes that the peer is alive, and finds what that confirms. New Child SAs that waited for a sign that the
+// initiator installed them are used from now on (RFC 7296 2.8): a new request shows that it has seen the response to the
+// one before, and any message after IKE_AUTH that it has seen that response.
 func (s *SA) heard(request bool) (confirmed []*child) {
 	s.lastHeard = s.now
 	for _, c := range s.children {
-		if !c.gone && !c.switched && !c.confirm.IsZero() && (request || c.fromAuth) {
+		if c.waits() && (request || c.fromAuth) {
 			confirmed = append(confirmed, c)
 		}
 	}
