@@ -40,7 +40,8 @@ func anyLike(a netip.Addr) Range {
 func port(p uint16) PortRange { return PortRange{p, p} }
 
 // exemptions returns the filters that no rule can override. They are as narrow as their purpose allows: none of them
-// trusts the source port of a packet from the wire, because whoever sends it chooses it.
+// lets a packet from the wire in for its source port, because whoever sends it chooses it. What comes from a
+// controller's port can only answer.
 func exemptions(e Exemptions, f Facts) []Specific {
 	var out []Specific
 	add := func(name string, s Specific) {
@@ -71,7 +72,7 @@ func exemptions(e Exemptions, f Facts) []Specific {
 			}
 			there := single(c.Addr())
 			add(ExemptController, Specific{Direction: Out, Source: own, Destination: there, Protocol: ProtocolTCP, DestinationPort: port(c.Port())})
-			add(ExemptController, Specific{Direction: In, Source: there, Destination: own, Protocol: ProtocolTCP, SourcePort: port(c.Port())})
+			add(ExemptController, Specific{Direction: In, Source: there, Destination: own, Protocol: ProtocolTCP, SourcePort: port(c.Port()), Answers: true})
 		}
 		// Inbound only: it carries the path MTU of our own ESP packets. An outbound one would show the head of a packet
 		// that was protected.

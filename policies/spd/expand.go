@@ -38,7 +38,7 @@ func Expand(p Policy, f Facts) (Set, error) {
 	}
 	slices.SortFunc(filters, compareSpecific)
 	filters = slices.Compact(filters) // any-to-any and its mirror are the same
-	return Set{filters: filters, rules: rules, policy: &p, groups: groups(f)}, nil
+	return Set{filters: filters, rules: rules, policy: &p, groups: groups(f), addresses: f.Addresses, aboutMe: aboutMe(p.Rules)}, nil
 }
 
 // groups are the addresses behind which there is no single peer.
@@ -48,6 +48,18 @@ func groups(f Facts) []Range {
 		out = append(out, single(b))
 	}
 	return out
+}
+
+// aboutMe reports whether a filter names Me.
+func aboutMe(rules []Rule) bool {
+	for _, r := range rules {
+		for _, f := range r.Filters {
+			if f.Source.Kind == AddressMe || f.Destination.Kind == AddressMe {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func expandFilter(r *Rule, filter Filter, facts Facts) []Specific {

@@ -63,6 +63,11 @@ type Packet struct {
 	// Own tells that one of the node's own sockets sends the packet: IKE, or ESP made from a packet that was already
 	// looked up. The datapath marks those sockets, because a port alone would be a hole for any local process.
 	Own bool
+	// Opens tells the first packet of a TCP connection: SYN without ACK.
+	Opens bool
+	// Unknown tells that the machine's side of the packet is an address that its kernel has, and that Facts lacks: it is
+	// as new as that, and nobody can tell yet which filters mean it.
+	Unknown bool
 }
 
 // Reverse returns the packet that would answer p: addresses and ports swapped.

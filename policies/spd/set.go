@@ -12,6 +12,9 @@ type Set struct {
 	rules   map[string]*Rule
 	policy  *Policy
 	groups  []Range
+	// addresses are those that the facts know as the machine's own.
+	addresses []netip.Addr
+	aboutMe   bool
 }
 
 // Match is the answer of a lookup.
@@ -28,12 +31,22 @@ type Match struct {
 // that no filter describes is permitted, as with the Windows policies: a policy says what it wants protected or
 // blocked, and one that wants everything else blocked says so in a filter from any to any.
 //
+// A packet of an address that the machine has and the facts lack is blocked, unless it is exempt, by a policy that has
+// filters about Me: they do not mean that address yet, and the packet would pass them by.
+//
 // It is linear in the number of filters on purpose: this is the definition, not the fast path.
 func (s Set) Lookup(d Direction, p Packet) Match {
 	for i := range s.filters {
-		if f := &s.filters[i]; f.Matches(d, p) {
+		f := &s.filters[i]
+		if p.Unknown && s.aboutMe && f.Exempt == "" {
+			break
+		}
+		if f.Matches(d, p) {
 			return Match{Filter: f, Rule: s.rules[f.RuleID], Action: f.Action, Exempt: f.Exempt, Group: s.group(p.Destination)}
 		}
+	}
+	if p.Unknown && s.aboutMe {
+		return Match{Action: ActionBlock, Group: s.group(p.Destination)}
 	}
 	return Match{Action: ActionPermit, Group: s.group(p.Destination)}
 }
@@ -48,6 +61,12 @@ func (s Set) Filters() []Specific { return slices.Clone(s.filters) }
 // Groups returns the multicast and broadcast addresses. A packet to one of them that a filter wants negotiated is
 // dropped, in either direction.
 func (s Set) Groups() []Range { return slices.Clone(s.groups) }
+
+// Addresses returns the addresses that the facts know as the machine's own, sorted. exact tells that the policy has
+// filters about Me, so that no other address of the machine may talk.
+func (s Set) Addresses() (known []netip.Addr, exact bool) {
+	return slices.Clone(s.addresses), s.aboutMe
+}
 
 // Rule returns the rule of an ID. The rule must not be modified.
 func (s Set) Rule(id string) (*Rule, bool) {

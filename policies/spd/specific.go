@@ -19,6 +19,7 @@ type Specific struct {
 	Interfaces      Interfaces
 	Loopback        bool // matches packets on the loopback interface only
 	Own             bool // matches packets of the node's own sockets only
+	Answers         bool // does not match the first packet of a TCP connection
 	// RuleID and FilterID name where the filter comes from; both are empty for an exemption.
 	RuleID   string
 	FilterID string
@@ -33,7 +34,7 @@ func (s *Specific) Matches(d Direction, p Packet) bool {
 	if s.Direction != d || !s.Source.Contains(p.Source) || !s.Destination.Contains(p.Destination) {
 		return false
 	}
-	if s.Loopback && !p.Loopback || s.Own && !p.Own {
+	if s.Loopback && !p.Loopback || s.Own && !p.Own || s.Answers && p.Opens {
 		return false
 	}
 	switch s.Interfaces {
@@ -76,6 +77,9 @@ func (s *Specific) String() string {
 	}
 	if s.Own {
 		b.WriteString(" of own sockets")
+	}
+	if s.Answers {
+		b.WriteString(" answers")
 	}
 	fmt.Fprintf(&b, " %s", s.Action)
 	if s.Exempt != "" {

@@ -75,6 +75,7 @@ func Packet() *rapid.Generator[spd.Packet] {
 		case spd.HasPorts(p.Protocol):
 			p.SourcePort = rapid.SampledFrom(ports).Draw(t, "source port")
 			p.DestinationPort = rapid.SampledFrom(ports).Draw(t, "destination port")
+			p.Opens = p.Protocol == spd.ProtocolTCP && rapid.Bool().Draw(t, "opens")
 		case p.Protocol == spd.ProtocolICMP || p.Protocol == spd.ProtocolICMPv6:
 			p.ICMPType = rapid.SampledFrom([]uint8{0, 2, 3, 8, 128, 134, 135, 143}).Draw(t, "type")
 			p.ICMPCode = rapid.SampledFrom([]uint8{0, 1, 4}).Draw(t, "code")

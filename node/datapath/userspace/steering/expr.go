@@ -1,6 +1,7 @@
 package steering
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/google/nftables/expr"
@@ -71,6 +72,9 @@ func expressions(m Match) []expr.Any {
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register}, equal([]byte{family})}
 	case Address:
 		load := loadAddress(!m.Range.Is4(), m.Destination, register)
+		if m.Not {
+			return []expr.Any{load, &expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: m.Range.From.AsSlice()}}
+		}
 		if m.Range.Single() {
 			return []expr.Any{load, equal(m.Range.From.AsSlice())}
 		}
@@ -94,6 +98,36 @@ func expressions(m Match) []expr.Any {
 		}
 	case InSet:
 		return lookup(m)
+	case ICMPTypes:
+		return []expr.Any{
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Len: 1}, within([]byte{m.From}, []byte{m.To}),
+		}
+	case Opening:
+		const flags, syn, ack = 13, 0x02, 0x10
+		return []expr.Any{
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: flags, Len: 1},
+			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{syn | ack}, Xor: []byte{0}},
+			&expr.Cmp{Op: op(m.Not), Register: register, Data: []byte{syn}},
+		}
+	case LocalAddress:
+		fib := &expr.Fib{Register: register, FlagSADDR: !m.Destination, FlagDADDR: m.Destination, ResultADDRTYPE: true}
+		return []expr.Any{fib, equal(native(unix.RTN_LOCAL))}
+	case NoOptions:
+		return []expr.Any{
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Len: 1},
+			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{0x0f}, Xor: []byte{0}},
+			&expr.Cmp{Op: op(m.Not), Register: register, Data: []byte{5}},
+		}
+	case Quoted:
+		offset, from, to := m.field()
+		load := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: uint32(len(from))}
+		switch {
+		case m.not():
+			return []expr.Any{load, &expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: from}}
+		case bytes.Equal(from, to):
+			return []expr.Any{load, equal(from)}
+		}
+		return []expr.Any{load, within(from, to)}
 	case LocalDestination:
 		kind := uint32(unix.RTN_LOCAL)
 		if m.Not {
@@ -170,6 +204,13 @@ func equal(data []byte) *expr.Cmp { return &expr.Cmp{Op: expr.CmpOpEq, Register:
 
 func within(from, to []byte) *expr.Range {
 	return &expr.Range{Op: expr.CmpOpEq, Register: register, FromData: from, ToData: to}
+}
+
+func op(not bool) expr.CmpOp {
+	if not {
+		return expr.CmpOpNeq
+	}
+	return expr.CmpOpEq
 }
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

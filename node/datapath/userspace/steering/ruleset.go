@@ -1,6 +1,8 @@
 package steering
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -207,6 +209,7 @@ type Family struct{ IPv6 bool }
 // Family.
 type Address struct {
 	Destination bool
+	Not         bool // single addresses only
 	Range       spd.Range
 }
 
@@ -224,6 +227,28 @@ type ICMP struct {
 	IPv6       bool
 	Type, Code uint8
 	AnyCode    bool
+}
+
+// ICMPTypes compares the type, inclusive. It is preceded by a Proto.
+type ICMPTypes struct {
+	IPv6     bool
+	From, To uint8
+}
+
+// Opening is true for the first packet of a TCP connection, or with Not for all others. It is preceded by Proto 6.
+type Opening struct{ Not bool }
+
+// LocalAddress is true for packets from or, with Destination, to an address of this machine.
+type LocalAddress struct{ Destination bool }
+
+// NoOptions is true for IPv4 headers without options.
+type NoOptions struct{ Not bool }
+
+// Quoted compares the packet inside an ICMP error: an Address, Proto, Ports or NoOptions. Ports mean what they say behind
+// an IPv4 header without options or an IPv6 header without extensions.
+type Quoted struct {
+	IPv6 bool
+	Of   Match
 }
 
 // InSet looks the packet up in a Set. An outbound packet has its local side in the source, an inbound one in the
@@ -271,7 +296,11 @@ func (m Family) text() string {
 }
 
 func (m Address) text() string {
-	return ipName(!m.Range.Is4()) + " " + side(m.Destination) + "addr " + addressText(m.Range)
+	not := ""
+	if m.Not {
+		not = "!= "
+	}
+	return ipName(!m.Range.Is4()) + " " + side(m.Destination) + "addr " + not + addressText(m.Range)
 }
 
 func (m Proto) text() string { return fmt.Sprintf("meta l4proto %d", uint8(m)) }
@@ -292,6 +321,74 @@ func (m ICMP) text() string {
 		return fmt.Sprintf("%s type %d", name, m.Type)
 	}
 	return fmt.Sprintf("%s type %d %s code %d", name, m.Type, name, m.Code)
+}
+
+func (m ICMPTypes) text() string {
+	name := "icmp"
+	if m.IPv6 {
+		name = "icmpv6"
+	}
+	return fmt.Sprintf("%s type %d-%d", name, m.From, m.To)
+}
+
+func (m Opening) text() string {
+	if m.Not {
+		return "tcp flags & (syn | ack) != syn"
+	}
+	return "tcp flags & (syn | ack) == syn"
+}
+
+func (m LocalAddress) text() string { return "fib " + side(m.Destination) + "addr type local" }
+
+func (m NoOptions) text() string {
+	if m.Not {
+		return "ip hdrlength != 5"
+	}
+	return "ip hdrlength 5"
+}
+
+func (m Quoted) text() string {
+	offset, from, to := m.field()
+	s := fmt.Sprintf("@th,%d,%d ", 8*offset, 8*len(from))
+	switch {
+	case m.not():
+		s += "!= "
+	case !bytes.Equal(from, to):
+		return s + fmt.Sprintf("0x%x-0x%x", from, to)
+	}
+	return s + fmt.Sprintf("0x%x", from)
+}
+
+func (m Quoted) not() bool {
+	o, ok := m.Of.(NoOptions)
+	return ok && o.Not
+}
+
+// field returns where the compared part of the quoted packet lies in the ICMP error, and its bounds.
+func (m Quoted) field() (offset uint32, from, to []byte) {
+	const at = 8 // the ICMP header (RFC 792, RFC 4443 3)
+	source, destination, protocol, transport := uint32(12), uint32(16), uint32(9), uint32(20)
+	if m.IPv6 {
+		source, destination, protocol, transport = 8, 24, 6, 40
+	}
+	switch of := m.Of.(type) {
+	case Address:
+		offset = source
+		if of.Destination {
+			offset = destination
+		}
+		return at + offset, of.Range.From.AsSlice(), of.Range.To.AsSlice()
+	case Proto:
+		return at + protocol, []byte{byte(of)}, []byte{byte(of)}
+	case Ports:
+		if offset = transport; of.Destination {
+			offset += 2
+		}
+		return at + offset, binary.BigEndian.AppendUint16(nil, of.From), binary.BigEndian.AppendUint16(nil, of.To)
+	case NoOptions:
+		return at, []byte{0x45}, []byte{0x45}
+	}
+	panic("steering: match that a quoted packet does not have") // guards.go uses no other
 }
 
 func (m InSet) text() string {

@@ -41,6 +41,10 @@ const (
 	CounterProtect    = "protect"     // sent into the TUN
 	CounterFromTunnel = "from-tunnel" // came out of the TUN
 	CounterReinjected = "reinjected"
+	// Of an address that the machine has and the policy does not know yet: dropped.
+	CounterUnknownAddress = "unknown-address"
+	// ICMP errors in clear that quote a protected packet: dropped.
+	CounterQuoted = "quoted"
 )
 
 // The dynamic sets hold the selectors of SAs that no filter asks for: those of the default response.
@@ -94,6 +98,8 @@ func familySuffix(v6 bool) string {
 const (
 	chainProtect    = "protect"
 	chainClear      = "clear"
+	chainQuoted4    = "quoted4"
+	chainQuoted6    = "quoted6"
 	chainForwardOut = "forward_out"
 	chainForwardIn  = "forward_in"
 )
@@ -106,12 +112,9 @@ func Compile(set spd.Set, p Params) Ruleset {
 		{Name: ChainInput, Hook: HookInput, Rules: c.input()},
 		{Name: "prerouting", Hook: HookPrerouting, Rules: c.prerouting()},
 		{Name: "forward", Hook: HookForward, Rules: c.forward()},
-		{Name: "postrouting", Hook: HookPostrouting, Rules: []Rule{{
-			// What lost its way to the TUN (socket bound to a device, link-local destination, policy routing changed by
-			// others, no TUN) dies here.
-			Matches: []Match{c.marked(p.Protect), Interface{Out: true, Not: true, Name: p.Device}},
-			Verdict: Drop, Comment: CounterGuard,
-		}}},
+		{Name: "postrouting", Hook: HookPostrouting, Rules: c.postrouting()},
+		{Name: chainQuoted4, Rules: c.quoted(false)},
+		{Name: chainQuoted6, Rules: c.quoted(true)},
 		{Name: chainProtect, Rules: append(c.groups(),
 			// ESP of an address that the policy does not know as the machine's own would go round in circles.
 			Rule{Matches: []Match{c.marked(p.Own)}, Verdict: Drop, Comment: CounterOwn},
@@ -179,10 +182,14 @@ func (c *compiler) output() []Rule {
 		{Matches: []Match{Family{false}, LaterFragment{false}}, Verdict: Drop, Comment: CounterFragment},
 		{Matches: []Match{Family{true}, LaterFragment{true}}, Verdict: Drop, Comment: CounterFragment},
 	}
+	known := false // the exemptions come first
 	for i := range c.filters {
 		f := &c.filters[i]
 		if f.Direction != spd.Out {
 			continue
+		}
+		if f.Exempt == "" && !known {
+			out, known = append(out, c.unknown(spd.Out)...), true
 		}
 		matches, ok := c.matches(f, Interface{Out: true, Name: "lo"})
 		if !ok {
@@ -201,6 +208,9 @@ func (c *compiler) output() []Rule {
 			out = append(out, Rule{Matches: matches, Verdict: Drop, Comment: comment(f)})
 		}
 	}
+	if !known {
+		out = append(out, c.unknown(spd.Out)...)
+	}
 	for _, v6 := range []bool{false, true} {
 		for _, s := range dynamicSets(v6) {
 			out = append(out, Rule{Matches: []Match{Family{v6}, InSet{Set: s}}, Verdict: Goto, Target: chainProtect})
@@ -213,14 +223,21 @@ func (c *compiler) input() []Rule {
 	out := []Rule{
 		{Matches: []Match{Interface{Name: c.params.Device}}, Verdict: Accept, Comment: CounterFromTunnel},
 	}
+	known := false
 	for i := range c.filters {
 		f := &c.filters[i]
 		if f.Direction != spd.In {
 			continue
 		}
+		if f.Exempt == "" && !known {
+			out, known = append(out, c.unknown(spd.In)...), true
+		}
 		if matches, ok := c.matches(f, Interface{Name: "lo"}); ok {
 			out = append(out, c.inbound(f, matches)...)
 		}
+	}
+	if !known {
+		out = append(out, c.unknown(spd.In)...)
 	}
 	// A flow that an SA protects does not fall back to clear while the SA lives.
 	for _, v6 := range []bool{false, true} {
@@ -382,6 +399,9 @@ func (c *compiler) matches(f *spd.Specific, loopback Match) ([]Match, bool) {
 	if !f.DestinationPort.Any() {
 		from, to := f.DestinationPort.Bounds()
 		out = append(out, Ports{Destination: true, From: from, To: to})
+	}
+	if f.Answers {
+		out = append(out, Opening{Not: true})
 	}
 	if f.ICMP.Scope != spd.ICMPEvery {
 		out = append(out, ICMP{

@@ -1,0 +1,143 @@
+package userspace
+
+import (
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
+	"github.com/bailiwick-net/bailiwick/node/packet"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// guardPolicy is like the predefined ones: everything is negotiated, ICMP and DNS are permitted.
+func guardPolicy() spd.Policy {
+	permit, me, anyone := spd.FilterAction{Action: spd.ActionPermit}, spd.Address{Kind: spd.AddressMe}, spd.Address{}
+	return spd.Policy{
+		Name:        "guards",
+		KeyExchange: spd.KeyExchange{Offers: []proposal.IKE{{Encryption: proposal.EncrAESGCM16, KeyBits: 128, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519}}},
+		Rules: []spd.Rule{
+			{ID: "all", Auth: []spd.Auth{{Method: spd.AuthPSK, Secret: "k"}}, Filters: []spd.Filter{{ID: "f", Source: me, Destination: anyone, Mirrored: true}},
+				Action: spd.FilterAction{
+					Action: spd.ActionNegotiate, Fallback: spd.Fallback{Mode: spd.FallbackWait},
+					Offers: []proposal.ESP{{Encryption: proposal.EncrAESGCM16, KeyBits: 128}},
+				}},
+			{ID: "icmp", Action: permit, Filters: []spd.Filter{
+				{ID: "f4", Source: me, Destination: anyone, Protocol: spd.ProtocolICMP, Mirrored: true},
+				{ID: "f6", Source: me, Destination: anyone, Protocol: spd.ProtocolICMPv6, Mirrored: true}}},
+			{ID: "dns", Action: permit, Filters: []spd.Filter{
+				{ID: "f53", Source: me, Destination: anyone, Protocol: spd.ProtocolUDP, DestinationPort: spd.PortRange{From: 53, To: 53}, Mirrored: true}}},
+		},
+	}
+}
+
+func guardBench(t *testing.T, prefix string) *bench {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	l, err := lab.New(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return newBench(t, l, spd.Out)
+}
+
+func (b *bench) enforce(t *testing.T, addresses ...netip.Addr) {
+	t.Helper()
+	set, err := spd.Expand(guardPolicy(), spd.Facts{Addresses: addresses})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.table.replace(steering.Compile(set, testParams), true, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An ICMP error that leaves in clear must not show a packet that came in protected (RFC 4301 6), although the policy
+// permits ICMP.
+func TestICMPErrorsDoNotQuoteProtectedPackets(t *testing.T) {
+	b := guardBench(t, "bwdpq-")
+	me4, peer4 := netip.MustParseAddr("192.168.77.1"), netip.MustParseAddr("198.51.100.7")
+	me6, peer6 := netip.MustParseAddr("2001:db8:ffff::1"), netip.MustParseAddr("2001:db8::7")
+	serial := uint32(0)
+	udp := func(from, to netip.Addr, sport, dport uint16) []byte {
+		serial++
+		return octets(spd.Packet{Source: from, Destination: to, Protocol: spd.ProtocolUDP, SourcePort: sport, DestinationPort: dport}, serial)
+	}
+	message := func(from, to netip.Addr, typ, code uint8, quote []byte) ([]byte, spd.Packet) {
+		p := spd.Packet{Source: from, Destination: to, Protocol: spd.ProtocolICMP, ICMPType: typ, ICMPCode: code}
+		if from.Is6() {
+			p.Protocol = spd.ProtocolICMPv6
+		}
+		h := packet.IP{Source: from, Destination: to, Protocol: p.Protocol, HopLimit: 64, PayloadLen: 8 + len(quote)}
+		return append(append(h.AppendHeader(nil), typ, code, 0, 0, 0, 0, 0, 0), quote...), p
+	}
+	options := udp(peer4, me4, 53, 40000)
+	options[0] = 0x46
+	extension := udp(peer6, me6, 53, 40000)
+	extension[6] = packet.ProtocolDestination
+	for _, test := range []struct {
+		name      string
+		from, to  netip.Addr
+		typ, code uint8
+		quote     []byte
+		soft      bool
+		want      spd.Fate
+	}{
+		{"port unreachable about a protected packet", me4, peer4, 3, 3, udp(peer4, me4, 40000, 5000), false, spd.Drop},
+		{"parameter problem about a protected packet", me4, peer4, 12, 0, udp(peer4, me4, 40000, 5000), false, spd.Drop},
+		{"port unreachable about a permitted packet", me4, peer4, 3, 3, udp(peer4, me4, 53, 40000), false, spd.Pass},
+		{"a header with options", me4, peer4, 3, 3, options, false, spd.Drop},
+		{"a peer that talks in clear", me4, peer4, 3, 3, udp(peer4, me4, 40000, 5000), true, spd.Pass},
+		{"no error", me4, peer4, 0, 0, udp(peer4, me4, 40000, 5000), false, spd.Pass},
+		{"IPv6: port unreachable about a protected packet", me6, peer6, 1, 4, udp(peer6, me6, 40000, 5000), false, spd.Drop},
+		{"IPv6: about a permitted packet", me6, peer6, 1, 4, udp(peer6, me6, 53, 40000), false, spd.Pass},
+		{"IPv6: a header with extensions", me6, peer6, 1, 4, extension, false, spd.Drop},
+		{"IPv6: a peer that talks in clear", me6, peer6, 1, 4, udp(peer6, me6, 40000, 5000), true, spd.Pass},
+		{"IPv6: no error", me6, peer6, 129, 0, udp(peer6, me6, 40000, 5000), false, spd.Pass},
+	} {
+		b.enforce(t, me4, me6)
+		if test.soft {
+			if err := b.table.add(steering.SoftSet("all", spd.In, test.from.Is6()), pair{test.from, test.to}, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pkt, p := message(test.from, test.to, test.typ, test.code, test.quote)
+		got, err := b.out(p, pkt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != test.want {
+			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+// Between the kernel's knowing an address and the policy's, nothing of it leaves in clear.
+func TestAnAddressThatIsNotKnownYet(t *testing.T) {
+	b := guardBench(t, "bwdpu-")
+	fresh, peer := netip.MustParseAddr("192.168.77.1"), netip.MustParseAddr("198.51.100.7")
+	p := spd.Packet{Source: fresh, Destination: peer, Protocol: spd.ProtocolTCP, SourcePort: 40000, DestinationPort: 80}
+	for i, step := range []struct {
+		known []netip.Addr
+		want  spd.Fate
+	}{{[]netip.Addr{netip.MustParseAddr("192.168.77.2")}, spd.Drop}, {nil, spd.Drop}, {[]netip.Addr{fresh}, spd.Protect}} {
+		b.enforce(t, step.known...)
+		got, err := b.out(p, octets(p, uint32(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != step.want {
+			t.Errorf("a packet of %s where the policy knows %v: got %s, want %s", fresh, step.known, got, step.want)
+		}
+	}
+}
