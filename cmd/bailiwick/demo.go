@@ -208,23 +208,28 @@ func (d *demo) matrix(ctx context.Context) error {
 	return nil
 }
 
-// measure runs the exchanges, a few at a time.
+// measure runs the exchanges one after another; one that takes long goes on while the next ones run, so that none
+// disturbs the first packet of another.
 func (d *demo) measure(ctx context.Context, pairs [][2]string) ([]bank.Cell, error) {
+	const long = 400 * time.Millisecond
 	cells := make([]bank.Cell, len(pairs))
 	errs := make([]error, len(pairs))
-	slots := make(chan struct{}, 6)
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	for i, p := range pairs {
-		slots <- struct{}{}
+		done := make(chan struct{})
 		group.Go(func() {
-			defer func() { <-slots }()
+			defer close(done)
 			cells[i], errs[i] = d.bank.Measure(ctx, d.machine[p[0]], d.machine[p[1]], patience)
 			mu.Lock()
 			defer mu.Unlock()
 			c := cells[i]
 			d.note("%-8s -> %-8s  %-20s %9s   (%s)", p[0], p[1], c.Seen, delay(c.FirstPacket), c.Wire)
 		})
+		select {
+		case <-done:
+		case <-time.After(long):
+		}
 	}
 	group.Wait()
 	if err := errors.Join(errs...); err != nil {
