@@ -115,8 +115,6 @@ func (b *backend) open() (err error) {
 			return err
 		}
 	}
-	b.mu.notes = append(b.mu.notes,
-		"Sockets bound to a device and IPv6 link-local peers cannot be protected: their packets are dropped where the policy wants security.")
 	if b.clear, err = openClearSocket(b.cfg.Sockets.IPv6()); err != nil {
 		return err
 	}
