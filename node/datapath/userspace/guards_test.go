@@ -126,18 +126,25 @@ func TestICMPErrorsDoNotQuoteProtectedPackets(t *testing.T) {
 func TestAnAddressThatIsNotKnownYet(t *testing.T) {
 	b := guardBench(t, "bwdpu-")
 	fresh, peer := netip.MustParseAddr("192.168.77.1"), netip.MustParseAddr("198.51.100.7")
+	var many []netip.Addr // more than one rule of the kernel could hold
+	for i := range 1000 {
+		many = append(many, netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}))
+	}
 	p := spd.Packet{Source: fresh, Destination: peer, Protocol: spd.ProtocolTCP, SourcePort: 40000, DestinationPort: 80}
 	for i, step := range []struct {
 		known []netip.Addr
 		want  spd.Fate
-	}{{[]netip.Addr{netip.MustParseAddr("192.168.77.2")}, spd.Drop}, {nil, spd.Drop}, {[]netip.Addr{fresh}, spd.Protect}} {
+	}{
+		{[]netip.Addr{netip.MustParseAddr("192.168.77.2")}, spd.Drop}, {nil, spd.Drop}, {[]netip.Addr{fresh}, spd.Protect},
+		{many, spd.Drop}, {append(many, fresh), spd.Protect},
+	} {
 		b.enforce(t, step.known...)
 		got, err := b.out(p, octets(p, uint32(i)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got != step.want {
-			t.Errorf("a packet of %s where the policy knows %v: got %s, want %s", fresh, step.known, got, step.want)
+			t.Errorf("a packet of %s, step %d, %d known addresses: got %s, want %s", fresh, i, len(step.known), got, step.want)
 		}
 	}
 }

@@ -72,9 +72,6 @@ func expressions(m Match) []expr.Any {
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register}, equal([]byte{family})}
 	case Address:
 		load := loadAddress(!m.Range.Is4(), m.Destination, register)
-		if m.Not {
-			return []expr.Any{load, &expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: m.Range.From.AsSlice()}}
-		}
 		if m.Range.Single() {
 			return []expr.Any{load, equal(m.Range.From.AsSlice())}
 		}

@@ -4,24 +4,33 @@ import (
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
-// unknown drops what concerns an address that the kernel has and the policy does not know, where filters are about the
-// machine's own addresses: the time between "ip addr add" and the next ruleset is not one of clear traffic.
+// unknown looks closer at what concerns an address of this machine, where filters are about those: the time between
+// "ip addr add" and the next ruleset is not one of clear traffic.
 func (c *compiler) unknown(d spd.Direction) []Rule {
-	addresses, exact := c.set.Addresses()
+	if _, exact := c.set.Addresses(); !exact {
+		return nil
+	}
+	target := chainUnknownOut
+	if d == spd.In {
+		target = chainUnknownIn
+	}
+	return []Rule{{Matches: []Match{LocalAddress{Destination: d == spd.In}}, Verdict: Jump, Target: target}}
+}
+
+// addresses drops what concerns an address that the kernel has and the policy does not know. Each known address has a
+// rule of its own, because the kernel bounds the length of a rule.
+func (c *compiler) addresses(d spd.Direction) []Rule {
+	known, exact := c.set.Addresses()
 	if !exact {
 		return nil
 	}
 	var out []Rule
-	for _, v6 := range []bool{false, true} {
-		matches := []Match{Family{v6}, LocalAddress{Destination: d == spd.In}}
-		for _, a := range addresses {
-			if a.Is6() == v6 {
-				matches = append(matches, Address{Destination: d == spd.In, Not: true, Range: spd.Range{From: a, To: a}})
-			}
-		}
-		out = append(out, Rule{Matches: matches, Verdict: Drop, Comment: CounterUnknownAddress})
+	for _, a := range known {
+		out = append(out, Rule{
+			Matches: []Match{Family{a.Is6()}, Address{Destination: d == spd.In, Range: spd.Range{From: a, To: a}}}, Verdict: Return,
+		})
 	}
-	return out
+	return append(out, Rule{Verdict: Drop, Comment: CounterUnknownAddress})
 }
 
 // postrouting are the last looks at what leaves.

@@ -209,7 +209,6 @@ type Family struct{ IPv6 bool }
 // Family.
 type Address struct {
 	Destination bool
-	Not         bool // single addresses only
 	Range       spd.Range
 }
 
@@ -296,11 +295,7 @@ func (m Family) text() string {
 }
 
 func (m Address) text() string {
-	not := ""
-	if m.Not {
-		not = "!= "
-	}
-	return ipName(!m.Range.Is4()) + " " + side(m.Destination) + "addr " + not + addressText(m.Range)
+	return ipName(!m.Range.Is4()) + " " + side(m.Destination) + "addr " + addressText(m.Range)
 }
 
 func (m Proto) text() string { return fmt.Sprintf("meta l4proto %d", uint8(m)) }

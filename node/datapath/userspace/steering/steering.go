@@ -98,6 +98,8 @@ func familySuffix(v6 bool) string {
 const (
 	chainProtect    = "protect"
 	chainClear      = "clear"
+	chainUnknownOut = "unknown_out"
+	chainUnknownIn  = "unknown_in"
 	chainQuoted4    = "quoted4"
 	chainQuoted6    = "quoted6"
 	chainForwardOut = "forward_out"
@@ -113,6 +115,8 @@ func Compile(set spd.Set, p Params) Ruleset {
 		{Name: "prerouting", Hook: HookPrerouting, Rules: c.prerouting()},
 		{Name: "forward", Hook: HookForward, Rules: c.forward()},
 		{Name: "postrouting", Hook: HookPostrouting, Rules: c.postrouting()},
+		{Name: chainUnknownOut, Rules: c.addresses(spd.Out)},
+		{Name: chainUnknownIn, Rules: c.addresses(spd.In)},
 		{Name: chainQuoted4, Rules: c.quoted(false)},
 		{Name: chainQuoted6, Rules: c.quoted(true)},
 		{Name: chainProtect, Rules: append(c.groups(),
