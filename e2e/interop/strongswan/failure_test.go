@@ -29,8 +29,8 @@ func TestFailures(t *testing.T) {
 		{
 			name: "ike-proposal", policy: policy{ike: "AES-GCM-256-SHA384-x25519"},
 			peer: func(*testing.T, *pair) charon.Config { return partner("aes128-sha256-modp2048", usualESP) },
-			// An unprotected refusal ends nothing: the node tries on, and says so when it gives up.
-			initiator: nil, responder: []ike.Reason{ike.ReasonNoProposal},
+			// An unprotected refusal ends nothing: the node tries on, and says so at once.
+			initiator: []ike.Reason{ike.ReasonNoProposal}, responder: []ike.Reason{ike.ReasonNoProposal},
 		},
 		{
 			name: "esp-proposal", policy: policy{esp: "ESP[AES-256,SHA256]"},
@@ -83,7 +83,7 @@ func TestFailures(t *testing.T) {
 				p.join(ca)
 				return partner(usualIKE, usualESP, certified(t, ca, catest.New(t), peerName))
 			},
-			initiator: []ike.Reason{ike.ReasonAuthFailed, ike.ReasonPeerRefused}, responder: nil,
+			initiator: []ike.Reason{ike.ReasonAuthFailed, ike.ReasonPeerRefused}, responder: []ike.Reason{ike.ReasonAuthFailed},
 		},
 	} {
 		for _, initiator := range []side{fromNode, fromPeer} {

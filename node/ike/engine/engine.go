@@ -232,6 +232,9 @@ func (e *Engine) after(x *entry) {
 		case ikev2.ChildRefused:
 			_, remote := x.sa.Addresses()
 			e.failed(Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail})
+		case ikev2.RefusalSeen:
+			_, remote := x.sa.Addresses()
+			e.failed(Failure{Remote: remote.Addr(), Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail + " (not authenticated: trying on)"})
 		case ikev2.FlowFailed:
 			e.flowFailed(n)
 		case ikev2.Successor:

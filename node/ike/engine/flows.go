@@ -277,7 +277,8 @@ func (e *Engine) failed(f Failure) {
 func (e *Engine) closed(x *entry, n ikev2.Closed) {
 	e.count("ike_closed")
 	wasUp := !x.sa.EstablishedAt().IsZero()
-	if !wasUp && !x.sa.Initiator() {
+	// A peer that rejects this side's authentication does so after its own was accepted (RFC 7296 2.21.2).
+	if !wasUp && !x.sa.Initiator() || wasUp && n.Reason == ike.ReasonAuthFailed {
 		_, remote := x.sa.Addresses()
 		e.failed(Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: n.Reason, Fault: n.Fault, Detail: n.Detail})
 	}

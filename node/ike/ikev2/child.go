@@ -398,6 +398,15 @@ func CoversFlow(c sa.Child, flow ike.Flow) bool {
 	return in(c.LocalTS, flow.LocalTS) && in(c.RemoteTS, flow.RemoteTS)
 }
 
+// RefusalSeen says that an error without authentication came while IKE_SA_INIT was under way. It decides nothing yet, but
+// an administrator wants to hear of it before the last retransmission.
+type RefusalSeen struct {
+	Reason ike.Reason
+	Detail string
+}
+
+func (RefusalSeen) note() {}
+
 // ChildRefused says that a Child SA that the peer asked for was not made.
 type ChildRefused struct {
 	Reason ike.Reason

@@ -256,6 +256,7 @@ func (s *SA) refuseLater(reason ike.Reason, detail string) {
 	if s.hs.refusal.reason == ike.ReasonNone {
 		s.hs.refusal = refusal{reason, detail}
 		s.trace("remember refusal: %s", describe(reason, detail))
+		s.note(RefusalSeen{Reason: reason, Detail: detail})
 	}
 }
 
