@@ -37,7 +37,7 @@ type filterTable struct {
 	}
 }
 
-// socketBuffer has to hold one transaction with thousands of rules, and all its acknowledgements.
+// socketBuffer has to hold one transaction with thousands of rules, and all its acknowledgements or notifications.
 const socketBuffer = 32 << 20
 
 // setBuffer sets a buffer beyond the system's limit or, where only root of the machine may do that (in a user namespace),
@@ -50,24 +50,29 @@ func setBuffer(fd, force, ask int) error {
 	return err
 }
 
+// widen gives a netlink socket its buffers.
+func widen(c *netlink.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) {
+		set = errors.Join(
+			setBuffer(int(fd), unix.SO_SNDBUFFORCE, unix.SO_SNDBUF),
+			setBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF),
+		)
+	})
+	return errors.Join(err, set)
+}
+
 // openFilterTable prepares for changes of the table in the network namespace of the calling thread. What the table
 // holds stays in force.
 func openFilterTable(name string) (*filterTable, error) {
 	var port uint32
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		port = c.PID()
-		raw, err := c.SyscallConn()
-		if err != nil {
-			return err
-		}
-		var set error
-		err = raw.Control(func(fd uintptr) {
-			set = errors.Join(
-				setBuffer(int(fd), unix.SO_SNDBUFFORCE, unix.SO_SNDBUF),
-				setBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF),
-			)
-		})
-		return errors.Join(err, set)
+		return widen(c)
 	}))
 	if err != nil {
 		return nil, fmt.Errorf("open the netlink socket of nftables: %w", err)

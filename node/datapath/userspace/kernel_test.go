@@ -402,10 +402,21 @@ func TestLargePolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	var table *filterTable
-	if err := h.Do(func() (err error) { table, err = openFilterTable(DefaultNFTable); return err }); err != nil {
+	var watch *tableWatch
+	err = h.Do(func() (err error) {
+		if table, err = openFilterTable(DefaultNFTable); err == nil {
+			watch, err = watchTable(DefaultNFTable, table.port)
+		}
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { table.close() })
+	t.Cleanup(func() {
+		if err := errors.Join(watch.close(), table.close()); err != nil {
+			t.Error(err)
+		}
+	})
 	const rules = 2000
 	policy := spd.Policy{Name: "large"}
 	for i := range rules {
@@ -426,6 +437,19 @@ func TestLargePolicy(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("%d filters in force after %s", len(set.Filters()), time.Since(begin))
+	}
+	// Notifications that do not fit the buffer count as changes by another program: the table would be restored for ever.
+	if err := watch.conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		messages, err := watch.conn.Receive()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil || slices.ContainsFunc(messages, watch.concerns) {
+			t.Fatalf("the watch takes own changes for those of others: %v", err)
+		}
 	}
 	got, want := 0, len(set.Filters())
 	for name := range table.counters() {

@@ -29,6 +29,9 @@ func watchTable(table string, own uint32) (*tableWatch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the netlink socket that watches nftables: %w", err)
 	}
+	if err := widen(conn); err != nil {
+		return nil, errors.Join(fmt.Errorf("watch nftables: %w", err), conn.Close())
+	}
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch nftables: %w", err), conn.Close())
 	}
