@@ -16,6 +16,7 @@ const (
 	MarkOwn      uint32 = 0x00b20000 // of the sockets in package transport: IKE and ESP
 	MarkReinject uint32 = 0x00b30000 // was looked up here and goes out in clear
 	MarkTunnel   uint32 = 0x00b40000 // came out of the TUN
+	MarkForward  uint32 = 0x00b50000 // is forwarded in clear, and looked at again after source NAT
 )
 
 // Defaults of Config.

@@ -9,6 +9,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/packet"
+	"github.com/bailiwick-net/bailiwick/node/tun"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
@@ -146,5 +147,42 @@ func TestAnAddressThatIsNotKnownYet(t *testing.T) {
 		if got != step.want {
 			t.Errorf("a packet of %s, step %d, %d known addresses: got %s, want %s", fresh, i, len(step.known), got, step.want)
 		}
+	}
+}
+
+// What is forwarded for others and gets the machine's own address by source NAT is held to what the policy says of that.
+func TestSourceNATIsNoWayOut(t *testing.T) {
+	b := guardBench(t, "bwdpn-")
+	inner, peer := netip.MustParseAddr("172.30.0.2"), netip.MustParseAddr("198.51.100.7")
+	card := netip.MustParseAddr("192.168.77.1")
+	for _, command := range [][]string{
+		{"sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.eth0.rp_filter=0"},
+		{"nft", "add table ip container_nat { chain post { type nat hook postrouting priority srcnat; ip saddr 172.30.0.0/24 masquerade; }; }"},
+	} {
+		if _, err := b.host.Run(command...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serial := uint32(0)
+	forward := func(dport uint16) bool {
+		serial++
+		pkt := octets(spd.Packet{Source: inner, Destination: peer, Protocol: spd.ProtocolUDP, SourcePort: 40000, DestinationPort: dport}, serial)
+		if err := b.card.Queue(0).Write(tun.Header{}, pkt); err != nil {
+			t.Fatal(err)
+		}
+		return b.drain(b.card, pkt)
+	}
+	b.enforce(t, card)
+	if forward(5000) {
+		t.Error("a packet that the policy wants protected left in clear under the machine's address")
+	}
+	if !forward(53) {
+		t.Error("a packet that the policy permits did not leave")
+	}
+	if err := b.table.add(steering.SoftSet("all", spd.Out, false), pair{card, peer}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if !forward(5000) {
+		t.Error("a packet to a peer that talks in clear did not leave")
 	}
 }

@@ -37,8 +37,9 @@ type filterTable struct {
 	}
 }
 
-// socketBuffer has to hold one transaction with thousands of rules, and all its acknowledgements or notifications.
-const socketBuffer = 32 << 20
+// socketBuffer has to hold one transaction with tens of thousands of rules, and all its acknowledgements or notifications. It
+// is a bound, not memory that is used.
+const socketBuffer = 256 << 20
 
 // setBuffer sets a buffer beyond the system's limit or, where only root of the machine may do that (in a user namespace),
 // up to it: a policy that needs more is refused by the kernel when it is put into force.
@@ -206,6 +207,9 @@ func (t *filterTable) chain(c steering.Chain) *nftables.Chain {
 		return out
 	}
 	out.Type, out.Priority = nftables.ChainTypeFilter, nftables.ChainPriorityMangle
+	if c.Late {
+		out.Priority = nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource + 1)
+	}
 	policy := nftables.ChainPolicyAccept
 	out.Policy = &policy
 	switch c.Hook {

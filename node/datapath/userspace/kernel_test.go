@@ -25,13 +25,14 @@ import (
 )
 
 var testParams = steering.Params{
-	Device: DefaultName, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel,
+	Device: DefaultName, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel, Forward: MarkForward,
 }
 
 // bench is a host whose network card and TUN are both in the hands of the test: what the kernel sends shows at once in
 // one of them or in none. On the host for inbound packets every address of the generator is its own, on the one for
 // outbound packets none is: raw sockets may use any source.
 type bench struct {
+	host     *lab.Host
 	table    *filterTable
 	card     *tun.Device
 	tunnel   *tun.Device
@@ -47,7 +48,7 @@ func newBench(t *testing.T, l *lab.Lab, d spd.Direction) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{raw: map[bool]*clearSocket{}, buffer: make([]byte, tun.BufferSize)}
+	b := &bench{host: h, raw: map[bool]*clearSocket{}, buffer: make([]byte, tun.BufferSize)}
 	if err := h.Do(func() error { return b.open(d) }); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,8 @@
 //
 // Its invariant: what the policy wants protected leaves the machine through an SA or not at all. The kernel's tables
 // outlive the process and drop what it does not carry; the process looks every packet up again before it lets one go in
-// clear. It leaves the semantics to policies/spd, the rules to its package steering, ESP to node/esp and sockets to
+// clear. What cannot be steered, the packets of sockets bound to a device and those to IPv6 link-local peers, is dropped
+// where the policy wants security. It leaves the semantics to policies/spd, the rules to its package steering, ESP to node/esp and sockets to
 // node/transport.
 package userspace
 
@@ -78,7 +79,7 @@ func New(cfg Config) (datapath.Backend, error) {
 		return nil, err
 	}
 	b := &backend{cfg: cfg, repaired: make(chan struct{}), recovered: make(chan struct{}), params: steering.Params{
-		Device: cfg.Name, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel,
+		Device: cfg.Name, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel, Forward: MarkForward,
 	}}
 	b.mu.fresh = true
 	b.mu.dynamic, b.mu.owner = map[dynamic]int{}, map[sa.SPI][]dynamic{}

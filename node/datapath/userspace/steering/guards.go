@@ -55,6 +55,37 @@ func (c *compiler) postrouting() []Rule {
 	)
 }
 
+// translated looks again at what is forwarded in clear and got an address of this machine by source NAT, as the traffic of
+// containers does: on the wire it is the machine's own, and nothing else may tell it from that.
+func (c *compiler) translated() []Rule {
+	if _, exact := c.set.Addresses(); !exact {
+		return nil
+	}
+	var out []Rule
+	for i := range c.filters {
+		f := &c.filters[i]
+		if f.Direction != spd.Out || f.Loopback || f.Own {
+			continue
+		}
+		matches, ok := c.matches(f, nil)
+		if !ok {
+			continue
+		}
+		r := Rule{Matches: matches, Verdict: Drop, Comment: CounterTranslated}
+		switch {
+		case f.Action == spd.ActionPermit:
+			r.Verdict, r.Comment = Accept, ""
+		case f.Action == spd.ActionNegotiate:
+			if rule, ok := c.set.Rule(f.RuleID); ok && soft(rule) {
+				pass := append(matches[:len(matches):len(matches)], InSet{Set: SoftSet(rule.ID, spd.Out, !f.Source.Is4())})
+				out = append(out, Rule{Matches: pass, Verdict: Accept})
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
 func (c *compiler) negotiatesIn() bool {
 	for i := range c.filters {
 		if f := &c.filters[i]; f.Direction == spd.In && f.Action == spd.ActionNegotiate {

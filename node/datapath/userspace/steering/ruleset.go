@@ -55,6 +55,7 @@ const (
 type Chain struct {
 	Name  string
 	Hook  Hook
+	Late  bool // after source NAT
 	Rules []Rule
 }
 
@@ -101,7 +102,11 @@ func (r Ruleset) Text(table string) string {
 	for _, c := range r.Chains {
 		fmt.Fprintf(&b, "\tchain %s {\n", c.Name)
 		if c.Hook != HookNone {
-			fmt.Fprintf(&b, "\t\ttype %s hook %s priority mangle; policy accept;\n", c.Hook.chainType(), c.Hook)
+			priority := "mangle"
+			if c.Late {
+				priority = "srcnat + 1"
+			}
+			fmt.Fprintf(&b, "\t\ttype %s hook %s priority %s; policy accept;\n", c.Hook.chainType(), c.Hook, priority)
 		}
 		for _, rule := range c.Rules {
 			fmt.Fprintf(&b, "\t\t%s\n", rule.text())

@@ -21,6 +21,7 @@ type Params struct {
 	Own      uint32 // mark of the sockets of IKE and ESP
 	Reinject uint32 // mark of packets that the backend lets go in clear
 	Tunnel   uint32 // mark of packets that came out of the TUN
+	Forward  uint32 // mark of packets that are forwarded in clear
 	// Conntrack has the kernel reassemble fragments by connection tracking, where it has no tproxy. Both are only used
 	// for that.
 	Conntrack bool
@@ -43,6 +44,8 @@ const (
 	CounterReinjected = "reinjected"
 	// Of an address that the machine has and the policy does not know yet: dropped.
 	CounterUnknownAddress = "unknown-address"
+	// Forwarded for others, and about to leave as the machine's own by source NAT, where the policy wants security: dropped.
+	CounterTranslated = "translated"
 	// ICMP errors in clear that quote a protected packet: dropped.
 	CounterQuoted = "quoted"
 )
@@ -98,6 +101,7 @@ func familySuffix(v6 bool) string {
 const (
 	chainProtect    = "protect"
 	chainClear      = "clear"
+	chainTranslated = "translated"
 	chainUnknownOut = "unknown_out"
 	chainUnknownIn  = "unknown_in"
 	chainQuoted4    = "quoted4"
@@ -115,6 +119,10 @@ func Compile(set spd.Set, p Params) Ruleset {
 		{Name: "prerouting", Hook: HookPrerouting, Rules: c.prerouting()},
 		{Name: "forward", Hook: HookForward, Rules: c.forward()},
 		{Name: "postrouting", Hook: HookPostrouting, Rules: c.postrouting()},
+		{Name: "after_nat", Hook: HookPostrouting, Late: true, Rules: []Rule{
+			{Matches: []Match{c.marked(p.Forward), LocalAddress{}}, Verdict: Goto, Target: chainTranslated},
+		}},
+		{Name: chainTranslated, Rules: c.translated()},
 		{Name: chainUnknownOut, Rules: c.addresses(spd.Out)},
 		{Name: chainUnknownIn, Rules: c.addresses(spd.In)},
 		{Name: chainQuoted4, Rules: c.quoted(false)},
@@ -332,7 +340,8 @@ func (c *compiler) forward() []Rule {
 			out = append(out, Rule{Matches: []Match{Family{v6}, LaterFragment{v6}}, Verdict: Drop, Comment: CounterFragment})
 		}
 	}
-	return append(out, Rule{Verdict: Jump, Target: chainForwardOut}, Rule{Verdict: Jump, Target: chainForwardIn})
+	return append(out, Rule{Verdict: Jump, Target: chainForwardOut}, Rule{Verdict: Jump, Target: chainForwardIn},
+		Rule{Mark: c.params.Forward, Mask: c.params.Mask})
 }
 
 func (c *compiler) forwardOut() []Rule {

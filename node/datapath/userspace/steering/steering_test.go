@@ -23,7 +23,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 var params = steering.Params{
-	Device: "bw0", Mask: 0x00ff0000, Protect: 0x00b10000, Own: 0x00b20000, Reinject: 0x00b30000, Tunnel: 0x00b40000,
+	Device: "bw0", Mask: 0x00ff0000, Protect: 0x00b10000, Own: 0x00b20000, Reinject: 0x00b30000, Tunnel: 0x00b40000, Forward: 0x00b50000,
 }
 
 var facts = spd.Facts{
