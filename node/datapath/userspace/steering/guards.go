@@ -72,14 +72,15 @@ func (c *compiler) translated() []Rule {
 			continue
 		}
 		r := Rule{Matches: matches, Verdict: Drop, Comment: CounterTranslated}
-		switch {
-		case f.Action == spd.ActionPermit:
+		switch f.Action {
+		case spd.ActionPermit:
 			r.Verdict, r.Comment = Accept, ""
-		case f.Action == spd.ActionNegotiate:
+		case spd.ActionNegotiate:
 			if rule, ok := c.set.Rule(f.RuleID); ok && soft(rule) {
 				pass := append(matches[:len(matches):len(matches)], InSet{Set: SoftSet(rule.ID, spd.Out, !f.Source.Is4())})
 				out = append(out, Rule{Matches: pass, Verdict: Accept})
 			}
+		default: // blocked: dropped as it stands
 		}
 		out = append(out, r)
 	}
