@@ -43,7 +43,7 @@ type Config struct {
 // Limits bound what packets without an association may cost. Zero means the default.
 type Limits struct {
 	FlowPackets int // packets that wait for one flow; 64
-	Flows       int // flows that wait; 1024
+	Flows       int // flows that wait; 4096
 	Octets      int // that wait in all; 16 MiB
 }
 
@@ -79,7 +79,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Limits.FlowPackets = 64
 	}
 	if c.Limits.Flows == 0 {
-		c.Limits.Flows = 1024
+		c.Limits.Flows = 4096
 	}
 	if c.Limits.Octets == 0 {
 		c.Limits.Octets = 16 << 20

@@ -33,6 +33,7 @@ type Engine struct {
 	cookies  cookies
 	replies  replies
 	retiring []retirement
+	closing  []*entry // closed ones that are kept to repeat their last answer, the oldest first
 	stopping bool
 	counters map[string]uint64
 }
@@ -106,8 +107,14 @@ func (e *Engine) begin(now time.Time) {
 // finish does what is due, so that Deadline always lies ahead.
 func (e *Engine) finish() {
 	for range 64 { // an SA may make its own next deadline due at once, but not for ever
+		var due []*entry // few of many: this runs with every step
+		for _, x := range e.order {
+			if !x.deadline.IsZero() && !e.now.Before(x.deadline) {
+				due = append(due, x)
+			}
+		}
 		again := false
-		for _, x := range slices.Clone(e.order) {
+		for _, x := range due {
 			if !x.gone && !x.deadline.IsZero() && !e.now.Before(x.deadline) {
 				e.run(x, func(s *ikev2.SA) { s.Tick(e.now) })
 				again = true
@@ -204,6 +211,19 @@ func (e *Engine) add(s *ikev2.SA) *entry {
 	e.sas[s.SPI()] = x
 	e.order = append(e.order, x)
 	return x
+}
+
+// limitClosed bounds the SAs that are closed and stay only to repeat their last answer: a peer that fails to authenticate
+// again and again could else fill the table.
+const limitClosed = 256
+
+func (e *Engine) linger(x *entry) {
+	e.closing = slices.DeleteFunc(append(e.closing, x), func(o *entry) bool { return o.gone })
+	for len(e.closing) > limitClosed {
+		oldest := e.closing[0]
+		e.closing = e.closing[1:]
+		e.forget(oldest)
+	}
 }
 
 func (e *Engine) forget(x *entry) {

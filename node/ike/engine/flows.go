@@ -16,7 +16,7 @@ const (
 	// LimitFailures bounds the failures that are remembered for status.
 	LimitFailures = 256
 	// limitFlows bounds the flows that wait at a time.
-	limitFlows = 8192
+	limitFlows = 4096
 	// limitRestarts bounds how often a flow is tried anew because an established SA went away under it.
 	limitRestarts = 3
 	// A flow that failed is tried again after this wait, plus up to as much, when it asks.
@@ -91,7 +91,7 @@ func (e *Engine) acquire(f ike.Flow) {
 	case i < 0:
 		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonNoPolicy, Detail: "the policy has no such rule"})
 		return
-	case len(e.waiting) >= limitFlows:
+	case len(e.waiting) >= limitFlows && !e.yield():
 		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonLimit, Detail: "too many flows wait for an association"})
 		return
 	}
@@ -107,6 +107,21 @@ func (e *Engine) acquire(f ike.Flow) {
 	}
 	delete(e.backoff, key)
 	e.negotiate(w)
+}
+
+// yield ends the oldest negotiation whose flow talks in clear meanwhile, and reports whether there was one. Its peer has
+// been silent for long, and a flow that is new may have one that answers: packets with invented sources, which make this
+// side ask for security where clear ones are accepted, must not keep the others out.
+func (e *Engine) yield() bool {
+	for _, w := range e.waiting {
+		x, ok := e.sas[w.owner]
+		if w.cleared.IsZero() || !ok || x.answered {
+			continue
+		}
+		e.run(x, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonLimit, "too many flows wait for an association") })
+		return e.flows[w.key] != w
+	}
+	return false
 }
 
 func (e *Engine) wasSecured(f ike.Flow) bool {
@@ -192,8 +207,14 @@ func (e *Engine) clear(w *flow) {
 
 // tickFlows does what is due.
 func (e *Engine) tickFlows() bool {
+	var due []*flow // few of many: this runs with every step
+	for _, w := range e.waiting {
+		if at := w.deadline(); !at.IsZero() && !e.now.Before(at) {
+			due = append(due, w)
+		}
+	}
 	again := false
-	for _, w := range slices.Clone(e.waiting) {
+	for _, w := range due {
 		if e.flows[w.key] != w {
 			continue
 		}
@@ -276,6 +297,7 @@ func (e *Engine) failed(f Failure) {
 // closed goes on with the flows of an SA that is over.
 func (e *Engine) closed(x *entry, n ikev2.Closed) {
 	e.count("ike_closed")
+	e.linger(x)
 	wasUp := !x.sa.EstablishedAt().IsZero()
 	// A peer that rejects this side's authentication does so after its own was accepted (RFC 7296 2.21.2).
 	if !wasUp && !x.sa.Initiator() || wasUp && n.Reason == ike.ReasonAuthFailed {
