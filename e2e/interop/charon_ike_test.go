@@ -25,6 +25,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop"
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/driver"
@@ -510,6 +511,7 @@ func (p *peers) up() sa.Child {
 }
 
 func TestCharonIKE(t *testing.T) {
+	interop.Shows(t, "interop", 1, 31, 32)
 	for name, s := range map[string]setup{
 		"psk":  {},
 		"cert": {cert: true, ike: "aes256gcm16-prfsha384-ecp384", esp: "aes256gcm16-ecp384"},

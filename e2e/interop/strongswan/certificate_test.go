@@ -77,6 +77,7 @@ func option(key, value string) func(*charon.Config) {
 // both ends fragment their IKE messages (RFC 7383).
 func TestCertificates(t *testing.T) {
 	t.Parallel()
+	shows(t, 25)
 	for _, initiator := range []side{fromNode, fromPeer} {
 		for _, fragments := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/fragments-%t", initiator, fragments), func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 // TestFailures makes both ends disagree in one respect each. Nothing may flow, and the node must say why.
 func TestFailures(t *testing.T) {
 	t.Parallel()
+	shows(t, 2, 24, 46)
 	for _, c := range []struct {
 		name   string
 		policy policy

@@ -83,6 +83,7 @@ func (p *pair) rekeyIKE(by side) {
 // TestRekey rekeys child and IKE SA from either side, under a TCP connection that lives through all of it.
 func TestRekey(t *testing.T) {
 	t.Parallel()
+	shows(t, 31, 32)
 	for _, initiator := range []side{fromNode, fromPeer} {
 		for _, by := range []side{fromNode, fromPeer} {
 			t.Run("by-"+initiator.String()+"/rekeyed-by-"+by.String(), func(t *testing.T) {
@@ -232,6 +233,7 @@ func (p *pair) sentNothingClear(capture *lab.Capture) wire {
 
 // TestPeerProbesLiveness lets strongSwan ask whether the node is there (RFC 7296 2.4).
 func TestPeerProbesLiveness(t *testing.T) {
+	shows(t, 40)
 	p := newPair(t)
 	p.startPeer(partner(usualIKE, usualESP, connection("dpd_delay", "1s")))
 	p.startNode(policy{})
@@ -298,6 +300,7 @@ func TestNodeRestarts(t *testing.T) {
 // TestPeerForgets kills strongSwan and starts it again without any memory, and without anything to initiate. The node
 // finds out by its own liveness check and makes new associations for its traffic (RFC 7296 2.4).
 func TestPeerForgets(t *testing.T) {
+	shows(t, 40)
 	p := newPair(t)
 	p.startPeer(partner(usualIKE, usualESP))
 	p.startNode(policy{})

@@ -25,6 +25,7 @@ func (p *pair) logged(text string) {
 // INVALID_KE_PAYLOAD (RFC 7296 1.2).
 func TestOtherGroup(t *testing.T) {
 	t.Parallel()
+	shows(t, 22)
 	t.Run("node", func(t *testing.T) {
 		p := newPair(t)
 		p.startPeer(partner("aes256gcm16-prfsha384-ecp384", "aes256gcm16"))
@@ -50,6 +51,7 @@ func TestOtherGroup(t *testing.T) {
 // TestCookie floods either end with IKE_SA_INIT requests, so that it demands a cookie of the other one (RFC 7296 2.6).
 func TestCookie(t *testing.T) {
 	t.Parallel()
+	shows(t, 23)
 	t.Run("node", func(t *testing.T) {
 		p := newPair(t)
 		p.startPeer(partner(usualIKE, usualESP, option("cookie_threshold", "5"), option("cookie_threshold_ip", "5")))
@@ -129,6 +131,7 @@ func (p *pair) flood(host *lab.Host, target netip.Addr, request []byte, count in
 // TestForwardSecrecy negotiates a key exchange for the Child SA's rekey, and rekeys it from either side.
 func TestForwardSecrecy(t *testing.T) {
 	t.Parallel()
+	shows(t, 31)
 	for _, by := range []side{fromNode, fromPeer} {
 		t.Run(by.String(), func(t *testing.T) {
 			p := newPair(t)
@@ -146,6 +149,7 @@ func TestForwardSecrecy(t *testing.T) {
 // TestNarrowing lets strongSwan have less than the node asks for (RFC 7296 2.9).
 func TestNarrowing(t *testing.T) {
 	t.Parallel()
+	shows(t, 46)
 	for _, initiator := range []side{fromNode, fromPeer} {
 		t.Run(initiator.String(), func(t *testing.T) {
 			p := newPair(t)

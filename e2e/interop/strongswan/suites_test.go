@@ -11,6 +11,7 @@ import (
 // TestSuites negotiates every suite from either side and looks at both ends and at the wire.
 func TestSuites(t *testing.T) {
 	t.Parallel()
+	shows(t, 1, 51)
 	for _, c := range []struct {
 		name, ike, esp         string // of the node
 		peerIKE, peerESP       string // of strongSwan
