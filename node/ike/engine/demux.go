@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"errors"
 	"net/netip"
 	"time"
@@ -53,7 +52,7 @@ func (e *Engine) datagram(d ike.Datagram) {
 		}
 		return
 	}
-	x, ok := e.sas[own]
+	x, ok := e.table.bySPI[own]
 	if !ok || x.sa.PeerSPI() != 0 && x.sa.PeerSPI() != other(h) {
 		e.count("dropped_unknown_spi")
 		if !h.Response() {
@@ -96,30 +95,13 @@ func (e *Engine) initRequest(d ike.Datagram) {
 		}
 		return
 	}
-	total, fromPrefix, known := 0, 0, false
-	var oldest *entry
-	prefix := prefixOf(d.Remote.Addr())
-	for _, x := range e.order {
-		_, remote := x.sa.Addresses()
-		same := prefix.Contains(remote.Addr())
-		if x.sa.Initiator() || x.sa.State() >= ikev2.StateEstablished {
-			known = known || same && x.sa.State() == ikev2.StateEstablished
-			continue
-		}
-		if remote == d.Remote && x.sa.PeerSPI() == m.Header.SPIi && bytes.Equal(x.sa.InitRequest(), d.Bytes) {
-			e.run(x, func(s *ikev2.SA) { s.RepeatInit(e.now) })
-			return
-		}
-		total++
-		if same {
-			fromPrefix++
-		}
-		if oldest == nil && !x.cookied {
-			oldest = x
-		}
+	if x := e.table.repeated(d.Remote, m.Header.SPIi, d.Bytes); x != nil {
+		e.run(x, func(s *ikev2.SA) { s.RepeatInit(e.now) })
+		return
 	}
+	total, from, oldest := e.table.halfOpen, e.table.prefixes[prefixOf(d.Remote.Addr())], e.table.oldestUncookied()
 	cookied := false
-	if total >= cookieAbove || fromPrefix >= cookieAbovePrefix {
+	if total >= cookieAbove || from.halfOpen >= cookieAbovePrefix {
 		nonce, ok := wire.Find[wire.Nonce](m.Payloads, nil)
 		if !ok {
 			e.count("dropped_malformed")
@@ -133,10 +115,10 @@ func (e *Engine) initRequest(d ike.Datagram) {
 		cookied = true
 	}
 	limit := limitPrefix
-	if known {
+	if from.established > 0 {
 		limit = limitKnown
 	}
-	if fromPrefix >= limit || total >= limitHalfOpen && (!cookied || oldest == nil) {
+	if from.halfOpen >= limit || total >= limitHalfOpen && (!cookied || oldest == nil) {
 		e.count("dropped_half_open_limit")
 		return
 	}
@@ -149,9 +131,7 @@ func (e *Engine) initRequest(d ike.Datagram) {
 		e.answer(d, m.Header, wire.Notify{Type: refusal.Notify, Data: refusal.Data})
 		return
 	}
-	x := e.add(s)
-	x.cookied = cookied
-	e.after(x)
+	e.after(e.table.add(s, cookied))
 }
 
 // prefixOf is what half-open SAs are counted by: an IPv4 address, or an IPv6 /64, which one machine can fill.

@@ -25,14 +25,15 @@ const (
 // retirement is a duplicate that this side has to close, or, passive, that the peer is expected to close.
 type retirement struct {
 	loser, survivor *entry
-	check, end      time.Time
+	due             appointment[*retirement] // when it is looked at
+	end             time.Time
 	passive, moved  bool
 }
 
 // established is called when an SA has become established.
 func (e *Engine) established(x *entry, initialContact bool) {
 	x.answered = true
-	for _, y := range slices.Clone(e.order) {
+	for _, y := range slices.Clone(e.table.byPeer[x.filed.remote.Addr()]) {
 		if y == x || y.gone || y.retiring || !y.sa.Usable() || y.sa.Peer() != x.sa.Peer() || y.sa.Auth() != x.sa.Auth() ||
 			!sameAddresses(x, y) {
 			continue
@@ -63,34 +64,30 @@ func (e *Engine) duplicates(x, y *entry) {
 	}
 	loser.retiring = true
 	e.count("duplicate_ike")
-	r := retirement{loser: loser, survivor: survivor, check: e.now.Add(retireStep), end: e.now.Add(retireLimit)}
+	r := &retirement{loser: loser, survivor: survivor, end: e.now.Add(retireLimit)}
 	if !loser.sa.Origin().Initiator {
 		r.passive, r.end = true, e.now.Add(crossing)
 	}
-	e.retiring = append(e.retiring, r)
+	e.retired++
+	r.due.of, r.due.seq = r, e.retired
+	e.retiring.set(&r.due, e.now.Add(retireStep))
 }
 
 // retire closes the duplicates whose survivor is ready.
 func (e *Engine) retire() bool {
-	again := false
-	for i := 0; i < len(e.retiring); i++ {
-		r := e.retiring[i]
-		if e.now.Before(r.check) {
+	due := e.retiring.take(e.now, nil)
+	for _, a := range due {
+		r := a.of
+		if e.retireOne(r) {
 			continue
 		}
-		again = true
-		if e.retireOne(&r) {
-			e.retiring = append(e.retiring[:i:i], e.retiring[i+1:]...)
-			i--
-			continue
-		}
-		r.check = e.now.Add(retireStep)
+		step := retireStep
 		if r.passive {
-			r.check = e.now.Add(time.Second)
+			step = time.Second
 		}
-		e.retiring[i] = r
+		e.retiring.set(a, e.now.Add(step))
 	}
-	return again
+	return len(due) > 0
 }
 
 // retireOne reports whether nothing is left to do.
@@ -98,7 +95,7 @@ func (e *Engine) retireOne(r *retirement) bool {
 	late := !e.now.Before(r.end)
 	for _, x := range []**entry{&r.loser, &r.survivor} {
 		for (*x).sa.Successor() != nil {
-			next, ok := e.sas[(*x).sa.Successor().SPI()]
+			next, ok := e.table.bySPI[(*x).sa.Successor().SPI()]
 			if !ok {
 				break
 			}
@@ -126,9 +123,9 @@ func (e *Engine) retireOne(r *retirement) bool {
 			f := ike.Flow{
 				Rule: c.Rule, Local: c.Local.Addr(), Remote: c.Remote.Addr(), LocalTS: c.LocalTS[0], RemoteTS: c.RemoteTS[0],
 			}
-			j := slices.IndexFunc(e.cfg.Rules, func(o ike.Rule) bool { return o.ID == c.Rule })
-			if j >= 0 && !c.DefaultResponse && !r.survivor.sa.Covers(f) {
-				e.run(r.survivor, func(s *ikev2.SA) { s.Acquire(e.now, f, e.cfg.Rules[j]) })
+			rule, ok := e.rule(c.Rule)
+			if ok && !c.DefaultResponse && !r.survivor.sa.Covers(f) {
+				e.run(r.survivor, func(s *ikev2.SA) { s.Acquire(e.now, f, rule) })
 			}
 		}
 		return false
@@ -146,7 +143,7 @@ func (e *Engine) Snapshot() Snapshot {
 	for name, n := range e.counters {
 		v.Counters[name] = n
 	}
-	for _, x := range e.order {
+	for _, x := range e.table.order.all() {
 		s := x.sa
 		if s.State() == ikev2.StateClosed {
 			continue
@@ -163,7 +160,7 @@ func (e *Engine) Snapshot() Snapshot {
 		}
 		v.SAs = append(v.SAs, one)
 	}
-	for _, w := range e.waiting {
+	for _, w := range e.flows.order.all() {
 		v.Waiting = append(v.Waiting, Waiting{Flow: w.flow, Since: w.since, Cleared: !w.cleared.IsZero()})
 	}
 	return v

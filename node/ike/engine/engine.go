@@ -19,47 +19,56 @@ type Engine struct {
 	now  time.Time
 	out  []ike.Action
 
-	sas      map[wire.SPI]*entry
-	order    []*entry // in the order of their making, so that nothing depends on the order of a map
-	running  *entry   // whose code runs: a panic is its fault
+	rules    map[string]int // index in cfg.Rules by ID
+	table    table
+	running  *entry // whose code runs: a panic is its fault
 	jobs     map[ike.JobID]wire.SPI
 	lastJob  ike.JobID
-	spis     map[sa.SPI]struct{} // inbound SPIs of Child SAs in use or handed out
-	flows    map[flowKey]*flow
-	waiting  []*flow // the values of flows, in order
+	flows    flows
 	backoff  map[flowKey]time.Time
 	secured  map[securedKey]struct{}
 	failures []Failure
 	cookies  cookies
 	replies  replies
-	retiring []retirement
+	retiring agenda[*retirement]
+	retired  uint64   // retirements so far
 	closing  []*entry // closed ones that are kept to repeat their last answer, the oldest first
 	stopping bool
 	counters map[string]uint64
 }
 
-// entry is an SA in its engine.
-type entry struct {
-	sa       *ikev2.SA
-	deadline time.Time
-	answered bool // the peer is not silent
-	retiring bool // a duplicate that is being closed
-	cookied  bool // made with a valid cookie
-	gone     bool // has left the table
-}
-
 // New returns an engine without SAs. seed supplies SPIs, nonces, initialisation vectors and jitter; it must not fail.
 func New(cfg ike.Config, seed io.Reader) *Engine {
-	return &Engine{
-		cfg: &cfg, seed: seed,
-		sas:      make(map[wire.SPI]*entry),
+	e := &Engine{
+		seed:     seed,
+		table:    newTable(),
 		jobs:     make(map[ike.JobID]wire.SPI),
-		spis:     make(map[sa.SPI]struct{}),
-		flows:    make(map[flowKey]*flow),
+		flows:    newFlows(),
 		backoff:  make(map[flowKey]time.Time),
 		secured:  make(map[securedKey]struct{}),
 		counters: make(map[string]uint64),
 	}
+	e.configure(&cfg)
+	return e
+}
+
+// configure puts a configuration into force.
+func (e *Engine) configure(cfg *ike.Config) {
+	e.cfg, e.rules = cfg, make(map[string]int, len(cfg.Rules))
+	for i, r := range cfg.Rules {
+		if _, twice := e.rules[r.ID]; !twice {
+			e.rules[r.ID] = i
+		}
+	}
+}
+
+// rule finds a rule of the configuration in force.
+func (e *Engine) rule(id string) (ike.Rule, bool) {
+	i, ok := e.rules[id]
+	if !ok {
+		return ike.Rule{}, false
+	}
+	return e.cfg.Rules[i], true
 }
 
 // Step handles one event. The slice is valid until the next Step; what it holds belongs to the caller.
@@ -107,15 +116,10 @@ func (e *Engine) begin(now time.Time) {
 // finish does what is due, so that Deadline always lies ahead.
 func (e *Engine) finish() {
 	for range 64 { // an SA may make its own next deadline due at once, but not for ever
-		var due []*entry // few of many: this runs with every step
-		for _, x := range e.order {
-			if !x.deadline.IsZero() && !e.now.Before(x.deadline) {
-				due = append(due, x)
-			}
-		}
 		again := false
-		for _, x := range due {
-			if !x.gone && !x.deadline.IsZero() && !e.now.Before(x.deadline) {
+		var room [8]*appointment[*entry] // few of many: this runs with every step
+		for _, a := range e.table.deadline.take(e.now, room[:0]) {
+			if x := a.of; !x.gone && !a.at.IsZero() && !e.now.Before(a.at) {
 				e.run(x, func(s *ikev2.SA) { s.Tick(e.now) })
 				again = true
 			}
@@ -131,19 +135,10 @@ func (e *Engine) finish() {
 // Deadline is when Step must be called with Timeout; zero means never.
 func (e *Engine) Deadline() time.Time {
 	var d time.Time
-	first := func(t time.Time) {
+	for _, t := range [...]time.Time{e.table.deadline.first(), e.flows.due.first(), e.retiring.first()} {
 		if !t.IsZero() && (d.IsZero() || t.Before(d)) {
 			d = t
 		}
-	}
-	for _, x := range e.order {
-		first(x.deadline)
-	}
-	for _, f := range e.waiting {
-		first(f.deadline())
-	}
-	for _, r := range e.retiring {
-		first(r.check)
 	}
 	if !d.IsZero() && !d.After(e.now) {
 		d = e.now.Add(time.Millisecond)
@@ -152,14 +147,7 @@ func (e *Engine) Deadline() time.Time {
 }
 
 // Idle reports whether no SA is left: after Shutdown, that the engine is done.
-func (e *Engine) Idle() bool {
-	for _, x := range e.order {
-		if x.sa.State() != ikev2.StateClosed {
-			return false
-		}
-	}
-	return true
-}
+func (e *Engine) Idle() bool { return e.table.live == 0 }
 
 // Abandon ends the SA whose code panicked in the last Step. Its actions come after those that the Step had collected.
 func (e *Engine) Abandon(detail string) []ike.Action {
@@ -176,7 +164,7 @@ func (e *Engine) Abandon(detail string) []ike.Action {
 		IKE: ike.IKESPI(x.sa.SPI()), Peer: x.sa.Peer(), Remote: remote,
 		Reason: ike.ReasonInternal, Fault: ike.FaultLocal, Detail: detail,
 	})
-	e.forget(x)
+	e.table.forget(x)
 	e.orphans(x.sa.SPI(), ike.ReasonInternal, ike.FaultLocal, detail, true)
 	return e.out
 }
@@ -190,27 +178,16 @@ func (e *Engine) run(x *entry, call func(*ikev2.SA)) {
 }
 
 func (e *Engine) with(spi wire.SPI, call func(*ikev2.SA)) {
-	if x, ok := e.sas[spi]; ok {
+	if x, ok := e.table.bySPI[spi]; ok {
 		e.run(x, call)
 	}
 }
 
 // withChild calls into the SA that holds the Child SA with this inbound SPI.
 func (e *Engine) withChild(in sa.SPI, call func(*ikev2.SA)) {
-	for _, x := range e.order {
-		if x.sa.Holds(in) {
-			e.run(x, call)
-			return
-		}
+	if x, ok := e.table.byChild[in]; ok {
+		e.run(x, call)
 	}
-}
-
-// add puts a new SA into the table.
-func (e *Engine) add(s *ikev2.SA) *entry {
-	x := &entry{sa: s}
-	e.sas[s.SPI()] = x
-	e.order = append(e.order, x)
-	return x
 }
 
 // limitClosed bounds the SAs that are closed and stay only to repeat their last answer: a peer that fails to authenticate
@@ -222,18 +199,7 @@ func (e *Engine) linger(x *entry) {
 	for len(e.closing) > limitClosed {
 		oldest := e.closing[0]
 		e.closing = e.closing[1:]
-		e.forget(oldest)
-	}
-}
-
-func (e *Engine) forget(x *entry) {
-	x.gone, x.deadline = true, time.Time{}
-	delete(e.sas, x.sa.SPI())
-	e.order = slices.DeleteFunc(e.order, func(o *entry) bool { return o == x })
-	for id, spi := range e.jobs {
-		if spi == x.sa.SPI() {
-			delete(e.jobs, id)
-		}
+		e.table.forget(oldest)
 	}
 }
 
@@ -259,30 +225,34 @@ func (e *Engine) after(x *entry) {
 			e.flowFailed(n)
 		case ikev2.Successor:
 			e.count("ike_rekeyed")
-			e.after(e.add(n.SA))
+			e.after(e.table.add(n.SA, false))
 		case ikev2.Closed:
 			e.closed(x, n)
 		}
 	}
 	if next := x.sa.Successor(); next != nil {
 		e.follow(x.sa.SPI(), next.SPI())
-		if y, ok := e.sas[next.SPI()]; ok {
+		if y, ok := e.table.bySPI[next.SPI()]; ok {
+			e.table.handOver(x, y)
 			y.retiring = y.retiring || x.retiring
 			y.answered = true
 		}
 	}
 	for _, o := range x.sa.TakeTouched() { // a rekey changes both the old and the new SA
-		if y, ok := e.sas[o.SPI()]; ok && y != x {
+		if y, ok := e.table.bySPI[o.SPI()]; ok && y != x {
 			e.after(y)
 		}
 	}
-	x.deadline = x.sa.Deadline()
-	if !x.gone && x.sa.State() == ikev2.StateClosed && !e.now.Before(x.deadline) {
-		e.forget(x)
-	}
 	if x.gone {
-		x.deadline = time.Time{}
+		return
 	}
+	deadline := x.sa.Deadline()
+	if x.sa.State() == ikev2.StateClosed && !e.now.Before(deadline) {
+		e.table.forget(x)
+		return
+	}
+	e.table.file(x)
+	e.table.deadline.set(&x.due, deadline)
 }
 
 func (e *Engine) count(name string) { e.counters[name]++ }
@@ -305,7 +275,7 @@ func (e *Engine) ChildSPI() sa.SPI {
 	for {
 		b := e.Random(4)
 		spi := sa.SPI(uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]))
-		if _, used := e.spis[spi]; spi >= 256 && !used {
+		if _, used := e.table.byChild[spi]; spi >= 256 && !used {
 			return spi
 		}
 	}
@@ -323,17 +293,17 @@ func (e *Engine) Do(own wire.SPI, work ike.Work) ike.JobID {
 func (e *Engine) Emit(a ike.Action) {
 	switch a := a.(type) {
 	case ike.InstallIn:
-		e.spis[a.Child.In.SPI] = struct{}{}
+		e.table.installed(e.running, a.Child.In.SPI)
 	case ike.Remove:
-		delete(e.spis, a.Child.In.SPI)
+		e.table.removed(a.Child.In.SPI)
 	}
 	e.out = append(e.out, a)
 }
 
 // FirstContact reports whether there is no other SA with the peer.
 func (e *Engine) FirstContact(own wire.SPI, remote netip.Addr) bool {
-	for _, x := range e.order {
-		if _, r := x.sa.Addresses(); x.sa.SPI() != own && r.Addr() == remote && x.sa.State() != ikev2.StateClosed {
+	for _, x := range e.table.byPeer[remote] {
+		if x.sa.SPI() != own && x.sa.State() != ikev2.StateClosed {
 			return false
 		}
 	}
@@ -361,9 +331,9 @@ func (e *Engine) close(ev ike.Close) {
 }
 
 func (e *Engine) reconfigure(cfg ike.Config) {
-	e.cfg = &cfg
+	e.configure(&cfg)
 	e.reconfigureFlows()
-	for _, x := range slices.Clone(e.order) {
+	for _, x := range e.table.order.all() {
 		e.run(x, func(s *ikev2.SA) { s.Reconfigure(e.now, e.cfg) })
 	}
 }
@@ -374,11 +344,10 @@ func (e *Engine) shutdown(reason ike.Reason) {
 		reason = ike.ReasonShutdown
 	}
 	e.stopping = true
-	for _, f := range e.waiting {
-		delete(e.flows, f.key)
+	for _, w := range e.flows.order.all() {
+		e.flows.remove(w)
 	}
-	e.waiting = nil
-	for _, x := range slices.Clone(e.order) {
+	for _, x := range e.table.order.all() {
 		e.run(x, func(s *ikev2.SA) { s.Close(e.now, reason) })
 	}
 }

@@ -52,13 +52,8 @@ type flow struct {
 	restarts   int
 	owner      wire.SPI // the SA that is to make it; 0: none yet
 	attached   bool     // the owner knows the flow
-}
-
-func (f *flow) deadline() time.Time {
-	if !f.start.IsZero() && (f.fallbackAt.IsZero() || f.start.Before(f.fallbackAt)) {
-		return f.start
-	}
-	return f.fallbackAt
+	link       link[*flow]
+	due        appointment[*flow]
 }
 
 func (f *flow) ttl() time.Duration {
@@ -77,7 +72,7 @@ func (e *Engine) acquire(f ike.Flow) {
 		return
 	}
 	key := keyOf(f)
-	if w, ok := e.flows[key]; ok {
+	if w, ok := e.flows.byKey[key]; ok {
 		// What waits was let go in clear, and that has ended: silence grants it again at once.
 		if !w.cleared.IsZero() && !e.now.Before(w.cleared.Add(w.ttl())) {
 			w.cleared = time.Time{}
@@ -86,23 +81,22 @@ func (e *Engine) acquire(f ike.Flow) {
 		}
 		return
 	}
-	i := slices.IndexFunc(e.cfg.Rules, func(r ike.Rule) bool { return r.ID == f.Rule })
+	rule, known := e.rule(f.Rule)
 	switch {
-	case i < 0:
+	case !known:
 		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonNoPolicy, Detail: "the policy has no such rule"})
 		return
-	case len(e.waiting) >= limitFlows && !e.yield():
+	case e.flows.order.length >= limitFlows && !e.yield():
 		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonLimit, Detail: "too many flows wait for an association"})
 		return
 	}
-	w := &flow{key: key, flow: f, rule: e.cfg.Rules[i], since: e.now}
-	e.flows[key] = w
-	e.waiting = append(e.waiting, w)
+	w := &flow{key: key, flow: f, rule: rule, since: e.now}
+	e.flows.add(w)
 	if w.rule.Fallback.Mode == spd.FallbackDiscover && !e.wasSecured(f) {
 		e.clear(w)
 	}
 	if until, ok := e.backoff[key]; ok && e.now.Before(until) {
-		w.start = until
+		e.flows.startAt(w, until)
 		return
 	}
 	delete(e.backoff, key)
@@ -113,13 +107,14 @@ func (e *Engine) acquire(f ike.Flow) {
 // been silent for long, and a flow that is new may have one that answers: packets with invented sources, which make this
 // side ask for security where clear ones are accepted, must not keep the others out.
 func (e *Engine) yield() bool {
-	for _, w := range e.waiting {
-		x, ok := e.sas[w.owner]
+	for l := e.flows.order.first; l != nil; l = l.next {
+		w := l.of
+		x, ok := e.table.bySPI[w.owner]
 		if w.cleared.IsZero() || !ok || x.answered {
 			continue
 		}
 		e.run(x, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonLimit, "too many flows wait for an association") })
-		return e.flows[w.key] != w
+		return !w.link.in
 	}
 	return false
 }
@@ -131,8 +126,11 @@ func (e *Engine) wasSecured(f ike.Flow) bool {
 
 // negotiate finds or makes the SA for a flow.
 func (e *Engine) negotiate(w *flow) {
-	w.start, w.owner, w.attached = time.Time{}, 0, false
-	for _, x := range e.order {
+	w.attached = false
+	e.flows.startAt(w, time.Time{})
+	e.flows.own(w, 0)
+	peers := e.table.byPeer[w.flow.Remote]
+	for _, x := range peers {
 		if e.serves(x, w) && x.sa.Usable() {
 			e.attach(w, x)
 			return
@@ -143,16 +141,17 @@ func (e *Engine) negotiate(w *flow) {
 		if !e.credential(entry) {
 			continue
 		}
-		for _, x := range e.order { // one attempt for all flows to the peer
+		for _, x := range peers { // one attempt for all flows to the peer
 			if x.sa.Initiator() && x.sa.State() < ikev2.StateEstablished && x.sa.Auth() == entry && e.serves(x, w) {
-				w.owner = x.sa.SPI()
+				e.flows.own(w, x.sa.SPI())
 				e.armFallback(w)
 				return
 			}
 		}
 		s := ikev2.Initiate(e, e.now, e.cfg, w.flow, w.rule, entry)
-		x := e.add(s)
-		w.owner, w.attached = s.SPI(), true
+		x := e.table.add(s, false)
+		w.attached = true
+		e.flows.own(w, s.SPI())
 		e.count("init_sent")
 		e.armFallback(w)
 		e.after(x)
@@ -177,14 +176,15 @@ func (e *Engine) serves(x *entry, w *flow) bool {
 }
 
 func (e *Engine) attach(w *flow, x *entry) {
-	w.owner, w.attached = x.sa.SPI(), true
-	w.fallbackAt = time.Time{}
+	w.attached = true
+	e.flows.own(w, x.sa.SPI())
+	e.flows.clearAt(w, time.Time{})
 	e.run(x, func(s *ikev2.SA) { s.Acquire(e.now, w.flow, w.rule) })
 }
 
 // armFallback sets the time at which the silence of the peer grants clear traffic.
 func (e *Engine) armFallback(w *flow) {
-	x, ok := e.sas[w.owner]
+	x, ok := e.table.bySPI[w.owner]
 	if w.rule.Fallback.Mode != spd.FallbackWait || !ok || x.answered || !w.cleared.IsZero() || x.sa.State() >= ikev2.StateEstablished {
 		return
 	}
@@ -192,30 +192,27 @@ func (e *Engine) armFallback(w *flow) {
 	if delay <= 0 {
 		delay = defaultDelay
 	}
-	w.fallbackAt = x.sa.Created().Add(delay)
-	if w.fallbackAt.Before(e.now) {
-		w.fallbackAt = e.now
+	at := x.sa.Created().Add(delay)
+	if at.Before(e.now) {
+		at = e.now
 	}
+	e.flows.clearAt(w, at)
 }
 
 // clear grants clear traffic. The negotiation goes on.
 func (e *Engine) clear(w *flow) {
-	w.cleared, w.fallbackAt = e.now, time.Time{}
+	w.cleared = e.now
+	e.flows.clearAt(w, time.Time{})
 	e.count("fallback")
 	e.Emit(ike.Fallback{Flow: w.flow, TTL: w.ttl()})
 }
 
 // tickFlows does what is due.
 func (e *Engine) tickFlows() bool {
-	var due []*flow // few of many: this runs with every step
-	for _, w := range e.waiting {
-		if at := w.deadline(); !at.IsZero() && !e.now.Before(at) {
-			due = append(due, w)
-		}
-	}
 	again := false
-	for _, w := range due {
-		if e.flows[w.key] != w {
+	for _, a := range e.flows.due.take(e.now, nil) {
+		w := a.of
+		if !w.link.in {
 			continue
 		}
 		if !w.fallbackAt.IsZero() && !e.now.Before(w.fallbackAt) {
@@ -227,25 +224,27 @@ func (e *Engine) tickFlows() bool {
 			e.negotiate(w)
 			again = true
 		}
+		e.flows.schedule(w)
 	}
 	return again
 }
 
 // answered: a peer that answers gets no clear traffic, whatever it answered.
 func (e *Engine) answered(x *entry) {
+	if x.answered {
+		return
+	}
 	x.answered = true
-	for _, w := range e.waiting {
-		if w.owner == x.sa.SPI() {
-			w.fallbackAt = time.Time{}
-		}
+	for _, w := range e.flows.owned(x.sa.SPI()) {
+		e.flows.clearAt(w, time.Time{})
 	}
 }
 
 // childUp ends the waiting of the flows that a new Child SA carries.
 func (e *Engine) childUp(c sa.Child) {
-	for _, w := range slices.Clone(e.waiting) {
-		if w.flow.Rule == c.Rule && !c.DefaultResponse && w.flow.Remote == c.Remote.Addr() && ikev2.CoversFlow(c, w.flow) {
-			e.drop(w)
+	for _, w := range e.flows.to(c.Remote.Addr()) {
+		if w.flow.Rule == c.Rule && !c.DefaultResponse && ikev2.CoversFlow(c, w.flow) {
+			e.flows.remove(w)
 		}
 	}
 	if len(e.secured) < limitRemembered {
@@ -253,23 +252,18 @@ func (e *Engine) childUp(c sa.Child) {
 	}
 }
 
-func (e *Engine) drop(w *flow) {
-	delete(e.flows, w.key)
-	e.waiting = slices.DeleteFunc(e.waiting, func(o *flow) bool { return o == w })
-}
-
 // flowFailed handles a Child SA that an SA could not make.
 func (e *Engine) flowFailed(n ikev2.FlowFailed) {
-	if w, ok := e.flows[keyOf(n.Flow)]; ok {
+	if w, ok := e.flows.byKey[keyOf(n.Flow)]; ok {
 		e.giveUp(w, n.Reason, n.Fault, n.Detail)
 	}
 }
 
 // giveUp ends a negotiation without result. A peer that answered is never talked to in clear because of that.
 func (e *Engine) giveUp(w *flow, reason ike.Reason, fault ike.Fault, detail string) {
-	e.drop(w)
+	e.flows.remove(w)
 	peer := ""
-	if x, ok := e.sas[w.owner]; ok {
+	if x, ok := e.table.bySPI[w.owner]; ok {
 		peer = x.sa.Peer()
 	}
 	e.failed(Failure{
@@ -309,13 +303,13 @@ func (e *Engine) closed(x *entry, n ikev2.Closed) {
 
 // orphans finds another way for the flows of an SA that is over.
 func (e *Engine) orphans(owner wire.SPI, reason ike.Reason, fault ike.Fault, detail string, wasUp bool) {
-	for _, w := range slices.Clone(e.waiting) {
-		if w.owner != owner || e.flows[w.key] != w {
+	for _, w := range e.flows.owned(owner) {
+		if w.owner != owner || !w.link.in {
 			continue
 		}
 		switch {
 		case e.stopping:
-			e.drop(w)
+			e.flows.remove(w)
 		case wasUp && w.restarts < limitRestarts:
 			w.restarts++
 			e.negotiate(w)
@@ -342,33 +336,31 @@ func aboutAuthentication(r ike.Reason) bool {
 
 // follow lets the flows of a rekeyed SA wait for its successor.
 func (e *Engine) follow(old, successor wire.SPI) {
-	for _, w := range e.waiting {
-		if w.owner == old {
-			w.owner = successor
-		}
+	for _, w := range e.flows.owned(old) {
+		e.flows.own(w, successor)
 	}
 }
 
 // attachWaiting gives an SA that has just become established the flows that waited for it.
 func (e *Engine) attachWaiting(x *entry) {
-	for _, w := range slices.Clone(e.waiting) {
-		if w.owner == x.sa.SPI() && !w.attached && e.flows[w.key] == w {
+	for _, w := range e.flows.owned(x.sa.SPI()) {
+		if w.owner == x.sa.SPI() && !w.attached && w.link.in {
 			e.attach(w, x)
 		}
 	}
 }
 
 func (e *Engine) reconfigureFlows() {
-	for _, w := range slices.Clone(e.waiting) {
-		i := slices.IndexFunc(e.cfg.Rules, func(r ike.Rule) bool { return r.ID == w.flow.Rule })
-		if i < 0 {
-			e.drop(w)
+	for _, w := range e.flows.order.all() {
+		rule, ok := e.rule(w.flow.Rule)
+		if !ok {
+			e.flows.remove(w)
 			e.Emit(ike.Refuse{Flow: w.flow, Reason: ike.ReasonPolicyChanged})
 			continue
 		}
-		w.rule = e.cfg.Rules[i]
+		w.rule = rule
 		if w.rule.Fallback.Mode != spd.FallbackWait {
-			w.fallbackAt = time.Time{}
+			e.flows.clearAt(w, time.Time{})
 		}
 	}
 }

@@ -125,6 +125,9 @@ func (w *World) checkStep(n *Node) {
 	if halfOpen > 4096 {
 		w.broken("I7 %s: %d half-open SAs", n.Name, halfOpen)
 	}
+	if err := n.Engine.CheckTables(); err != nil {
+		w.broken("%s: %s", n.Name, err)
+	}
 	// What the engine knows is what the datapath has.
 	known := 0
 	for _, s := range v.SAs {

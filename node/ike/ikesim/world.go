@@ -37,6 +37,8 @@ type World struct {
 
 	// unchecked leaves the invariants out, which take long with thousands of SAs.
 	unchecked bool
+	// addresses finds nodes that have thousands of addresses.
+	addresses map[netip.Addr]*Node
 
 	rand    *rand.Rand
 	seed    uint64
@@ -154,6 +156,9 @@ func (w *World) logf(format string, args ...any) {
 }
 
 func (w *World) at(addr netip.Addr) *Node {
+	if n, ok := w.addresses[addr]; ok {
+		return n
+	}
 	for _, n := range w.Nodes {
 		if n.Addr == addr || slices.Contains(n.Others, addr) {
 			return n
