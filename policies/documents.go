@@ -111,11 +111,8 @@ type DefaultResponse struct {
 	Idle           time.Duration
 }
 
-// KeyExchange holds the settings of IKE SAs.
-type KeyExchange struct {
-	Offers   []proposal.IKE // empty for proposal.DefaultIKE
-	Lifetime time.Duration
-}
+// KeyExchange holds the settings of IKE SAs; without offers, those of proposal.DefaultIKE.
+type KeyExchange = spd.KeyExchange
 
 // Exemptions are packets that no rule sees, beside those that are always exempt.
 type Exemptions struct {

@@ -48,7 +48,8 @@ func (d Documents) Effective(name string) (spd.Policy, error) {
 		}
 	}
 	if out.DefaultResponse.Active || slices.ContainsFunc(out.Rules, func(r spd.Rule) bool { return r.Action.Action == spd.ActionNegotiate }) {
-		out.KeyExchange = spd.KeyExchange{Offers: ike, Lifetime: doc.KeyExchange.Lifetime}
+		out.KeyExchange = doc.KeyExchange
+		out.KeyExchange.Offers = ike
 	}
 	if err := out.Validate(); err != nil {
 		return spd.Policy{}, err

@@ -170,10 +170,13 @@ func (p Policy) write(w *writer) {
 			w.duration("idle", d.Idle)
 		})
 	}
-	if k := p.KeyExchange; len(k.Offers) > 0 || k.Lifetime != 0 {
+	if k := p.KeyExchange; !k.IsZero() {
 		w.block("keyExchange", func() {
 			scalars(w, "offers", k.Offers, func(o proposal.IKE) string { return quoted(o.String()) })
 			w.duration("lifetime", k.Lifetime)
+			if k.Childless != spd.ChildlessAccept {
+				w.plain("childless", k.Childless)
+			}
 		})
 	}
 	if e := p.Exemptions; e.Multicast || e.Broadcast || len(e.BreakGlassTCP) > 0 {

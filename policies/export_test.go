@@ -75,7 +75,7 @@ func documents() *rapid.Generator[policies.Documents] {
 		source := spdtest.Policy().Draw(t, "policy")
 		var d policies.Documents
 		p := policies.Policy{Meta: meta(), Exemptions: policies.Exemptions{Multicast: flag(), Broadcast: flag(), BreakGlassTCP: ports()}}
-		p.KeyExchange = policies.KeyExchange{Offers: source.KeyExchange.Offers, Lifetime: duration()}
+		p.KeyExchange = policies.KeyExchange{Offers: source.KeyExchange.Offers, Lifetime: duration(), Childless: source.KeyExchange.Childless}
 		p.DefaultResponse = policies.DefaultResponse{Active: flag(), Offers: offers(), PFS: flag(), Idle: duration()}
 		for _, r := range source.Rules {
 			rule := policies.Rule{

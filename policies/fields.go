@@ -142,8 +142,11 @@ func (r *reader) policy(n ast.Node) Policy {
 		p.DefaultResponse = r.defaultResponse(f.value)
 	}
 	if f, ok := m.fields["keyExchange"]; ok {
-		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime")
-		p.KeyExchange = KeyExchange{Offers: texts(k, "offers", proposal.ParseIKE), Lifetime: parsed(k, "lifetime", parseDuration)}
+		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime", "childless")
+		p.KeyExchange = KeyExchange{
+			Offers: texts(k, "offers", proposal.ParseIKE), Lifetime: parsed(k, "lifetime", parseDuration),
+			Childless: parsed(k, "childless", spd.ParseChildless),
+		}
 	}
 	if f, ok := m.fields["exemptions"]; ok {
 		e, _ := r.mapping(f.value, "exemptions", "multicast", "broadcast", "breakGlassTCP")

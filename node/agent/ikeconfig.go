@@ -27,6 +27,7 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 	config := ike.Config{
 		Offers:      exchange.Offers,
 		IKELifetime: exchange.Lifetime,
+		Childless:   exchange.Childless,
 		Secrets:     n.Secrets,
 		ForceEncap:  n.ForceEncap,
 		KeyLog:      n.KeyLog,

@@ -312,6 +312,7 @@ type Config struct {
 	Chain           [][]byte      // DER, leaf first, without the root
 	Authorities     [][]byte      // SHA-1 of the SubjectPublicKeyInfo of accepted CAs, for CERTREQ (RFC 7296 3.7)
 	Secrets         map[string]sa.Secret
+	Childless       spd.Childless // when IKE SAs are made without a Child SA (RFC 6023)
 	// ForceEncap asks for UDP encapsulation even without a NAT, which foreign peers understand as a NAT in between.
 	ForceEncap bool
 	// Port and NATPort are the UDP ports of both sides; 0 means 500 and 4500.

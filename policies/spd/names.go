@@ -1,6 +1,10 @@
 package spd
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // String names the address kind as documents do.
 func (k AddressKind) String() string {
@@ -21,6 +25,25 @@ func (k AddressKind) String() string {
 		return "default-gateway"
 	}
 	return fmt.Sprintf("address(%d)", uint8(k))
+}
+
+var childlessNames = [...]string{"accept", "prefer", "never"}
+
+// String names the setting as documents do.
+func (c Childless) String() string {
+	if int(c) < len(childlessNames) {
+		return childlessNames[c]
+	}
+	return fmt.Sprintf("childless(%d)", uint8(c))
+}
+
+// ParseChildless reads the name of a setting.
+func ParseChildless(s string) (Childless, error) {
+	i := slices.Index(childlessNames[:], s)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is not one of %s", s, strings.Join(childlessNames[:], ", "))
+	}
+	return Childless(i), nil
 }
 
 // String prints the address as documents write it.

@@ -155,7 +155,25 @@ type DefaultResponse struct {
 type KeyExchange struct {
 	Offers   []proposal.IKE
 	Lifetime time.Duration // 0 means 8 h
+	// Childless tells when an IKE SA is made without its first Child SA (RFC 6023).
+	Childless Childless
 }
+
+// IsZero reports whether nothing is set.
+func (k KeyExchange) IsZero() bool {
+	return len(k.Offers) == 0 && k.Lifetime == 0 && k.Childless == ChildlessAccept
+}
+
+// Childless tells when an IKE SA is made without a Child SA in IKE_AUTH (RFC 6023), so that the first Child SA gets a key
+// exchange of its own like every later one.
+type Childless uint8
+
+// The ways to deal with childless IKE SAs.
+const (
+	ChildlessAccept Childless = iota // a peer may make them
+	ChildlessPrefer                  // this side makes its own ones childless where the peer supports it
+	ChildlessNever
+)
 
 // Exemptions are packets that no rule sees. IKE (UDP 500, 4500), ESP, loopback, neighbour and router discovery, the
 // packets that ICMPv6 needs, DHCP and the controller are always exempt and cannot be removed.

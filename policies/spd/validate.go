@@ -184,6 +184,9 @@ func (k KeyExchange) validate(needed bool, report reporter) {
 			report("offer %d: %w", i+1, err)
 		}
 	}
+	if k.Childless > ChildlessNever {
+		report("%s is unknown", k.Childless)
+	}
 	if k.Lifetime != 0 && k.Lifetime < MinLifetime {
 		report("lifetime %s is below %s", k.Lifetime, MinLifetime)
 	}

@@ -44,7 +44,9 @@ func TestFailuresDoNotFillTheTable(t *testing.T) {
 	c := w.Add("c.example", addrC, config("c.example", addrC, meshRule(addrC, pskAuth)))
 	c.Config.Secrets = map[string]sa.Secret{"shared": sa.NewSecret([]byte("another preshared key, which is wrong"))}
 	var first []byte // IKE_AUTH request of the first attempt
-	w.Hold(func(from, _ *Node, exchange uint8, _ bool) bool { return from == c && wire.ExchangeType(exchange) == wire.IKEAuth && first == nil })
+	w.Hold(func(from, _ *Node, exchange uint8, _ bool) bool {
+		return from == c && wire.ExchangeType(exchange) == wire.IKEAuth && first == nil
+	})
 	attempt := func() {
 		c.Crash()
 		c.Do(ike.Acquire{Flow: flow(addrC, addrB)})

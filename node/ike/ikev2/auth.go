@@ -53,9 +53,11 @@ func (s *SA) sendAuth() {
 		if s.host.FirstContact(s.own, s.remote.Addr()) {
 			payloads = append(payloads, wire.Notify{Type: wire.NotifyInitialContact})
 		}
-		hs.first = s.newChildRequest(*hs.flow, *hs.rule, false)
-		hs.first.ni, hs.first.nr = hs.ni, hs.nr
-		payloads = append(payloads, s.childPayloads(hs.first)...)
+		if !hs.childless || s.cfg.Childless != spd.ChildlessPrefer {
+			hs.first = s.newChildRequest(*hs.flow, *hs.rule, false)
+			hs.first.ni, hs.first.nr = hs.ni, hs.nr
+			payloads = append(payloads, s.childPayloads(hs.first)...)
+		}
 		s.giveUp = s.now
 		s.giveUp = s.giveUp.Add(RetransmitTotal + jobTimeout)
 		s.request(wire.IKEAuth, payloads...)
@@ -90,10 +92,27 @@ func (s *SA) receiveAuthResponse(m message) {
 			s.end(v.Reason, ike.FaultPeer, v.Detail)
 			return
 		}
+		if hs.first != nil && !answersChild(m.payloads) { // EAP, say, which nobody asked for
+			s.request(wire.Informational, wire.Delete{Protocol: wire.ProtocolIKE})
+			s.end(ike.ReasonSyntax, ike.FaultPeer, "IKE_AUTH response that neither makes the Child SA nor refuses it")
+			return
+		}
 		s.peerID, s.peerName = idr, v.Peer
-		flow, first := hs.flow, hs.first
+		flow, rule, first := hs.flow, hs.rule, hs.first
 		s.becomeEstablished(m.payloads)
+		if first == nil {
+			s.enqueue(&newChild{flow: *flow, rule: *rule}, timeZero)
+			return
+		}
 		s.finishChild(first, m.payloads, *flow)
+	})
+}
+
+// answersChild reports whether a response makes a Child SA or says why not.
+func answersChild(payloads []wire.Payload) bool {
+	return slices.ContainsFunc(payloads, func(p wire.Payload) bool {
+		n, ok := p.(wire.Notify)
+		return ok && n.Type.IsError() || p.PayloadType() == wire.TypeSA
 	})
 }
 

@@ -35,6 +35,7 @@ type handshake struct {
 	rounds            int
 	tried             []proposal.Group
 	hashes            []wire.HashAlgorithm // announced by the peer
+	childless         bool                 // announced by the responder (RFC 6023 3)
 	refusal           refusal              // unprotected error, remembered until the timer ends
 
 	keyed    bool // keys are derived
@@ -210,6 +211,7 @@ func (s *SA) receiveInitResponse(local, remote netip.AddrPort, datagram []byte, 
 	hs.peerPublic = slices.Clone(ke.Data)
 	s.initial = Exchange{Ni: hs.ni, Nr: hs.nr}
 	s.readInitNotifies(m, local, remote)
+	_, hs.childless = wire.FindNotify(m.Payloads, wire.NotifyChildlessIKEv2Supported)
 	s.giveUp = s.now.Add(jobTimeout)
 	s.agree(func() { s.sendAuth() })
 }

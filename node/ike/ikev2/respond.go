@@ -80,6 +80,9 @@ func (s *SA) answerInit(r ike.Result) {
 		wire.Nonce{Data: hs.nr},
 	}
 	payloads = append(payloads, s.initNotifies()...)
+	if s.cfg.Childless != spd.ChildlessNever { // RFC 6023 3: the responder tells
+		payloads = append(payloads, wire.Notify{Type: wire.NotifyChildlessIKEv2Supported})
+	}
 	payloads = append(payloads, s.certRequest()...)
 	m := wire.Message{Header: s.header(wire.IKESAInit, 0, true), Payloads: payloads}
 	hs.response = wire.AppendMessage(nil, m)
@@ -140,17 +143,18 @@ func (s *SA) serveAuth(v *serving, m message) {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
 		return
 	}
-	want, err := s.readChildRequest(m.payloads)
-	if err != nil {
-		s.refuseAuth(v, ike.ReasonSyntax, err.Error(), wire.NotifyInvalidSyntax)
-		return
-	}
-	want.ni, want.nr = hs.ni, hs.nr
-	// The rule that covers the selectors decides who may authenticate how; only after that anything is made for them.
-	chosen, ok := s.narrow(want)
+	var want *childRequest // nil when the IKE SA is to have no Child SA yet
 	entries := peerAuth(s.cfg, s.remote.Addr())
-	if ok {
-		entries = chosen.rule.Auth
+	if s.cfg.Childless == spd.ChildlessNever || !childless(m.payloads) {
+		if want, err = s.readChildRequest(m.payloads); err != nil {
+			s.refuseAuth(v, ike.ReasonSyntax, err.Error(), wire.NotifyInvalidSyntax)
+			return
+		}
+		want.ni, want.nr = hs.ni, hs.nr
+		// The rule that covers the selectors decides who may authenticate how; only after that anything is made for them.
+		if chosen, ok := s.narrow(want); ok {
+			entries = chosen.rule.Auth
+		}
 	}
 	s.verify(entries, idi, chainOf(m.payloads), auth, octets, func(entry spd.Auth, p ike.Verified) {
 		if s.win.serving != v {
@@ -164,6 +168,14 @@ func (s *SA) serveAuth(v *serving, m message) {
 		s.auth = entry
 		s.peerID, s.peerName = idi, p.Peer
 		s.authenticateBack(v, m, want)
+	})
+}
+
+// childless reports whether an IKE_AUTH request asks for no Child SA: it has nothing of one (RFC 6023 3).
+func childless(payloads []wire.Payload) bool {
+	return !slices.ContainsFunc(payloads, func(p wire.Payload) bool {
+		t := p.PayloadType()
+		return t == wire.TypeSA || t == wire.TypeTSi || t == wire.TypeTSr
 	})
 }
 
@@ -192,6 +204,10 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 		payloads = append(payloads, s.certificates(s.auth)...)
 		payloads = append(payloads, auth)
 		s.becomeEstablished(m.payloads)
+		if want == nil {
+			s.respond(v, payloads...)
+			return
+		}
 		// A Child SA that cannot be made does not end the IKE SA (RFC 7296 1.3).
 		answer, c := s.acceptChild(want, nil)
 		payloads = append(payloads, answer...)

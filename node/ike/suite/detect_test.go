@@ -8,6 +8,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
@@ -25,7 +26,7 @@ func TestNATHashOfRecordings(t *testing.T) {
 		var s struct {
 			Packets []struct {
 				Dst string
-				Hex octets
+				Hex sessiontest.Octets
 			}
 		}
 		if err := json.Unmarshal(b, &s); err != nil {
@@ -76,7 +77,7 @@ func TestNATHashCoversEverything(t *testing.T) {
 func TestCookieCoversEverything(t *testing.T) {
 	secret, from, ni := sa.NewSecret([]byte("secret")), netip.MustParseAddrPort("192.0.2.1:500"), []byte("0123456789abcdef")
 	base := Cookie(secret, 1, 2, ni, from)
-	if len(base) != CookieLen || base[0] != 1 || CookieLen > 64 { // RFC 7296 2.6: 1 to 64 octets
+	if len(base) != CookieLen || base[0] != 1 || CookieLen > 64 { // RFC 7296 2.6: 1 to 64 sessiontest.Octets
 		t.Errorf("cookie %x has %d octets", base, len(base))
 	}
 	if !bytes.Equal(base, Cookie(secret, 1, 2, bytes.Clone(ni), from)) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
@@ -21,18 +22,18 @@ func TestGatewaySessions(t *testing.T) {
 	}
 	var file struct {
 		Sessions []struct {
-			recordedSA
-			Class    string `json:"test_class"`
-			ISPI     octets `json:"ispi"`
-			RSPI     octets `json:"rspi"`
-			Private  octets `json:"initiator_dh_private"`
-			PublicI  octets `json:"initiator_ke"`
-			PublicR  octets `json:"responder_ke"`
-			NonceI   octets `json:"initiator_nonce"`
-			NonceR   octets `json:"responder_nonce"`
+			sessiontest.SA
+			Class    string             `json:"test_class"`
+			ISPI     sessiontest.Octets `json:"ispi"`
+			RSPI     sessiontest.Octets `json:"rspi"`
+			Private  sessiontest.Octets `json:"initiator_dh_private"`
+			PublicI  sessiontest.Octets `json:"initiator_ke"`
+			PublicR  sessiontest.Octets `json:"responder_ke"`
+			NonceI   sessiontest.Octets `json:"initiator_nonce"`
+			NonceR   sessiontest.Octets `json:"responder_nonce"`
 			Messages []struct {
 				Name           string
-				Hex, Plaintext octets
+				Hex, Plaintext sessiontest.Octets
 			}
 		}
 	}
@@ -41,7 +42,7 @@ func TestGatewaySessions(t *testing.T) {
 	}
 	exchanges, schedules, opened := 0, 0, 0
 	for _, s := range file.Sessions {
-		o := s.suite()
+		o := s.Suite()
 		if o.Group == proposal.GroupMODP2048 {
 			p, public, err := KeyExchangeFrom(o.Group, secret(s.Private))
 			if err != nil || !bytes.Equal(public, s.PublicI) {
@@ -58,14 +59,14 @@ func TestGatewaySessions(t *testing.T) {
 			continue
 		}
 		s.SPIi, s.SPIr = s.ISPI, s.RSPI
-		spii, spir := s.spis()
+		spii, spir := s.SPIs()
 		keys, err := DeriveIKE(o, secret(s.Shared), s.NonceI, s.NonceR, spii, spir)
 		if err != nil {
 			t.Fatalf("%s: %v", s.Class, err)
 		}
 		for name, k := range map[string]struct {
 			got  sa.Secret
-			want octets
+			want sessiontest.Octets
 		}{"SK_d": {keys.D, s.D}, "SK_ai": {keys.AI, s.AI}, "SK_ar": {keys.AR, s.AR}, "SK_ei": {keys.EI, s.EI},
 			"SK_er": {keys.ER, s.ER}, "SK_pi": {keys.PI, s.PI}, "SK_pr": {keys.PR, s.PR}} {
 			if !bytes.Equal(k.got.Expose(), k.want) {

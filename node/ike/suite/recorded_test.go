@@ -5,8 +5,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/binary"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -15,128 +13,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
-// octets is a hexadecimal string in JSON.
-type octets []byte
-
-func (o *octets) UnmarshalJSON(b []byte) error {
-	var s string
-	if err := json.Unmarshal(b, &s); err != nil {
-		return err
-	}
-	v, err := hex.DecodeString(s)
-	*o = v
-	return err
-}
-
-// session is one recorded conversation of two strongSwan daemons, with all keys.
-type session struct {
-	Name    string `json:"name"`
-	Packets []recordedPacket
-	ConfigA string          `json:"config_a"`
-	IKE     []recordedSA    `json:"ike_sas"`
-	Child   []recordedChild `json:"child_sas"`
-}
-
-type recordedPacket struct {
-	Kind          string
-	Hex           octets
-	FirstPayload  wire.PayloadType `json:"first_payload"`
-	Plaintext     octets
-	Fragment      []uint16
-	Reassembled   octets             `json:"reassembled_plaintext"`
-	PayloadTypes  []wire.PayloadType `json:"payload_types"`
-	AuthMethod    wire.AuthMethod    `json:"auth_method"`
-	AuthSecret    string             `json:"auth_secret"`
-	SignedOctets  octets             `json:"signed_octets"`
-	AuthVerified  bool               `json:"auth_verified"`
-	AlgorithmID   octets             `json:"algorithm_identifier"`
-	MessageID     uint32             `json:"message_id"`
-	FromInitiator bool               `json:"from_initiator"`
-	Response      bool
-}
-
-type recordedSA struct {
-	SPIi        octets    `json:"spi_i"`
-	SPIr        octets    `json:"spi_r"`
-	RekeyedFrom []octets  `json:"rekeyed_from"`
-	Transforms  [][]*uint `json:"transforms"`
-	NonceI      octets    `json:"nonce_i"`
-	NonceR      octets    `json:"nonce_r"`
-	D           octets    `json:"SK_d"`
-	AI          octets    `json:"SK_ai"`
-	AR          octets    `json:"SK_ar"`
-	EI          octets    `json:"SK_ei"`
-	ER          octets    `json:"SK_er"`
-	PI          octets    `json:"SK_pi"`
-	PR          octets    `json:"SK_pr"`
-	Shared      octets    `json:"dh_shared"`
-}
-
-type recordedChild struct {
-	IKESPIi    octets    `json:"ike_spi_i"`
-	IKESPIr    octets    `json:"ike_spi_r"`
-	Transforms [][]*uint `json:"transforms"`
-	NonceI     octets    `json:"nonce_i"`
-	NonceR     octets    `json:"nonce_r"`
-	Shared     octets    `json:"dh_shared"`
-	EncrI      octets    `json:"encr_i"`
-	IntegI     octets    `json:"integ_i"`
-	EncrR      octets    `json:"encr_r"`
-	IntegR     octets    `json:"integ_r"`
-}
-
-func (s recordedSA) spis() (wire.SPI, wire.SPI) {
-	return wire.SPI(binary.BigEndian.Uint64(s.SPIi)), wire.SPI(binary.BigEndian.Uint64(s.SPIr))
-}
-
-// transform returns number and key length of the transform of one type.
-func transform(list [][]*uint, kind uint) (id, bits uint16) {
-	for _, t := range list {
-		if *t[0] == kind {
-			id = uint16(*t[1])
-			if t[2] != nil {
-				bits = uint16(*t[2])
-			}
-		}
-	}
-	return id, bits
-}
-
-func (s recordedSA) suite() proposal.IKE {
-	encr, bits := transform(s.Transforms, 1)
-	prf, _ := transform(s.Transforms, 2)
-	integ, _ := transform(s.Transforms, 3)
-	group, _ := transform(s.Transforms, 4)
-	return proposal.IKE{Encryption: proposal.Encryption(encr), KeyBits: bits, PRF: proposal.PRF(prf),
-		Integrity: proposal.Integrity(integ), Group: proposal.Group(group)}
-}
-
-func (c recordedChild) suite() proposal.ESP {
-	encr, bits := transform(c.Transforms, 1)
-	integ, _ := transform(c.Transforms, 3)
-	group, _ := transform(c.Transforms, 4)
-	esn, _ := transform(c.Transforms, 5)
-	if len(c.Shared) == 0 {
-		group = 0 // the offer names a group that IKE_AUTH does not use
-	}
-	return proposal.ESP{Encryption: proposal.Encryption(encr), KeyBits: bits, Integrity: proposal.Integrity(integ),
-		Group: proposal.Group(group), ESN: esn == 1}
-}
-
-func loadSession(t testing.TB, path string) session {
+func loadSession(t testing.TB, path string) sessiontest.Session {
 	t.Helper()
-	b, err := os.ReadFile(path)
+	s, err := sessiontest.Load(path)
 	if err != nil {
 		t.Fatal(err)
-	}
-	var s session
-	if err := json.Unmarshal(b, &s); err != nil {
-		t.Fatalf("read %s: %v", path, err)
 	}
 	return s
 }
@@ -171,7 +58,7 @@ func TestAllRecordedSessions(t *testing.T) {
 			continue
 		}
 		s := loadSession(t, path)
-		if !slices.ContainsFunc(s.IKE, func(k recordedSA) bool { return supported(k.suite()) }) {
+		if !slices.ContainsFunc(s.IKE, func(k sessiontest.SA) bool { return supported(k.Suite()) }) {
 			continue
 		}
 		replayed++
@@ -198,13 +85,13 @@ func vectors(t testing.TB) string {
 	return dir
 }
 
-func replay(t *testing.T, s session) {
+func replay(t *testing.T, s sessiontest.Session) {
 	type pair struct{ i, r wire.SPI }
 	derived := map[pair]Keys{}
 	suites := map[pair]proposal.IKE{}
 	for _, k := range s.IKE {
-		o := k.suite()
-		spii, spir := k.spis()
+		o := k.Suite()
+		spii, spir := k.SPIs()
 		var keys Keys
 		var err error
 		if len(k.RekeyedFrom) == 0 {
@@ -220,7 +107,7 @@ func replay(t *testing.T, s session) {
 		for _, c := range []struct {
 			name string
 			got  sa.Secret
-			want octets
+			want sessiontest.Octets
 		}{{"SK_d", keys.D, k.D}, {"SK_ai", keys.AI, k.AI}, {"SK_ar", keys.AR, k.AR}, {"SK_ei", keys.EI, k.EI},
 			{"SK_er", keys.ER, k.ER}, {"SK_pi", keys.PI, k.PI}, {"SK_pr", keys.PR, k.PR}} {
 			if !bytes.Equal(c.got.Expose(), c.want) {
@@ -230,14 +117,14 @@ func replay(t *testing.T, s session) {
 	}
 	for _, c := range s.Child {
 		id := pair{wire.SPI(binary.BigEndian.Uint64(c.IKESPIi)), wire.SPI(binary.BigEndian.Uint64(c.IKESPIr))}
-		i, r, err := DeriveChild(suites[id].PRF, derived[id].D, secret(c.Shared), c.NonceI, c.NonceR, c.suite())
+		i, r, err := DeriveChild(suites[id].PRF, derived[id].D, secret(c.Shared), c.NonceI, c.NonceR, c.Suite())
 		if err != nil {
 			t.Fatalf("derive the keys of a Child SA: %v", err)
 		}
 		for _, k := range []struct {
 			name string
 			got  sa.Secret
-			want octets
+			want sessiontest.Octets
 		}{{"encryption i", i.Encryption, c.EncrI}, {"integrity i", i.Integrity, c.IntegI},
 			{"encryption r", r.Encryption, c.EncrR}, {"integrity r", r.Integrity, c.IntegR}} {
 			if !bytes.Equal(k.got.Expose(), k.want) {
@@ -325,7 +212,7 @@ func mustProtect(t testing.TB, o proposal.IKE, encr, integ sa.Secret) *Protectio
 
 // sealAgain checks that an AEAD, given the counter that charon used, writes the same datagram, and that CBC writes one
 // that opens again (its padding is free).
-func sealAgain(t *testing.T, p *Protection, h wire.Header, rec recordedPacket, plain, body []byte) {
+func sealAgain(t *testing.T, p *Protection, h wire.Header, rec sessiontest.Packet, plain, body []byte) {
 	t.Helper()
 	var iv []byte
 	if p.aead != nil {
@@ -400,7 +287,7 @@ type authReplay struct {
 	certs [2]crypto.PublicKey
 }
 
-func (a *authReplay) seen(m wire.Message, p recordedPacket) {
+func (a *authReplay) seen(m wire.Message, p sessiontest.Packet) {
 	if m.Header.Exchange != wire.IKESAInit {
 		return
 	}
@@ -421,7 +308,7 @@ func pskOf(config string) string {
 	return m[1]
 }
 
-func (a *authReplay) verify(t *testing.T, n int, p recordedPacket, payloads []wire.Payload, keys Keys, o proposal.IKE) {
+func (a *authReplay) verify(t *testing.T, n int, p sessiontest.Packet, payloads []wire.Payload, keys Keys, o proposal.IKE) {
 	t.Helper()
 	side, skp := 0, keys.PI
 	if !p.FromInitiator {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
@@ -22,14 +23,14 @@ type wycheproof struct {
 	TestGroups []struct {
 		IVSize, KeySize, TagSize, SLen int
 		Sha, MgfSha                    string
-		PublicKeyDer, PublicKeyAsn     octets
+		PublicKeyDer, PublicKeyAsn     sessiontest.Octets
 		Tests                          []struct {
 			TcID                    int
 			Comment, Result         string
 			Flags                   []string
-			Public, Private, Shared octets
-			Key, IV, AAD, Msg       octets
-			CT, Tag, Sig            octets
+			Public, Private, Shared sessiontest.Octets
+			Key, IV, AAD, Msg       sessiontest.Octets
+			CT, Tag, Sig            sessiontest.Octets
 		}
 	}
 }

@@ -58,6 +58,11 @@ func (d *decoder) policy(m *policyv1.Policy) spd.Policy {
 	}
 	k, e := m.GetKeyExchange(), m.GetExemptions()
 	p.KeyExchange = spd.KeyExchange{Offers: decodeAll(k.GetOffers(), d.ike), Lifetime: time.Duration(k.GetLifetimeNs())}
+	if c := k.GetChildless(); c < 0 || c > policyv1.Childless_CHILDLESS_NEVER {
+		d.fail(ErrUnknown, "childless %d", int32(c))
+	} else {
+		p.KeyExchange.Childless = spd.Childless(c)
+	}
 	p.Exemptions = spd.Exemptions{
 		Multicast: e.GetMulticast(), Broadcast: e.GetBroadcast(),
 		BreakGlassTCP: decodeAll(e.GetBreakGlassTcp(), func(n uint32) uint16 { return narrow[uint16](d, n, "break-glass port") }),

@@ -14,6 +14,7 @@ func ToProto(p spd.Policy) *policyv1.Policy {
 		Name: p.Name,
 		KeyExchange: &policyv1.KeyExchange{
 			Offers: encodeAll(p.KeyExchange.Offers, encodeIKE), LifetimeNs: int64(p.KeyExchange.Lifetime),
+			Childless: policyv1.Childless(p.KeyExchange.Childless),
 		},
 		Exemptions: &policyv1.Exemptions{
 			Multicast: p.Exemptions.Multicast, Broadcast: p.Exemptions.Broadcast,

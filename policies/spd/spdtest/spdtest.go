@@ -98,6 +98,7 @@ func Policy() *rapid.Generator[spd.Policy] {
 			}
 		}
 		p.KeyExchange = spd.KeyExchange{Offers: rapid.SliceOfN(IKE(), 1, 3).Draw(t, "ike"), Lifetime: duration(t)}
+		p.KeyExchange.Childless = rapid.SampledFrom([]spd.Childless{spd.ChildlessAccept, spd.ChildlessPrefer, spd.ChildlessNever}).Draw(t, "childless")
 		p.Exemptions = spd.Exemptions{
 			Multicast: rapid.Bool().Draw(t, "multicast"), Broadcast: rapid.Bool().Draw(t, "broadcast"),
 			BreakGlassTCP: rapid.SliceOfNDistinct(rapid.SampledFrom(ports), -1, 2, rapid.ID[uint16]).Draw(t, "break-glass"),

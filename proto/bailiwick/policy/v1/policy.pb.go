@@ -296,6 +296,57 @@ func (InterfaceClass) EnumDescriptor() ([]byte, []int) {
 	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
+// Childless tells when an IKE SA is made without a Child SA in IKE_AUTH (RFC 6023).
+type Childless int32
+
+const (
+	// Accepts them, as bundles do that were made before there was a choice.
+	Childless_CHILDLESS_UNSPECIFIED Childless = 0
+	Childless_CHILDLESS_PREFER      Childless = 1
+	Childless_CHILDLESS_NEVER       Childless = 2
+)
+
+// Enum value maps for Childless.
+var (
+	Childless_name = map[int32]string{
+		0: "CHILDLESS_UNSPECIFIED",
+		1: "CHILDLESS_PREFER",
+		2: "CHILDLESS_NEVER",
+	}
+	Childless_value = map[string]int32{
+		"CHILDLESS_UNSPECIFIED": 0,
+		"CHILDLESS_PREFER":      1,
+		"CHILDLESS_NEVER":       2,
+	}
+)
+
+func (x Childless) Enum() *Childless {
+	p := new(Childless)
+	*p = x
+	return p
+}
+
+func (x Childless) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Childless) Descriptor() protoreflect.EnumDescriptor {
+	return file_bailiwick_policy_v1_policy_proto_enumTypes[5].Descriptor()
+}
+
+func (Childless) Type() protoreflect.EnumType {
+	return &file_bailiwick_policy_v1_policy_proto_enumTypes[5]
+}
+
+func (x Childless) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Childless.Descriptor instead.
+func (Childless) EnumDescriptor() ([]byte, []int) {
+	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+}
+
 // Policy is a spd.Policy.
 type Policy struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -1218,6 +1269,7 @@ type KeyExchange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Offers        []*IkeOffer            `protobuf:"bytes,1,rep,name=offers,proto3" json:"offers,omitempty"`
 	LifetimeNs    int64                  `protobuf:"varint,2,opt,name=lifetime_ns,json=lifetimeNs,proto3" json:"lifetime_ns,omitempty"`
+	Childless     Childless              `protobuf:"varint,3,opt,name=childless,proto3,enum=bailiwick.policy.v1.Childless" json:"childless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1264,6 +1316,13 @@ func (x *KeyExchange) GetLifetimeNs() int64 {
 		return x.LifetimeNs
 	}
 	return 0
+}
+
+func (x *KeyExchange) GetChildless() Childless {
+	if x != nil {
+		return x.Childless
+	}
+	return Childless_CHILDLESS_UNSPECIFIED
 }
 
 // Exemptions are packets that no rule sees, beside those that are always exempt.
@@ -1410,11 +1469,12 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x04auth\x18\x02 \x03(\v2\x19.bailiwick.policy.v1.AuthR\x04auth\x12\x10\n" +
 	"\x03pfs\x18\x03 \x01(\bR\x03pfs\x129\n" +
 	"\blifetime\x18\x04 \x01(\v2\x1d.bailiwick.policy.v1.LifetimeR\blifetime\x12\x17\n" +
-	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"e\n" +
+	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\xa3\x01\n" +
 	"\vKeyExchange\x125\n" +
 	"\x06offers\x18\x01 \x03(\v2\x1d.bailiwick.policy.v1.IkeOfferR\x06offers\x12\x1f\n" +
 	"\vlifetime_ns\x18\x02 \x01(\x03R\n" +
-	"lifetimeNs\"p\n" +
+	"lifetimeNs\x12<\n" +
+	"\tchildless\x18\x03 \x01(\x0e2\x1e.bailiwick.policy.v1.ChildlessR\tchildless\"p\n" +
 	"\n" +
 	"Exemptions\x12\x1c\n" +
 	"\tmulticast\x18\x01 \x01(\bR\tmulticast\x12\x1c\n" +
@@ -1447,7 +1507,11 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x1bINTERFACE_CLASS_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13INTERFACE_CLASS_ALL\x10\x01\x12\x17\n" +
 	"\x13INTERFACE_CLASS_LAN\x10\x02\x12!\n" +
-	"\x1dINTERFACE_CLASS_REMOTE_ACCESS\x10\x03BGZEgithub.com/bailiwick-net/bailiwick/proto/bailiwick/policy/v1;policyv1b\x06proto3"
+	"\x1dINTERFACE_CLASS_REMOTE_ACCESS\x10\x03*Q\n" +
+	"\tChildless\x12\x19\n" +
+	"\x15CHILDLESS_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10CHILDLESS_PREFER\x10\x01\x12\x13\n" +
+	"\x0fCHILDLESS_NEVER\x10\x02BGZEgithub.com/bailiwick-net/bailiwick/proto/bailiwick/policy/v1;policyv1b\x06proto3"
 
 var (
 	file_bailiwick_policy_v1_policy_proto_rawDescOnce sync.Once
@@ -1461,7 +1525,7 @@ func file_bailiwick_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_bailiwick_policy_v1_policy_proto_rawDescData
 }
 
-var file_bailiwick_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_bailiwick_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_bailiwick_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_bailiwick_policy_v1_policy_proto_goTypes = []any{
 	(AddressKind)(0),        // 0: bailiwick.policy.v1.AddressKind
@@ -1469,50 +1533,52 @@ var file_bailiwick_policy_v1_policy_proto_goTypes = []any{
 	(FallbackMode)(0),       // 2: bailiwick.policy.v1.FallbackMode
 	(AuthMethod)(0),         // 3: bailiwick.policy.v1.AuthMethod
 	(InterfaceClass)(0),     // 4: bailiwick.policy.v1.InterfaceClass
-	(*Policy)(nil),          // 5: bailiwick.policy.v1.Policy
-	(*Rule)(nil),            // 6: bailiwick.policy.v1.Rule
-	(*Filter)(nil),          // 7: bailiwick.policy.v1.Filter
-	(*Address)(nil),         // 8: bailiwick.policy.v1.Address
-	(*PortRange)(nil),       // 9: bailiwick.policy.v1.PortRange
-	(*FilterAction)(nil),    // 10: bailiwick.policy.v1.FilterAction
-	(*Fallback)(nil),        // 11: bailiwick.policy.v1.Fallback
-	(*Lifetime)(nil),        // 12: bailiwick.policy.v1.Lifetime
-	(*EspOffer)(nil),        // 13: bailiwick.policy.v1.EspOffer
-	(*IkeOffer)(nil),        // 14: bailiwick.policy.v1.IkeOffer
-	(*Auth)(nil),            // 15: bailiwick.policy.v1.Auth
-	(*DefaultResponse)(nil), // 16: bailiwick.policy.v1.DefaultResponse
-	(*KeyExchange)(nil),     // 17: bailiwick.policy.v1.KeyExchange
-	(*Exemptions)(nil),      // 18: bailiwick.policy.v1.Exemptions
+	(Childless)(0),          // 5: bailiwick.policy.v1.Childless
+	(*Policy)(nil),          // 6: bailiwick.policy.v1.Policy
+	(*Rule)(nil),            // 7: bailiwick.policy.v1.Rule
+	(*Filter)(nil),          // 8: bailiwick.policy.v1.Filter
+	(*Address)(nil),         // 9: bailiwick.policy.v1.Address
+	(*PortRange)(nil),       // 10: bailiwick.policy.v1.PortRange
+	(*FilterAction)(nil),    // 11: bailiwick.policy.v1.FilterAction
+	(*Fallback)(nil),        // 12: bailiwick.policy.v1.Fallback
+	(*Lifetime)(nil),        // 13: bailiwick.policy.v1.Lifetime
+	(*EspOffer)(nil),        // 14: bailiwick.policy.v1.EspOffer
+	(*IkeOffer)(nil),        // 15: bailiwick.policy.v1.IkeOffer
+	(*Auth)(nil),            // 16: bailiwick.policy.v1.Auth
+	(*DefaultResponse)(nil), // 17: bailiwick.policy.v1.DefaultResponse
+	(*KeyExchange)(nil),     // 18: bailiwick.policy.v1.KeyExchange
+	(*Exemptions)(nil),      // 19: bailiwick.policy.v1.Exemptions
 }
 var file_bailiwick_policy_v1_policy_proto_depIdxs = []int32{
-	6,  // 0: bailiwick.policy.v1.Policy.rules:type_name -> bailiwick.policy.v1.Rule
-	16, // 1: bailiwick.policy.v1.Policy.default_response:type_name -> bailiwick.policy.v1.DefaultResponse
-	17, // 2: bailiwick.policy.v1.Policy.key_exchange:type_name -> bailiwick.policy.v1.KeyExchange
-	18, // 3: bailiwick.policy.v1.Policy.exemptions:type_name -> bailiwick.policy.v1.Exemptions
-	7,  // 4: bailiwick.policy.v1.Rule.filters:type_name -> bailiwick.policy.v1.Filter
-	10, // 5: bailiwick.policy.v1.Rule.action:type_name -> bailiwick.policy.v1.FilterAction
-	15, // 6: bailiwick.policy.v1.Rule.auth:type_name -> bailiwick.policy.v1.Auth
+	7,  // 0: bailiwick.policy.v1.Policy.rules:type_name -> bailiwick.policy.v1.Rule
+	17, // 1: bailiwick.policy.v1.Policy.default_response:type_name -> bailiwick.policy.v1.DefaultResponse
+	18, // 2: bailiwick.policy.v1.Policy.key_exchange:type_name -> bailiwick.policy.v1.KeyExchange
+	19, // 3: bailiwick.policy.v1.Policy.exemptions:type_name -> bailiwick.policy.v1.Exemptions
+	8,  // 4: bailiwick.policy.v1.Rule.filters:type_name -> bailiwick.policy.v1.Filter
+	11, // 5: bailiwick.policy.v1.Rule.action:type_name -> bailiwick.policy.v1.FilterAction
+	16, // 6: bailiwick.policy.v1.Rule.auth:type_name -> bailiwick.policy.v1.Auth
 	4,  // 7: bailiwick.policy.v1.Rule.interfaces:type_name -> bailiwick.policy.v1.InterfaceClass
-	8,  // 8: bailiwick.policy.v1.Filter.source:type_name -> bailiwick.policy.v1.Address
-	8,  // 9: bailiwick.policy.v1.Filter.destination:type_name -> bailiwick.policy.v1.Address
-	9,  // 10: bailiwick.policy.v1.Filter.source_port:type_name -> bailiwick.policy.v1.PortRange
-	9,  // 11: bailiwick.policy.v1.Filter.destination_port:type_name -> bailiwick.policy.v1.PortRange
+	9,  // 8: bailiwick.policy.v1.Filter.source:type_name -> bailiwick.policy.v1.Address
+	9,  // 9: bailiwick.policy.v1.Filter.destination:type_name -> bailiwick.policy.v1.Address
+	10, // 10: bailiwick.policy.v1.Filter.source_port:type_name -> bailiwick.policy.v1.PortRange
+	10, // 11: bailiwick.policy.v1.Filter.destination_port:type_name -> bailiwick.policy.v1.PortRange
 	0,  // 12: bailiwick.policy.v1.Address.kind:type_name -> bailiwick.policy.v1.AddressKind
 	1,  // 13: bailiwick.policy.v1.FilterAction.action:type_name -> bailiwick.policy.v1.Action
-	11, // 14: bailiwick.policy.v1.FilterAction.fallback:type_name -> bailiwick.policy.v1.Fallback
-	13, // 15: bailiwick.policy.v1.FilterAction.offers:type_name -> bailiwick.policy.v1.EspOffer
-	12, // 16: bailiwick.policy.v1.FilterAction.lifetime:type_name -> bailiwick.policy.v1.Lifetime
+	12, // 14: bailiwick.policy.v1.FilterAction.fallback:type_name -> bailiwick.policy.v1.Fallback
+	14, // 15: bailiwick.policy.v1.FilterAction.offers:type_name -> bailiwick.policy.v1.EspOffer
+	13, // 16: bailiwick.policy.v1.FilterAction.lifetime:type_name -> bailiwick.policy.v1.Lifetime
 	2,  // 17: bailiwick.policy.v1.Fallback.mode:type_name -> bailiwick.policy.v1.FallbackMode
 	3,  // 18: bailiwick.policy.v1.Auth.method:type_name -> bailiwick.policy.v1.AuthMethod
-	13, // 19: bailiwick.policy.v1.DefaultResponse.offers:type_name -> bailiwick.policy.v1.EspOffer
-	15, // 20: bailiwick.policy.v1.DefaultResponse.auth:type_name -> bailiwick.policy.v1.Auth
-	12, // 21: bailiwick.policy.v1.DefaultResponse.lifetime:type_name -> bailiwick.policy.v1.Lifetime
-	14, // 22: bailiwick.policy.v1.KeyExchange.offers:type_name -> bailiwick.policy.v1.IkeOffer
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	14, // 19: bailiwick.policy.v1.DefaultResponse.offers:type_name -> bailiwick.policy.v1.EspOffer
+	16, // 20: bailiwick.policy.v1.DefaultResponse.auth:type_name -> bailiwick.policy.v1.Auth
+	13, // 21: bailiwick.policy.v1.DefaultResponse.lifetime:type_name -> bailiwick.policy.v1.Lifetime
+	15, // 22: bailiwick.policy.v1.KeyExchange.offers:type_name -> bailiwick.policy.v1.IkeOffer
+	5,  // 23: bailiwick.policy.v1.KeyExchange.childless:type_name -> bailiwick.policy.v1.Childless
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_policy_v1_policy_proto_init() }
@@ -1525,7 +1591,7 @@ func file_bailiwick_policy_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_policy_v1_policy_proto_rawDesc), len(file_bailiwick_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
