@@ -29,12 +29,13 @@ func TestRecordedSessionsFromBothSides(t *testing.T) {
 	paths, _ := filepath.Glob(filepath.Join(dir, "recorded", "*.json"))
 	for _, path := range paths {
 		name := strings.TrimSuffix(filepath.Base(path), ".json")
-		if strings.HasPrefix(name, "ikev1-") {
-			continue
-		}
 		s, err := sessiontest.Load(path)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if strings.HasPrefix(name, "ikev1-") {
+			t.Run(name, func(t *testing.T) { playOldVersion(t, s) })
+			continue
 		}
 		for _, side := range []string{"initiator", "responder"} {
 			t.Run(name+"/"+side, func(t *testing.T) { play(t, s, side) })
@@ -130,6 +131,50 @@ func play(t *testing.T, s sessiontest.Session, side string) {
 		t.Errorf("the keys of %d Child SAs are as recorded, want %d (%s); the engine says %q, want %q", checked, want.children, want.why, reasons, want.reason)
 	}
 	t.Logf("up %d, signatures %d, Child SAs %d of %d; %s", p.up, p.verified, checked, len(s.Child), reasons)
+}
+
+// playOldVersion sends what IKEv1 daemons said: this one speaks IKEv2 only. It makes no state, and what it answers is an
+// INVALID_MAJOR_VERSION that is no longer than the question (RFC 7296 2.5).
+func playOldVersion(t *testing.T, s sessiontest.Session) {
+	cfg := ike.Config{Offers: proposal.DefaultIKE(), DefaultResponse: &ike.Rule{ID: "any", Offers: proposal.DefaultESP()}}
+	e := engine.New(cfg, &randomness{})
+	now, sent := time.Date(2025, 9, 1, 0, 0, 0, 0, time.UTC), 0
+	for _, k := range s.Packets {
+		if k.Kind != "ike" {
+			continue
+		}
+		now = now.Add(time.Millisecond)
+		for _, a := range e.Step(now, ike.Datagram{Local: k.Destination.AddrPort, Remote: k.Source.AddrPort, Bytes: k.Hex}) {
+			send, ok := a.(ike.Send)
+			if !ok {
+				continue
+			}
+			sent++
+			m, err := wire.ParseMessage(send.Bytes, wire.LimitBeforeAuth)
+			if err != nil || len(send.Bytes) > len(k.Hex) {
+				t.Fatalf("%d octets answer %d, error %v", len(send.Bytes), len(k.Hex), err)
+			}
+			if _, ok := wire.FindNotify(m.Payloads, wire.NotifyInvalidMajorVersion); !ok {
+				t.Errorf("the engine answers %s", m)
+			}
+		}
+	}
+	snapshot := e.Snapshot()
+	if len(snapshot.SAs) != 0 || !e.Deadline().IsZero() {
+		t.Errorf("IKEv1 left %d IKE SAs and the deadline %s", len(snapshot.SAs), e.Deadline())
+	}
+	if sent > 2 { // one per side in a second
+		t.Errorf("%d answers within a second", sent)
+	}
+	dropped := uint64(0)
+	for name, n := range snapshot.Counters {
+		if strings.HasPrefix(name, "dropped_") {
+			dropped += n
+		}
+	}
+	if dropped == 0 {
+		t.Errorf("no counter tells of the drops: %v", snapshot.Counters)
+	}
 }
 
 // crossing lists the own requests that were sent before the peer's request n was answered.
