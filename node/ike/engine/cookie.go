@@ -37,23 +37,28 @@ func (e *Engine) rotateCookies() {
 	c.made = e.now
 }
 
-// cookieValid checks the cookie, which must be the first payload.
-func (e *Engine) cookieValid(m wire.Message, ni []byte, from netip.AddrPort) bool {
-	e.rotateCookies()
-	n, ok := m.Payloads[0].(wire.Notify)
-	if !ok || n.Type != wire.NotifyCookie || len(n.Data) == 0 {
+// cookieValid checks the cookie of a request that has one.
+func (e *Engine) cookieValid(cookie []byte, spii wire.SPI, ni []byte, from netip.AddrPort) bool {
+	if len(cookie) == 0 {
 		return false
 	}
+	e.rotateCookies()
 	c := &e.cookies
 	secret, version := c.current, c.version
-	if n.Data[0] == c.version-1 && c.previous.Len() > 0 {
+	if cookie[0] == c.version-1 && c.previous.Len() > 0 {
 		secret, version = c.previous, c.version-1
 	}
-	return subtle.ConstantTimeCompare(n.Data, suite.Cookie(secret, version, m.Header.SPIi, ni, from)) == 1
+	return subtle.ConstantTimeCompare(cookie, suite.Cookie(secret, version, spii, ni, from)) == 1
 }
 
-func (e *Engine) sendCookie(d ike.Datagram, m wire.Message, ni []byte) {
+// sendCookie asks for the request once more, with a cookie. A request shorter than the answer is not worth one.
+func (e *Engine) sendCookie(d ike.Datagram, h wire.Header, ni []byte) {
+	if len(d.Bytes) < wire.HeaderLen+8+suite.CookieLen {
+		e.count("dropped_malformed")
+		return
+	}
 	e.rotateCookies()
-	cookie := suite.Cookie(e.cookies.current, e.cookies.version, m.Header.SPIi, ni, d.Remote)
-	e.answer(d, m.Header, wire.Notify{Type: wire.NotifyCookie, Data: cookie})
+	e.count("cookies_sent")
+	cookie := suite.Cookie(e.cookies.current, e.cookies.version, h.SPIi, ni, d.Remote)
+	e.answer(d, h, wire.Notify{Type: wire.NotifyCookie, Data: cookie})
 }

@@ -29,7 +29,8 @@ type Engine struct {
 	secured  map[securedKey]struct{}
 	failures []Failure
 	cookies  cookies
-	replies  replies
+	replies  replies // to garbage
+	refusals replies // to first messages that make no SA
 	retiring agenda[*retirement]
 	retired  uint64   // retirements so far
 	closing  []*entry // closed ones that are kept to repeat their last answer, the oldest first

@@ -26,6 +26,7 @@ type table struct {
 	uncookied agenda[*entry]
 	halfOpen  int
 	live      int // not closed
+	buffered  int // octets that are kept for peers that are not authenticated
 	made      uint64
 }
 
@@ -59,6 +60,7 @@ type filing struct {
 	halfOpen    bool
 	established bool
 	live        bool
+	buffered    int // octets that are kept for a peer that is not authenticated
 }
 
 func newTable() table {
@@ -105,7 +107,7 @@ func (t *table) file(x *entry) {
 		halfOpen: !x.sa.Initiator() && state < ikev2.StateEstablished,
 	}
 	if f.halfOpen {
-		f.init = initKey{remote, x.sa.PeerSPI()}
+		f.init, f.buffered = initKey{remote, x.sa.PeerSPI()}, x.sa.Buffered()
 	}
 	t.refile(x, f)
 }
@@ -139,6 +141,7 @@ func (t *table) populate(f filing, by int) {
 	}
 	if f.halfOpen {
 		t.halfOpen += by
+		t.buffered += by * f.buffered
 	}
 	if !f.halfOpen && !f.established {
 		return
@@ -228,7 +231,7 @@ func (e *Engine) CheckTables() error {
 		_, remote := x.sa.Addresses()
 		f := filing{remote: remote, live: state != ikev2.StateClosed, established: state == ikev2.StateEstablished}
 		if f.halfOpen = !x.sa.Initiator() && state < ikev2.StateEstablished; f.halfOpen {
-			f.init = initKey{remote, x.sa.PeerSPI()}
+			f.init, f.buffered = initKey{remote, x.sa.PeerSPI()}, x.sa.Buffered()
 		}
 		want.populate(f, 1)
 		if !x.due.at.IsZero() {
@@ -258,6 +261,8 @@ func (e *Engine) CheckTables() error {
 		return fmt.Errorf("%d IKE SAs, %d of them by SPI, %d of %d deadlines", t.order.length, len(t.bySPI), len(t.deadline.heap), deadlines)
 	case len(t.byChild) != len(want.byChild):
 		return fmt.Errorf("%d Child SAs are filed, there are %d", len(t.byChild), len(want.byChild))
+	case t.buffered != want.buffered:
+		return fmt.Errorf("%d octets of unauthenticated peers are counted, there are %d", t.buffered, want.buffered)
 	case t.halfOpen != want.halfOpen || t.live != want.live || len(t.prefixes) != len(want.prefixes):
 		return fmt.Errorf("%d half-open of %d in %d prefixes are counted, there are %d of %d in %d", t.halfOpen, t.live,
 			len(t.prefixes), want.halfOpen, want.live, len(want.prefixes))

@@ -131,6 +131,11 @@ func (s *SA) serveCreate(v *serving, m message) {
 		s.end(ike.ReasonSyntax, ike.FaultPeer, err.Error())
 		return
 	}
+	if !s.creates.take(s.now) {
+		s.trace("refuse CREATE_CHILD_SA: more than %d at once or %d a second", createBurst, createRate)
+		s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
+		return
+	}
 	if len(offered.Proposals) > 0 && offered.Proposals[0].Protocol == wire.ProtocolIKE {
 		s.serveRekeyIKE(v, m, offered, nonce.Data)
 		return

@@ -13,7 +13,11 @@ const (
 	limitFragments = 64
 	// messageSize is the largest IKE message that is sent in one datagram: IPv6's minimum MTU less IPv6 and UDP headers
 	// and the non-ESP marker (RFC 7383 2.5.1).
-	messageSize      = 1280 - 40 - 8 - 4
+	messageSize = 1280 - 40 - 8 - 4
+	// smallMessageSize fits what every IPv4 host takes (RFC 791 3.1), less IPv4 and UDP headers and the marker.
+	smallMessageSize = 576 - 20 - 8 - 4
+	// shrinkAfter is after how many transmissions without an answer a message is cut smaller.
+	shrinkAfter      = 2
 	fragmentsTimeout = 30 * time.Second
 )
 
@@ -62,7 +66,30 @@ func (c *collector) add(now time.Time, id uint32, f wire.Fragment, inner []byte,
 	for _, p := range c.parts {
 		message = append(message, p...)
 	}
-	c.parts = nil
-	c.total = 0
+	c.parts, c.total, c.octets, c.have = nil, 0, 0, 0
 	return message, true
+}
+
+// deadline is when an incomplete message is forgotten; zero when there is none.
+func (c *collector) deadline() time.Time {
+	if c.total == 0 {
+		return timeZero
+	}
+	return c.expires
+}
+
+// expire forgets a message that was not completed in time.
+func (c *collector) expire(now time.Time) {
+	if c.total > 0 && !now.Before(c.expires) {
+		*c = collector{}
+	}
+}
+
+// Buffered is what the SA keeps of messages of a peer that is not authenticated, in octets.
+func (s *SA) Buffered() int {
+	n := s.requests.octets + s.responses.octets
+	if s.hs != nil {
+		n += s.hs.octets
+	}
+	return n
 }

@@ -122,7 +122,7 @@ func (s *SA) sendInit() {
 	s.trace("send %s", m)
 	s.giveUp = time.Time{} // the retransmission timer takes over
 	s.win.next = 1
-	s.transmit(wire.IKESAInit, 0, [][]byte{hs.request})
+	s.transmit(wire.IKESAInit, 0, sealed{datagrams: [][]byte{hs.request}})
 }
 
 // initNotifies are the notifies of both IKE_SA_INIT messages.

@@ -64,6 +64,8 @@ func (s *SA) Deadline() time.Time {
 	}
 	first(s.giveUp)
 	first(s.hard)
+	first(s.requests.deadline())
+	first(s.responses.deadline())
 	if s.state == StateEstablished {
 		if !s.closing() && !s.rekeyingIKE() {
 			first(s.soft)
@@ -109,6 +111,8 @@ func (s *SA) Tick(now time.Time) {
 	if s.state == StateClosed {
 		return
 	}
+	s.requests.expire(now)
+	s.responses.expire(now)
 	s.retransmit()
 	switch {
 	case s.state == StateClosed:

@@ -9,7 +9,11 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 )
 
-var errUnprotected = errors.New("message has no encrypted payload")
+var (
+	errUnprotected    = errors.New("message has no encrypted payload")
+	errFragmentExtras = errors.New("fragment other than the first with further payloads")
+	errNoRoom         = errors.New("too many fragments of peers that are not authenticated")
+)
 
 // protect puts the keys of a finished key exchange into use.
 func (s *SA) protect(keys suite.Keys) error {
@@ -42,46 +46,90 @@ func (s *SA) header(exchange wire.ExchangeType, id uint32, response bool) wire.H
 	return h
 }
 
+// sealed is a protected message of this side. Its plaintext is kept where smaller fragments may be wanted later.
+type sealed struct {
+	header    wire.Header
+	first     wire.PayloadType
+	inner     []byte // nil when it fits into the smallest fragments, or the peer does not know fragments
+	datagrams [][]byte
+	small     bool // cut for the smallest path
+}
+
 // seal encrypts payloads into one datagram, or into fragments when they do not fit and the peer supports those.
-func (s *SA) seal(exchange wire.ExchangeType, id uint32, response bool, payloads []wire.Payload) ([][]byte, error) {
+func (s *SA) seal(exchange wire.ExchangeType, id uint32, response bool, payloads []wire.Payload) (sealed, error) {
 	h := s.header(exchange, id, response)
 	s.trace("send %s", wire.Message{Header: h, Payloads: payloads})
-	first, inner := wire.First(payloads), wire.AppendPayloads(nil, payloads)
+	m := sealed{header: h, first: wire.First(payloads), inner: wire.AppendPayloads(nil, payloads), small: s.smallPath}
+	var err error
+	if m.datagrams, err = s.cut(m); err != nil {
+		return sealed{}, err
+	}
+	if !s.fragmentation || m.small || len(m.inner) <= s.out.FragmentRoom(smallMessageSize) {
+		m.inner = nil
+	}
+	return m, nil
+}
+
+// cut encrypts the plaintext of a message, as fragments of the size that m asks for.
+func (s *SA) cut(m sealed) ([][]byte, error) {
+	h, inner := m.header, m.inner
 	iv := func() []byte { return s.host.Random(s.out.RandomIVLen()) }
-	room := s.out.FragmentRoom(messageSize)
+	size := messageSize
+	if m.small {
+		size = smallMessageSize
+	}
+	room := s.out.FragmentRoom(size)
 	if !s.fragmentation || len(inner) <= room {
-		d, err := s.out.Seal(nil, h, first, inner, iv())
+		d, err := s.out.Seal(nil, h, m.first, inner, iv())
 		if err != nil {
-			return nil, fmt.Errorf("seal %s message %d: %w", exchange, id, err)
+			return nil, fmt.Errorf("seal %s message %d: %w", h.Exchange, h.MessageID, err)
 		}
 		return [][]byte{d}, nil
 	}
 	total := (len(inner) + room - 1) / room
 	if total > limitFragments {
-		return nil, fmt.Errorf("seal %s message %d: %d octets need more than %d fragments", exchange, id, len(inner), limitFragments)
+		return nil, fmt.Errorf("seal %s message %d: %d octets need more than %d fragments", h.Exchange, h.MessageID, len(inner), limitFragments)
 	}
 	var datagrams [][]byte
 	for n := range total {
 		part := inner[n*room : min((n+1)*room, len(inner))]
 		next := wire.NoNextPayload
 		if n == 0 {
-			next = first
+			next = m.first
 		}
 		d, err := s.out.SealFragment(nil, h, next, uint16(n+1), uint16(total), part, iv())
 		if err != nil {
-			return nil, fmt.Errorf("seal fragment %d of %s message %d: %w", n+1, exchange, id, err)
+			return nil, fmt.Errorf("seal fragment %d of %s message %d: %w", n+1, h.Exchange, h.MessageID, err)
 		}
 		datagrams = append(datagrams, d)
 	}
 	return datagrams, nil
 }
 
+// shrink cuts a message that does not seem to get through into fragments that every IPv4 path carries (RFC 7383 2.5.1).
+// An IPv6 path carries what was sent already.
+func (s *SA) shrink(m *sealed) {
+	if m.inner == nil || m.small || !s.remote.Addr().Is4() {
+		return
+	}
+	smaller := *m
+	smaller.small = true
+	datagrams, err := s.cut(smaller)
+	if err != nil {
+		s.trace("smaller fragments: %s", err)
+		return
+	}
+	s.trace("cut %s message %d into %d smaller fragments", m.header.Exchange, m.header.MessageID, len(datagrams))
+	m.datagrams, m.small = datagrams, true
+}
+
 // opened is a protected message after its integrity was proved.
 type opened struct {
 	payloads []wire.Payload
 	digest   [sha256.Size]byte
-	done     bool  // false: fragments are missing
-	syntax   error // what is wrong inside the authenticated octets
+	total    uint16 // fragments
+	done     bool   // false: fragments are missing
+	syntax   error  // what is wrong inside the authenticated octets
 }
 
 // open checks and decrypts a datagram, or stores it when it is one of several fragments. The error says that it is to be
@@ -105,14 +153,20 @@ func (s *SA) open(c *collector, datagram []byte, m wire.Message) (opened, error)
 		if err != nil {
 			return opened{}, err
 		}
+		if p.Number > 1 && len(m.Payloads) > 1 { // RFC 7383 2.5.3: what is not encrypted comes with the first
+			return opened{}, errFragmentExtras
+		}
 		limit := wire.LimitAfterAuth
 		if !s.state.established() {
 			limit = wire.LimitBeforeAuth
+			if !s.host.Room(len(part)) {
+				return opened{}, errNoRoom
+			}
 		}
 		if inner, o.done = c.add(s.now, m.Header.MessageID, p, part, datagram, limit); !o.done {
 			return o, nil
 		}
-		first, o.digest = c.first, c.digest
+		first, o.digest, o.total = c.first, c.digest, p.Total
 	default:
 		return opened{}, errUnprotected
 	}

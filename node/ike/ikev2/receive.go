@@ -53,27 +53,46 @@ func (s *SA) receive(local, remote netip.AddrPort, datagram []byte, m wire.Messa
 
 // repeat sends the last response again when the peer repeats the request (RFC 7296 2.1), and nothing else.
 func (s *SA) repeat(local, remote netip.AddrPort, datagram []byte, m wire.Message) bool {
-	last := s.win.last
+	last := &s.win.last
 	if m.Header.Response() || !last.valid || m.Header.MessageID != last.id {
 		return false
 	}
-	// RFC 7383 2.6.1: only the first fragment asks for the response.
-	if len(m.Payloads) > 0 {
-		if f, ok := m.Payloads[len(m.Payloads)-1].(wire.Fragment); ok && f.Number != 1 {
-			return true
+	if !s.repeated(datagram, m) {
+		return true
+	}
+	for _, c := range s.children { // the initiator has not seen the response yet
+		if !c.confirm.IsZero() {
+			c.confirm = s.now.Add(confirmWait)
 		}
 	}
-	if sha256.Sum256(datagram) == last.digest {
-		for _, c := range s.children { // the initiator has not seen the response yet
-			if !c.confirm.IsZero() {
-				c.confirm = s.now.Add(confirmWait)
-			}
-		}
-		for _, d := range last.datagrams {
-			s.host.Emit(ike.Send{Local: local, Remote: remote, Bytes: d})
-		}
+	if last.asked++; last.asked >= shrinkAfter && s.state != StateClosed {
+		s.shrink(&last.sealed)
+	}
+	for _, d := range last.datagrams {
+		s.host.Emit(ike.Send{Local: local, Remote: remote, Bytes: d})
 	}
 	return true
+}
+
+// repeated reports whether a datagram asks for the last response again: the same octets, or the same message cut into
+// more fragments than before, which only its author can make (RFC 7383 2.6). Only the first fragment asks (2.6.1).
+func (s *SA) repeated(datagram []byte, m wire.Message) bool {
+	last := &s.win.last
+	if len(m.Payloads) > 0 {
+		if f, ok := m.Payloads[len(m.Payloads)-1].(wire.Fragment); ok {
+			switch {
+			case f.Number != 1:
+				return false
+			case f.Total > last.total && s.in != nil && s.state != StateClosed:
+				_, err := s.in.OpenFragment(datagram, f)
+				if err == nil && last.asked+1 < shrinkAfter {
+					last.asked = shrinkAfter - 1 // the peer has found the path to be narrow
+				}
+				return err == nil
+			}
+		}
+	}
+	return sha256.Sum256(datagram) == last.digest
 }
 
 func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
@@ -88,7 +107,7 @@ func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wir
 	if !o.done {
 		return
 	}
-	v := &serving{id: m.Header.MessageID, exchange: m.Header.Exchange, digest: o.digest, local: local, remote: remote}
+	v := &serving{id: m.Header.MessageID, exchange: m.Header.Exchange, digest: o.digest, total: o.total, local: local, remote: remote}
 	in := message{header: m.Header, payloads: o.payloads}
 	if o.syntax != nil {
 		s.win.serving = v
@@ -145,6 +164,7 @@ func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wi
 	if !o.done {
 		return
 	}
+	s.smallPath = s.smallPath || p.small
 	s.win.pending = nil
 	s.trace("received %s", wire.Message{Header: m.Header, Payloads: o.payloads})
 	if o.syntax == nil {

@@ -211,7 +211,7 @@ func (s *SA) succeed(initiator bool, own, peer wire.SPI, chosen proposal.IKE, sh
 	n.peer = peer
 	n.suite = chosen
 	n.initial, n.origin = ex, s.origin
-	n.fragmentation = s.fragmentation
+	n.fragmentation, n.smallPath, n.creates = s.fragmentation, s.smallPath, s.creates
 	n.natLocal, n.natRemote, n.encap = s.natLocal, s.natRemote, s.encap
 	n.auth, n.peerID, n.peerName = s.auth, s.peerID, s.peerName
 	keys, err := suite.RekeyIKE(chosen, s.suite.PRF, s.keys.D, shared, ex.Ni, ex.Nr, n.spii(), n.spir())

@@ -114,7 +114,7 @@ func (s *SA) hold(local, remote netip.AddrPort, datagram []byte, m wire.Message)
 	if hs == nil || s.initiator || hs.response == nil || m.Header.Response() || m.Header.Exchange != wire.IKEAuth || m.Header.MessageID != 1 {
 		return
 	}
-	if len(hs.early) < limitFragments && hs.octets+len(datagram) <= wire.LimitBeforeAuth {
+	if len(hs.early) < limitFragments && hs.octets+len(datagram) <= wire.LimitBeforeAuth && s.host.Room(len(datagram)) {
 		hs.early = append(hs.early, early{local, remote, slices.Clone(datagram)})
 		hs.octets += len(datagram)
 	}

@@ -92,6 +92,9 @@ type SA struct {
 	requests      collector // fragments of the peer's request
 	responses     collector // fragments of the peer's response
 	fragmentation bool
+	smallPath     bool // only small fragments got through
+	creates       budget
+	wornOut       bool // rekeyed for its message IDs
 
 	natLocal, natRemote, encap bool
 

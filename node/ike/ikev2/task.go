@@ -58,6 +58,7 @@ func (s *SA) ready() bool {
 
 // advance begins what is next in the queue.
 func (s *SA) advance() {
+	s.checkMessageIDs()
 	for s.ready() {
 		best := -1
 		for i, q := range s.queue {
@@ -73,10 +74,6 @@ func (s *SA) advance() {
 		}
 		t := s.queue[best].task
 		s.queue = append(s.queue[:best:best], s.queue[best+1:]...)
-		if s.win.next >= maxMessageID {
-			s.end(ike.ReasonExpired, ike.FaultLocal, "message IDs are used up")
-			return
-		}
 		s.current = t
 		if !t.begin(s) && s.current == t {
 			s.current = nil

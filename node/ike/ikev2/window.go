@@ -20,24 +20,23 @@ const (
 // RetransmitTotal bounds the time from the first transmission of a request until it is given up.
 const RetransmitTotal = 84 * time.Second
 
-// maxMessageID is where an IKE SA must have been replaced (RFC 7296 2.2: IDs MUST NOT wrap).
-const maxMessageID = 1<<32 - 1
-
 // request is the own request that waits for its response. The window is one, in both directions (RFC 7296 2.3).
 type request struct {
-	id        uint32
-	exchange  wire.ExchangeType
-	datagrams [][]byte
-	tries     int
-	at        time.Time // next retransmission, or the end after the last
+	id       uint32
+	exchange wire.ExchangeType
+	sealed
+	tries int
+	at    time.Time // next retransmission, or the end after the last
 }
 
 // answered is the last response, kept to answer a repeated request octet for octet (RFC 7296 2.1).
 type answered struct {
-	valid     bool
-	id        uint32
-	digest    [sha256.Size]byte // of the request, or of its first fragment (RFC 7383 2.6.1)
-	datagrams [][]byte
+	valid  bool
+	id     uint32
+	digest [sha256.Size]byte // of the request, or of its first fragment (RFC 7383 2.6.1)
+	total  uint16            // fragments of the request; 0 when it came in one datagram
+	asked  int               // how often the peer repeated the request
+	sealed
 }
 
 // serving is the peer's request that is being worked on.
@@ -45,6 +44,7 @@ type serving struct {
 	id            uint32
 	exchange      wire.ExchangeType
 	digest        [sha256.Size]byte
+	total         uint16 // fragments it came in; 0 for one datagram
 	local, remote netip.AddrPort
 }
 
@@ -66,9 +66,9 @@ func (s *SA) interval(try int) time.Duration {
 }
 
 // transmit sends a new request and starts its timer.
-func (s *SA) transmit(exchange wire.ExchangeType, id uint32, datagrams [][]byte) {
-	s.win.pending = &request{id: id, exchange: exchange, datagrams: datagrams, at: s.now.Add(s.interval(0)), tries: 1}
-	s.sendAll(s.local, s.remote, datagrams)
+func (s *SA) transmit(exchange wire.ExchangeType, id uint32, m sealed) {
+	s.win.pending = &request{id: id, exchange: exchange, sealed: m, at: s.now.Add(s.interval(0)), tries: 1}
+	s.sendAll(s.local, s.remote, m.datagrams)
 }
 
 // retransmit repeats the request that is due, identical to the first transmission, or gives the peer up.
@@ -83,6 +83,9 @@ func (s *SA) retransmit() {
 		return
 	}
 	p.at = s.now.Add(s.interval(p.tries))
+	if p.tries >= shrinkAfter {
+		s.shrink(&p.sealed)
+	}
 	p.tries++
 	s.trace("retransmit %s request %d, try %d", p.exchange, p.id, p.tries)
 	s.sendAll(s.local, s.remote, p.datagrams)
@@ -105,13 +108,13 @@ func (s *SA) silent(p *request) {
 // request seals payloads as the next own request.
 func (s *SA) request(exchange wire.ExchangeType, payloads ...wire.Payload) {
 	id := s.win.next
-	datagrams, err := s.seal(exchange, id, false, payloads)
+	m, err := s.seal(exchange, id, false, payloads)
 	if err != nil {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
 		return
 	}
 	s.win.next++
-	s.transmit(exchange, id, datagrams)
+	s.transmit(exchange, id, m)
 }
 
 // respond seals payloads as the response to v and keeps it for repetitions. It does nothing when v is no longer served.
@@ -120,14 +123,14 @@ func (s *SA) respond(v *serving, payloads ...wire.Payload) {
 		return
 	}
 	s.win.serving = nil
-	datagrams, err := s.seal(v.exchange, v.id, true, payloads)
+	m, err := s.seal(v.exchange, v.id, true, payloads)
 	if err != nil {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
 		return
 	}
 	s.win.expect = v.id + 1
-	s.win.last = answered{valid: true, id: v.id, digest: v.digest, datagrams: datagrams}
-	s.sendAll(v.local, v.remote, datagrams)
+	s.win.last = answered{valid: true, id: v.id, digest: v.digest, total: v.total, sealed: m}
+	s.sendAll(v.local, v.remote, m.datagrams)
 }
 
 func (s *SA) sendAll(local, remote netip.AddrPort, datagrams [][]byte) {

@@ -1,0 +1,101 @@
+package engine
+
+import (
+	"net/netip"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+)
+
+// The limits on SAs whose peer is not authenticated.
+const (
+	// Cookies are asked for above these numbers of half-open SAs, in all and from one prefix, and while as many jobs are
+	// under way: whatever keeps the machine busy, who cannot receive at its address does not add to it.
+	cookieAbove       = 64
+	cookieAbovePrefix = 4
+	cookieAboveJobs   = 32
+	// limitPrefix bounds the half-open SAs from one prefix, limitKnown those from one that holds an established SA.
+	limitPrefix = 8
+	limitKnown  = 32
+	// limitHalfOpen bounds them all.
+	limitHalfOpen = 4096
+	// limitBuffered bounds what all of them together may keep of messages that are not complete or cannot be read yet, in
+	// octets. Each has its own bound, but thousands of peers that finished only the key exchange can fill theirs.
+	limitBuffered = 8 << 20
+)
+
+// prefixOf is what half-open SAs are counted by: an IPv4 address, or an IPv6 /64, which one machine can fill.
+func prefixOf(a netip.Addr) netip.Prefix {
+	bits := a.BitLen()
+	if bits == 128 && !a.Is4In6() {
+		bits = 64
+	}
+	p, err := a.WithZone("").Prefix(bits)
+	if err != nil { // the zero address
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// Room reports whether n octets more of unauthenticated peers may be kept (ikev2.Host).
+func (e *Engine) Room(n int) bool { return e.table.buffered+n <= limitBuffered }
+
+// initRequest handles a first message. Until a cookie comes back nothing is kept for it, and nothing of it is looked at
+// but the nonce.
+func (e *Engine) initRequest(d ike.Datagram) {
+	e.count("init_received")
+	if e.stopping {
+		return
+	}
+	h, err := wire.ParseHeader(d.Bytes)
+	if err != nil {
+		e.count("dropped_malformed")
+		return
+	}
+	if x := e.table.repeated(d.Remote, h.SPIi, d.Bytes); x != nil {
+		e.run(x, func(s *ikev2.SA) { s.RepeatInit(e.now) })
+		return
+	}
+	total, here := e.table.halfOpen, e.table.prefixes[prefixOf(d.Remote.Addr())]
+	cookied := false
+	if total >= cookieAbove || here.halfOpen >= cookieAbovePrefix || len(e.jobs) >= cookieAboveJobs {
+		parts, ok := wire.PeekInit(d.Bytes)
+		switch {
+		case !ok:
+			e.count("dropped_malformed")
+			return
+		case !e.cookieValid(parts.Cookie, h.SPIi, parts.Nonce, d.Remote):
+			e.sendCookie(d, h, parts.Nonce)
+			return
+		}
+		cookied = true
+	}
+	limit := limitPrefix
+	if here.established > 0 {
+		limit = limitKnown
+	}
+	oldest := e.table.oldestUncookied()
+	if here.halfOpen >= limit || total >= limitHalfOpen && (!cookied || oldest == nil) {
+		e.count("dropped_half_open_limit")
+		return
+	}
+	m, err := wire.ParseMessage(d.Bytes, wire.LimitBeforeAuth)
+	if err != nil {
+		e.malformed(d, h, err)
+		return
+	}
+	if total >= limitHalfOpen {
+		e.run(oldest, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonLimit, "too many half-open SAs") })
+	}
+	s, refusal := ikev2.Respond(e, e.now, e.cfg, d.Local, d.Remote, d.Bytes, m)
+	if refusal != nil {
+		// Who has returned a cookie is where it says, and garbage from others does not use up its answer.
+		if cookied || e.refusals.allow(e.now, d.Remote.Addr()) {
+			e.answer(d, h, wire.Notify{Type: refusal.Notify, Data: refusal.Data})
+			e.failed(Failure{Remote: d.Remote.Addr(), Reason: refusal.Reason, Fault: ike.FaultPeer, Detail: refusal.Detail})
+		}
+		return
+	}
+	e.after(e.table.add(s, cookied))
+}
