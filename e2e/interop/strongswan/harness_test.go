@@ -201,7 +201,7 @@ func (p *pair) startNode(policy policy) {
 		}
 	}
 	p.args = append([]string{
-		nodeBinary, "run", "--state-dir", state, "--socket", filepath.Join(p.dir, "node.sock"), "--log-level", "debug",
+		nodeBinary, "run", "--state-dir", state, "--socket", filepath.Join(p.dir, "node.sock"), "--log-level", "trace",
 		"--policy", filepath.Join(p.dir, "policy.yaml"), "--policy-name", policyName,
 	}, policy.args...)
 	p.restartNode()

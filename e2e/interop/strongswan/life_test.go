@@ -218,7 +218,7 @@ func TestDelete(t *testing.T) {
 }
 
 // sentNothingClear requires that the node sent nothing of the inner networks in clear.
-func (p *pair) sentNothingClear(capture *lab.Capture) wire {
+func (p *pair) sentNothingClear(capture *lab.Capture) traffic {
 	p.t.Helper()
 	frames, err := capture.Stop()
 	if err != nil {

@@ -73,7 +73,7 @@ func (p *pair) bringUp(initiator side) {
 }
 
 // protected requires that everything in the capture was IKE or ESP, and that there was both.
-func (p *pair) protected(capture *lab.Capture) wire {
+func (p *pair) protected(capture *lab.Capture) traffic {
 	p.t.Helper()
 	frames, err := capture.Stop()
 	if err != nil {

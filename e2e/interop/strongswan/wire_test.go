@@ -8,8 +8,8 @@ import (
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 )
 
-// wire counts what a capture holds.
-type wire struct {
+// traffic counts what a capture holds.
+type traffic struct {
 	ike, esp int
 	// clear counts packets between the inner networks, markers those that hold payload in clear.
 	clear, markers int
@@ -20,8 +20,8 @@ type wire struct {
 }
 
 // look counts the frames.
-func look(frames []lab.Frame) wire {
-	var w wire
+func look(frames []lab.Frame) traffic {
+	var w traffic
 	for _, f := range frames {
 		if len(f.Data) < 14+20 || binary.BigEndian.Uint16(f.Data[12:]) != 0x0800 {
 			continue
@@ -54,7 +54,7 @@ func look(frames []lab.Frame) wire {
 }
 
 // udp tells IKE from ESP in UDP by the marker (RFC 3948 2.2).
-func (w *wire) udp(body []byte, sent bool) {
+func (w *traffic) udp(body []byte, sent bool) {
 	source, destination := binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])
 	message := body[8:]
 	switch {

@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -60,4 +61,13 @@ func TestCollector(t *testing.T) {
 			t.Error("fragments of two messages are put together")
 		}
 	})
+}
+
+// Fragments of a peer that did not announce them are not looked at (RFC 7383 2.3).
+func TestFragmentsAreAnnounced(t *testing.T) {
+	var s SA
+	m := wire.Message{Payloads: []wire.Payload{wire.Fragment{Number: 1, Total: 1}}}
+	if _, err := s.open(&s.requests, nil, m); !errors.Is(err, errUnannounced) {
+		t.Errorf("got %v, want %v", err, errUnannounced)
+	}
 }

@@ -13,6 +13,7 @@ var (
 	errUnprotected    = errors.New("message has no encrypted payload")
 	errFragmentExtras = errors.New("fragment other than the first with further payloads")
 	errNoRoom         = errors.New("too many fragments of peers that are not authenticated")
+	errUnannounced    = errors.New("message is a fragment, which the peer did not announce")
 )
 
 // protect puts the keys of a finished key exchange into use.
@@ -149,6 +150,9 @@ func (s *SA) open(c *collector, datagram []byte, m wire.Message) (opened, error)
 			return opened{}, err
 		}
 	case wire.Fragment:
+		if !s.fragmentation { // RFC 7383 2.3: only between peers that both announced it
+			return opened{}, errUnannounced
+		}
 		part, err := s.in.OpenFragment(datagram, p)
 		if err != nil {
 			return opened{}, err
