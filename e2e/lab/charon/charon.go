@@ -1,5 +1,8 @@
 // Package charon runs a real strongSwan (charon-systemd, with IPsec in user space by kernel-libipsec) on a host of a
-// lab, and steers it over vici.
+// lab, and steers it over vici. It is Debian 12's, or that of another suite's root (Config.Root):
+//
+//	r, err := root.Open(ctx, root.StrongSwan) // strongSwan 6.1
+//	d, err := charon.Start(ctx, charon.Config{Host: host, Dir: dir, Root: r, Plugins: map[string]string{"kernel-libipsec.raw_esp": "yes"}, ...})
 //
 // Its invariant: a daemon that Start returned answers vici and has loaded its whole configuration; it keeps all its
 // files in its directory and dies with its host. It needs root and the Debian packages charon-systemd,
@@ -12,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -56,8 +58,8 @@ func (d *Daemon) Restart(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
-	cmd := d.config.Host.Command(daemonPath)
-	cmd.Env = d.environment()
+	cmd := d.config.Host.Command(d.inRoot(daemonPath)...)
+	cmd.Env = append(os.Environ(), d.settings()...)
 	cmd.Stdout, cmd.Stderr = out, out
 	process, err := d.config.Host.Start(cmd)
 	if err != nil {
@@ -94,16 +96,25 @@ func (d *Daemon) await(ctx context.Context) error {
 
 // load hands the files to the daemon. swanctl reads keys and certificates as an administrator's would be.
 func (d *Daemon) load(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "swanctl", "--load-all", "--file", d.config.path("swanctl.conf"), "--uri", d.uri())
-	cmd.Env = d.environment()
-	if out, err := cmd.CombinedOutput(); err != nil {
+	load := append([]string{"env"}, d.settings()...)
+	load = append(load, "swanctl", "--load-all", "--file", d.config.path("swanctl.conf"), "--uri", d.uri())
+	if out, err := d.config.Host.RunContext(ctx, d.inRoot(load...)...); err != nil {
 		return fmt.Errorf("load the configuration of charon on host %s: %w\n%s", d.config.Host.Name, err, out)
 	}
 	return nil
 }
 
-func (d *Daemon) environment() []string {
-	return append(os.Environ(), "STRONGSWAN_CONF="+d.config.path("strongswan.conf"), "SWANCTL_DIR="+d.config.Dir)
+// inRoot completes a command that is to run in the daemon's root, if it has one.
+func (d *Daemon) inRoot(command ...string) []string {
+	if d.config.Root == nil {
+		return command
+	}
+	return d.config.Root.Command([]string{d.config.Dir}, command...)
+}
+
+// settings of the environment tell strongSwan's programs where their files are.
+func (d *Daemon) settings() []string {
+	return []string{"STRONGSWAN_CONF=" + d.config.path("strongswan.conf"), "SWANCTL_DIR=" + d.config.Dir}
 }
 
 func (d *Daemon) socket() string { return d.config.path("vici") }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 )
 
 var (
@@ -23,8 +24,24 @@ func TestTwoDaemonsTalk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
+	t.Run("debian-12", func(t *testing.T) {
+		twoDaemonsTalk(ctx, t, Config{}, "aes256gcm16-prfsha384-ecp384", true)
+	})
+	t.Run("forky", func(t *testing.T) {
+		newer, err := root.Open(ctx, root.StrongSwan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw := map[string]string{"kernel-libipsec.raw_esp": "yes"}
+		twoDaemonsTalk(ctx, t, Config{Root: newer, Plugins: raw}, "aes256gcm16-prfsha384-ecp384-ke1_mlkem768", false)
+	})
+}
+
+// twoDaemonsTalk starts two daemons of a kind. Encapsulated says how its userspace ESP travels without a NAT.
+func twoDaemonsTalk(ctx context.Context, t *testing.T, config Config, ike string, encapsulated bool) {
+	t.Helper()
 	l, err := lab.New("bwio-charon-")
 	if err != nil {
 		t.Fatal(err)
@@ -56,16 +73,14 @@ func TestTwoDaemonsTalk(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = os.RemoveAll(dir) })
-		daemons[i], err = Start(ctx, Config{
-			Host: ends[i].Host, Dir: dir,
-			Secrets: []Secret{{IDs: ids[:], Key: []byte("between two daemons")}},
-			Connections: []Connection{{
-				Name: "peer", Local: outer[i], Remote: outer[1-i], Auth: AuthPSK, LocalID: ids[i], RemoteID: ids[1-i],
-				Proposals: []string{"aes256gcm16-prfsha384-ecp384"},
-				Children:  []Child{{Name: "net", LocalTS: inner[i], RemoteTS: inner[1-i], Proposals: []string{"aes128gcm16"}}},
-			}},
-		})
-		if err != nil {
+		config.Host, config.Dir = ends[i].Host, dir
+		config.Secrets = []Secret{{IDs: ids[:], Key: []byte("between two daemons")}}
+		config.Connections = []Connection{{
+			Name: "peer", Local: outer[i], Remote: outer[1-i], Auth: AuthPSK, LocalID: ids[i], RemoteID: ids[1-i],
+			Proposals: []string{ike},
+			Children:  []Child{{Name: "net", LocalTS: inner[i], RemoteTS: inner[1-i], Proposals: []string{"aes128gcm16"}}},
+		}}
+		if daemons[i], err = Start(ctx, config); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +101,7 @@ func TestTwoDaemonsTalk(t *testing.T) {
 		t.Errorf("IKE SA of the responder is %+v", sa)
 	}
 	child := sa.Children[0]
-	if child.State != "INSTALLED" || child.Mode != "TUNNEL" || !child.Encapsulated || child.KeySize != "128" || child.LocalTS[0] != inner[1].String() {
+	if child.State != "INSTALLED" || child.Mode != "TUNNEL" || child.Encapsulated != encapsulated || child.KeySize != "128" || child.LocalTS[0] != inner[1].String() {
 		t.Errorf("child of the responder is %+v", child)
 	}
 	if _, err := ends[0].Host.RunContext(ctx, "ping", "-c1", "-W5", "-I", inner[0].Addr().Next().String(), inner[1].Addr().Next().String()); err != nil {

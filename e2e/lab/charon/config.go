@@ -14,15 +14,20 @@ import (
 	"strings"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 )
 
 // Config configures a Daemon.
 type Config struct {
 	Host *lab.Host
+	// Root holds the strongSwan to run; nil is the machine's own.
+	Root *root.Root
 	// Dir keeps all files. Its path must be short: it holds a unix socket.
 	Dir string
 	// Options are settings of the daemon beside those that the launcher needs, by their names of strongswan.conf(5).
 	Options map[string]string
+	// Plugins are settings of plugins, as "kernel-libipsec.raw_esp".
+	Plugins map[string]string
 	// Connections and what they need.
 	Connections  []Connection
 	Secrets      []Secret
@@ -159,6 +164,12 @@ func (c *Config) daemonConf() string {
 	b.open("vici")
 	b.set("socket", "unix://"+c.path("vici"))
 	b.close()
+	for _, setting := range slices.Sorted(maps.Keys(c.Plugins)) {
+		plugin, key, _ := strings.Cut(setting, ".")
+		b.open(plugin)
+		b.set(key, c.Plugins[setting])
+		b.close()
+	}
 	b.close()
 	b.close()
 	b.open("swanctl")
