@@ -69,8 +69,14 @@ soak: ## run SEEDS simulated IKE schedules (1,000,000)
 	$(GO) test ./node/ike/ikesim -run TestRandom -ikesim.seeds $(SEEDS) -timeout 24h
 
 .PHONY: bench
-bench: ## run the benchmarks
+bench: bench-ike ## run every measurement
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: bench-ike
+bench-ike: ## measure IKE beside the cost of its cryptography and beside strongSwan, see e2e/bench/RESULTS.md
+	@mkdir -p $(BIN) && echo '*' > $(BIN)/.gitignore
+	$(GO) build -o $(BIN)/bench ./e2e/bench
+	$(BIN)/bench -json $(BIN)/bench-ike.json
 
 .PHONY: clean
 clean: ## remove what was built

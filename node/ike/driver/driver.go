@@ -193,7 +193,9 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 	case ike.SwitchOut:
 		return d.installed("use outbound", a.Child.In.SPI, d.cfg.SADB.SwitchOut(a.Child))
 	case ike.Remove:
-		d.log.Debug("Child SA removed", "spi", a.Child.In.SPI, "rule", a.Child.Rule, "reason", a.Reason)
+		if d.log.IsDebug() {
+			d.log.Debug("Child SA removed", "spi", a.Child.In.SPI, "rule", a.Child.Rule, "reason", a.Reason)
+		}
 		if err := d.cfg.SADB.Remove(a.Child.In.SPI); err != nil {
 			d.log.Error("Child SA was not removed from the datapath", "spi", a.Child.In.SPI, "error", err)
 		}
@@ -218,6 +220,9 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 	case ike.Down:
 		d.log.Info("IKE SA down", "peer", a.Peer, "spi", fmt.Sprintf("%016x", uint64(a.IKE)), "reason", a.Reason, "fault", a.Fault, "detail", a.Detail)
 	case ike.Trace:
+		if !d.log.IsTrace() { // most of what happens is a trace
+			return nil
+		}
 		d.log.Trace("IKE", "spi", fmt.Sprintf("%016x", uint64(a.IKE)), "event", a.Text)
 	case ike.KeyLog:
 		if _, err := d.cfg.KeyLog.Write(append(a.Line.Expose(), '\n')); err != nil {

@@ -168,13 +168,17 @@ func (s *SA) narrow(want *childRequest) (selection, bool) {
 		},
 		func(ike.Pair) bool { return true },
 	}
-	lists := [][]*ike.Rule{candidates(s.cfg.Rules, want.transport)}
+	modes := []bool{want.transport}
 	if want.transport { // transport mode may be declined: tunnel mode is what remains (RFC 7296 1.3.1)
-		lists = append(lists, candidates(s.cfg.Rules, false))
+		modes = append(modes, false)
 	}
-	for _, rules := range lists {
+	for _, transport := range modes {
 		for _, test := range tests {
-			for _, r := range rules {
+			for i := range s.cfg.Rules {
+				r := &s.cfg.Rules[i]
+				if wantsTransport(r) != transport {
+					continue
+				}
 				for _, p := range r.Pairs {
 					if !test(p) {
 						continue
@@ -193,16 +197,6 @@ func (s *SA) narrow(want *childRequest) (selection, bool) {
 		return finish(x)
 	}
 	return selection{}, false
-}
-
-func candidates(rules []ike.Rule, transport bool) []*ike.Rule {
-	var list []*ike.Rule
-	for i := range rules {
-		if (rules[i].Mode == sa.Transport) == transport {
-			list = append(list, &rules[i])
-		}
-	}
-	return list
 }
 
 // peerAuth is by which entries a peer may authenticate whose request no rule covers: those of every rule about its

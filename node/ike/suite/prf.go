@@ -41,10 +41,17 @@ func prfPlus(h func() hash.Hash, key, seed []byte, length int) ([]byte, error) {
 		return nil, fmt.Errorf("expand a key to %d octets with a limit of %d: %w", length, 255*size, ErrUnsupported)
 	}
 	out := make([]byte, 0, length+size)
+	m := hmac.New(h, key) // its key schedule serves every block
 	var last []byte
+	counter := make([]byte, 1)
 	for n := byte(1); len(out) < length; n++ {
-		last = mac(h, key, last, seed, []byte{n})
-		out = append(out, last...)
+		counter[0] = n
+		m.Reset()
+		m.Write(last)
+		m.Write(seed)
+		m.Write(counter)
+		out = m.Sum(out)
+		last = out[len(out)-size:]
 	}
 	return out[:length:length], nil
 }

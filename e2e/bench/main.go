@@ -1,0 +1,76 @@
+// Command bench measures the product and prints its figures beside the floor that the cryptography sets and beside what
+// other daemons need in the same run. Figures are processor time, so that a busy machine distorts them little, and hold
+// within one run only.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"strings"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) (err error) {
+	if len(args) > 0 && args[0] == roleArgument {
+		return serveRole(os.Stdin, os.Stdout)
+	}
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.IntVar(&o.peers, "n", 500, "handshakes of one burst")
+	flags.IntVar(&o.rounds, "rounds", 5, "bursts of each case; the median counts")
+	only := flags.String("only", "memory,udp,charon,footprint,children,peers,flood", "what to measure, separated by commas")
+	flags.StringVar(&o.match, "case", "", "only cases whose name contains this")
+	output := flags.String("json", "", "write the figures to this file as well")
+	profile := flags.String("profile", "", "write a processor profile to this file")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	o.parts = make(map[string]bool)
+	for _, part := range strings.Split(*only, ",") {
+		o.parts[part] = true
+	}
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	report, err := measure(ctx, o, func(text string) {
+		fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format("15:04:05"), text)
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Print(report.text())
+	if *output == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(*output, append(b, '\n'), 0o644)
+}
