@@ -216,6 +216,10 @@ func (e *Engine) after(x *entry) {
 		case ikev2.ChildUp:
 			e.count("child_established")
 			e.childUp(n.Child)
+		case ikev2.FlowServed:
+			if w, ok := e.flows.byKey[keyOf(n.Flow)]; ok {
+				e.flows.remove(w)
+			}
 		case ikev2.ChildRefused:
 			_, remote := x.sa.Addresses()
 			e.failed(Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail})

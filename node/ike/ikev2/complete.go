@@ -141,6 +141,20 @@ func (s *SA) adoptNew(w *childRequest, c *child, f *childFailure, flow ike.Flow)
 		s.note(FlowFailed{Flow: flow, Reason: f.reason, Fault: ike.FaultPeer, Detail: f.detail})
 		return
 	}
+	switch {
+	case CoversFlow(c.Child, flow): // ended by announce
+	case !flow.Packet.Source.IsValid() || coversPacket(c.Child, flow.Packet):
+		s.note(FlowServed{Flow: flow})
+	default: // what the peer grants may serve other packets, unless it is there already
+		s.note(FlowFailed{
+			Flow: flow, Reason: ike.ReasonTSUnacceptable, Fault: ike.FaultPeer,
+			Detail: fmt.Sprintf("the peer narrowed the selectors to %v to %v", c.LocalTS, c.RemoteTS),
+		})
+		if s.same(c) != nil {
+			s.deleteUnwanted(w.spi)
+			return
+		}
+	}
 	s.install(c)
 	s.switchOut(c)
 	s.announce(c)

@@ -30,8 +30,9 @@ func (s *SA) Acquire(now time.Time, flow ike.Flow, rule ike.Rule) {
 }
 
 func (t *newChild) begin(s *SA) bool {
-	if c := s.covering(t.flow); c != nil { // the peer was faster
-		s.note(ChildUp{Child: c.Child})
+	if c := s.carrying(t.flow); c != nil { // the peer was faster
+		s.trace("Child SA in %s carries the flow already", c.In.SPI)
+		s.note(FlowServed{Flow: t.flow})
 		return false
 	}
 	t.want = s.newChildRequest(t.flow, t.rule, true)
