@@ -319,4 +319,5 @@ type Config struct {
 	Port, NATPort uint16
 	Liveness      time.Duration // silence before a liveness check; 0 means 30 s
 	KeyLog        bool
+	Untraced      bool // nobody reads Trace actions: the engine makes none
 }

@@ -54,3 +54,6 @@ type Config struct {
 	// Observe, when set, sees every action after it was executed. It is called by the loop and must not block.
 	Observe func(ike.Action)
 }
+
+// untraced reports whether nobody reads what happens: then it is not even written.
+func (c *Config) untraced() bool { return c.Observe == nil && !c.Log.IsTrace() }

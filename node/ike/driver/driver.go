@@ -68,6 +68,7 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.IKE.KeyLog {
 		cfg.Log.Warn("the key log is on: whoever reads it reads all protected traffic")
 	}
+	cfg.IKE.Untraced = cfg.untraced()
 	return &Driver{
 		cfg: cfg, log: cfg.Log, engine: engine.New(cfg.IKE, cfg.Seed),
 		commands: make(chan command), results: make(chan ike.JobDone),
@@ -263,6 +264,7 @@ func (d *Driver) Done() <-chan struct{} { return d.done }
 
 // Reconfigure puts a new configuration into force. It returns when the engine has taken it.
 func (d *Driver) Reconfigure(ctx context.Context, cfg ike.Config) error {
+	cfg.Untraced = d.cfg.untraced()
 	_, err := d.command(ctx, ike.Reconfigure{Config: cfg})
 	return err
 }

@@ -90,7 +90,9 @@ func (e *Engine) answer(d ike.Datagram, h wire.Header, n wire.Notify) {
 	}
 	b := wire.AppendMessage(nil, m)
 	e.Emit(ike.Send{Local: d.Local, Remote: d.Remote, Bytes: b})
-	e.Emit(ike.Trace{Text: "send " + m.String() + " to " + d.Remote.String()})
+	if !e.cfg.Untraced {
+		e.Emit(ike.Trace{Text: "send " + m.String() + " to " + d.Remote.String()})
+	}
 }
 
 // refuse answers what is not part of an SA: at most once per source and second, never longer than what came. It reports

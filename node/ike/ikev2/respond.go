@@ -144,7 +144,7 @@ func (s *SA) serveAuth(v *serving, m message) {
 		return
 	}
 	var want *childRequest // nil when the IKE SA is to have no Child SA yet
-	entries := peerAuth(s.cfg, s.remote.Addr())
+	var entries []spd.Auth
 	if s.cfg.Childless == spd.ChildlessNever || !childless(m.payloads) {
 		if want, err = s.readChildRequest(m.payloads); err != nil {
 			s.refuseAuth(v, ike.ReasonSyntax, err.Error(), wire.NotifyInvalidSyntax)
@@ -155,6 +155,9 @@ func (s *SA) serveAuth(v *serving, m message) {
 		if chosen, ok := s.narrow(want); ok {
 			entries = chosen.rule.Auth
 		}
+	}
+	if entries == nil {
+		entries = peerAuth(s.cfg, s.remote.Addr())
 	}
 	s.verify(entries, idi, chainOf(m.payloads), auth, octets, func(entry spd.Auth, p ike.Verified) {
 		if s.win.serving != v {

@@ -217,6 +217,9 @@ func (s *SA) TakeNotes() []Note {
 func (s *SA) note(n Note) { s.notes = append(s.notes, n) }
 
 func (s *SA) trace(format string, args ...any) {
+	if s.cfg.Untraced {
+		return
+	}
 	s.host.Emit(ike.Trace{IKE: ike.IKESPI(s.own), Text: fmt.Sprintf(format, args...)})
 }
 

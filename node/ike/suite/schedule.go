@@ -132,7 +132,10 @@ func expandIKE(chosen proposal.IKE, seed, ni, nr []byte, spii, spir wire.SPI) (K
 	if encr == 0 { // RFC 8247 2.1: NULL MUST NOT protect IKE
 		return Keys{}, fmt.Errorf("protect IKE without encryption: %w", ErrUnsupported)
 	}
-	prfLen := h().Size()
+	prfLen, err := prfSize(chosen.PRF)
+	if err != nil {
+		return Keys{}, err
+	}
 	material, err := ikeMaterial(h, seed, ni, nr, spii, spir, 3*prfLen+2*integ+2*encr)
 	if err != nil {
 		return Keys{}, err
