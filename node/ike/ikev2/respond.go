@@ -137,7 +137,12 @@ func (s *SA) hold(local, remote netip.AddrPort, datagram []byte, m wire.Message)
 func (s *SA) serveAuth(v *serving, m message) {
 	hs := s.hs
 	idi, _ := wire.Find(m.payloads, func(p wire.ID) bool { return !p.Responder })
-	auth, _ := wire.Find[wire.Auth](m.payloads, nil)
+	auth, hasAuth := wire.Find[wire.Auth](m.payloads, nil)
+	if !hasAuth { // RFC 7296 2.16: the initiator wants EAP, which this program does not speak
+		detail := idString(idi) + " sends no AUTH payload, which asks for EAP: there is no such authentication here"
+		s.refuseAuth(v, ike.ReasonAuthFailed, detail, wire.NotifyAuthenticationFailed)
+		return
+	}
 	octets, err := suite.OctetsToSign(s.suite.PRF, hs.request, hs.nr, s.keys.PI, idi)
 	if err != nil {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())

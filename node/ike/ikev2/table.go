@@ -38,8 +38,8 @@ var table = []row{
 	},
 	{
 		wire.IKEAuth, false, []State{StateAuthenticating},
-		[]wire.PayloadType{wire.TypeIDi, wire.TypeAuth}, // and SA, TSi, TSr together, or none of them (RFC 6023)
-		[]wire.PayloadType{wire.TypeIDr, wire.TypeCert, wire.TypeCertReq, wire.TypeConfig, wire.TypeSA, wire.TypeTSi, wire.TypeTSr},
+		[]wire.PayloadType{wire.TypeIDi}, // and SA, TSi, TSr together, or none of them (RFC 6023); without AUTH it asks for EAP
+		[]wire.PayloadType{wire.TypeAuth, wire.TypeIDr, wire.TypeCert, wire.TypeCertReq, wire.TypeConfig, wire.TypeSA, wire.TypeTSi, wire.TypeTSr},
 		"serveAuth",
 	},
 	{
