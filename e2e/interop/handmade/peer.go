@@ -156,6 +156,19 @@ func (p *Peer) Expect(what string) (wire.Message, []byte) {
 	return m, datagram
 }
 
+// Ask sends a request again and again until it is answered: refusals may come seldom (RFC 7296 2.21).
+func (p *Peer) Ask(what string, request []byte) (wire.Message, []byte) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		p.Send(request)
+		if m, datagram, ok := p.Read(time.Second / 4); ok {
+			return m, datagram
+		}
+	}
+	p.t.Fatalf("waited in vain for an answer to %s", what)
+	return wire.Message{}, nil
+}
+
 // header is that of an own message.
 func (p *Peer) header(exchange wire.ExchangeType, id uint32, response bool) wire.Header {
 	h := wire.Header{SPIi: p.SPIi, SPIr: p.SPIr, Exchange: exchange, MessageID: id}
@@ -319,3 +332,10 @@ func (p *Peer) UseKeys(keys suite.Keys, initiator bool) {
 
 // Secret is the preshared key.
 func (p *Peer) secret() sa.Secret { return sa.NewSecret(slices.Clone(p.cfg.PSK)) }
+
+// Continue goes on with the SA that took the place of the former one, as its initiator.
+func (p *Peer) Continue(spii, spir wire.SPI, keys suite.Keys) {
+	p.t.Helper()
+	p.SPIi, p.SPIr, p.next = spii, spir, 0
+	p.UseKeys(keys, true)
+}

@@ -32,6 +32,7 @@ type handshake struct {
 	public            []byte
 	peerPublic        []byte
 	cookie            []byte
+	natSource         []byte // what NAT_DETECTION_SOURCE_IP says: the request must not change but for the cookie
 	rounds            int
 	tried             []proposal.Group
 	hashes            []wire.HashAlgorithm // announced by the peer
@@ -129,7 +130,10 @@ func (s *SA) sendInit() {
 func (s *SA) initNotifies() []wire.Payload {
 	source := suite.NATHash(s.spii(), s.spir(), s.local)
 	if s.cfg.ForceEncap { // a hash that cannot match looks like a NAT to the peer
-		source = s.host.Random(len(source))
+		if s.hs.natSource == nil { // RFC 7296 2.6: with a cookie nothing else of the request changes
+			s.hs.natSource = s.host.Random(len(source))
+		}
+		source = s.hs.natSource
 	}
 	return []wire.Payload{
 		wire.Notify{Type: wire.NotifyNATDetectionSourceIP, Data: source},
