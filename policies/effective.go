@@ -140,8 +140,8 @@ func effectiveOffers(offers []Offer, pfs bool, ike []proposal.IKE) []proposal.ES
 			add(o)
 			continue
 		}
-		for _, g := range proposal.Groups(ike) {
-			o.Group = g
+		for _, k := range proposal.KeyExchanges(ike) {
+			o.Group, o.Additional = k.Group, k.Additional
 			add(o)
 		}
 	}

@@ -237,6 +237,10 @@ func (v *validator) policy(p Policy) {
 		if s := o.Strength(); s < 128 {
 			v.find(Warning, CodeWeak, p.At, p, "offers %s, which has a strength of %d bits", o, s)
 		}
+		if o.Group == proposal.GroupMLKEM1024 {
+			v.find(Warning, CodeOffers, p.At, p, "offers %s, whose first message is too large for one packet; as x25519+%s it fits",
+				o, o.Group)
+		}
 	}
 	if slices.ContainsFunc(v.findings[before:], func(f Finding) bool { return f.Severity == Error }) {
 		return

@@ -53,7 +53,7 @@ func (o IKE) String() string {
 	if o.Integrity != IntegNone && o.Integrity.String() != hash {
 		hash = o.Integrity.String() + "-PRF" + hash
 	}
-	return cipher + "-" + hash + "-" + o.Group.String()
+	return cipher + "-" + hash + "-" + o.KeyExchange().String()
 }
 
 // String prints the offer as ParseESP reads it, without a lifetime: "ESP[AES-GCM-256]", "ESP[AES-256,SHA256]-x25519".
@@ -64,7 +64,7 @@ func (o ESP) String() string {
 	}
 	text += "]"
 	if o.Group != GroupNone {
-		text += "-" + o.Group.String()
+		text += "-" + o.KeyExchange().String()
 	}
 	return text
 }
@@ -81,16 +81,22 @@ func cipherText(e Encryption, bits uint16) string {
 //	offer  = cipher "-" hash [ "-PRF" hash ] "-" group
 //	cipher = "AES128" / "AES192" / "AES256" / "AES-GCM-128" / "AES-GCM-192" / "AES-GCM-256" / "CHACHA20-POLY1305"
 //	hash   = "SHA256" / "SHA384" / "SHA512"
-//	group  = "x25519" / "ecp256" / "ecp384" / "modp2048" / "modp3072" / "modp4096"
+//	group  = method *7( "+" method )
+//	method = "x25519" / "ecp256" / "ecp384" / "modp2048" / "modp3072" / "modp4096" / "mlkem768" / "mlkem1024"
 //
-// The hash serves as pseudo-random function and, where the cipher has none of its own, as integrity. Upper and lower
-// case, and dashes within a name, do not matter. The error is a *SyntaxError.
+// Methods behind the first one are additional key exchanges (RFC 9370): "x25519+mlkem768" is as strong as the stronger of
+// the two. The hash serves as pseudo-random function and, where the cipher has none of its own, as integrity. Upper and
+// lower case, and dashes within a name, do not matter. The error is a *SyntaxError.
 func ParseIKE(text string) (IKE, error) {
 	p := parser{text: text}
 	if err := p.checkText(); err != nil {
 		return IKE{}, err
 	}
-	parts := strings.Split(text, "-")
+	first, additional, more := strings.Cut(text, "+")
+	parts := strings.Split(first, "-")
+	if n := len(parts); n > 3 && normal(parts[n-3]+parts[n-2]) == "MLKEM" { // the only group with dashes in its name
+		parts = append(parts[:n-3], strings.Join(parts[n-3:], "-"))
+	}
 	if len(parts) < 3 {
 		return IKE{}, p.fail("is not of the form cipher-hash-group, as AES256-SHA384-ecp384")
 	}
@@ -119,6 +125,9 @@ func ParseIKE(text string) (IKE, error) {
 		return IKE{}, p.fail("names an integrity hash beside %s, which has its own", cipher)
 	}
 	if o.Group, err = lookup(&p, groupNames, group, "group"); err != nil {
+		return IKE{}, err
+	}
+	if o.Additional, err = p.additional(additional, more); err != nil {
 		return IKE{}, err
 	}
 	return o, p.validated(o.Validate())
@@ -166,7 +175,11 @@ func ParseESP(text string) (ESP, Life, error) {
 		if !ok {
 			return ESP{}, Life{}, p.fail("has %q after the bracket, where -group or :lifetime may stand", before)
 		}
+		name, additional, more := strings.Cut(name, "+")
 		if o.Group, err = lookup(&p, groupNames, name, "group"); err != nil {
+			return ESP{}, Life{}, err
+		}
+		if o.Additional, err = p.additional(additional, more); err != nil {
 			return ESP{}, Life{}, err
 		}
 	}
@@ -178,6 +191,26 @@ func ParseESP(text string) (ESP, Life, error) {
 }
 
 type parser struct{ text string }
+
+// additional reads the methods behind the first plus sign; more tells whether there is one.
+func (p *parser) additional(text string, more bool) (Additional, error) {
+	var a Additional
+	if !more {
+		return a, nil
+	}
+	names := strings.Split(text, "+")
+	if len(names) > len(a) {
+		return a, p.fail("names %d additional groups, %d are possible", len(names), len(a))
+	}
+	for i, name := range names {
+		g, err := lookup(p, groupNames, name, "group")
+		if err != nil {
+			return a, err
+		}
+		a[i] = g
+	}
+	return a, nil
+}
 
 func (p *parser) fail(format string, args ...any) error {
 	return &SyntaxError{Text: p.text, Reason: fmt.Sprintf(format, args...)}

@@ -45,14 +45,50 @@ type Group uint16
 
 // The key exchange methods that can be negotiated.
 const (
-	GroupNone     Group = 0
-	GroupMODP2048 Group = 14
-	GroupMODP3072 Group = 15
-	GroupMODP4096 Group = 16
-	GroupECP256   Group = 19
-	GroupECP384   Group = 20
-	GroupX25519   Group = 31
+	GroupNone      Group = 0
+	GroupMODP2048  Group = 14
+	GroupMODP3072  Group = 15
+	GroupMODP4096  Group = 16
+	GroupECP256    Group = 19
+	GroupECP384    Group = 20
+	GroupX25519    Group = 31
+	GroupMLKEM768  Group = 36
+	GroupMLKEM1024 Group = 37
 )
+
+// KEM reports whether the method is a key encapsulation mechanism (FIPS 203): the responder answers to the public value
+// of the initiator, so it cannot make its own beforehand.
+func (g Group) KEM() bool { return g == GroupMLKEM768 || g == GroupMLKEM1024 }
+
+// Additional are the key exchange methods of the transform types ADDKE1 to ADDKE7 (RFC 9370 2.2.1), in that order and
+// without gaps; GroupNone stands behind the last one.
+type Additional [7]Group
+
+// AdditionalOf returns methods as Additional. Those beyond the seventh are left out; Validate sees to it that a policy
+// has none.
+func AdditionalOf(methods ...Group) Additional {
+	var a Additional
+	copy(a[:], methods)
+	return a
+}
+
+// Methods are the methods that are used, in their order.
+func (a Additional) Methods() []Group {
+	var out []Group
+	for _, g := range a {
+		if g != GroupNone {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// KeyExchange is what makes the keys of an SA: one method, and others beside it whose secrets are mixed in, so that the
+// keys are as strong as the strongest of them (RFC 9370).
+type KeyExchange struct {
+	Group      Group
+	Additional Additional
+}
 
 // IKE is one complete offer for an IKE SA: exactly one algorithm of each type. A policy holds an ordered list of them,
 // most preferred first.
@@ -62,7 +98,11 @@ type IKE struct {
 	Integrity  Integrity // IntegNone with an AEAD
 	PRF        PRF
 	Group      Group
+	Additional Additional // in IKE_INTERMEDIATE, and in IKE_FOLLOWUP_KE when the IKE SA is rekeyed
 }
+
+// KeyExchange are the methods of the offer.
+func (o IKE) KeyExchange() KeyExchange { return KeyExchange{o.Group, o.Additional} }
 
 // ESP is one complete offer for a Child SA. Extended sequence numbers are always offered beside 32-bit ones; ESN tells
 // in a negotiated value which of the two was chosen.
@@ -70,6 +110,10 @@ type ESP struct {
 	Encryption Encryption
 	KeyBits    uint16
 	Integrity  Integrity
-	Group      Group // fresh key exchange at rekey and in CREATE_CHILD_SA ("session key PFS"); GroupNone without
+	Group      Group      // fresh key exchange at rekey and in CREATE_CHILD_SA ("session key PFS"); GroupNone without
+	Additional Additional // beside Group, in IKE_FOLLOWUP_KE
 	ESN        bool
 }
+
+// KeyExchange are the methods of the offer.
+func (o ESP) KeyExchange() KeyExchange { return KeyExchange{o.Group, o.Additional} }

@@ -23,8 +23,18 @@ func TestParseIKE(t *testing.T) {
 		"AES256-SHA256-PRFSHA512-x25519": cbc(proposal.PRFHMACSHA512, proposal.IntegHMACSHA256128, proposal.GroupX25519),
 		"AES-GCM-256-SHA256-x25519":      {Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519},
 		"AESGCM128-SHA512-modp4096":      {Encryption: proposal.EncrAESGCM16, KeyBits: 128, PRF: proposal.PRFHMACSHA512, Group: proposal.GroupMODP4096},
-		"CHACHA20-POLY1305-SHA256-p-256": {},
-		"CHACHA20-POLY1305-SHA256-P256":  {Encryption: proposal.EncrChaCha20Poly1305, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupECP256},
+		"AES-GCM-256-SHA384-x25519+mlkem768": {
+			Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: proposal.PRFHMACSHA384, Group: proposal.GroupX25519,
+			Additional: proposal.AdditionalOf(proposal.GroupMLKEM768),
+		},
+		"AES-GCM-256-SHA384-X25519+ML-KEM-768+ML-KEM-1024": {
+			Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: proposal.PRFHMACSHA384, Group: proposal.GroupX25519,
+			Additional: proposal.AdditionalOf(proposal.GroupMLKEM768, proposal.GroupMLKEM1024),
+		},
+		"AES256-SHA256-PRFSHA512-ML-KEM-768": cbc(proposal.PRFHMACSHA512, proposal.IntegHMACSHA256128, proposal.GroupMLKEM768),
+		"AES-GCM-128-SHA256-mlkem1024":       {Encryption: proposal.EncrAESGCM16, KeyBits: 128, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupMLKEM1024},
+		"CHACHA20-POLY1305-SHA256-p-256":     {},
+		"CHACHA20-POLY1305-SHA256-P256":      {Encryption: proposal.EncrChaCha20Poly1305, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupECP256},
 	} {
 		got, err := proposal.ParseIKE(text)
 		if want == (proposal.IKE{}) {
@@ -45,12 +55,15 @@ func TestParseESP(t *testing.T) {
 		offer proposal.ESP
 		life  proposal.Life
 	}{
-		"ESP[AES-GCM-256]":                      {gcm, proposal.Life{}},
-		"ESP[AES-GCM-256]:100000k/3600s":        {gcm, proposal.Life{Kilobytes: 100000, Time: time.Hour}},
-		"esp[aesgcm256]:3600s":                  {gcm, proposal.Life{Time: time.Hour}},
-		"ESP[AES-GCM-256,None]:1k":              {gcm, proposal.Life{Kilobytes: 1}},
-		"ESP[AES-256,SHA256]-x25519:900s":       {proposal.ESP{Encryption: proposal.EncrAESCBC, KeyBits: 256, Integrity: proposal.IntegHMACSHA256128, Group: proposal.GroupX25519}, proposal.Life{Time: 15 * time.Minute}},
-		"ESP[None,SHA512]":                      {proposal.ESP{Encryption: proposal.EncrNULL, Integrity: proposal.IntegHMACSHA512256}, proposal.Life{}},
+		"ESP[AES-GCM-256]":                {gcm, proposal.Life{}},
+		"ESP[AES-GCM-256]:100000k/3600s":  {gcm, proposal.Life{Kilobytes: 100000, Time: time.Hour}},
+		"esp[aesgcm256]:3600s":            {gcm, proposal.Life{Time: time.Hour}},
+		"ESP[AES-GCM-256,None]:1k":        {gcm, proposal.Life{Kilobytes: 1}},
+		"ESP[AES-256,SHA256]-x25519:900s": {proposal.ESP{Encryption: proposal.EncrAESCBC, KeyBits: 256, Integrity: proposal.IntegHMACSHA256128, Group: proposal.GroupX25519}, proposal.Life{Time: 15 * time.Minute}},
+		"ESP[None,SHA512]":                {proposal.ESP{Encryption: proposal.EncrNULL, Integrity: proposal.IntegHMACSHA512256}, proposal.Life{}},
+		"ESP[AES-GCM-256]-x25519+ML-KEM-768:900s": {proposal.ESP{
+			Encryption: proposal.EncrAESGCM16, KeyBits: 256, Group: proposal.GroupX25519, Additional: proposal.AdditionalOf(proposal.GroupMLKEM768),
+		}, proposal.Life{Time: 15 * time.Minute}},
 		"ESP[CHACHA20-POLY1305]-curve25519:10k": {proposal.ESP{Encryption: proposal.EncrChaCha20Poly1305, Group: proposal.GroupX25519}, proposal.Life{Kilobytes: 10}},
 	} {
 		got, life, err := proposal.ParseESP(text)
@@ -79,6 +92,12 @@ func TestParseRefuses(t *testing.T) {
 		{ike, "AES-GCM-256-SHA256-PRFSHA384-x25519", false, `offer "AES-GCM-256-SHA256-PRFSHA384-x25519": names an integrity hash beside AES-GCM-256, which has its own`},
 		{ike, "AES512-SHA256-x25519", false, `offer "AES512-SHA256-x25519": "AES512" is not a cipher`},
 		{ike, "AES256-SHA256-ecp123", false, `offer "AES256-SHA256-ecp123": "ecp123" is not a group`},
+		{ike, "AES256-SHA256-x25519+", false, `offer "AES256-SHA256-x25519+": "" is not a group`},
+		{ike, "AES256-SHA256-x25519+kyber3", false, `offer "AES256-SHA256-x25519+kyber3": "kyber3" is not a group`},
+		{ike, "AES256-SHA256-x25519+x25519", false, `offer "AES256-SHA256-x25519+x25519": key exchange method x25519 twice`},
+		{ike, "AES256-SHA256-x25519+mlkem768+ML-KEM-768", false, `offer "AES256-SHA256-x25519+mlkem768+ML-KEM-768": key exchange method mlkem768 twice`},
+		{ike, "AES256-SHA256-x25519+1+2+3+4+5+6+7+8", false, `offer "AES256-SHA256-x25519+1+2+3+4+5+6+7+8": names 8 additional groups, 7 are possible`},
+		{esp, "ESP[AES-GCM-256]-+mlkem768", false, `offer "ESP[AES-GCM-256]-+mlkem768": "" is not a group`},
 		{ike, "AES256 SHA256 x25519", false, `offer "AES256 SHA256 x25519": contains ' '`},
 		{esp, "ESP[3DES,MD5]:100000k/2000s", true, `offer "ESP[3DES,MD5]:100000k/2000s": 3DES is never negotiated; use AES-GCM-256`},
 		{esp, "ESP[DES,SHA1]", true, `offer "ESP[DES,SHA1]": DES is never negotiated; use AES-GCM-256`},
@@ -134,6 +153,8 @@ func TestValidateRefusesWhatNoParserMakes(t *testing.T) {
 		{Encryption: 3, PRF: proposal.PRFHMACSHA256, Integrity: proposal.IntegHMACSHA256128, Group: proposal.GroupX25519},
 		{Encryption: proposal.EncrAESCBC, KeyBits: 256, PRF: proposal.PRFHMACSHA256, Integrity: 2, Group: proposal.GroupX25519},
 		{Encryption: proposal.EncrChaCha20Poly1305, KeyBits: 256, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519},
+		{Encryption: proposal.EncrChaCha20Poly1305, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519, Additional: proposal.Additional{1: proposal.GroupMLKEM768}},
+		{Encryption: proposal.EncrChaCha20Poly1305, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519, Additional: proposal.AdditionalOf(5)},
 	} {
 		if err := o.Validate(); !errors.Is(err, proposal.ErrOffer) {
 			t.Errorf("%+v: got %v, want %v", o, err, proposal.ErrOffer)
@@ -167,7 +188,7 @@ func TestDefaults(t *testing.T) {
 
 func TestRanking(t *testing.T) {
 	texts := []string{
-		"AES-GCM-256-SHA384-ecp384", "AES256-SHA384-ecp384", "AES-GCM-256-SHA256-x25519", "AES256-SHA256-ecp256",
+		"AES-GCM-256-SHA384-x25519+mlkem1024", "AES-GCM-256-SHA384-x25519+mlkem768", "AES-GCM-256-SHA384-mlkem768", "AES-GCM-256-SHA384-ecp384", "AES256-SHA384-ecp384", "AES-GCM-256-SHA256-x25519", "AES256-SHA256-ecp256",
 		"AES-GCM-128-SHA256-modp2048",
 	}
 	var offers []proposal.IKE
@@ -194,7 +215,7 @@ func TestRanking(t *testing.T) {
 }
 
 func FuzzParseProposal(f *testing.F) {
-	for _, s := range []string{"AES256-SHA384-ecp384", "ESP[AES-GCM-256]:100000k/3600s", "AH[SHA1]", "ESP[None,SHA256]-x25519"} {
+	for _, s := range []string{"AES256-SHA384-ecp384", "AES-GCM-256-SHA384-x25519+mlkem768", "ESP[AES-GCM-256]-x25519+ML-KEM-768", "ESP[AES-GCM-256]:100000k/3600s", "AH[SHA1]", "ESP[None,SHA256]-x25519"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -1,6 +1,9 @@
 package proposal
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Validate reports whether the offer is complete and made of algorithms that can be negotiated. Its error wraps
 // ErrOffer.
@@ -17,7 +20,7 @@ func (o IKE) Validate() error {
 	if _, ok := groupNames[o.Group]; !ok {
 		return fmt.Errorf("%w: unknown or missing key exchange method %d", ErrOffer, o.Group)
 	}
-	return nil
+	return o.KeyExchange().validate()
 }
 
 // Validate reports whether the offer is complete and made of algorithms that can be negotiated. Its error wraps
@@ -27,10 +30,30 @@ func (o ESP) Validate() error {
 		return err
 	}
 	if o.Group == GroupNone {
+		if o.Additional != (Additional{}) {
+			return fmt.Errorf("%w: an additional key exchange without a first one", ErrOffer)
+		}
 		return nil
 	}
 	if _, ok := groupNames[o.Group]; !ok {
 		return fmt.Errorf("%w: unknown key exchange method %d", ErrOffer, o.Group)
+	}
+	return o.KeyExchange().validate()
+}
+
+// validate checks the additional methods: known, without gaps, and none of them twice (RFC 9370 2.2.1).
+func (k KeyExchange) validate() error {
+	methods := k.Additional.Methods()
+	if AdditionalOf(methods...) != k.Additional {
+		return fmt.Errorf("%w: a gap between additional key exchanges", ErrOffer)
+	}
+	for i, g := range methods {
+		if _, ok := groupNames[g]; !ok {
+			return fmt.Errorf("%w: unknown key exchange method %d", ErrOffer, g)
+		}
+		if g == k.Group || slices.Contains(methods[:i], g) {
+			return fmt.Errorf("%w: key exchange method %s twice", ErrOffer, g)
+		}
 	}
 	return nil
 }

@@ -12,8 +12,9 @@ import (
 // PrivateValue is the private half of one key exchange. It is used for one IKE or Child SA and never again (RFC 6989).
 type PrivateValue struct {
 	group    proposal.Group
-	curve    *ecdh.PrivateKey // nil with MODP
+	curve    *ecdh.PrivateKey // nil with MODP and KEMs
 	exponent []byte
+	kem      decapsulator // nil with groups
 }
 
 // Group is the group of the key exchange.
@@ -57,6 +58,9 @@ func NewKeyExchange(group proposal.Group) (*PrivateValue, []byte, error) {
 		p := &PrivateValue{group: group, curve: key}
 		return p, p.public(), nil
 	}
+	if group.KEM() {
+		return newKEM(group)
+	}
 	m, err := modpOf(group)
 	if err != nil {
 		return nil, nil, err
@@ -69,7 +73,8 @@ func NewKeyExchange(group proposal.Group) (*PrivateValue, []byte, error) {
 }
 
 // KeyExchangeFrom is NewKeyExchange with a given private value, for tests and simulations. It takes ownership of
-// private: the scalar of a curve in its fixed length, or an exponent of a MODP group in at most the length of the prime.
+// private: the scalar of a curve in its fixed length, an exponent of a MODP group in at most the length of the prime, or the
+// 64 octets of a decapsulation key (the seed d | z of FIPS 203 7.1).
 func KeyExchangeFrom(group proposal.Group, private sa.Secret) (*PrivateValue, []byte, error) {
 	if curve := curveOf(group); curve != nil {
 		key, err := curve.NewPrivateKey(private.Expose())
@@ -78,6 +83,9 @@ func KeyExchangeFrom(group proposal.Group, private sa.Secret) (*PrivateValue, []
 		}
 		p := &PrivateValue{group: group, curve: key}
 		return p, p.public(), nil
+	}
+	if group.KEM() {
+		return kemFrom(group, private)
 	}
 	m, err := modpOf(group)
 	if err != nil {
@@ -102,10 +110,17 @@ func (p *PrivateValue) public() []byte {
 	return b
 }
 
-// Agree computes the shared secret g^ir with the KE data of the peer. The error is ErrPublicValue, or ErrPrivateValue
-// after Wipe.
+// Agree computes the shared secret g^ir with the KE data of the peer, or opens the ciphertext with which the peer answered
+// a KEM. The error is ErrPublicValue, or ErrPrivateValue after Wipe.
 func Agree(private *PrivateValue, peer []byte) (sa.Secret, error) {
 	refused := fmt.Errorf("agree on a key with %d octets in group %d: %w", len(peer), uint16(private.group), ErrPublicValue)
+	if private.kem != nil {
+		shared, err := private.kem.Decapsulate(peer)
+		if err != nil { // the length; a changed ciphertext gives another secret (FIPS 203 7.3), and AUTH fails
+			return sa.Secret{}, refused
+		}
+		return sa.NewSecret(shared), nil
+	}
 	if private.curve == nil {
 		m, err := modpOf(private.group)
 		if err != nil {

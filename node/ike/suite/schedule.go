@@ -81,15 +81,45 @@ func DeriveIKE(chosen proposal.IKE, shared sa.Secret, ni, nr []byte, spii, spir 
 }
 
 // RekeyIKE makes the keys of an IKE SA that replaces another (RFC 7296 2.18). oldPRF and oldD belong to the old SA,
-// everything else to the new one; initiator means the initiator of the rekey. The error is ErrUnsupported or ErrNonce.
-func RekeyIKE(chosen proposal.IKE, oldPRF proposal.PRF, oldD, shared sa.Secret, ni, nr []byte, spii, spir wire.SPI) (Keys, error) {
+// everything else to the new one; initiator means the initiator of the rekey. additional are the secrets of the
+// IKE_FOLLOWUP_KE exchanges in their order. The error is ErrUnsupported or ErrNonce.
+func RekeyIKE(chosen proposal.IKE, oldPRF proposal.PRF, oldD, shared sa.Secret, ni, nr []byte, spii, spir wire.SPI, additional ...sa.Secret) (Keys, error) {
 	h, err := prfHash(oldPRF) // RFC 7296 2.18: the exchange belongs to the old SA, so its PRF makes SKEYSEED
 	if err != nil {
 		return Keys{}, err
 	}
-	seed := rekeySkeyseed(h, oldD.Expose(), shared.Expose(), ni, nr)
+	if err := complete(chosen.Additional, additional); err != nil {
+		return Keys{}, err
+	}
+	seed := rekeySkeyseed(h, oldD.Expose(), shared.Expose(), ni, nr, additional...)
 	defer clear(seed)
 	return expandIKE(chosen, seed, ni, nr, spii, spir)
+}
+
+// UpdateIKE makes the keys that follow an IKE_INTERMEDIATE exchange with a key exchange (RFC 9370 2.2.2): d is SK_d before
+// it, shared the secret of the additional key exchange; the rest is as in DeriveIKE. The error is ErrUnsupported or
+// ErrNonce.
+func UpdateIKE(chosen proposal.IKE, d, shared sa.Secret, ni, nr []byte, spii, spir wire.SPI) (Keys, error) {
+	h, err := prfHash(chosen.PRF)
+	if err != nil {
+		return Keys{}, err
+	}
+	seed := rekeySkeyseed(h, d.Expose(), shared.Expose(), ni, nr)
+	defer clear(seed)
+	return expandIKE(chosen, seed, ni, nr, spii, spir)
+}
+
+// complete reports, as ErrUnsupported, when there is not one secret for each additional key exchange.
+func complete(chosen proposal.Additional, secrets []sa.Secret) error {
+	if want := len(chosen.Methods()); want != len(secrets) {
+		return fmt.Errorf("derive keys from %d additional secrets, %d were agreed on: %w", len(secrets), want, ErrUnsupported)
+	}
+	for _, s := range secrets {
+		if s.Len() == 0 {
+			return fmt.Errorf("derive keys from an empty additional secret: %w", ErrUnsupported)
+		}
+	}
+	return nil
 }
 
 // skeyseed is prf(Ni | Nr, g^ir) (RFC 7296 2.14).
@@ -97,9 +127,18 @@ func skeyseed(h func() hash.Hash, shared, ni, nr []byte) []byte {
 	return mac(h, slices.Concat(ni, nr), shared)
 }
 
-// rekeySkeyseed is prf(SK_d (old), g^ir (new) | Ni | Nr) (RFC 7296 2.18).
-func rekeySkeyseed(h func() hash.Hash, oldD, shared, ni, nr []byte) []byte {
-	return mac(h, oldD, shared, ni, nr)
+// rekeySkeyseed is prf(SK_d (old), g^ir (new) | Ni | Nr) (RFC 7296 2.18), followed by the secrets of additional key
+// exchanges (RFC 9370 2.2.4).
+func rekeySkeyseed(h func() hash.Hash, oldD, shared, ni, nr []byte, additional ...sa.Secret) []byte {
+	return mac(h, oldD, append([][]byte{shared, ni, nr}, exposed(additional)...)...)
+}
+
+func exposed(secrets []sa.Secret) [][]byte {
+	var list [][]byte
+	for _, s := range secrets {
+		list = append(list, s.Expose())
+	}
+	return list
 }
 
 // ikeMaterial is prf+(SKEYSEED, Ni | Nr | SPIi | SPIr) (RFC 7296 2.14).
@@ -107,9 +146,10 @@ func ikeMaterial(h func() hash.Hash, seed, ni, nr []byte, spii, spir wire.SPI, l
 	return prfPlus(h, seed, spir.Append(spii.Append(slices.Concat(ni, nr))), length)
 }
 
-// childMaterial is prf+(SK_d, [g^ir (new)] | Ni | Nr) (RFC 7296 2.17).
-func childMaterial(h func() hash.Hash, d, shared, ni, nr []byte, length int) ([]byte, error) {
-	seed := slices.Concat(shared, ni, nr)
+// childMaterial is prf+(SK_d, [g^ir (new)] | Ni | Nr) (RFC 7296 2.17), the seed followed by the secrets of additional key
+// exchanges (RFC 9370 2.2.4).
+func childMaterial(h func() hash.Hash, d, shared, ni, nr []byte, length int, additional ...sa.Secret) ([]byte, error) {
+	seed := slices.Concat(append([][]byte{shared, ni, nr}, exposed(additional)...)...)
 	defer clear(seed)
 	return prfPlus(h, d, seed, length)
 }
@@ -151,8 +191,9 @@ func expandIKE(chosen proposal.IKE, seed, ni, nr []byte, spii, spir wire.SPI) (K
 
 // DeriveChild makes the keys of a Child SA (RFC 7296 2.17) from SK_d. shared is the g^ir of a key exchange of its own
 // and the zero Secret without one; ni and nr are the nonces of the exchange that makes the Child SA. The initiator's
-// keys protect what the initiator of that exchange sends. The SPIs are left to the caller.
-func DeriveChild(prf proposal.PRF, d, shared sa.Secret, ni, nr []byte, chosen proposal.ESP) (initiator, responder sa.Keys, err error) {
+// keys protect what the initiator of that exchange sends. additional are the secrets of the IKE_FOLLOWUP_KE exchanges in
+// their order. The SPIs are left to the caller.
+func DeriveChild(prf proposal.PRF, d, shared sa.Secret, ni, nr []byte, chosen proposal.ESP, additional ...sa.Secret) (initiator, responder sa.Keys, err error) {
 	h, err := prfHash(prf)
 	if err != nil {
 		return sa.Keys{}, sa.Keys{}, err
@@ -170,7 +211,10 @@ func DeriveChild(prf proposal.PRF, d, shared sa.Secret, ni, nr []byte, chosen pr
 		return sa.Keys{}, sa.Keys{}, fmt.Errorf("derive a Child SA of group %d from a shared secret of %d octets: %w",
 			uint16(chosen.Group), shared.Len(), ErrUnsupported)
 	}
-	material, err := childMaterial(h, d.Expose(), shared.Expose(), ni, nr, 2*(encr+integ))
+	if err := complete(chosen.Additional, additional); err != nil {
+		return sa.Keys{}, sa.Keys{}, err
+	}
+	material, err := childMaterial(h, d.Expose(), shared.Expose(), ni, nr, 2*(encr+integ), additional...)
 	if err != nil {
 		return sa.Keys{}, sa.Keys{}, err
 	}

@@ -138,6 +138,8 @@ const (
 	TransformIntegrity  TransformType = 3
 	TransformGroup      TransformType = 4
 	TransformESN        TransformType = 5
+	// TransformAdditional1 is ADDKE1, the first of seven.
+	TransformAdditional1 TransformType = 6
 )
 
 // String gives the abbreviation of RFC 7296 3.3.2.
@@ -154,8 +156,8 @@ func (t TransformType) String() string {
 	case TransformESN:
 		return "ESN"
 	}
-	if t >= 6 && t <= 12 {
-		return fmt.Sprintf("ADDKE%d", t-5)
+	if t.additional() {
+		return fmt.Sprintf("ADDKE%d", t-TransformAdditional1+1)
 	}
 	return fmt.Sprintf("TRANSFORM(%d)", uint8(t))
 }

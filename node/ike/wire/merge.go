@@ -13,14 +13,15 @@ type combination struct {
 	integrity  proposal.Integrity
 	prf        proposal.PRF
 	group      proposal.Group
+	additional proposal.Additional
 }
 
 func (c combination) ike() proposal.IKE {
-	return proposal.IKE{Encryption: c.encryption, KeyBits: c.bits, Integrity: c.integrity, PRF: c.prf, Group: c.group}
+	return proposal.IKE{Encryption: c.encryption, KeyBits: c.bits, Integrity: c.integrity, PRF: c.prf, Group: c.group, Additional: c.additional}
 }
 
 func (c combination) esp() proposal.ESP {
-	return proposal.ESP{Encryption: c.encryption, KeyBits: c.bits, Integrity: c.integrity, Group: c.group}
+	return proposal.ESP{Encryption: c.encryption, KeyBits: c.bits, Integrity: c.integrity, Group: c.group, Additional: c.additional}
 }
 
 type cipherKey struct {
@@ -28,18 +29,20 @@ type cipherKey struct {
 	bits       uint16
 }
 
-// product is what one proposal expresses: any cipher with any integrity with any PRF with any group.
+// product is what one proposal expresses: any cipher with any integrity with any PRF with any group. The additional key
+// exchanges are the same in all of it, so that a responder cannot take some of them only.
 type product struct {
-	ciphers   []cipherKey
-	integrity []proposal.Integrity
-	prfs      []proposal.PRF
-	groups    []proposal.Group
+	additional proposal.Additional
+	ciphers    []cipherKey
+	integrity  []proposal.Integrity
+	prfs       []proposal.PRF
+	groups     []proposal.Group
 }
 
 func mergeIKE(own []proposal.IKE) []product {
 	all := make([]combination, len(own))
 	for i, o := range own {
-		all[i] = combination{o.Encryption, o.KeyBits, o.Integrity, o.PRF, o.Group}
+		all[i] = combination{o.Encryption, o.KeyBits, o.Integrity, o.PRF, o.Group, o.Additional}
 	}
 	return merge(all)
 }
@@ -47,9 +50,9 @@ func mergeIKE(own []proposal.IKE) []product {
 func mergeESP(own []proposal.ESP, withGroup bool) []product {
 	all := make([]combination, len(own))
 	for i, o := range own {
-		all[i] = combination{o.Encryption, o.KeyBits, o.Integrity, 0, o.Group}
+		all[i] = combination{o.Encryption, o.KeyBits, o.Integrity, 0, o.Group, o.Additional}
 		if !withGroup {
-			all[i].group = proposal.GroupNone
+			all[i].group, all[i].additional = proposal.GroupNone, proposal.Additional{}
 		}
 	}
 	return merge(all)
@@ -77,12 +80,12 @@ func merge(all []combination) []product {
 // with returns the product that also expresses c, unless that would express something outside all, or mix what one
 // proposal cannot hold: AEAD and plain ciphers (RFC 7296 3.3), a group and no group.
 func (p product) with(c combination, all []combination) (product, bool) {
-	if p.ciphers[0].encryption.AEAD() != c.encryption.AEAD() ||
+	if p.additional != c.additional || p.ciphers[0].encryption.AEAD() != c.encryption.AEAD() ||
 		(p.groups[0] == proposal.GroupNone) != (c.group == proposal.GroupNone) {
 		return p, false
 	}
 	wider := p.add(c)
-	if len(wider.ciphers)+len(wider.integrity)+len(wider.prfs)+len(wider.groups) > LimitTransforms-2 {
+	if len(wider.ciphers)+len(wider.integrity)+len(wider.prfs)+len(wider.groups) > LimitTransforms-2-len(p.additional) {
 		return p, false
 	}
 	for o := range wider.each {
@@ -95,10 +98,11 @@ func (p product) with(c combination, all []combination) (product, bool) {
 
 func (p product) add(c combination) product {
 	return product{
-		ciphers:   addOnce(p.ciphers, cipherKey{c.encryption, c.bits}),
-		integrity: addOnce(p.integrity, c.integrity),
-		prfs:      addOnce(p.prfs, c.prf),
-		groups:    addOnce(p.groups, c.group),
+		additional: c.additional,
+		ciphers:    addOnce(p.ciphers, cipherKey{c.encryption, c.bits}),
+		integrity:  addOnce(p.integrity, c.integrity),
+		prfs:       addOnce(p.prfs, c.prf),
+		groups:     addOnce(p.groups, c.group),
 	}
 }
 
@@ -111,7 +115,7 @@ func addOnce[T comparable](list []T, v T) []T {
 
 func (p product) contains(c combination) bool {
 	return slices.Contains(p.ciphers, cipherKey{c.encryption, c.bits}) && slices.Contains(p.integrity, c.integrity) &&
-		slices.Contains(p.prfs, c.prf) && slices.Contains(p.groups, c.group)
+		slices.Contains(p.prfs, c.prf) && slices.Contains(p.groups, c.group) && p.additional == c.additional
 }
 
 // each yields every combination of the product.
@@ -120,7 +124,7 @@ func (p product) each(yield func(combination) bool) {
 		for _, i := range p.integrity {
 			for _, f := range p.prfs {
 				for _, g := range p.groups {
-					if !yield(combination{k.encryption, k.bits, i, f, g}) {
+					if !yield(combination{k.encryption, k.bits, i, f, g, p.additional}) {
 						return
 					}
 				}
@@ -150,5 +154,5 @@ func (p product) transforms(withPRF bool) []Transform {
 			list = append(list, Transform{Type: TransformGroup, ID: uint16(g)})
 		}
 	}
-	return list
+	return append(list, additionalTransforms(p.additional)...)
 }

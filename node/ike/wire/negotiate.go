@@ -72,7 +72,7 @@ func ChooseIKE(own []proposal.IKE, offered SA) (chosen proposal.IKE, number uint
 func ChooseESP(own []proposal.ESP, offered SA, withGroup bool) (chosen proposal.ESP, number uint8, ok bool) {
 	for _, o := range own {
 		if !withGroup {
-			o.Group = proposal.GroupNone
+			o.Group, o.Additional = proposal.GroupNone, proposal.Additional{}
 		}
 		for _, p := range offered.Proposals {
 			if _, valid := p.espSPI(); !valid || !p.containsESP(o) {
@@ -96,6 +96,7 @@ func AnswerIKE(chosen proposal.IKE, number uint8, offered SA, spi SPI) SA {
 	}
 	prop.Transforms = append(prop.Transforms,
 		Transform{Type: TransformPRF, ID: uint16(chosen.PRF)}, Transform{Type: TransformGroup, ID: uint16(chosen.Group)})
+	prop.Transforms = append(prop.Transforms, answerAdditional(chosen.Additional, p)...)
 	if spi != 0 {
 		prop.SPI = spi.Append(nil)
 	}
@@ -113,6 +114,7 @@ func AnswerESP(chosen proposal.ESP, number uint8, offered SA, spi sa.SPI) SA {
 	if chosen.Group != proposal.GroupNone || p.hasType(TransformGroup) {
 		prop.Transforms = append(prop.Transforms, Transform{Type: TransformGroup, ID: uint16(chosen.Group)})
 	}
+	prop.Transforms = append(prop.Transforms, answerAdditional(chosen.Additional, p)...)
 	esn := ESNNo
 	if chosen.ESN {
 		esn = ESNYes
@@ -256,14 +258,16 @@ func (p Proposal) hasOrNone(t TransformType, id uint16) bool {
 	return p.has(t, id, 0)
 }
 
-// only reports whether the proposal has no transform of another type. RFC 7296 3.3.6: a proposal with a type that is
+// only reports whether the proposal has no transform of another type than these and ADDKE1 to ADDKE7. RFC 7296 3.3.6: a proposal with a type that is
 // not understood, or that has no place in the protocol, is not acceptable as a whole.
 func (p Proposal) only(types ...TransformType) bool {
-	return !slices.ContainsFunc(p.Transforms, func(t Transform) bool { return !slices.Contains(types, t.Type) })
+	return !slices.ContainsFunc(p.Transforms, func(t Transform) bool {
+		return !slices.Contains(types, t.Type) && !t.Type.additional()
+	})
 }
 
 func (p Proposal) containsIKE(o proposal.IKE) bool {
-	return p.only(TransformEncryption, TransformPRF, TransformIntegrity, TransformGroup) &&
+	return p.only(TransformEncryption, TransformPRF, TransformIntegrity, TransformGroup) && p.hasAdditional(o.Additional) &&
 		p.has(TransformEncryption, uint16(o.Encryption), o.KeyBits) &&
 		p.hasOrNone(TransformIntegrity, uint16(o.Integrity)) &&
 		p.has(TransformPRF, uint16(o.PRF), 0) &&
@@ -271,7 +275,7 @@ func (p Proposal) containsIKE(o proposal.IKE) bool {
 }
 
 func (p Proposal) containsESP(o proposal.ESP) bool {
-	return p.only(TransformEncryption, TransformIntegrity, TransformGroup, TransformESN) &&
+	return p.only(TransformEncryption, TransformIntegrity, TransformGroup, TransformESN) && p.hasAdditional(o.Additional) &&
 		p.has(TransformEncryption, uint16(o.Encryption), o.KeyBits) &&
 		p.hasOrNone(TransformIntegrity, uint16(o.Integrity)) &&
 		p.hasOrNone(TransformGroup, uint16(o.Group)) &&

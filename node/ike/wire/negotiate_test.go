@@ -258,7 +258,8 @@ func TestAcceptRefuses(t *testing.T) {
 		"a group that is not ours":   {change(func(p *Proposal) { p.Transforms[2].ID = 19 }), false},
 		"a shorter key":              {change(func(p *Proposal) { p.Transforms[0].KeyBits = 128 }), false},
 		"no PRF":                     {change(func(p *Proposal) { p.Transforms = slices.Delete(p.Transforms, 1, 2) }), false},
-		"an added type":              {change(func(p *Proposal) { p.Transforms = append(p.Transforms, Transform{Type: 6}) }), false},
+		"an added type":              {change(func(p *Proposal) { p.Transforms = append(p.Transforms, Transform{Type: 13}) }), false},
+		"an added key exchange":      {change(func(p *Proposal) { p.Transforms = append(p.Transforms, Transform{Type: 6, ID: 36}) }), false},
 		"an added attribute":         {change(func(p *Proposal) { p.Transforms[0].Other = []Attribute{{Type: 15}} }), false},
 	} {
 		var e *Error

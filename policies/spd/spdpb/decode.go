@@ -154,14 +154,30 @@ func (d *decoder) esp(m *policyv1.EspOffer) proposal.ESP {
 	return proposal.ESP{
 		Encryption: narrow[proposal.Encryption](d, m.GetEncryption(), "encryption"), KeyBits: narrow[uint16](d, m.GetKeyBits(), "key length"),
 		Integrity: narrow[proposal.Integrity](d, m.GetIntegrity(), "integrity"), Group: narrow[proposal.Group](d, m.GetGroup(), "group"),
+		Additional: d.additional(m.GetAdditional()),
 	}
+}
+
+func (d *decoder) additional(list []uint32) proposal.Additional {
+	var a proposal.Additional
+	if len(list) > len(a) {
+		d.fail(ErrMalformed, "%d additional key exchanges", len(list))
+		return a
+	}
+	for i, g := range list {
+		if g == 0 {
+			d.fail(ErrMalformed, "additional key exchange %d is none", i+1)
+		}
+		a[i] = narrow[proposal.Group](d, g, "group")
+	}
+	return a
 }
 
 func (d *decoder) ike(m *policyv1.IkeOffer) proposal.IKE {
 	return proposal.IKE{
 		Encryption: narrow[proposal.Encryption](d, m.GetEncryption(), "encryption"), KeyBits: narrow[uint16](d, m.GetKeyBits(), "key length"),
 		Integrity: narrow[proposal.Integrity](d, m.GetIntegrity(), "integrity"), PRF: narrow[proposal.PRF](d, m.GetPrf(), "prf"),
-		Group: narrow[proposal.Group](d, m.GetGroup(), "group"),
+		Group: narrow[proposal.Group](d, m.GetGroup(), "group"), Additional: d.additional(m.GetAdditional()),
 	}
 }
 

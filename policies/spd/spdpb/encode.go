@@ -100,14 +100,23 @@ func encodeLifetime(l spd.Lifetime) *policyv1.Lifetime {
 func encodeESP(o proposal.ESP) *policyv1.EspOffer {
 	return &policyv1.EspOffer{
 		Encryption: uint32(o.Encryption), KeyBits: uint32(o.KeyBits), Integrity: uint32(o.Integrity), Group: uint32(o.Group),
+		Additional: encodeAdditional(o.Additional),
 	}
 }
 
 func encodeIKE(o proposal.IKE) *policyv1.IkeOffer {
 	return &policyv1.IkeOffer{
 		Encryption: uint32(o.Encryption), KeyBits: uint32(o.KeyBits), Integrity: uint32(o.Integrity), Prf: uint32(o.PRF),
-		Group: uint32(o.Group),
+		Group: uint32(o.Group), Additional: encodeAdditional(o.Additional),
 	}
+}
+
+func encodeAdditional(a proposal.Additional) []uint32 {
+	var out []uint32
+	for _, g := range a.Methods() {
+		out = append(out, uint32(g))
+	}
+	return out
 }
 
 func encodeAuth(a spd.Auth) *policyv1.Auth {

@@ -57,8 +57,8 @@ func TestNoFieldIsForgotten(t *testing.T) {
 		reflect.TypeFor[spd.DefaultResponse](): 6,
 		reflect.TypeFor[spd.KeyExchange]():     3,
 		reflect.TypeFor[spd.Exemptions]():      3,
-		reflect.TypeFor[proposal.ESP]():        5,
-		reflect.TypeFor[proposal.IKE]():        5,
+		reflect.TypeFor[proposal.ESP]():        6,
+		reflect.TypeFor[proposal.IKE]():        6,
 	}
 	for typ, want := range counts {
 		if got := typ.NumField(); got != want {

@@ -7,6 +7,7 @@ package spdtest
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -240,7 +241,16 @@ func lifetime(t *rapid.T) spd.Lifetime {
 
 var groups = []proposal.Group{
 	proposal.GroupMODP2048, proposal.GroupMODP3072, proposal.GroupMODP4096, proposal.GroupECP256, proposal.GroupECP384,
-	proposal.GroupX25519,
+	proposal.GroupX25519, proposal.GroupMLKEM768, proposal.GroupMLKEM1024,
+}
+
+// additional draws key exchanges beside first.
+func additional(t *rapid.T, first proposal.Group) proposal.Additional {
+	if first == proposal.GroupNone {
+		return proposal.Additional{}
+	}
+	others := slices.DeleteFunc(slices.Clone(groups), func(g proposal.Group) bool { return g == first })
+	return proposal.AdditionalOf(rapid.Permutation(others).Draw(t, "additional")[:rapid.IntRange(0, 3).Draw(t, "number of additional")]...)
 }
 
 var integrity = []proposal.Integrity{
@@ -268,6 +278,7 @@ func IKE() *rapid.Generator[proposal.IKE] {
 		})
 		o.PRF = rapid.SampledFrom([]proposal.PRF{proposal.PRFHMACSHA256, proposal.PRFHMACSHA384, proposal.PRFHMACSHA512}).Draw(t, "prf")
 		o.Group = rapid.SampledFrom(groups).Draw(t, "group")
+		o.Additional = additional(t, o.Group)
 		return o
 	})
 }
@@ -280,6 +291,7 @@ func ESP() *rapid.Generator[proposal.ESP] {
 			proposal.EncrAESCBC, proposal.EncrAESGCM16, proposal.EncrChaCha20Poly1305, proposal.EncrNULL,
 		})
 		o.Group = rapid.SampledFrom(append([]proposal.Group{proposal.GroupNone}, groups...)).Draw(t, "group")
+		o.Additional = additional(t, o.Group)
 		return o
 	})
 }

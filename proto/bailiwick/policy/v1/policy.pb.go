@@ -964,11 +964,13 @@ func (x *Lifetime) GetBytes() uint64 {
 
 // EspOffer is one offer for a Child SA, in IANA transform numbers of IKEv2.
 type EspOffer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Encryption    uint32                 `protobuf:"varint,1,opt,name=encryption,proto3" json:"encryption,omitempty"`
-	KeyBits       uint32                 `protobuf:"varint,2,opt,name=key_bits,json=keyBits,proto3" json:"key_bits,omitempty"`
-	Integrity     uint32                 `protobuf:"varint,3,opt,name=integrity,proto3" json:"integrity,omitempty"`
-	Group         uint32                 `protobuf:"varint,4,opt,name=group,proto3" json:"group,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Encryption uint32                 `protobuf:"varint,1,opt,name=encryption,proto3" json:"encryption,omitempty"`
+	KeyBits    uint32                 `protobuf:"varint,2,opt,name=key_bits,json=keyBits,proto3" json:"key_bits,omitempty"`
+	Integrity  uint32                 `protobuf:"varint,3,opt,name=integrity,proto3" json:"integrity,omitempty"`
+	Group      uint32                 `protobuf:"varint,4,opt,name=group,proto3" json:"group,omitempty"`
+	// Additional key exchanges (RFC 9370), in the order of ADDKE1 to ADDKE7.
+	Additional    []uint32 `protobuf:"varint,5,rep,packed,name=additional,proto3" json:"additional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1031,14 +1033,23 @@ func (x *EspOffer) GetGroup() uint32 {
 	return 0
 }
 
+func (x *EspOffer) GetAdditional() []uint32 {
+	if x != nil {
+		return x.Additional
+	}
+	return nil
+}
+
 // IkeOffer is one offer for an IKE SA, in IANA transform numbers of IKEv2.
 type IkeOffer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Encryption    uint32                 `protobuf:"varint,1,opt,name=encryption,proto3" json:"encryption,omitempty"`
-	KeyBits       uint32                 `protobuf:"varint,2,opt,name=key_bits,json=keyBits,proto3" json:"key_bits,omitempty"`
-	Integrity     uint32                 `protobuf:"varint,3,opt,name=integrity,proto3" json:"integrity,omitempty"`
-	Prf           uint32                 `protobuf:"varint,4,opt,name=prf,proto3" json:"prf,omitempty"`
-	Group         uint32                 `protobuf:"varint,5,opt,name=group,proto3" json:"group,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Encryption uint32                 `protobuf:"varint,1,opt,name=encryption,proto3" json:"encryption,omitempty"`
+	KeyBits    uint32                 `protobuf:"varint,2,opt,name=key_bits,json=keyBits,proto3" json:"key_bits,omitempty"`
+	Integrity  uint32                 `protobuf:"varint,3,opt,name=integrity,proto3" json:"integrity,omitempty"`
+	Prf        uint32                 `protobuf:"varint,4,opt,name=prf,proto3" json:"prf,omitempty"`
+	Group      uint32                 `protobuf:"varint,5,opt,name=group,proto3" json:"group,omitempty"`
+	// Additional key exchanges (RFC 9370), in the order of ADDKE1 to ADDKE7.
+	Additional    []uint32 `protobuf:"varint,6,rep,packed,name=additional,proto3" json:"additional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1106,6 +1117,13 @@ func (x *IkeOffer) GetGroup() uint32 {
 		return x.Group
 	}
 	return 0
+}
+
+func (x *IkeOffer) GetAdditional() []uint32 {
+	if x != nil {
+		return x.Additional
+	}
+	return nil
 }
 
 // Auth is one entry of an authentication list.
@@ -1442,14 +1460,17 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x06ttl_ns\x18\x03 \x01(\x03R\x05ttlNs\"9\n" +
 	"\bLifetime\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"y\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x99\x01\n" +
 	"\bEspOffer\x12\x1e\n" +
 	"\n" +
 	"encryption\x18\x01 \x01(\rR\n" +
 	"encryption\x12\x19\n" +
 	"\bkey_bits\x18\x02 \x01(\rR\akeyBits\x12\x1c\n" +
 	"\tintegrity\x18\x03 \x01(\rR\tintegrity\x12\x14\n" +
-	"\x05group\x18\x04 \x01(\rR\x05group\"\x8b\x01\n" +
+	"\x05group\x18\x04 \x01(\rR\x05group\x12\x1e\n" +
+	"\n" +
+	"additional\x18\x05 \x03(\rR\n" +
+	"additional\"\xab\x01\n" +
 	"\bIkeOffer\x12\x1e\n" +
 	"\n" +
 	"encryption\x18\x01 \x01(\rR\n" +
@@ -1457,7 +1478,10 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\bkey_bits\x18\x02 \x01(\rR\akeyBits\x12\x1c\n" +
 	"\tintegrity\x18\x03 \x01(\rR\tintegrity\x12\x10\n" +
 	"\x03prf\x18\x04 \x01(\rR\x03prf\x12\x14\n" +
-	"\x05group\x18\x05 \x01(\rR\x05group\"\x9f\x01\n" +
+	"\x05group\x18\x05 \x01(\rR\x05group\x12\x1e\n" +
+	"\n" +
+	"additional\x18\x06 \x03(\rR\n" +
+	"additional\"\x9f\x01\n" +
 	"\x04Auth\x127\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x1f.bailiwick.policy.v1.AuthMethodR\x06method\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\tR\x02ca\x12\x16\n" +
