@@ -212,7 +212,7 @@ type Work interface{ work() }
 // Result is what a Job brought. The set is closed.
 type Result interface{ result() }
 
-// Generate makes a key pair of the group.
+// Generate makes a key pair of the group: for a KEM that of the initiator, whose public value is the encapsulation key.
 type Generate struct{ Group proposal.Group }
 
 // Generated is the result of Generate. Private is opaque to the engine and goes back in Agree.
@@ -222,7 +222,7 @@ type Generated struct {
 	Err     error
 }
 
-// Agree computes the shared secret of a key exchange.
+// Agree computes the shared secret of a key exchange. For a KEM it is the initiator's: Peer is the ciphertext.
 type Agree struct {
 	Group   proposal.Group
 	Private any
@@ -231,6 +231,20 @@ type Agree struct {
 
 // Agreed is the result of Agree. Err says that the peer's public value was invalid.
 type Agreed struct {
+	Shared sa.Secret
+	Err    error
+}
+
+// Encapsulate is the whole key exchange of a responder with a KEM: it takes the initiator's public value and gives the
+// one to send back together with the shared secret.
+type Encapsulate struct {
+	Group proposal.Group
+	Peer  []byte
+}
+
+// Encapsulated is the result of Encapsulate. Err says that the peer's public value was invalid.
+type Encapsulated struct {
+	Public []byte
 	Shared sa.Secret
 	Err    error
 }
@@ -268,14 +282,16 @@ type Verified struct {
 	Detail string
 }
 
-func (Generate) work()    {}
-func (Agree) work()       {}
-func (Sign) work()        {}
-func (Verify) work()      {}
-func (Generated) result() {}
-func (Agreed) result()    {}
-func (Signed) result()    {}
-func (Verified) result()  {}
+func (Generate) work()       {}
+func (Agree) work()          {}
+func (Encapsulate) work()    {}
+func (Sign) work()           {}
+func (Verify) work()         {}
+func (Generated) result()    {}
+func (Agreed) result()       {}
+func (Encapsulated) result() {}
+func (Signed) result()       {}
+func (Verified) result()     {}
 
 // Identity is an IKE identification payload body (RFC 7296 3.5).
 type Identity struct {

@@ -41,6 +41,8 @@ func (j *Jobs) slow(work ike.Work) bool {
 		return slowGroup(w.Group)
 	case ike.Agree:
 		return slowGroup(w.Group)
+	case ike.Encapsulate:
+		return false
 	case ike.Sign:
 		s := j.signer.Signer()
 		if s == nil {
@@ -74,6 +76,9 @@ func (j *Jobs) run(now time.Time, work ike.Work) (result ike.Result) {
 		}
 		shared, err := suite.Agree(private, w.Peer)
 		return ike.Agreed{Shared: shared, Err: err}
+	case ike.Encapsulate:
+		public, shared, err := suite.Encapsulate(w.Group, w.Peer)
+		return ike.Encapsulated{Public: public, Shared: shared, Err: err}
 	case ike.Sign:
 		key := j.signer.Signer()
 		if key == nil {
@@ -93,6 +98,8 @@ func failedResult(work ike.Work, err error) ike.Result {
 		return ike.Generated{Err: err}
 	case ike.Agree:
 		return ike.Agreed{Err: err}
+	case ike.Encapsulate:
+		return ike.Encapsulated{Err: err}
 	case ike.Sign:
 		return ike.Signed{Err: err}
 	}

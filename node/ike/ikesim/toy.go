@@ -6,34 +6,44 @@ import (
 	"crypto/sha256"
 	"errors"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
 // toyKey signs for everybody.
 var toyKey = []byte("toy signature key")
 
 // toy does the work of a job without any security: the public value is the private one, the shared secret a hash of
-// both. Nodes whose name begins with "bad" have signatures that nobody accepts.
+// both, in the order of the roles with a KEM. Nodes whose name begins with "bad" have signatures that nobody accepts.
 func toy(r *rand.ChaCha8, name string, work ike.Work) ike.Result {
 	switch w := work.(type) {
 	case ike.Generate:
-		private := make([]byte, 32)
+		private := make([]byte, toyLen(w.Group))
 		_, _ = r.Read(private)
 		return ike.Generated{Public: bytes.Clone(private), Private: private}
 	case ike.Agree:
 		own := w.Private.([]byte)
-		if len(w.Peer) != len(own) {
+		if len(w.Peer) != 32 {
 			return ike.Agreed{Err: errors.New("public value of another length")}
 		}
 		a, b := own, w.Peer
-		if bytes.Compare(b, a) < 0 {
+		if !w.Group.KEM() && bytes.Compare(b, a) < 0 {
 			a, b = b, a
 		}
 		sum := sha256.Sum256(append(bytes.Clone(a), b...))
 		return ike.Agreed{Shared: sa.NewSecret(sum[:])}
+	case ike.Encapsulate:
+		if len(w.Peer) != toyLen(w.Group) {
+			return ike.Encapsulated{Err: errors.New("public value of another length")}
+		}
+		public := make([]byte, 32)
+		_, _ = r.Read(public)
+		sum := sha256.Sum256(slices.Concat(w.Peer, public))
+		return ike.Encapsulated{Public: public, Shared: sa.NewSecret(sum[:])}
 	case ike.Sign:
 		return ike.Signed{Method: byte(wire.AuthDigitalSignature), Data: toyMAC(name, w.Octets)}
 	case ike.Verify:
@@ -43,6 +53,18 @@ func toy(r *rand.ChaCha8, name string, work ike.Work) ike.Result {
 		return ike.Verified{Peer: string(w.ID)}
 	}
 	panic("ikesim: unknown work")
+}
+
+// toyLen is the length of an initiator's public value: that of a KEM matters to the engine and to the path.
+func toyLen(g proposal.Group) int {
+	switch g {
+	case proposal.GroupMLKEM768:
+		return 1184
+	case proposal.GroupMLKEM1024:
+		return 1568
+	default:
+		return 32
+	}
 }
 
 func toyMAC(name string, octets []byte) []byte {

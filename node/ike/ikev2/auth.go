@@ -33,6 +33,7 @@ func (s *SA) sendAuth() {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
 		return
 	}
+	octets = hs.appendIntAuth(octets, s.win.next)
 	s.sign(s.auth, octets, func(auth wire.Auth, failure string) {
 		if failure != "" {
 			s.end(ike.ReasonNoCredential, ike.FaultLocal, failure)
@@ -85,6 +86,7 @@ func (s *SA) receiveAuthResponse(m message) {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
 		return
 	}
+	octets = hs.appendIntAuth(octets, m.header.MessageID)
 	s.verify([]spd.Auth{s.auth}, idr, chainOf(m.payloads), auth, octets, func(_ spd.Auth, v ike.Verified) {
 		if v.Reason != ike.ReasonNone {
 			// RFC 7296 2.21.2: the responder believes the SA to be up, so it is told. Nothing waits for its answer.

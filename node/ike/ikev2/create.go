@@ -217,6 +217,24 @@ func (s *SA) refused(v *serving, in incoming, old *child, rekey wire.Notify) boo
 
 // exchange makes a key pair and the shared secret for a peer's request, as responder.
 func (s *SA) exchange(v *serving, ke wire.KE, then func(public []byte, shared sa.Secret)) {
+	invalid := func(err error) { // RFC 7296 1.3, RFC 6989 2.5: an invalid public value
+		s.trace("compute the shared secret: %s", resultError(err))
+		s.respond(v, wire.Notify{Type: wire.NotifyInvalidSyntax})
+		s.end(ike.ReasonInvalidKE, ike.FaultPeer, "the peer's public value is not valid")
+	}
+	if ke.Group.KEM() {
+		s.do(ike.Encapsulate{Group: ke.Group, Peer: ke.Data}, func(r ike.Result) {
+			e, ok := r.(ike.Encapsulated)
+			switch {
+			case s.win.serving != v:
+			case !ok || e.Err != nil:
+				invalid(e.Err)
+			default:
+				then(e.Public, e.Shared)
+			}
+		})
+		return
+	}
 	s.do(ike.Generate{Group: ke.Group}, func(r ike.Result) {
 		if s.win.serving != v {
 			return
@@ -232,10 +250,8 @@ func (s *SA) exchange(v *serving, ke wire.KE, then func(public []byte, shared sa
 				return
 			}
 			a, ok := r.(ike.Agreed)
-			if !ok || a.Err != nil { // RFC 7296 1.3, RFC 6989 2.5: an invalid public value
-				s.trace("compute the shared secret: %s", resultError(a.Err))
-				s.respond(v, wire.Notify{Type: wire.NotifyInvalidSyntax})
-				s.end(ike.ReasonInvalidKE, ike.FaultPeer, "the peer's public value is not valid")
+			if !ok || a.Err != nil {
+				invalid(a.Err)
 				return
 			}
 			then(g.Public, a.Shared)

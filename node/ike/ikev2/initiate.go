@@ -39,7 +39,9 @@ type handshake struct {
 	childless         bool                 // announced by the responder (RFC 6023 3)
 	refusal           refusal              // unprotected error, remembered until the timer ends
 
-	keyed    bool // keys are derived
+	intermediate
+	shared   sa.Secret // responder with a KEM: the secret was known when IKE_SA_INIT was answered
+	keyed    bool      // keys are derived
 	agreeing bool
 	early    []early // messages that wait for the keys
 	octets   int     // in early
@@ -118,6 +120,7 @@ func (s *SA) sendInit() {
 		wire.KE{Group: hs.group, Data: hs.public},
 		wire.Nonce{Data: hs.ni})
 	payloads = append(payloads, s.initNotifies()...)
+	payloads = append(payloads, s.intermediateSupport(s.cfg.Offers)...)
 	m := wire.Message{Header: s.header(wire.IKESAInit, 0, false), Payloads: payloads}
 	hs.request = wire.AppendMessage(nil, m)
 	s.trace("send %s", m)
@@ -198,6 +201,9 @@ func (s *SA) receiveInitResponse(local, remote netip.AddrPort, datagram []byte, 
 	case err != nil:
 		s.refuseLater(ike.ReasonNoProposal, "the peer chose what was not offered: "+err.Error())
 		return
+	case !s.intermediateAgreed(chosen, m):
+		s.refuseLater(ike.ReasonNoProposal, "the peer chose additional key exchanges and does not know IKE_INTERMEDIATE")
+		return
 	case ke.Group != hs.group || chosen.Group != hs.group: // RFC 7296 3.4: KE must agree with the chosen transform
 		s.refuseLater(ike.ReasonInvalidKE, "the peer answered with another key exchange method than it chose")
 		return
@@ -217,7 +223,7 @@ func (s *SA) receiveInitResponse(local, remote netip.AddrPort, datagram []byte, 
 	s.readInitNotifies(m, local, remote)
 	_, hs.childless = wire.FindNotify(m.Payloads, wire.NotifyChildlessIKEv2Supported)
 	s.giveUp = s.now.Add(jobTimeout)
-	s.agree(func() { s.sendAuth() })
+	s.agree(func() { s.nextIntermediate() })
 }
 
 // initRefused handles a response without SA, KE and nonce. Nothing of it is authenticated: only COOKIE and
@@ -269,6 +275,25 @@ func (s *SA) refuseLater(reason ike.Reason, detail string) {
 // agree computes the shared secret and the keys, then goes on.
 func (s *SA) agree(then func()) {
 	hs := s.hs
+	derive := func(shared sa.Secret) {
+		keys, err := suite.DeriveIKE(s.suite, shared, hs.ni, hs.nr, s.spii(), s.spir())
+		if err == nil {
+			err = s.protect(keys)
+		}
+		shared.Wipe()
+		if err != nil {
+			s.end(ike.ReasonInternal, ike.FaultLocal, "derive the keys of the IKE SA: "+err.Error())
+			return
+		}
+		hs.keyed = true
+		s.beginIntermediate()
+		then()
+	}
+	if hs.shared.Len() > 0 {
+		hs.agreeing = false
+		derive(hs.shared)
+		return
+	}
 	s.do(ike.Agree{Group: hs.group, Private: hs.private, Peer: hs.peerPublic}, func(r ike.Result) {
 		a, ok := r.(ike.Agreed)
 		hs.private, hs.agreeing = nil, false
@@ -276,18 +301,7 @@ func (s *SA) agree(then func()) {
 			s.end(ike.ReasonInvalidKE, ike.FaultPeer, "compute the shared secret: "+resultError(a.Err))
 			return
 		}
-		keys, err := suite.DeriveIKE(s.suite, a.Shared, hs.ni, hs.nr, s.spii(), s.spir())
-		if err == nil {
-			err = s.protect(keys)
-		}
-		a.Shared.Wipe()
-		if err != nil {
-			s.end(ike.ReasonInternal, ike.FaultLocal, "derive the keys of the IKE SA: "+err.Error())
-			return
-		}
-		hs.keyed = true
-		s.state = StateAuthenticating
-		then()
+		derive(a.Shared)
 	})
 }
 

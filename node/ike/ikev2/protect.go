@@ -49,6 +49,7 @@ func (s *SA) header(exchange wire.ExchangeType, id uint32, response bool) wire.H
 
 // sealed is a protected message of this side. Its plaintext is kept where smaller fragments may be wanted later.
 type sealed struct {
+	by        *suite.Protection // that of then: IKE_INTERMEDIATE changes the keys behind its response
 	header    wire.Header
 	first     wire.PayloadType
 	inner     []byte // nil when it fits into the smallest fragments, or the peer does not know fragments
@@ -60,7 +61,7 @@ type sealed struct {
 func (s *SA) seal(exchange wire.ExchangeType, id uint32, response bool, payloads []wire.Payload) (sealed, error) {
 	h := s.header(exchange, id, response)
 	s.trace("send %s", wire.Message{Header: h, Payloads: payloads})
-	m := sealed{header: h, first: wire.First(payloads), inner: wire.AppendPayloads(nil, payloads), small: s.smallPath}
+	m := sealed{by: s.out, header: h, first: wire.First(payloads), inner: wire.AppendPayloads(nil, payloads), small: s.smallPath}
 	var err error
 	if m.datagrams, err = s.cut(m); err != nil {
 		return sealed{}, err
@@ -74,14 +75,14 @@ func (s *SA) seal(exchange wire.ExchangeType, id uint32, response bool, payloads
 // cut encrypts the plaintext of a message, as fragments of the size that m asks for.
 func (s *SA) cut(m sealed) ([][]byte, error) {
 	h, inner := m.header, m.inner
-	iv := func() []byte { return s.host.Random(s.out.RandomIVLen()) }
+	iv := func() []byte { return s.host.Random(m.by.RandomIVLen()) }
 	size := messageSize
 	if m.small {
 		size = smallMessageSize
 	}
-	room := s.out.FragmentRoom(size)
+	room := m.by.FragmentRoom(size)
 	if !s.fragmentation || len(inner) <= room {
-		d, err := s.out.Seal(nil, h, m.first, inner, iv())
+		d, err := m.by.Seal(nil, h, m.first, inner, iv())
 		if err != nil {
 			return nil, fmt.Errorf("seal %s message %d: %w", h.Exchange, h.MessageID, err)
 		}
@@ -98,7 +99,7 @@ func (s *SA) cut(m sealed) ([][]byte, error) {
 		if n == 0 {
 			next = m.first
 		}
-		d, err := s.out.SealFragment(nil, h, next, uint16(n+1), uint16(total), part, iv())
+		d, err := m.by.SealFragment(nil, h, next, uint16(n+1), uint16(total), part, iv())
 		if err != nil {
 			return nil, fmt.Errorf("seal fragment %d of %s message %d: %w", n+1, h.Exchange, h.MessageID, err)
 		}
@@ -127,10 +128,11 @@ func (s *SA) shrink(m *sealed) {
 // opened is a protected message after its integrity was proved.
 type opened struct {
 	payloads []wire.Payload
-	digest   [sha256.Size]byte
-	total    uint16 // fragments
-	done     bool   // false: fragments are missing
-	syntax   error  // what is wrong inside the authenticated octets
+	plaintext
+	digest [sha256.Size]byte
+	total  uint16 // fragments
+	done   bool   // false: fragments are missing
+	syntax error  // what is wrong inside the authenticated octets
 }
 
 // open checks and decrypts a datagram, or stores it when it is one of several fragments. The error says that it is to be
@@ -138,6 +140,9 @@ type opened struct {
 func (s *SA) open(c *collector, datagram []byte, m wire.Message) (opened, error) {
 	if len(m.Payloads) == 0 {
 		return opened{}, errUnprotected
+	}
+	if m.Header.Exchange == wire.IKEIntermediate && len(m.Payloads) > 1 {
+		return opened{}, errIntermediateExtras
 	}
 	o := opened{done: true}
 	var first wire.PayloadType
@@ -174,6 +179,7 @@ func (s *SA) open(c *collector, datagram []byte, m wire.Message) (opened, error)
 	default:
 		return opened{}, errUnprotected
 	}
+	o.plaintext = plaintext{first, inner}
 	o.payloads, o.syntax = wire.ParsePayloads(first, inner)
 	return o, nil
 }

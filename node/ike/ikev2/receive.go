@@ -16,6 +16,13 @@ import (
 type message struct {
 	header   wire.Header
 	payloads []wire.Payload
+	plaintext
+}
+
+// plaintext is the inside of a protected message before it is parsed: a chain of payloads.
+type plaintext struct {
+	first wire.PayloadType
+	inner []byte
 }
 
 // Receive handles a datagram for this SA. It is parsed; its octets are valid during the call only.
@@ -83,8 +90,8 @@ func (s *SA) repeated(datagram []byte, m wire.Message) bool {
 			switch {
 			case f.Number != 1:
 				return false
-			case f.Total > last.total && s.in != nil && s.state != StateClosed:
-				_, err := s.in.OpenFragment(datagram, f)
+			case f.Total > last.total && last.in != nil && s.state != StateClosed:
+				_, err := last.in.OpenFragment(datagram, f)
 				if err == nil && last.asked+1 < shrinkAfter {
 					last.asked = shrinkAfter - 1 // the peer has found the path to be narrow
 				}
@@ -108,7 +115,7 @@ func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wir
 		return
 	}
 	v := &serving{id: m.Header.MessageID, exchange: m.Header.Exchange, digest: o.digest, total: o.total, local: local, remote: remote}
-	in := message{header: m.Header, payloads: o.payloads}
+	in := message{header: m.Header, payloads: o.payloads, plaintext: o.plaintext}
 	if o.syntax != nil {
 		s.win.serving = v
 		s.answerSyntax(v, o.syntax)
@@ -128,6 +135,8 @@ func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wir
 	s.moved(local, remote)
 	confirmed := s.heard(true)
 	switch m.Header.Exchange {
+	case wire.IKEIntermediate:
+		s.serveIntermediate(v, in)
 	case wire.IKEAuth:
 		s.serveAuth(v, in)
 	case wire.CreateChildSA:
@@ -177,12 +186,16 @@ func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wi
 	s.moved(local, remote)
 	s.confirm(s.heard(false))
 	s.note(Answered{})
-	in := message{header: m.Header, payloads: o.payloads}
+	in := message{header: m.Header, payloads: o.payloads, plaintext: o.plaintext}
 	if n, ok := wire.FindNotify(o.payloads, wire.NotifyInvalidSyntax); ok && s.state.established() {
 		s.end(ike.ReasonSyntax, ike.FaultLocal, "the peer answered with "+n.Type.String())
 		return
 	}
-	if m.Header.Exchange == wire.IKEAuth {
+	switch m.Header.Exchange {
+	case wire.IKEIntermediate:
+		s.receiveIntermediate(in)
+		return
+	case wire.IKEAuth:
 		s.giveUp = s.now.Add(jobTimeout)
 		s.receiveAuthResponse(in)
 		return
@@ -198,8 +211,9 @@ func (s *SA) moved(local, remote netip.AddrPort) {
 	if s.local == local && s.remote == remote {
 		return
 	}
-	floats := !s.initiator && s.state == StateAuthenticating && local.Addr() == s.local.Addr() && remote.Addr() == s.remote.Addr()
-	if !floats && (!s.natRemote || s.natLocal || s.state == StateAuthenticating) {
+	authenticating := s.state == StateIntermediate || s.state == StateAuthenticating
+	floats := !s.initiator && authenticating && local.Addr() == s.local.Addr() && remote.Addr() == s.remote.Addr()
+	if !floats && (!s.natRemote || s.natLocal || authenticating) {
 		return
 	}
 	s.move(local, remote)

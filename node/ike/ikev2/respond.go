@@ -29,7 +29,7 @@ func Respond(host Host, now time.Time, cfg *ike.Config, local, remote netip.Addr
 	offer, _ := wire.Find[wire.SA](m.Payloads, nil)
 	ke, _ := wire.Find[wire.KE](m.Payloads, nil)
 	nonce, _ := wire.Find[wire.Nonce](m.Payloads, nil)
-	chosen, number, ok := wire.ChooseIKE(cfg.Offers, offer)
+	chosen, number, ok := wire.ChooseIKE(withoutIntermediate(cfg.Offers, m), offer)
 	if !ok {
 		return nil, &Refusal{
 			Notify: wire.NotifyNoProposalChosen, Reason: ike.ReasonNoProposal,
@@ -44,6 +44,9 @@ func Respond(host Host, now time.Time, cfg *ike.Config, local, remote netip.Addr
 	}
 	if err := suite.CheckNonce(chosen.PRF, nonce.Data); err != nil {
 		return nil, &Refusal{Notify: wire.NotifyInvalidSyntax, Reason: ike.ReasonSyntax, Detail: err.Error()}
+	}
+	if err := suite.CheckPublic(ke.Group, ke.Data); err != nil {
+		return nil, &Refusal{Notify: wire.NotifyInvalidSyntax, Reason: ike.ReasonInvalidKE, Detail: err.Error()}
 	}
 	s := newSA(host, now, cfg, false, local, remote)
 	s.peer = m.Header.SPIi
@@ -60,6 +63,10 @@ func Respond(host Host, now time.Time, cfg *ike.Config, local, remote netip.Addr
 	s.trace("received %s from %s", m, remote)
 	s.readInitNotifies(m, local, remote)
 	s.win.expect = 1
+	if ke.Group.KEM() {
+		s.do(ike.Encapsulate{Group: ke.Group, Peer: s.hs.peerPublic}, func(r ike.Result) { s.encapsulated(r) })
+		return s, nil
+	}
 	s.do(ike.Generate{Group: ke.Group}, func(r ike.Result) { s.answerInit(r) })
 	return s, nil
 }
@@ -80,6 +87,7 @@ func (s *SA) answerInit(r ike.Result) {
 		wire.Nonce{Data: hs.nr},
 	}
 	payloads = append(payloads, s.initNotifies()...)
+	payloads = append(payloads, s.intermediateSupport([]proposal.IKE{s.suite})...)
 	if s.cfg.Childless != spd.ChildlessNever { // RFC 6023 3: the responder tells
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyChildlessIKEv2Supported})
 	}
@@ -111,7 +119,7 @@ func (s *SA) RepeatInit(now time.Time) {
 // peer has proved to receive at its address (RFC 7296 2.6).
 func (s *SA) hold(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
 	hs := s.hs
-	if hs == nil || s.initiator || hs.response == nil || m.Header.Response() || m.Header.Exchange != wire.IKEAuth || m.Header.MessageID != 1 {
+	if hs == nil || s.initiator || hs.response == nil || m.Header.Response() || m.Header.Exchange != s.firstProtected() || m.Header.MessageID != 1 {
 		return
 	}
 	if len(hs.early) < limitFragments && hs.octets+len(datagram) <= wire.LimitBeforeAuth && s.host.Room(len(datagram)) {
@@ -148,6 +156,7 @@ func (s *SA) serveAuth(v *serving, m message) {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
 		return
 	}
+	octets = hs.appendIntAuth(octets, v.id)
 	var want *childRequest // nil when the IKE SA is to have no Child SA yet
 	var entries []spd.Auth
 	if s.cfg.Childless == spd.ChildlessNever || !childless(m.payloads) {
@@ -200,6 +209,7 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
 		return
 	}
+	octets = hs.appendIntAuth(octets, v.id)
 	s.sign(s.auth, octets, func(auth wire.Auth, failure string) {
 		if s.win.serving != v {
 			return

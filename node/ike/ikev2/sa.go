@@ -15,10 +15,10 @@ import (
 
 // State is where an IKE SA is in its life.
 //
-//	KeyExchange --> Authenticating --> Established --> Rekeyed ---+
-//	     |                |                |                      v
-//	     |                |                +-------> Deleting --> Closed
-//	     +----------------+----------------------------------------^
+//	KeyExchange --> [Intermediate] --> Authenticating --> Established --> Rekeyed ---+
+//	     |                |                  |                |                      v
+//	     |                |                  |                +-------> Deleting --> Closed
+//	     +----------------+------------------+----------------------------------------^
 //
 // Beside the state there is at most one own exchange (SA.current: a job, or a request that waits for its response) and
 // at most one exchange of the peer that is being served (window.serving: perhaps with a job).
@@ -28,6 +28,8 @@ type State uint8
 const (
 	// StateKeyExchange lasts until both public values are known (IKE_SA_INIT).
 	StateKeyExchange State = iota + 1
+	// StateIntermediate lasts until the additional key exchanges are done (IKE_INTERMEDIATE); without any there is none.
+	StateIntermediate
 	// StateAuthenticating lasts until both sides are authenticated (IKE_AUTH).
 	StateAuthenticating
 	// StateEstablished is the only one in which Child SAs are made.
@@ -45,6 +47,8 @@ func (s State) String() string {
 	switch s {
 	case StateKeyExchange:
 		return "key-exchange"
+	case StateIntermediate:
+		return "intermediate"
 	case StateAuthenticating:
 		return "authenticating"
 	case StateEstablished:

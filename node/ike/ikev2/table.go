@@ -37,6 +37,18 @@ var table = []row{
 		"receiveInitResponse",
 	},
 	{
+		wire.IKEIntermediate, false, []State{StateIntermediate},
+		[]wire.PayloadType{wire.TypeKE}, // nothing but an additional key exchange is agreed on to need one (RFC 9370 2.2.2)
+		nil,
+		"serveIntermediate",
+	},
+	{
+		wire.IKEIntermediate, true, []State{StateIntermediate},
+		nil, // KE, or a notify
+		[]wire.PayloadType{wire.TypeKE},
+		"receiveIntermediate",
+	},
+	{
 		wire.IKEAuth, false, []State{StateAuthenticating},
 		[]wire.PayloadType{wire.TypeIDi}, // and SA, TSi, TSr together, or none of them (RFC 6023); without AUTH it asks for EAP
 		[]wire.PayloadType{wire.TypeAuth, wire.TypeIDr, wire.TypeCert, wire.TypeCertReq, wire.TypeConfig, wire.TypeSA, wire.TypeTSi, wire.TypeTSr},
@@ -85,8 +97,8 @@ func accepted(state State, h wire.Header, payloads []wire.Payload) error {
 	if i < 0 || !slices.Contains(table[i].states, state) {
 		return fmt.Errorf("%w: %s while %s", errNotNow, h.Exchange, state)
 	}
-	// Only the initiator asks in IKE_AUTH.
-	if h.Exchange == wire.IKEAuth && h.FromInitiator() == h.Response() {
+	// Only the initiator asks before the end of IKE_AUTH.
+	if (h.Exchange == wire.IKEAuth || h.Exchange == wire.IKEIntermediate) && h.FromInitiator() == h.Response() {
 		return fmt.Errorf("%w: %s from the wrong side", errNotNow, h.Exchange)
 	}
 	count := make(map[wire.PayloadType]int)

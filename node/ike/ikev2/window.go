@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 )
 
@@ -36,6 +37,7 @@ type answered struct {
 	digest [sha256.Size]byte // of the request, or of its first fragment (RFC 7383 2.6.1)
 	total  uint16            // fragments of the request; 0 when it came in one datagram
 	asked  int               // how often the peer repeated the request
+	in     *suite.Protection // that opened the request
 	sealed
 }
 
@@ -129,7 +131,7 @@ func (s *SA) respond(v *serving, payloads ...wire.Payload) {
 		return
 	}
 	s.win.expect = v.id + 1
-	s.win.last = answered{valid: true, id: v.id, digest: v.digest, total: v.total, sealed: m}
+	s.win.last = answered{valid: true, id: v.id, digest: v.digest, total: v.total, in: s.in, sealed: m}
 	s.sendAll(v.local, v.remote, m.datagrams)
 }
 

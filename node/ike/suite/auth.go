@@ -2,6 +2,9 @@ package suite
 
 import (
 	"crypto/hmac"
+	"encoding/binary"
+	"fmt"
+	"math"
 	"slices"
 
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
@@ -21,6 +24,26 @@ func OctetsToSign(prf proposal.PRF, message, nonce []byte, skp sa.Secret, id wir
 		return nil, err
 	}
 	return slices.Concat(message, nonce, mac(h, skp.Expose(), id.AppendBody(nil))), nil
+}
+
+// IntermediateAuth is IntAuth of one side after its next IKE_INTERMEDIATE message: prf(SK_p, previous | A | P) (RFC 9242
+// 3.3.2). skp and previous are its SK_p while that exchange is under way and IntAuth before it, nil at the beginning. A is
+// the message as if it had not been fragmented, up to the header of the SK payload, and P the inner payloads, which begin
+// with type first; both lengths in A are those without the octets that encryption adds. The error is ErrUnsupported, or
+// ErrTooLong.
+func IntermediateAuth(prf proposal.PRF, skp sa.Secret, previous []byte, header wire.Header, first wire.PayloadType, inner []byte) ([]byte, error) {
+	h, err := prfHash(prf)
+	if err != nil {
+		return nil, err
+	}
+	length := genericHeaderLen + len(inner)
+	if length > math.MaxUint16 {
+		return nil, fmt.Errorf("authenticate %d octets of IKE_INTERMEDIATE: %w", len(inner), ErrTooLong)
+	}
+	header.NextPayload, header.Length = wire.TypeSK, uint32(wire.HeaderLen+length)
+	a := append(header.Append(nil), byte(first), 0)
+	a = binary.BigEndian.AppendUint16(a, uint16(length))
+	return mac(h, skp.Expose(), previous, a, inner), nil
 }
 
 // PSKAuth is the AUTH data of method 2: prf(prf(PSK, "Key Pad for IKEv2"), octets) (RFC 7296 2.15). The MSK of an EAP

@@ -58,6 +58,18 @@ func kemFrom(group proposal.Group, seed sa.Secret) (*PrivateValue, []byte, error
 	}
 }
 
+// CheckPublic refuses KE data that an initiator cannot have made with a KEM, by its length. Data of other groups is checked
+// when the secret is computed, which can wait. The error is ErrPublicValue.
+func CheckPublic(group proposal.Group, data []byte) error {
+	want := map[proposal.Group]int{
+		proposal.GroupMLKEM768: mlkem.EncapsulationKeySize768, proposal.GroupMLKEM1024: mlkem.EncapsulationKeySize1024,
+	}[group]
+	if want != 0 && len(data) != want {
+		return fmt.Errorf("encapsulation key of %d octets in group %d, which has %d: %w", len(data), uint16(group), want, ErrPublicValue)
+	}
+	return nil
+}
+
 // Encapsulate answers the encapsulation key of an initiator: a fresh shared secret, and the ciphertext for the KE payload
 // of the responder. It uses system randomness: call it in a job. The error is ErrPublicValue for a key of another length
 // or with a coefficient that is not reduced (the checks of FIPS 203 7.2), ErrUnsupported for a group that is no KEM.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
@@ -72,8 +73,8 @@ type wycheproofKEM struct {
 			TcID            int
 			Comment, Result string
 			Flags           []string
-			Seed, EK, C, K  octets
-			M               octets
+			Seed, EK, C, K  sessiontest.Octets
+			M               sessiontest.Octets
 		}
 	}
 }
