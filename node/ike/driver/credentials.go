@@ -23,19 +23,19 @@ type Revoker interface{ Revocations() trust.Revocations }
 
 // BundleVerifier judges peers by the trust bundle of Credentials: chain, validity, usage, revocation, the binding of the
 // ID to the certificate (RFC 4945 3), and the signature.
-type BundleVerifier struct{ Credentials Credentials }
+type BundleVerifier struct {
+	Credentials Credentials
+	// Paths remembers the chains of peers that come again; nil verifies every signature anew.
+	Paths *trust.Paths
+}
 
 // VerifyPeer implements Verifier.
 func (b BundleVerifier) VerifyPeer(now time.Time, v ike.Verify) ike.Verified {
-	chain, err := trust.ParseChain(v.Chain)
-	if err != nil {
-		return refused(err)
-	}
 	o := trust.Options{Usages: []trust.Usage{trust.IPsecIKE}, IKEID: pki.IKEID{Type: v.IDType, Data: v.ID}}
 	if r, ok := b.Credentials.(Revoker); ok {
 		o.Revoked = r.Revocations()
 	}
-	verdict, err := b.Credentials.Trust().Verify(now, chain, o)
+	verdict, err := b.Paths.Verify(b.Credentials.Trust(), now, v.Chain, o)
 	if err != nil {
 		return refused(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
@@ -28,7 +29,12 @@ type Jobs struct {
 }
 
 // NewJobs returns the jobs of a machine with these credentials: its key signs, its trust bundle decides about peers.
-func NewJobs(c Credentials) *Jobs { return NewJobsWith(c, BundleVerifier{c}) }
+func NewJobs(c Credentials) *Jobs {
+	return NewJobsWith(c, BundleVerifier{Credentials: c, Paths: trust.NewPaths(rememberedChains)})
+}
+
+// rememberedChains bounds the chains of peers that are known to lead to a root; each takes some five kilobytes.
+const rememberedChains = 1024
 
 // NewJobsWith returns jobs with another judge of peers.
 func NewJobsWith(s Signer, v Verifier) *Jobs { return &Jobs{signer: s, verifier: v} }
