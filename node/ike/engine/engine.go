@@ -82,14 +82,14 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 	case ike.JobDone:
 		if spi, ok := e.jobs[ev.ID]; ok {
 			delete(e.jobs, ev.ID)
-			e.with(spi, func(s *ikev2.SA) { s.JobDone(now, ev.ID, ev.Result) })
+			e.with(spi, func(s *ikev2.SA) { s.JobDone(e.now, ev.ID, ev.Result) })
 		}
 	case ike.Acquire:
 		e.acquire(ev.Flow)
 	case ike.ChildExpiring:
-		e.withChild(ev.SPI, func(s *ikev2.SA) { s.Expire(now, ev) })
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.Expire(e.now, ev) })
 	case ike.PeerMoved:
-		e.withChild(ev.SPI, func(s *ikev2.SA) { s.PeerMoved(now, ev.SPI, ev.Remote) })
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.PeerMoved(e.now, ev.SPI, ev.Remote) })
 	case ike.Reconfigure:
 		e.reconfigure(ev.Config)
 	case ike.Rekey:
@@ -97,7 +97,7 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 	case ike.Close:
 		e.close(ev)
 	case ike.InstallFailed:
-		e.withChild(ev.SPI, func(s *ikev2.SA) { s.InstallFailed(now, ev.SPI) })
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.InstallFailed(e.now, ev.SPI) })
 	case ike.Shutdown:
 		e.shutdown(ev.Reason)
 	}

@@ -1,20 +1,72 @@
 package ikesim
 
 import (
-	"crypto/sha256"
 	"fmt"
+	"hash/maphash"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
-	"github.com/bailiwick-net/bailiwick/node/ike/engine"
+	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
-// The invariants of the engine, with the numbers of the design: I1 no black hole, I2 keys are never used twice, I3 one
-// IKE SA per pair at rest, I4 message IDs, I5 progress, I7 bounded cost, I8 both sides agree, I9 determinism (the caller
-// runs a world twice).
+// The invariants of the engine:
+//
+//	I1  no outbound SPI is in use whose inbound half the peer has not installed; at rest, children mirror, one per rule
+//	I2  no two installs with the same key; no (key, IV) pair of an IKE SA is used twice
+//	I3  one IKE SA per pair at rest, the same one on both sides
+//	I4  message IDs step by one, one request at a time; what is repeated is octet for octet the same; nothing is sent
+//	    after the end of an SA but the repetition of its last answer
+//	I5  progress: at rest nothing is under way, and whoever asked for an association has one; Step at the deadline
+//	    moves the deadline, and no engine spins
+//	I6  with the spd.Set as oracle, a packet of a protect rule is encrypted as its rule says, or dropped
+//	I7  half-open SAs, unsolicited octets and queues are bounded
+//	I8  what is chosen is in both offers, and the best of the responder; both sides have the same keys
+//	I9  the same seed is the same world: its fingerprint (the caller runs a world twice)
+//
+// I2 for ESP (IV, wrap) belongs to node/esp. Here are I1, I3, I5 and I8; messages.go has I2, I4 and I7, traffic.go I6.
+type observed struct {
+	sends map[sentKey]uint64
+	ivs   map[ivKey]uint64
+	keys  map[uint64]keyOwner
+	// fingerprint is a hash of everything that the engines have asked for.
+	fingerprint uint64
+	// negotiable says that the offers have been the same from the start, so that the choice can be judged (I8).
+	reoffered bool
+	checks    uint64
+	// oracle says that the rules are those of a mesh, so that the policy can be judged (I6).
+	oracle bool
+	// flooded says that strangers sent something: the bounds of I7 matter.
+	flooded bool
+}
+
+func newObserved() observed {
+	return observed{
+		sends: make(map[sentKey]uint64), ivs: make(map[ivKey]uint64), keys: make(map[uint64]keyOwner), fingerprint: 14695981039346656037,
+	}
+}
+
+// nodeObserved is what is known of one node until it crashes.
+type nodeObserved struct {
+	active map[ike.IKESPI]*ike.Up
+	ended  map[ike.IKESPI]struct{}
+	// removed tells why a Child SA is no longer there.
+	removed map[sa.SPI]ike.Reason
+	windows map[windowKey]*window
+	sources map[sourceKey]*exposure
+	// second and ticks count how often the deadline came in one second.
+	second time.Time
+	ticks  int
+}
+
+func newNodeObserved() nodeObserved {
+	return nodeObserved{
+		active: make(map[ike.IKESPI]*ike.Up), ended: make(map[ike.IKESPI]struct{}), removed: make(map[sa.SPI]ike.Reason),
+		windows: make(map[windowKey]*window), sources: make(map[sourceKey]*exposure),
+	}
+}
 
 func (w *World) broken(format string, args ...any) {
 	s := fmt.Sprintf("%10.3f ", w.Now.Sub(Start).Seconds()) + fmt.Sprintf(format, args...)
@@ -22,125 +74,228 @@ func (w *World) broken(format string, args ...any) {
 	w.Broken = append(w.Broken, s)
 }
 
-// sendKey names one message of one side.
-type sendKey struct {
-	spis     [16]byte
-	flags    byte
-	id       [4]byte
-	exchange byte
-	epoch    int
-	node     *Node
+// mix adds to the fingerprint.
+func (w *World) mix(v sa.SPI) { w.fingerprint = (w.fingerprint ^ uint64(v)) * 1099511628211 }
+
+// hashSeed is the same for all worlds of a process: fingerprints are compared within one only.
+var hashSeed = maphash.MakeSeed()
+
+type keyOwner struct {
+	node *Node // who receives with it
+	spi  sa.SPI
 }
 
-// checkSend: I4, a repeated message is repeated octet for octet. One message is one set of fragments.
-func (w *World) checkSend(n *Node, s ike.Send) {
-	if len(s.Bytes) < 28 || s.Bytes[18] == 34 {
-		return
-	}
-	if s.Bytes[16] != 46 && s.Bytes[16] != 53 {
-		return // unprotected errors answer whatever came
-	}
-	k := sendKey{
-		spis: [16]byte(s.Bytes[:16]), flags: s.Bytes[19], id: [4]byte(s.Bytes[20:24]), exchange: s.Bytes[18], epoch: n.epoch, node: n,
-	}
-	part := "all"
-	if s.Bytes[16] == 53 {
-		part = fmt.Sprintf("%x", s.Bytes[32:36])
-	}
-	sum := sha256.Sum256(s.Bytes)
-	id := part + fmt.Sprintf("%x", sum[:8])
-	for _, seen := range w.sends[k] {
-		if seen == id {
-			return
-		}
-		if strings.HasPrefix(seen, part) {
-			w.broken("I4 %s: message %x of exchange %d is repeated with other octets", n.Name, k.id, k.exchange)
-		}
-	}
-	w.sends[k] = append(w.sends[k], id)
-}
-
-// checkInstall: I2, keys are never used twice; I8, the other side has the same.
-func (w *World) checkInstall(n *Node, c sa.Child) {
-	for dir, k := range map[string]sa.Keys{"in": c.In, "out": c.Out} {
-		key := string(k.Encryption.Expose()) + string(k.Integrity.Expose())
-		// The same key belongs to the inbound half here and to the outbound half at the peer: one SPI at one receiver.
-		receiver := c.Local.Addr()
-		if dir == "out" {
-			receiver = c.Remote.Addr()
-		}
-		name := fmt.Sprintf("%s/%s", receiver, k.SPI)
-		if old, seen := w.keys[key]; seen && old != name {
-			w.broken("I2 %s: SA %s has the key of %s", n.Name, name, old)
-		}
-		w.keys[key] = name
-	}
+// checkInstall: I2, keys are never used twice; I6; I8, the other side has the same.
+func (w *World) checkInstall(n *Node, c *sa.Child) {
+	w.mix(c.In.SPI)
 	peer := w.at(c.Remote.Addr())
+	for _, k := range [...]struct {
+		keys     *sa.Keys
+		receiver *Node
+	}{{&c.In, n}, {&c.Out, peer}} {
+		var h maphash.Hash
+		h.SetSeed(hashSeed)
+		_, _ = h.Write(k.keys.Encryption.Expose())
+		_, _ = h.Write(k.keys.Integrity.Expose())
+		sum, owner := h.Sum64(), keyOwner{k.receiver, k.keys.SPI}
+		if k.keys.Encryption.Len() == 0 {
+			w.broken("I2 %s: SA %s has no key", n.Name, k.keys.SPI)
+		} else if old, seen := w.keys[sum]; seen && old != owner {
+			w.broken("I2 %s: SA %s has the key of SA %s", n.Name, k.keys.SPI, old.spi)
+		}
+		w.keys[sum] = owner
+	}
+	if n.SADB[c.In.SPI] != nil {
+		w.broken("I1 %s: InstallIn of %s, which is installed", n.Name, c.In.SPI)
+	}
+	w.checkSelectors(n, c)
 	if peer == nil {
 		return
 	}
-	for _, spi := range peer.order {
-		p := peer.SADB[spi]
-		if p == nil || p.Child.In.SPI != c.Out.SPI || p.Child.Out.SPI != c.In.SPI {
-			continue
-		}
-		if !p.Child.In.Encryption.Equal(c.Out.Encryption) || !p.Child.Out.Encryption.Equal(c.In.Encryption) ||
-			p.Child.Suite != c.Suite || p.Child.Mode != c.Mode {
-			w.broken("I8 %s and %s disagree about Child SA %s/%s", n.Name, peer.Name, c.In.SPI, c.Out.SPI)
+	if p := peer.SADB[c.Out.SPI]; p != nil && p.Child.Out.SPI == c.In.SPI {
+		w.checkAgreement(n, peer, c, &p.Child)
+	}
+}
+
+// checkAgreement: I8, for a Child SA that both sides have; n completes it, so n has initiated the exchange.
+func (w *World) checkAgreement(n, peer *Node, c, p *sa.Child) {
+	if !p.In.Encryption.Equal(c.Out.Encryption) || !p.Out.Encryption.Equal(c.In.Encryption) ||
+		!p.In.Integrity.Equal(c.Out.Integrity) || !p.Out.Integrity.Equal(c.In.Integrity) || p.Suite != c.Suite || p.Mode != c.Mode {
+		w.broken("I8 %s and %s disagree about Child SA %s/%s", n.Name, peer.Name, c.In.SPI, c.Out.SPI)
+	}
+	if n.nat == nil && peer.nat == nil && (!slices.Equal(c.LocalTS, p.RemoteTS) || !slices.Equal(c.RemoteTS, p.LocalTS)) {
+		w.broken("I8 %s and %s disagree about the selectors of Child SA %s/%s", n.Name, peer.Name, c.In.SPI, c.Out.SPI)
+	}
+	own, theirs := n.rule(c), peer.rule(p)
+	if w.reoffered || own == nil || theirs == nil {
+		return
+	}
+	// Without a fresh key exchange groups do not count. With one, an offer without group means that of the IKE SA.
+	bare := c.Suite.Group == proposal.GroupNone
+	for _, theirs := range theirs.Offers {
+		for _, o := range own.Offers {
+			i := theirs
+			o.ESN, i.ESN = c.Suite.ESN, c.Suite.ESN
+			vague := !bare && (o.Group == proposal.GroupNone || i.Group == proposal.GroupNone)
+			if bare || vague {
+				i.Group, o.Group = c.Suite.Group, c.Suite.Group
+			}
+			switch {
+			case i != o || vague && o != c.Suite:
+			case o != c.Suite:
+				w.broken("I8 %s chose %v for Child SA %s where %v was offered", peer.Name, c.Suite, p.In.SPI, o)
+				return
+			default:
+				return
+			}
 		}
 	}
+	w.broken("I8 %s and %s use %v, which they do not both offer", n.Name, peer.Name, c.Suite)
+}
+
+// rule is the rule of a Child SA in the present configuration.
+func (n *Node) rule(c *sa.Child) *ike.Rule {
+	for i := range n.Config.Rules {
+		if n.Config.Rules[i].ID == c.Rule && !c.DefaultResponse {
+			return &n.Config.Rules[i]
+		}
+	}
+	return nil
+}
+
+// checkUp: I8, the suite of an IKE SA is in the own offers, and the peer has the same.
+func (w *World) checkUp(n *Node, up ike.Up) {
+	if n.active[up.IKE] != nil {
+		w.broken("I4 %s: second Up of %016x", n.Name, uint64(up.IKE))
+	}
+	n.active[up.IKE] = &up
+	w.mix(sa.SPI(up.IKE))
+	if !w.reoffered && !slices.Contains(n.Config.Offers, up.Suite) {
+		w.broken("I8 %s: IKE SA %016x uses %v, which was not offered", n.Name, uint64(up.IKE), up.Suite)
+	}
+	peer := w.at(up.Remote.Addr())
+	if peer == nil || w.reoffered {
+		return
+	}
+	for s := range n.Engine.SAs() {
+		if uint64(s.SPI()) != uint64(up.IKE) {
+			continue
+		}
+		other := peer.active[ike.IKESPI(s.PeerSPI())]
+		if other == nil {
+			return
+		}
+		if other.Suite != up.Suite {
+			w.broken("I8 %s and %s disagree about the algorithms of IKE SA %016x", n.Name, peer.Name, uint64(up.IKE))
+		}
+		responder, initiator := n, peer
+		if s.Initiator() {
+			responder, initiator = peer, n
+		}
+		for _, o := range responder.Config.Offers {
+			if slices.Contains(initiator.Config.Offers, o) {
+				if o != up.Suite {
+					w.broken("I8 %s chose %v for IKE SA %016x where %v was offered", responder.Name, up.Suite, uint64(up.IKE), o)
+				}
+				break
+			}
+		}
+		return
+	}
+}
+
+func (w *World) checkDown(n *Node, d ike.Down) {
+	delete(n.active, d.IKE)
+	n.ended[d.IKE] = struct{}{}
+	w.mix(sa.SPI(d.IKE))
 }
 
 // checkSwitch: I1, the inbound half is installed at the peer before this side sends on it.
 func (w *World) checkSwitch(n *Node, i *Installed) {
+	w.mix(i.Child.Out.SPI)
 	peer := w.at(i.Child.Remote.Addr())
-	if peer == nil || peer.Off || peer.epoch > 0 { // after a crash nothing is sure until both have noticed
+	if peer == nil || peer.Off || peer.epoch > 0 || w.unchecked { // after a crash nothing is sure until both have noticed
 		return
 	}
-	// What the peer has closed for a reason of its own, the delete is on its way.
-	if r, was := peer.removed[i.Child.Out.SPI]; was && r != ike.ReasonRekeyed && r != ike.ReasonRedundant {
+	if p := peer.SADB[i.Child.Out.SPI]; p != nil {
+		if p.Child.Out.SPI != i.Child.In.SPI && !p.Failed {
+			w.broken("I1 %s sends on %s, which is another Child SA at %s", n.Name, i.Child.Out.SPI, peer.Name)
+		}
 		return
 	}
-	if _, ok := peer.SADB[i.Child.Out.SPI]; !ok && w.quiet() {
-		w.broken("I1 %s sends on %s, which %s has not installed", n.Name, i.Child.Out.SPI, peer.Name)
+	// What the peer has closed for a reason of its own, the delete is on its way. A loss may delay that of a rekey.
+	if r, was := peer.removed[i.Child.Out.SPI]; was && (r != ike.ReasonRekeyed && r != ike.ReasonRedundant || !w.quiet()) {
+		return
 	}
+	// A responder may use a new SA, that replaces none, after a wait: the response may have been lost.
+	if _, timer := n.event.(ike.Timeout); timer && !w.quiet() {
+		return
+	}
+	w.broken("I1 %s sends on %s, which %s has not installed", n.Name, i.Child.Out.SPI, peer.Name)
 }
 
-// quiet reports whether the network does nothing wrong: with losses a responder may use a new SA, that replaces none,
-// before the initiator has got the response.
+// quiet reports whether the network does nothing wrong.
 func (w *World) quiet() bool {
 	return w.Faults.Loss == 0 && !w.disturbed && w.hold == nil && len(w.held) == 0 && w.Faults.Jitter == 0 &&
 		w.Faults.JobTime < 100*time.Millisecond
 }
 
-// checkStep: I7, everything is bounded.
+// tick gives a node the timeout that is due. I5: the deadline moves, and does not come too often.
+func (w *World) tick(n *Node) bool {
+	before := n.Engine.Deadline()
+	n.Do(ike.Timeout{})
+	if after := n.Engine.Deadline(); !after.IsZero() && !after.After(before) {
+		w.broken("I5 %s: Step at the deadline %s leaves the deadline at %s", n.Name, before.Sub(Start), after.Sub(Start))
+		return false
+	}
+	if w.Now.Sub(n.second) >= time.Second {
+		n.second, n.ticks = w.Now, 0
+	}
+	n.ticks++
+	if n.ticks == 100+20*n.sas() && !w.unchecked {
+		w.broken("I5 %s spins: its deadline came %d times in a second", n.Name, n.ticks)
+		return false
+	}
+	return true
+}
+
+func (n *Node) sas() int {
+	count := 0
+	for range n.Engine.SAs() {
+		count++
+	}
+	return count
+}
+
+// tablesEvery is how many steps there are to one after which the tables of the engine are checked as well.
+const tablesEvery = 16
+
+// checkStep: what the engine knows is what the datapath has; I7.
 func (w *World) checkStep(n *Node) {
-	halfOpen := 0
-	v := n.Engine.Snapshot()
-	for _, s := range v.SAs {
-		if s.Established.IsZero() && !s.Initiator {
+	known, halfOpen := 0, 0
+	for s := range n.Engine.SAs() {
+		if !s.Initiator() && s.State() < ikev2.StateEstablished {
 			halfOpen++
 		}
-	}
-	if halfOpen > 4096 {
-		w.broken("I7 %s: %d half-open SAs", n.Name, halfOpen)
-	}
-	if err := n.Engine.CheckTables(); err != nil {
-		w.broken("%s: %s", n.Name, err)
-	}
-	// What the engine knows is what the datapath has.
-	known := 0
-	for _, s := range v.SAs {
-		for _, c := range s.Children {
+		if s.State() == ikev2.StateClosed {
+			continue
+		}
+		for c := range s.Each() {
 			known++
 			if n.SADB[c.In.SPI] == nil {
-				w.broken("%s: the engine holds Child SA %s, the datapath does not", n.Name, c.In.SPI)
+				w.broken("I1 %s: the engine holds Child SA %s, the datapath does not", n.Name, c.In.SPI)
 			}
 		}
 	}
 	if known != len(n.SADB) {
-		w.broken("%s: the engine holds %d Child SAs, the datapath %d", n.Name, known, len(n.SADB))
+		w.broken("I1 %s: the engine holds %d Child SAs, the datapath %d", n.Name, known, len(n.SADB))
 	}
+	if w.checks++; w.checks%tablesEvery == 0 {
+		if err := n.Engine.CheckTables(); err != nil {
+			w.broken("I5 %s: %s", n.Name, err)
+		}
+	}
+	w.checkCost(n, halfOpen)
 }
 
 // CheckRest checks what holds when nothing is under way: I1, I3.
@@ -149,31 +304,33 @@ func (w *World) CheckRest() {
 		if a.Off {
 			continue
 		}
-		v := a.Engine.Snapshot()
-		for _, s := range v.SAs {
-			if s.State != "established" {
-				w.broken("at rest %s has an IKE SA %016x in state %s", a.Name, s.SPI, s.State)
+		for s := range a.Engine.SAs() {
+			if s.State() != ikev2.StateEstablished && s.State() != ikev2.StateClosed {
+				w.broken("I5 at rest %s has an IKE SA %s in state %s", a.Name, s.SPI(), s.State())
 			}
 		}
 		for j, b := range w.Nodes {
-			if i == j || b.Off {
-				continue
+			if i != j && !b.Off {
+				w.checkPair(a, b)
 			}
-			w.checkPair(a, b)
 		}
 	}
 }
 
 func (w *World) checkPair(a, b *Node) {
 	count := 0
-	for _, s := range a.Engine.Snapshot().SAs {
-		if s.Remote.Addr() != b.Addr {
+	for s := range a.Engine.SAs() {
+		_, remote := s.Addresses()
+		if s.State() == ikev2.StateClosed || remote.Addr() != b.Reach() {
 			continue
 		}
 		count++
-		mirrored := slices.ContainsFunc(b.Engine.Snapshot().SAs, func(p engine.SA) bool { return p.SPI == s.PeerSPI && p.PeerSPI == s.SPI })
+		mirrored := false
+		for p := range b.Engine.SAs() {
+			mirrored = mirrored || p.SPI() == s.PeerSPI() && p.PeerSPI() == s.SPI() && p.State() != ikev2.StateClosed
+		}
 		if !mirrored {
-			w.broken("at rest %s has IKE SA %016x that %s does not have", a.Name, s.SPI, b.Name)
+			w.broken("I3 at rest %s has IKE SA %s that %s does not have", a.Name, s.SPI(), b.Name)
 		}
 	}
 	if count > 1 {
@@ -181,12 +338,12 @@ func (w *World) checkPair(a, b *Node) {
 	}
 	type traffic struct {
 		rule          string
-		local, remote string
+		local, remote sa.Selector
 	}
-	seen := make(map[traffic]int)
+	seen := make(map[traffic]*Installed)
 	for _, spi := range a.order {
 		i := a.SADB[spi]
-		if i == nil || i.Child.Remote.Addr() != b.Addr {
+		if i == nil || i.Child.Remote.Addr() != b.Reach() {
 			continue
 		}
 		p := b.SADB[i.Child.Out.SPI]
@@ -196,12 +353,11 @@ func (w *World) checkPair(a, b *Node) {
 		if i.Switched == 0 {
 			w.broken("I1 at rest %s does not use Child SA %s", a.Name, spi)
 		}
-		seen[traffic{i.Child.Rule, fmt.Sprint(i.Child.LocalTS), fmt.Sprint(i.Child.RemoteTS)}]++
-	}
-	for t, n := range seen {
-		if n > 1 {
-			w.broken("at rest %s has %d Child SAs of rule %q from %s to %s", a.Name, n, t.rule, t.local, t.remote)
+		t := traffic{i.Child.Rule, i.Child.LocalTS[0], i.Child.RemoteTS[0]}
+		if seen[t] != nil {
+			w.broken("I1 at rest %s has more than one Child SA of rule %q with %s", a.Name, t.rule, b.Name)
 		}
+		seen[t] = i
 	}
 }
 
@@ -214,18 +370,17 @@ func (w *World) unrest() string {
 		if n.Off {
 			continue
 		}
-		v := n.Engine.Snapshot()
-		if len(v.Waiting) > 0 {
-			return fmt.Sprintf("%s has %d flows waiting", n.Name, len(v.Waiting))
+		if q := n.Engine.Queued(); q > 0 {
+			return fmt.Sprintf("%s has %d flows waiting", n.Name, q)
 		}
-		for _, s := range v.SAs {
-			if s.State != "established" || s.Busy {
-				return fmt.Sprintf("%s has IKE SA %016x in state %s, busy %v", n.Name, s.SPI, s.State, s.Busy)
+		for s := range n.Engine.SAs() {
+			if st := s.State(); st != ikev2.StateClosed && (st != ikev2.StateEstablished || s.Busy()) {
+				return fmt.Sprintf("%s has IKE SA %s in state %s, busy %v", n.Name, s.SPI(), st, s.Busy())
 			}
 		}
 		for _, i := range n.SADB {
 			if i.Switched == 0 {
-				return fmt.Sprintf("%s does not use Child SA %s", n.Name, i.Child.In.SPI)
+				return n.Name + " does not use one of its Child SAs"
 			}
 		}
 	}

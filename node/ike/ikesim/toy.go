@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
-	"math/rand/v2"
 	"slices"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -19,11 +18,11 @@ var toyKey = []byte("toy signature key")
 
 // toy does the work of a job without any security: the public value is the private one, the shared secret a hash of
 // both, in the order of the roles with a KEM. Nodes whose name begins with "bad" have signatures that nobody accepts.
-func toy(r *rand.ChaCha8, name string, work ike.Work) ike.Result {
+func (n *Node) toy(work ike.Work) ike.Result {
 	switch w := work.(type) {
 	case ike.Generate:
 		private := make([]byte, toyLen(w.Group))
-		_, _ = r.Read(private)
+		_, _ = n.source.Read(private)
 		return ike.Generated{Public: bytes.Clone(private), Private: private}
 	case ike.Agree:
 		own := w.Private.([]byte)
@@ -41,11 +40,11 @@ func toy(r *rand.ChaCha8, name string, work ike.Work) ike.Result {
 			return ike.Encapsulated{Err: errors.New("public value of another length")}
 		}
 		public := make([]byte, 32)
-		_, _ = r.Read(public)
+		_, _ = n.source.Read(public)
 		sum := sha256.Sum256(slices.Concat(w.Peer, public))
 		return ike.Encapsulated{Public: public, Shared: sa.NewSecret(sum[:])}
 	case ike.Sign:
-		return ike.Signed{Method: byte(wire.AuthDigitalSignature), Data: toyMAC(name, w.Octets)}
+		return ike.Signed{Method: byte(wire.AuthDigitalSignature), Data: toyMAC(string(n.Config.Local.Data), w.Octets)}
 	case ike.Verify:
 		if !bytes.Equal(w.Data, toyMAC(string(w.ID), w.Octets)) || bytes.HasPrefix(w.ID, []byte("bad")) {
 			return ike.Verified{Reason: ike.ReasonAuthFailed, Detail: "toy signature does not verify"}

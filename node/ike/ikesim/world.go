@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -48,8 +49,7 @@ type World struct {
 	hold    func(from, to *Node, exchange uint8, response bool) bool
 	// disturbed says that a test has damaged or dropped something by itself: that is loss, whatever Faults says.
 	disturbed bool
-	sends     map[sendKey][]string
-	keys      map[string]string
+	observed
 }
 
 // Node is a machine with an engine and a model of its datapath.
@@ -64,18 +64,25 @@ type Node struct {
 	Results []ike.Action // Fallback and Refuse, in order
 	Ups     int
 	Downs   []ike.Down
-	Off     bool // answers nothing
+	Off     bool          // answers nothing
+	Cut     bool          // nothing comes or goes, but the node works on
+	Skew    time.Duration // of its clock, against the world
+	nat     *natBox       // nil: none
 
 	// expire makes the model of the datapath report the limits of Child SAs.
 	expire bool
+	// failing is how many of the next Child SAs the datapath refuses.
+	failing int
+	// work replaces toy jobs, where a test wants others.
+	work func(ike.Work) ike.Result
 
 	world  *World
-	rand   *rand.ChaCha8
+	source io.Reader
 	epoch  int
-	active map[ike.IKESPI]bool
 	last   int
-	// removed tells why a Child SA is no longer there.
-	removed map[sa.SPI]ike.Reason
+	event  ike.Event // that is being handled
+	policy policy
+	nodeObserved
 }
 
 // Installed is one Child SA in the model of a datapath.
@@ -84,6 +91,7 @@ type Installed struct {
 	In, Out  bool
 	Switched int // order of SwitchOut; 0: never
 	Since    time.Time
+	Failed   bool // refused: InstallFailed is on its way
 }
 
 // event is something that will happen.
@@ -115,10 +123,7 @@ func (e *events) Pop() any {
 
 // New returns an empty world.
 func New(seed uint64, f Faults) *World {
-	return &World{
-		Now: Start, Faults: f, seed: seed, rand: rand.New(rand.NewPCG(seed, 0x1c0ffee)),
-		sends: make(map[sendKey][]string), keys: make(map[string]string),
-	}
+	return &World{Now: Start, Faults: f, seed: seed, rand: rand.New(rand.NewPCG(seed, 0x1c0ffee)), observed: newObserved()}
 }
 
 // Add puts a node into the world.
@@ -132,14 +137,13 @@ func (w *World) Add(name string, addr netip.Addr, cfg ike.Config) *Node {
 func (n *Node) boot() {
 	var seed [32]byte
 	binary.BigEndian.PutUint64(seed[:], n.world.seed)
-	copy(seed[8:], n.Name)
+	copy(seed[8:24], n.Name)
 	binary.BigEndian.PutUint64(seed[24:], uint64(n.epoch))
-	n.rand = rand.NewChaCha8(seed)
-	n.Engine = engine.New(n.Config, n.rand)
+	n.source = rand.NewChaCha8(seed)
+	n.Engine = engine.New(n.Config, n.source)
 	n.SADB = make(map[sa.SPI]*Installed)
 	n.order = nil
-	n.removed = make(map[sa.SPI]ike.Reason)
-	n.active = make(map[ike.IKESPI]bool)
+	n.nodeObserved = newNodeObserved()
 }
 
 // Crash loses everything that a node knows; it starts anew at once, unless Off is set.
@@ -147,6 +151,23 @@ func (n *Node) Crash() {
 	n.world.logf("%s crashes", n.Name)
 	n.epoch++
 	n.boot()
+}
+
+// now is the time on the node's own clock.
+func (n *Node) now() time.Time { return n.world.Now.Add(n.Skew) }
+
+// deadline is that of the engine, in the world's time; zero means never.
+func (n *Node) deadline() time.Time {
+	d := n.Engine.Deadline()
+	if d.IsZero() {
+		return d
+	}
+	return d.Add(-n.Skew)
+}
+
+// live are the inbound SPIs of the Child SAs that are there, in the order of their making.
+func (n *Node) live() []sa.SPI {
+	return slices.DeleteFunc(slices.Clone(n.order), func(s sa.SPI) bool { return n.SADB[s] == nil })
 }
 
 func (w *World) logf(format string, args ...any) {
@@ -160,7 +181,7 @@ func (w *World) at(addr netip.Addr) *Node {
 		return n
 	}
 	for _, n := range w.Nodes {
-		if n.Addr == addr || slices.Contains(n.Others, addr) {
+		if n.Addr == addr || n.nat != nil && n.nat.outside == addr || slices.Contains(n.Others, addr) {
 			return n
 		}
 	}
@@ -178,9 +199,20 @@ func (n *Node) Do(ev ike.Event) {
 	if n.Off {
 		return
 	}
-	n.execute(n.Engine.Step(n.world.Now, ev))
-	if !n.world.unchecked {
-		n.world.checkStep(n)
+	w := n.world
+	if r, ok := ev.(ike.Reconfigure); ok {
+		n.Config = r.Config
+		n.policy = policy{}
+	}
+	if d, ok := ev.(ike.Datagram); ok && !w.unchecked {
+		w.observeArrival(n, d)
+	}
+	n.event = ev
+	actions := n.Engine.Step(n.now(), ev)
+	n.execute(actions)
+	n.event = nil
+	if !w.unchecked {
+		w.checkStep(n)
 	}
 }
 
@@ -191,16 +223,29 @@ func (n *Node) execute(actions []ike.Action) {
 		case ike.Send:
 			w.send(n, a)
 		case ike.Keepalive:
+			if n.nat != nil {
+				n.nat.outsideOf(a.Local)
+			}
 		case ike.Job:
 			var d time.Duration
 			if w.Faults.JobTime > 0 {
 				d = time.Duration(w.rand.Int64N(int64(w.Faults.JobTime)))
 			}
-			w.schedule(d, &event{to: n, ev: ike.JobDone{ID: a.ID, Result: toy(n.rand, string(n.Config.Local.Data), a.Work)}})
+			work := n.work
+			if work == nil {
+				work = n.toy
+			}
+			w.schedule(d, &event{to: n, ev: ike.JobDone{ID: a.ID, Result: work(a.Work)}})
 		case ike.InstallIn:
 			w.logf("%s install in %s", n.Name, a.Child.In.SPI)
-			w.checkInstall(n, a.Child)
-			n.SADB[a.Child.In.SPI] = &Installed{Child: a.Child, In: true, Since: w.Now}
+			w.checkInstall(n, &a.Child)
+			i := &Installed{Child: a.Child, In: true, Since: w.Now}
+			n.SADB[a.Child.In.SPI] = i
+			if n.failing > 0 {
+				n.failing--
+				i.Failed = true
+				w.schedule(0, &event{to: n, ev: ike.InstallFailed{SPI: a.Child.In.SPI}})
+			}
 			if n.expire {
 				w.schedule(a.Child.Soft.Time, &event{to: n, ev: ike.ChildExpiring{SPI: a.Child.In.SPI, Limit: ike.LimitSoft}})
 				w.schedule(a.Child.Hard.Time, &event{to: n, ev: ike.ChildExpiring{SPI: a.Child.In.SPI, Limit: ike.LimitHard}})
@@ -210,13 +255,13 @@ func (n *Node) execute(actions []ike.Action) {
 			if i := n.SADB[a.Child.In.SPI]; i != nil {
 				i.Out = true
 			} else {
-				w.broken("%s: InstallOut of %s without InstallIn", n.Name, a.Child.In.SPI)
+				w.broken("I1 %s: InstallOut of %s without InstallIn", n.Name, a.Child.In.SPI)
 			}
 		case ike.SwitchOut:
 			w.logf("%s switch to out %s (in %s)", n.Name, a.Child.Out.SPI, a.Child.In.SPI)
 			i := n.SADB[a.Child.In.SPI]
 			if i == nil || !i.Out {
-				w.broken("%s: SwitchOut of %s, which is not installed", n.Name, a.Child.In.SPI)
+				w.broken("I1 %s: SwitchOut of %s, which is not installed", n.Name, a.Child.In.SPI)
 				continue
 			}
 			n.last++
@@ -225,24 +270,34 @@ func (n *Node) execute(actions []ike.Action) {
 		case ike.Remove:
 			w.logf("%s remove in %s: %s", n.Name, a.Child.In.SPI, a.Reason)
 			if n.SADB[a.Child.In.SPI] == nil {
-				w.broken("%s: Remove of %s, which is not installed", n.Name, a.Child.In.SPI)
+				w.broken("I1 %s: Remove of %s, which is not installed", n.Name, a.Child.In.SPI)
 			}
 			delete(n.SADB, a.Child.In.SPI)
+			if len(n.order) > 16+4*len(n.SADB) {
+				n.order = n.live()
+			}
 			n.removed[a.Child.In.SPI] = a.Reason
+			w.mix(a.Child.In.SPI)
 		case ike.Move:
-		case ike.Fallback, ike.Refuse:
+			if i := n.SADB[a.SPI]; i != nil {
+				i.Child.Local, i.Child.Remote = a.Local, a.Remote
+			} else {
+				w.broken("I1 %s: Move of %s, which is not installed", n.Name, a.SPI)
+			}
+		case ike.Fallback:
 			w.logf("%s %T", n.Name, a)
+			w.checkFallback(n, a)
+			n.Results = append(n.Results, a)
+		case ike.Refuse:
+			w.logf("%s %T %s %s", n.Name, a, a.Reason, a.Detail)
 			n.Results = append(n.Results, a)
 		case ike.Up:
 			w.logf("%s up %016x %s", n.Name, uint64(a.IKE), a.Peer)
-			if n.active[a.IKE] {
-				w.broken("%s: second Up of %016x", n.Name, uint64(a.IKE))
-			}
-			n.active[a.IKE] = true
+			w.checkUp(n, a)
 			n.Ups++
 		case ike.Down:
 			w.logf("%s down %016x %s %s", n.Name, uint64(a.IKE), a.Reason, a.Detail)
-			delete(n.active, a.IKE)
+			w.checkDown(n, a)
 			n.Downs = append(n.Downs, a)
 		case ike.Trace:
 			w.logf("%s [%04x] %s", n.Name, uint64(a.IKE)>>48, a.Text)
@@ -255,9 +310,13 @@ func (n *Node) execute(actions []ike.Action) {
 
 // send puts a datagram on its way, with the faults of the network.
 func (w *World) send(from *Node, s ike.Send) {
-	w.checkSend(from, s)
-	to := w.at(s.Remote.Addr())
-	if to == nil {
+	w.observeSend(from, s)
+	source := s.Local
+	if from.nat != nil {
+		source = from.nat.outsideOf(source)
+	}
+	to, target := w.route(s.Remote)
+	if to == nil || from.Cut {
 		return
 	}
 	copies := 1
@@ -276,7 +335,7 @@ func (w *World) send(from *Node, s ike.Send) {
 		}
 		e := &event{
 			to: to, from: from, exchange: exchange, response: response,
-			ev: ike.Datagram{Local: s.Remote, Remote: s.Local, Bytes: s.Bytes},
+			ev: ike.Datagram{Local: target, Remote: source, Bytes: s.Bytes},
 		}
 		if w.hold != nil && w.hold(from, to, exchange, response) {
 			w.logf("held: datagram of %s", from.Name)
@@ -308,7 +367,7 @@ func (w *World) Run(d time.Duration) {
 	end := w.Now.Add(d)
 	for steps := 0; ; steps++ {
 		if steps > 2_000_000 {
-			w.broken("the world does not come to rest")
+			w.broken("I5 the world does not come to rest")
 			return
 		}
 		var node *Node
@@ -317,7 +376,7 @@ func (w *World) Run(d time.Duration) {
 			if n.Off {
 				continue
 			}
-			if at := n.Engine.Deadline(); !at.IsZero() && at.Before(next) {
+			if at := n.deadline(); !at.IsZero() && at.Before(next) {
 				node, next = n, at
 			}
 		}
@@ -331,7 +390,7 @@ func (w *World) Run(d time.Duration) {
 			if e.at.After(w.Now) {
 				w.Now = e.at
 			}
-			if e.epoch == e.to.epoch || isDatagram(e.ev) {
+			if isDatagram(e.ev) && !e.to.Cut || !isDatagram(e.ev) && e.epoch == e.to.epoch {
 				e.to.Do(e.ev)
 			}
 			continue
@@ -343,10 +402,7 @@ func (w *World) Run(d time.Duration) {
 		if next.After(w.Now) {
 			w.Now = next
 		}
-		before := node.Engine.Deadline()
-		node.Do(ike.Timeout{})
-		if after := node.Engine.Deadline(); !after.IsZero() && !after.After(before) { // I5
-			w.broken("%s: Step at the deadline %s leaves the deadline at %s", node.Name, before.Sub(Start), after.Sub(Start))
+		if !w.tick(node) {
 			return
 		}
 	}

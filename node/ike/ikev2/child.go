@@ -275,7 +275,7 @@ func (s *SA) switchOut(c *child) {
 // has the lowest nonce is redundant, and its creator deletes it once the other is in use.
 func (s *SA) duplicate(c *child) {
 	for _, o := range s.children {
-		if o == c || o.gone || o.deleting || o.replaced || o.initiator == c.initiator || o.ReplacesIn != 0 || o.Rule != c.Rule ||
+		if o == c || o.gone || o.deleting || o.replaced || o.initiator == c.initiator && o.ReplacesIn == 0 || o.Rule != c.Rule ||
 			o.DefaultResponse != c.DefaultResponse || !slices.Equal(o.LocalTS, c.LocalTS) || !slices.Equal(o.RemoteTS, c.RemoteTS) {
 			continue
 		}
@@ -283,13 +283,33 @@ func (s *SA) duplicate(c *child) {
 		if o.initiator {
 			own, theirs = o, c
 		}
-		if !own.ex.lowest(theirs.ex) {
+		switch {
+		case o.ReplacesIn != 0 && c.initiator: // it was there before the request came, perhaps a late one
+			own, theirs = c, o
+		case o.ReplacesIn != 0, !own.ex.lowest(theirs.ex):
 			continue // the peer deletes its own
 		}
 		s.trace("Child SA in %s is the same as in %s and redundant", own.In.SPI, theirs.In.SPI)
 		own.twin = theirs
 		if theirs.switched {
 			s.closeChild(own, ike.ReasonRedundant)
+		}
+	}
+}
+
+// passTwin lets what is redundant beside c wait for what has replaced c.
+func (s *SA) passTwin(c *child) {
+	for _, o := range s.children {
+		if o.twin != c {
+			continue
+		}
+		i := slices.IndexFunc(s.children, func(n *child) bool { return n.ReplacesIn == c.In.SPI && !n.gone && n != o })
+		if i < 0 {
+			o.twin = nil // it is the only one again
+			continue
+		}
+		if o.twin = s.children[i]; o.twin.switched {
+			s.closeChild(o, ike.ReasonRedundant)
 		}
 	}
 }
@@ -322,6 +342,7 @@ func (s *SA) uninstall(c *child, reason ike.Reason) {
 	if s.state == StateClosed || s.closing() {
 		return
 	}
+	s.passTwin(c)
 	for i := len(s.children) - 1; i >= 0; i-- { // what stays carries the traffic
 		o := s.children[i]
 		if o.switched && !o.gone && !o.deleting && !o.replaced && slices.Equal(o.LocalTS, c.LocalTS) && slices.Equal(o.RemoteTS, c.RemoteTS) {

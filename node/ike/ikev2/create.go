@@ -187,6 +187,7 @@ func (s *SA) answerCreate(v *serving, w *childRequest, choice childChoice, in in
 	shared.Wipe()
 	if c != nil && in == rekeyChildIn {
 		w.rekeys.peerRekey = &peerRekey{child: c, ex: Exchange{Ni: w.ni, Nr: w.nr}}
+		c.twin = w.rekeys.twin // still the one to go
 	}
 	s.respond(v, payloads...)
 	if in == createChildIn {

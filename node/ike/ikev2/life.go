@@ -26,6 +26,8 @@ const (
 	// confirmWait is how long a responder leaves a new outbound SA unused when nothing tells that the initiator has
 	// installed its inbound half.
 	confirmWait = 250 * time.Millisecond
+	// unconfirmedWait is how long the rekey of a Child SA waits for the sign that the peer has it.
+	unconfirmedWait = time.Second
 	// troubledLimit closes an IKE SA whose peer has nothing but temporary failures (RFC 7296 2.25).
 	troubledLimit = 3 * time.Minute
 	idleDefault   = 5 * time.Minute
@@ -67,7 +69,7 @@ func (s *SA) Deadline() time.Time {
 	first(s.requests.deadline())
 	first(s.responses.deadline())
 	if s.state == StateEstablished {
-		if !s.closing() && !s.rekeyingIKE() {
+		if s.mayRekey() {
 			first(s.soft)
 		}
 		if s.win.pending == nil && s.current == nil && len(s.queue) == 0 && s.win.serving == nil {
@@ -94,6 +96,12 @@ func (s *SA) Deadline() time.Time {
 		}
 	}
 	return d
+}
+
+// mayRekey reports whether a rekey of the IKE SA can begin. One that lost a collision waits for its delete, and one that
+// the peer has rekeyed waits for the decision: their soft limit means nothing.
+func (s *SA) mayRekey() bool {
+	return !s.redundant && s.peerRekey == nil && !s.closing() && !s.rekeyingIKE()
 }
 
 func (s *SA) livenessAt() time.Time {
@@ -125,7 +133,7 @@ func (s *SA) Tick(now time.Time) {
 		s.closeIKE(ike.ReasonExpired)
 	}
 	if s.state == StateEstablished {
-		if due(s.soft) && !s.closing() && !s.rekeyingIKE() {
+		if due(s.soft) && s.mayRekey() {
 			s.enqueue(&rekeyIKE{}, time.Time{})
 		}
 		if s.natLocal && due(s.lastSent.Add(keepaliveInterval)) {

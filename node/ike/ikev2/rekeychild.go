@@ -28,7 +28,7 @@ func (s *SA) RekeyChild(now time.Time, in sa.SPI) {
 }
 
 func (s *SA) rekeyChild(c *child) {
-	if c.gone || c.deleting || c.replaced || c.peerRekey != nil || s.closing() {
+	if c.gone || c.deleting || c.replaced || c.peerRekey != nil || c.twin != nil || s.closing() {
 		return
 	}
 	for _, t := range s.tasks() {
@@ -48,7 +48,11 @@ func (s *SA) rekeyChild(c *child) {
 
 func (t *rekeyChild) begin(s *SA) bool {
 	c := t.old
-	if c.gone || c.deleting || c.replaced || c.peerRekey != nil {
+	if c.gone || c.deleting || c.replaced || c.peerRekey != nil || c.twin != nil {
+		return false
+	}
+	if !c.switched { // the peer may not know it yet, and would answer CHILD_SA_NOT_FOUND
+		s.enqueue(t, s.now.Add(unconfirmedWait))
 		return false
 	}
 	t.want = &childRequest{

@@ -1,0 +1,22 @@
+package engine
+
+import (
+	"iter"
+
+	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+)
+
+// SAs are the IKE SAs in the order of their making, those included that are closed and only repeat their last answer.
+// They belong to the engine: callers read, and keep nothing beyond the next Step. Snapshot makes copies; this does not.
+func (e *Engine) SAs() iter.Seq[*ikev2.SA] {
+	return func(yield func(*ikev2.SA) bool) {
+		for l := e.table.order.first; l != nil; l = l.next {
+			if !yield(l.of.sa) {
+				return
+			}
+		}
+	}
+}
+
+// Queued is the number of flows that wait for an association.
+func (e *Engine) Queued() int { return len(e.flows.byKey) }
