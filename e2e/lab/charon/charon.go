@@ -96,12 +96,22 @@ func (d *Daemon) await(ctx context.Context) error {
 
 // load hands the files to the daemon. swanctl reads keys and certificates as an administrator's would be.
 func (d *Daemon) load(ctx context.Context) error {
-	load := append([]string{"env"}, d.settings()...)
-	load = append(load, "swanctl", "--load-all", "--file", d.config.path("swanctl.conf"), "--uri", d.uri())
-	if out, err := d.config.Host.RunContext(ctx, d.inRoot(load...)...); err != nil {
-		return fmt.Errorf("load the configuration of charon on host %s: %w\n%s", d.config.Host.Name, err, out)
+	if _, err := d.Swanctl(ctx, "--load-all", "--file", d.config.path("swanctl.conf")); err != nil {
+		return fmt.Errorf("load the configuration of charon on host %s: %w", d.config.Host.Name, err)
 	}
 	return nil
+}
+
+// Swanctl runs swanctl(8) for this daemon and returns what it prints.
+func (d *Daemon) Swanctl(ctx context.Context, args ...string) (string, error) {
+	command := append([]string{"env"}, d.settings()...)
+	command = append(command, "swanctl")
+	command = append(command, args...)
+	out, err := d.config.Host.RunContext(ctx, d.inRoot(append(command, "--uri", d.uri())...)...)
+	if err != nil {
+		return out, fmt.Errorf("%w\n%s", err, out)
+	}
+	return out, nil
 }
 
 // inRoot completes a command that is to run in the daemon's root, if it has one.

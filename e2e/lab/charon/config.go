@@ -34,6 +34,12 @@ type Config struct {
 	Certificates []Certificate
 	// Authorities are the roots that the daemon trusts, as DER.
 	Authorities [][]byte
+	// Load names further plugins, separated by spaces.
+	Load string
+	// Files are further files of the daemon's directory, by their names in it: "x509crl/ca.pem".
+	Files map[string][]byte
+	// Sections is further text of swanctl.conf(5): pools, authorities, secrets of other kinds.
+	Sections string
 }
 
 // Connection is one connection of swanctl.conf(5).
@@ -46,8 +52,11 @@ type Connection struct {
 	LocalID, RemoteID string
 	// Certificate names the one to use with AuthCertificate.
 	Certificate string
-	// Settings are further settings of the connection, "dpd_delay" for example.
-	Settings map[string]string
+	// Settings are further settings of the connection, "dpd_delay" for example; LocalSettings and RemoteSettings those of
+	// the two ends. A setting here comes after, and instead of, the one that the launcher writes.
+	Settings, LocalSettings, RemoteSettings map[string]string
+	// Sections is further text of the connection: more rounds of authentication, for example.
+	Sections string
 	Children []Child
 }
 
@@ -118,6 +127,11 @@ func (c *Config) write() error {
 			return err
 		}
 	}
+	for name, content := range c.Files {
+		if err := os.WriteFile(c.path(name), content, 0o600); err != nil {
+			return err
+		}
+	}
 	if err := os.WriteFile(c.path("strongswan.conf"), []byte(c.daemonConf()), 0o600); err != nil {
 		return err
 	}
@@ -148,7 +162,7 @@ func (c *Config) writePEM(file, kind string, der []byte) error {
 func (c *Config) daemonConf() string {
 	var b section
 	b.open("charon-systemd")
-	b.set("load", plugins)
+	b.set("load", plugins+" "+c.Load)
 	b.all(c.Options)
 	b.open("filelog")
 	b.open("main")
@@ -195,6 +209,7 @@ func (c *Config) connectionConf() string {
 		b.close()
 	}
 	b.close()
+	b.line(c.Sections)
 	return b.text.String()
 }
 
@@ -211,11 +226,14 @@ func (c *Connection) write(b *section) {
 	if c.Auth == AuthCertificate {
 		b.set("certs", c.Certificate+".pem")
 	}
+	b.all(c.LocalSettings)
 	b.close()
 	b.open("remote")
 	b.set("auth", c.Auth.String())
 	b.set("id", c.RemoteID)
+	b.all(c.RemoteSettings)
 	b.close()
+	b.line(c.Sections)
 	b.open("children")
 	for _, child := range c.Children {
 		b.open(child.Name)
