@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/bailiwick-net/bailiwick/node/agent"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -85,7 +84,7 @@ func (n *Node) Associations(ctx context.Context) (localapi.Associations, error) 
 func selectors(list []sa.Selector) []string {
 	out := make([]string, len(list))
 	for i, s := range list {
-		out[i] = agent.DescribeSelector(s)
+		out[i] = s.String()
 	}
 	return out
 }

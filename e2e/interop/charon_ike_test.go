@@ -163,7 +163,7 @@ func (r *recorder) observe(a ike.Action) {
 	defer r.mu.Unlock()
 	switch a := a.(type) {
 	case ike.Trace:
-		r.mu.trace = append(r.mu.trace, a.Text)
+		r.mu.trace = append(r.mu.trace, a.String())
 	case ike.Down:
 		r.mu.trace = append(r.mu.trace, fmt.Sprintf("down %s %s", a.Reason, a.Detail))
 	case ike.Refuse:

@@ -3,9 +3,6 @@ package agent
 import (
 	"crypto/sha1"
 	"crypto/x509"
-	"fmt"
-	"net/netip"
-	"strings"
 
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -93,28 +90,4 @@ func authorities(credentials identity.Credentials) [][]byte {
 		}
 	}
 	return out
-}
-
-// describeRange prints a range of addresses as short as it can be said.
-func describeRange(from, to netip.Addr) string {
-	if from == to {
-		return from.String()
-	}
-	if p, ok := (spd.Range{From: from, To: to}).Prefix(); ok {
-		return p.String()
-	}
-	return from.String() + "-" + to.String()
-}
-
-// DescribeSelector prints a selector: addresses, and protocol and ports where they are limited.
-func DescribeSelector(s sa.Selector) string {
-	var b strings.Builder
-	b.WriteString(describeRange(s.From, s.To))
-	if s.Protocol != 0 {
-		fmt.Fprintf(&b, " protocol %d", s.Protocol)
-	}
-	if s.PortFrom != 0 || s.PortTo != 65535 {
-		fmt.Fprintf(&b, " port %s", spd.PortRange{From: s.PortFrom, To: s.PortTo})
-	}
-	return b.String()
 }

@@ -89,8 +89,9 @@ type Close struct {
 
 // InstallFailed says that the datapath refused an inbound or outbound SA, named by the inbound SPI of its Child.
 type InstallFailed struct {
-	SPI    sa.SPI
-	Detail string
+	SPI      sa.SPI
+	Outbound bool // the inbound half is installed
+	Detail   string
 }
 
 // Shutdown closes every IKE SA with a Delete and starts nothing new. The engine is done when Idle tells so.
@@ -170,6 +171,8 @@ type Up struct {
 	Peer          string
 	Local, Remote netip.AddrPort
 	Suite         proposal.IKE
+	Auth          spd.AuthMethod // by which both sides are authenticated
+	Replaces      IKESPI         // the IKE SA whose rekey this is; 0 for a new one
 }
 
 // Down announces the end of an IKE SA, established or not.
@@ -180,12 +183,6 @@ type Down struct {
 	Reason Reason
 	Fault  Fault
 	Detail string
-}
-
-// Trace is one line of what happened, in a stable text form without secrets.
-type Trace struct {
-	IKE  IKESPI // 0 when no SA is concerned
-	Text string
 }
 
 // KeyLog carries key material for the debug-only key log. The engine emits it only when Config.KeyLog is set.
@@ -203,7 +200,6 @@ func (Fallback) action()   {}
 func (Refuse) action()     {}
 func (Up) action()         {}
 func (Down) action()       {}
-func (Trace) action()      {}
 func (KeyLog) action()     {}
 
 // Work is what a Job does. The set is closed.

@@ -16,40 +16,77 @@ func (f Fault) String() string {
 	return [...]string{"none", "local", "peer", "network"}[min(int(f), 3)]
 }
 
-// Reason is the stable code of why something ended or was refused. Codes are part of the interface: they appear in
-// status, metrics and scripts.
+// Reason is the stable code of why something ended, was refused or was dropped. Codes are part of the interface: they
+// appear in status, traces, metrics and scripts. ReasonTable explains each.
 type Reason string
 
 // The reasons.
 const (
-	ReasonNone             Reason = ""
-	ReasonTimeout          Reason = "peer-silent"
-	ReasonLiveness         Reason = "peer-lost"
-	ReasonNoProposal       Reason = "no-proposal-chosen"
-	ReasonTSUnacceptable   Reason = "ts-unacceptable"
+	ReasonNone Reason = ""
+
+	// The peer cannot be reached.
+	ReasonTimeout  Reason = "peer-silent"
+	ReasonLiveness Reason = "peer-lost"
+	ReasonHalfOpen Reason = "half-open-timeout"
+
+	// The two policies do not fit.
+	ReasonNoProposal     Reason = "no-proposal-chosen"
+	ReasonNotOffered     Reason = "not-offered"
+	ReasonTSUnacceptable Reason = "ts-unacceptable"
+	ReasonModeDeclined   Reason = "mode-declined"
+	ReasonInvalidKE      Reason = "invalid-key-exchange"
+	ReasonNoPolicy       Reason = "no-policy"
+	ReasonNoOffers       Reason = "no-offers"
+	ReasonAuthNotAllowed Reason = "authentication-not-allowed"
+	ReasonPeerRefused    Reason = "refused-by-peer"
+
+	// Authentication.
 	ReasonAuthFailed       Reason = "authentication-failed"
+	ReasonAuthRefused      Reason = "authentication-refused"
 	ReasonUnknownIssuer    Reason = "unknown-issuer"
+	ReasonIssuerNotAllowed Reason = "issuer-not-allowed"
 	ReasonCertExpired      Reason = "certificate-expired"
 	ReasonCertNotYetValid  Reason = "certificate-not-yet-valid"
 	ReasonCertRevoked      Reason = "certificate-revoked"
+	ReasonCertInvalid      Reason = "certificate-invalid"
 	ReasonIDMismatch       Reason = "id-mismatch"
 	ReasonNoCredential     Reason = "no-credential"
-	ReasonNoPolicy         Reason = "no-policy"
-	ReasonInvalidKE        Reason = "invalid-key-exchange"
-	ReasonSyntax           Reason = "invalid-syntax"
-	ReasonIntegrity        Reason = "integrity-check-failed"
-	ReasonLimit            Reason = "limit-reached"
-	ReasonDeletedByPeer    Reason = "deleted-by-peer"
-	ReasonDeleted          Reason = "deleted"
-	ReasonRekeyed          Reason = "rekeyed"
-	ReasonExpired          Reason = "expired"
-	ReasonIdle             Reason = "idle"
-	ReasonPolicyChanged    Reason = "policy-changed"
-	ReasonRedundant        Reason = "redundant"
-	ReasonInitialContact   Reason = "initial-contact"
-	ReasonPeerRefused      Reason = "refused-by-peer"
-	ReasonInstallFailed    Reason = "install-failed"
-	ReasonInternal         Reason = "internal-error"
-	ReasonShutdown         Reason = "shutdown"
+	ReasonSignFailed       Reason = "signing-failed"
+
+	// Messages that cannot be used.
+	ReasonSyntax      Reason = "invalid-syntax"
+	ReasonPeerSyntax  Reason = "peer-reports-invalid-syntax"
+	ReasonMalformed   Reason = "malformed-message"
+	ReasonVersion     Reason = "unsupported-version"
+	ReasonUnknownSPI  Reason = "unknown-spi"
+	ReasonReflected   Reason = "reflected-message"
+	ReasonUnprotected Reason = "unprotected-message"
+	ReasonIntegrity   Reason = "integrity-check-failed"
+	ReasonMessageID   Reason = "unexpected-message-id"
+	ReasonUnexpected  Reason = "unexpected-message"
+	ReasonBusy        Reason = "busy"
+
+	// Limits.
+	ReasonHalfOpenLimit    Reason = "half-open-limit"
+	ReasonFlowLimit        Reason = "flow-limit"
+	ReasonChildLimit       Reason = "child-sa-limit"
+	ReasonPeerLimit        Reason = "no-additional-sas"
+	ReasonMessageIDsUsed   Reason = "message-ids-used-up"
 	ReasonTemporaryFailure Reason = "temporary-failure"
+
+	// Ends in order.
+	ReasonDeletedByPeer  Reason = "deleted-by-peer"
+	ReasonDeleted        Reason = "deleted"
+	ReasonRekeyed        Reason = "rekeyed"
+	ReasonExpired        Reason = "expired"
+	ReasonIdle           Reason = "idle"
+	ReasonPolicyChanged  Reason = "policy-changed"
+	ReasonRedundant      Reason = "redundant"
+	ReasonInitialContact Reason = "initial-contact"
+	ReasonShutdown       Reason = "shutdown"
+
+	// This machine.
+	ReasonInstallFailed Reason = "install-failed"
+	ReasonJobTimeout    Reason = "job-timeout"
+	ReasonInternal      Reason = "internal-error"
 )

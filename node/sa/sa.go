@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // SPI is a security parameter index of ESP; values below 256 are reserved (RFC 4303 2.1).
@@ -81,6 +82,23 @@ type Selector struct {
 	From, To netip.Addr
 	PortFrom uint16
 	PortTo   uint16
+}
+
+// String prints the addresses, and protocol and ports where they are limited: "10.0.0.0/8 protocol 6 port 22".
+func (s Selector) String() string {
+	text := s.From.String() + "-" + s.To.String()
+	if s.From == s.To {
+		text = s.From.String()
+	} else if p, ok := (spd.Range{From: s.From, To: s.To}).Prefix(); ok {
+		text = p.String()
+	}
+	if s.Protocol != 0 {
+		text += fmt.Sprintf(" protocol %d", s.Protocol)
+	}
+	if s.PortFrom != 0 || s.PortTo != 65535 {
+		text += " port " + spd.PortRange{From: s.PortFrom, To: s.PortTo}.String()
+	}
+	return text
 }
 
 // Keys is one direction of a Child SA. Encryption holds key and salt as taken from KEYMAT; Integrity is empty with an

@@ -25,7 +25,7 @@ func TestFailures(t *testing.T) {
 		{
 			name: "preshared-key", policy: policy{key: []byte("not the key that the peer has")},
 			peer:      func(*testing.T, *pair) charon.Config { return partner(usualIKE, usualESP) },
-			initiator: []ike.Reason{ike.ReasonAuthFailed}, responder: []ike.Reason{ike.ReasonAuthFailed},
+			initiator: []ike.Reason{ike.ReasonAuthRefused}, responder: []ike.Reason{ike.ReasonAuthFailed},
 		},
 		{
 			name: "ike-proposal", policy: policy{ike: "AES-GCM-256-SHA384-x25519"},
@@ -56,7 +56,7 @@ func TestFailures(t *testing.T) {
 				c.Secrets[0].IDs = nil
 				return c
 			},
-			initiator: []ike.Reason{ike.ReasonIDMismatch, ike.ReasonAuthFailed}, responder: []ike.Reason{ike.ReasonIDMismatch, ike.ReasonAuthFailed},
+			initiator: []ike.Reason{ike.ReasonIDMismatch, ike.ReasonAuthRefused}, responder: []ike.Reason{ike.ReasonIDMismatch, ike.ReasonAuthRefused},
 		},
 		{
 			name: "foreign-certificate", policy: policy{authenticate: byCertificate},
@@ -75,7 +75,7 @@ func TestFailures(t *testing.T) {
 				// The certificate is genuine, but not that of the machine that the rule names.
 				return partner(usualIKE, usualESP, certified(t, ca, ca, "mallory.bank.example"))
 			},
-			initiator: []ike.Reason{ike.ReasonIDMismatch, ike.ReasonAuthFailed}, responder: []ike.Reason{ike.ReasonIDMismatch},
+			initiator: []ike.Reason{ike.ReasonIDMismatch, ike.ReasonAuthRefused}, responder: []ike.Reason{ike.ReasonIDMismatch},
 		},
 		{
 			name: "peer-distrusts-us", policy: policy{authenticate: byCertificate},
@@ -84,7 +84,7 @@ func TestFailures(t *testing.T) {
 				p.join(ca)
 				return partner(usualIKE, usualESP, certified(t, ca, catest.New(t), peerName))
 			},
-			initiator: []ike.Reason{ike.ReasonAuthFailed, ike.ReasonPeerRefused}, responder: []ike.Reason{ike.ReasonAuthFailed},
+			initiator: []ike.Reason{ike.ReasonAuthRefused, ike.ReasonPeerRefused}, responder: []ike.Reason{ike.ReasonAuthRefused},
 		},
 	} {
 		for _, initiator := range []side{fromNode, fromPeer} {

@@ -46,7 +46,7 @@ func (b BundleVerifier) VerifyPeer(now time.Time, v ike.Verify) ike.Verified {
 		}
 		if !found {
 			return ike.Verified{
-				Reason: ike.ReasonUnknownIssuer,
+				Reason: ike.ReasonIssuerNotAllowed,
 				Detail: fmt.Sprintf("the chain of %q does not contain the CA %q that the policy wants", verdict.Leaf.Subject, v.Auth.CA),
 			}
 		}
@@ -83,6 +83,7 @@ func refused(err error) ike.Verified {
 		case trust.ReasonNameMismatch:
 			v.Reason = ike.ReasonIDMismatch
 		case trust.ReasonMalformed, trust.ReasonLimit, trust.ReasonWeakKey, trust.ReasonWrongUsage: // the detail says which
+			v.Reason = ike.ReasonCertInvalid
 		}
 	}
 	return v

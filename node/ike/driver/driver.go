@@ -188,11 +188,11 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 	case ike.Job:
 		return d.start(a)
 	case ike.InstallIn:
-		return d.installed("install inbound", a.Child.In.SPI, d.cfg.SADB.InstallIn(a.Child))
+		return d.installed("install inbound", false, a.Child.In.SPI, d.cfg.SADB.InstallIn(a.Child))
 	case ike.InstallOut:
-		return d.installed("install outbound", a.Child.In.SPI, d.cfg.SADB.InstallOut(a.Child))
+		return d.installed("install outbound", true, a.Child.In.SPI, d.cfg.SADB.InstallOut(a.Child))
 	case ike.SwitchOut:
-		return d.installed("use outbound", a.Child.In.SPI, d.cfg.SADB.SwitchOut(a.Child))
+		return d.installed("use outbound", true, a.Child.In.SPI, d.cfg.SADB.SwitchOut(a.Child))
 	case ike.Remove:
 		if d.log.IsDebug() {
 			d.log.Debug("Child SA removed", "spi", a.Child.In.SPI, "rule", a.Child.Rule, "reason", a.Reason)
@@ -224,7 +224,7 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 		if !d.log.IsTrace() { // most of what happens is a trace
 			return nil
 		}
-		d.log.Trace("IKE", "spi", fmt.Sprintf("%016x", uint64(a.IKE)), "event", a.Text)
+		d.log.Trace("IKE", "spi", fmt.Sprintf("%016x", uint64(a.IKE)), "event", a.String())
 	case ike.KeyLog:
 		if _, err := d.cfg.KeyLog.Write(append(a.Line.Expose(), '\n')); err != nil {
 			d.log.Warn("key log was not written", "error", err)
@@ -234,12 +234,12 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 }
 
 // installed turns a refusal of the datapath into an event.
-func (d *Driver) installed(what string, spi sa.SPI, err error) ike.Event {
+func (d *Driver) installed(what string, outbound bool, spi sa.SPI, err error) ike.Event {
 	if err == nil {
 		return nil
 	}
 	d.log.Error("datapath refused a Child SA", "step", what, "spi", spi, "error", err)
-	return ike.InstallFailed{SPI: spi, Detail: err.Error()}
+	return ike.InstallFailed{SPI: spi, Outbound: outbound, Detail: err.Error()}
 }
 
 // start runs a job: here when it is quick, else in a goroutine of its own, a few at a time.

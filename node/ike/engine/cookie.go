@@ -54,7 +54,7 @@ func (e *Engine) cookieValid(cookie []byte, spii wire.SPI, ni []byte, from netip
 // sendCookie asks for the request once more, with a cookie. A request shorter than the answer is not worth one.
 func (e *Engine) sendCookie(d ike.Datagram, h wire.Header, ni []byte) {
 	if len(d.Bytes) < wire.HeaderLen+8+suite.CookieLen {
-		e.count("dropped_malformed")
+		e.drop(d, ike.ReasonMalformed)
 		return
 	}
 	e.rotateCookies()

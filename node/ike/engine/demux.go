@@ -14,15 +14,15 @@ import (
 func (e *Engine) datagram(d ike.Datagram) {
 	h, err := wire.ParseHeader(d.Bytes)
 	if err != nil || h.SPIi == 0 || uint64(h.Length) != uint64(len(d.Bytes)) {
-		e.count("dropped_malformed")
+		e.drop(d, ike.ReasonMalformed)
 		return
 	}
 	switch major := h.Version >> 4; {
 	case major < 2:
-		e.count("dropped_version")
+		e.drop(d, ike.ReasonVersion)
 		return
 	case major > 2:
-		e.count("dropped_version")
+		e.drop(d, ike.ReasonVersion)
 		if !h.Response() {
 			e.refuse(d, h, wire.NotifyInvalidMajorVersion, nil)
 		}
@@ -36,13 +36,13 @@ func (e *Engine) datagram(d ike.Datagram) {
 		if h.Exchange == wire.IKESAInit && !h.Response() && h.MessageID == 0 {
 			e.initRequest(d)
 		} else {
-			e.count("dropped_malformed")
+			e.drop(d, ike.ReasonMalformed)
 		}
 		return
 	}
 	x, ok := e.table.bySPI[own]
 	if !ok || x.sa.PeerSPI() != 0 && x.sa.PeerSPI() != other(h) {
-		e.count("dropped_unknown_spi")
+		e.drop(d, ike.ReasonUnknownSPI)
 		if !h.Response() {
 			// RFC 7296 2.21.4: MAY tell, outside of any SA, seldom and never longer than what came.
 			e.refuse(d, h, wire.NotifyInvalidIKESPI, nil)
@@ -55,7 +55,7 @@ func (e *Engine) datagram(d ike.Datagram) {
 	}
 	m, err := wire.ParseMessage(d.Bytes, limit)
 	if err != nil { // nothing of it is authentic
-		e.count("dropped_malformed")
+		e.drop(d, ike.ReasonMalformed)
 		return
 	}
 	e.run(x, func(s *ikev2.SA) { s.Receive(e.now, d.Local, d.Remote, d.Bytes, m) })
@@ -70,7 +70,7 @@ func other(h wire.Header) wire.SPI {
 
 // malformed handles a first message that cannot be read. It is answered only where an error says so.
 func (e *Engine) malformed(d ike.Datagram, h wire.Header, err error) {
-	e.count("dropped_malformed")
+	e.drop(d, ike.ReasonMalformed)
 	var we *wire.Error
 	if errors.As(err, &we) && we.Notify != 0 {
 		e.refuse(d, h, we.Notify, we.Data)
@@ -90,9 +90,7 @@ func (e *Engine) answer(d ike.Datagram, h wire.Header, n wire.Notify) {
 	}
 	b := wire.AppendMessage(nil, m)
 	e.Emit(ike.Send{Local: d.Local, Remote: d.Remote, Bytes: b})
-	if !e.cfg.Untraced {
-		e.Emit(ike.Trace{Text: "send " + m.String() + " to " + d.Remote.String()})
-	}
+	e.Emit(ike.Trace{Remote: d.Remote, Kind: ike.TraceSent, Text: m.Summary()})
 }
 
 // refuse answers what is not part of an SA: at most once per source and second, never longer than what came. It reports

@@ -85,6 +85,7 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 			e.with(spi, func(s *ikev2.SA) { s.JobDone(e.now, ev.ID, ev.Result) })
 		}
 	case ike.Acquire:
+		e.count("acquire")
 		e.acquire(ev.Flow)
 	case ike.ChildExpiring:
 		e.withChild(ev.SPI, func(s *ikev2.SA) { s.Expire(e.now, ev) })
@@ -97,6 +98,11 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 	case ike.Close:
 		e.close(ev)
 	case ike.InstallFailed:
+		if ev.Outbound {
+			e.count("key_addition_failed")
+		} else {
+			e.count("key_update_failed")
+		}
 		e.withChild(ev.SPI, func(s *ikev2.SA) { s.InstallFailed(e.now, ev.SPI) })
 	case ike.Shutdown:
 		e.shutdown(ev.Reason)
@@ -222,10 +228,12 @@ func (e *Engine) after(x *entry) {
 			}
 		case ikev2.ChildRefused:
 			_, remote := x.sa.Addresses()
-			e.failed(Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail})
+			e.failed(x, Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Child: true, Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail})
 		case ikev2.RefusalSeen:
 			_, remote := x.sa.Addresses()
-			e.failed(Failure{Remote: remote.Addr(), Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail + " (not authenticated: trying on)"})
+			e.remember(Failure{Remote: remote.Addr(), Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail + " (not authenticated: trying on)"})
+		case ikev2.Dropped:
+			e.countDrop(n.Reason)
 		case ikev2.FlowFailed:
 			e.flowFailed(n)
 		case ikev2.Successor:
@@ -248,6 +256,7 @@ func (e *Engine) after(x *entry) {
 			e.after(y)
 		}
 	}
+	e.tellState(x)
 	if x.gone {
 		return
 	}
@@ -277,6 +286,7 @@ func (e *Engine) Random(n int) []byte {
 
 // ChildSPI returns an inbound SPI that is not in use; those below 256 are reserved (RFC 4303 2.1).
 func (e *Engine) ChildSPI() sa.SPI {
+	e.count("get_spi")
 	for {
 		b := e.Random(4)
 		spi := sa.SPI(uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]))
@@ -297,9 +307,22 @@ func (e *Engine) Do(own wire.SPI, work ike.Work) ike.JobID {
 // Emit appends an action.
 func (e *Engine) Emit(a ike.Action) {
 	switch a := a.(type) {
+	case ike.Trace:
+		if e.cfg.Untraced {
+			return
+		}
 	case ike.InstallIn:
+		e.count("key_updates")
+		if a.Child.ReplacesIn != 0 {
+			e.count("child_rekeyed")
+		}
 		e.table.installed(e.running, a.Child.In.SPI)
+	case ike.InstallOut:
+		e.count("key_additions")
+	case ike.Refuse:
+		e.count("acquire_failed")
 	case ike.Remove:
+		e.count("key_deletions")
 		e.table.removed(a.Child.In.SPI)
 	}
 	e.out = append(e.out, a)

@@ -87,7 +87,7 @@ func (e *Engine) acquire(f ike.Flow) {
 		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonNoPolicy, Detail: "the policy has no such rule"})
 		return
 	case e.flows.order.length >= limitFlows && !e.yield():
-		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonLimit, Detail: "too many flows wait for an association"})
+		e.Emit(ike.Refuse{Flow: f, Reason: ike.ReasonFlowLimit, Detail: "too many flows wait for an association"})
 		return
 	}
 	w := &flow{key: key, flow: f, rule: rule, since: e.now}
@@ -113,7 +113,7 @@ func (e *Engine) yield() bool {
 		if w.cleared.IsZero() || !ok || x.answered {
 			continue
 		}
-		e.run(x, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonLimit, "too many flows wait for an association") })
+		e.run(x, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonFlowLimit, "too many flows wait for an association") })
 		return !w.link.in
 	}
 	return false
@@ -157,7 +157,8 @@ func (e *Engine) negotiate(w *flow) {
 		e.after(x)
 		return
 	}
-	e.giveUp(w, ike.ReasonNoCredential, ike.FaultLocal, "this machine has no credential that the rule allows")
+	e.countMainFailure(ike.ReasonNoCredential)
+	e.giveUp(w, false, ike.ReasonNoCredential, ike.FaultLocal, "this machine has no credential that the rule allows")
 }
 
 // credential reports whether this side can authenticate by an entry.
@@ -255,19 +256,19 @@ func (e *Engine) childUp(c sa.Child) {
 // flowFailed handles a Child SA that an SA could not make.
 func (e *Engine) flowFailed(n ikev2.FlowFailed) {
 	if w, ok := e.flows.byKey[keyOf(n.Flow)]; ok {
-		e.giveUp(w, n.Reason, n.Fault, n.Detail)
+		e.giveUp(w, true, n.Reason, n.Fault, n.Detail)
 	}
 }
 
 // giveUp ends a negotiation without result. A peer that answered is never talked to in clear because of that.
-func (e *Engine) giveUp(w *flow, reason ike.Reason, fault ike.Fault, detail string) {
+func (e *Engine) giveUp(w *flow, child bool, reason ike.Reason, fault ike.Fault, detail string) {
 	e.flows.remove(w)
-	peer := ""
-	if x, ok := e.table.bySPI[w.owner]; ok {
+	x, peer := e.table.bySPI[w.owner], ""
+	if x != nil {
 		peer = x.sa.Peer()
 	}
-	e.failed(Failure{
-		Remote: w.flow.Remote, Peer: peer, Rule: w.flow.Rule, Reason: reason, Fault: fault, Detail: detail,
+	e.failed(x, Failure{
+		Remote: w.flow.Remote, Peer: peer, Rule: w.flow.Rule, Child: child, Reason: reason, Fault: fault, Detail: detail,
 	})
 	if len(e.backoff) >= limitRemembered {
 		clear(e.backoff)
@@ -279,24 +280,18 @@ func (e *Engine) giveUp(w *flow, reason ike.Reason, fault ike.Fault, detail stri
 	}
 }
 
-func (e *Engine) failed(f Failure) {
-	f.Time = e.now
-	e.count("negotiation_failed")
-	if len(e.failures) >= LimitFailures {
-		e.failures = append(e.failures[:0], e.failures[1:]...)
-	}
-	e.failures = append(e.failures, f)
-}
-
 // closed goes on with the flows of an SA that is over.
 func (e *Engine) closed(x *entry, n ikev2.Closed) {
 	e.count("ike_closed")
 	e.linger(x)
 	wasUp := !x.sa.EstablishedAt().IsZero()
 	// A peer that rejects this side's authentication does so after its own was accepted (RFC 7296 2.21.2).
-	if !wasUp && !x.sa.Initiator() || wasUp && n.Reason == ike.ReasonAuthFailed {
+	if !wasUp {
+		e.countMainFailure(n.Reason)
+	}
+	if !wasUp && !x.sa.Initiator() || wasUp && n.Reason.Class() == ike.ClassFailure {
 		_, remote := x.sa.Addresses()
-		e.failed(Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: n.Reason, Fault: n.Fault, Detail: n.Detail})
+		e.failed(x, Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: n.Reason, Fault: n.Fault, Detail: n.Detail})
 	}
 	e.orphans(x.sa.SPI(), n.Reason, n.Fault, n.Detail, wasUp)
 }
@@ -315,11 +310,11 @@ func (e *Engine) orphans(owner wire.SPI, reason ike.Reason, fault ike.Fault, det
 			e.negotiate(w)
 		case !wasUp && aboutAuthentication(reason) && w.auth+1 < len(w.rule.Auth):
 			// The list is ordered: the next way to authenticate gets its turn.
-			e.failed(Failure{Remote: w.flow.Remote, Rule: w.flow.Rule, Reason: reason, Fault: fault, Detail: detail})
+			e.failed(e.table.bySPI[owner], Failure{Remote: w.flow.Remote, Rule: w.flow.Rule, Reason: reason, Fault: fault, Detail: detail})
 			w.auth++
 			e.negotiate(w)
 		default:
-			e.giveUp(w, reason, fault, detail)
+			e.giveUp(w, false, reason, fault, detail)
 		}
 	}
 }
@@ -327,7 +322,8 @@ func (e *Engine) orphans(owner wire.SPI, reason ike.Reason, fault ike.Fault, det
 func aboutAuthentication(r ike.Reason) bool {
 	switch r {
 	case ike.ReasonAuthFailed, ike.ReasonUnknownIssuer, ike.ReasonCertExpired, ike.ReasonCertNotYetValid,
-		ike.ReasonCertRevoked, ike.ReasonIDMismatch, ike.ReasonNoCredential:
+		ike.ReasonCertRevoked, ike.ReasonCertInvalid, ike.ReasonIssuerNotAllowed, ike.ReasonIDMismatch, ike.ReasonNoCredential,
+		ike.ReasonSignFailed, ike.ReasonAuthRefused, ike.ReasonAuthNotAllowed:
 		return true
 	default:
 		return false

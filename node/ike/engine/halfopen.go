@@ -46,11 +46,12 @@ func (e *Engine) Room(n int) bool { return e.table.buffered+n <= limitBuffered }
 func (e *Engine) initRequest(d ike.Datagram) {
 	e.count("init_received")
 	if e.stopping {
+		e.drop(d, ike.ReasonShutdown)
 		return
 	}
 	h, err := wire.ParseHeader(d.Bytes)
 	if err != nil {
-		e.count("dropped_malformed")
+		e.drop(d, ike.ReasonMalformed)
 		return
 	}
 	if x := e.table.repeated(d.Remote, h.SPIi, d.Bytes); x != nil {
@@ -63,7 +64,7 @@ func (e *Engine) initRequest(d ike.Datagram) {
 		parts, ok := wire.PeekInit(d.Bytes)
 		switch {
 		case !ok:
-			e.count("dropped_malformed")
+			e.drop(d, ike.ReasonMalformed)
 			return
 		case !e.cookieValid(parts.Cookie, h.SPIi, parts.Nonce, d.Remote):
 			e.sendCookie(d, h, parts.Nonce)
@@ -77,7 +78,7 @@ func (e *Engine) initRequest(d ike.Datagram) {
 	}
 	oldest := e.table.oldestUncookied()
 	if here.halfOpen >= limit || total >= limitHalfOpen && (!cookied || oldest == nil) {
-		e.count("dropped_half_open_limit")
+		e.drop(d, ike.ReasonHalfOpenLimit)
 		return
 	}
 	m, err := wire.ParseMessage(d.Bytes, wire.LimitBeforeAuth)
@@ -86,16 +87,18 @@ func (e *Engine) initRequest(d ike.Datagram) {
 		return
 	}
 	if total >= limitHalfOpen {
-		e.run(oldest, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonLimit, "too many half-open SAs") })
+		e.run(oldest, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonHalfOpenLimit, "too many half-open SAs") })
 	}
 	s, refusal := ikev2.Respond(e, e.now, e.cfg, d.Local, d.Remote, d.Bytes, m)
 	if refusal != nil {
 		// Who has returned a cookie is where it says, and garbage from others does not use up its answer.
 		if cookied || e.refusals.allow(e.now, d.Remote.Addr()) {
 			e.answer(d, h, wire.Notify{Type: refusal.Notify, Data: refusal.Data})
-			e.failed(Failure{Remote: d.Remote.Addr(), Reason: refusal.Reason, Fault: ike.FaultPeer, Detail: refusal.Detail})
+			e.countMainFailure(refusal.Reason)
+			e.failed(nil, Failure{Remote: d.Remote.Addr(), Reason: refusal.Reason, Fault: ike.FaultPeer, Detail: refusal.Detail})
 		}
 		return
 	}
+	e.count("ike_responder_started")
 	e.after(e.table.add(s, cookied))
 }

@@ -42,6 +42,7 @@ type Failure struct {
 	Remote netip.Addr
 	Peer   string // identity when known
 	Rule   string // rule of the flow that asked; empty for a peer's request
+	Child  bool   // a Child SA failed, not the IKE SA
 	Reason ike.Reason
 	Fault  ike.Fault
 	Detail string

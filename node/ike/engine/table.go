@@ -46,11 +46,12 @@ type entry struct {
 	due       appointment[*entry]
 	uncookied appointment[*entry]
 	filed     filing
-	answered  bool // the peer is not silent
-	retiring  bool // a duplicate that is being closed
-	cookied   bool // made with a valid cookie
-	gone      bool // has left the table
-	handed    bool // its Child SAs are filed under the successor
+	answered  bool        // the peer is not silent
+	retiring  bool        // a duplicate that is being closed
+	cookied   bool        // made with a valid cookie
+	gone      bool        // has left the table
+	handed    bool        // its Child SAs are filed under the successor
+	told      ikev2.State // the state that was told last
 }
 
 // filing is under what an SA is found.

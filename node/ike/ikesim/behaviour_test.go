@@ -50,7 +50,7 @@ func TestOrderedAuthentication(t *testing.T) {
 	if got := a.Engine.Snapshot().SAs[0].Auth; got != "preshared key" {
 		t.Errorf("want the second entry of the list, have %s", got)
 	}
-	if f := a.Engine.Snapshot().Failures; len(f) != 1 || f[0].Reason != ike.ReasonAuthFailed {
+	if f := a.Engine.Snapshot().Failures; len(f) != 1 || f[0].Reason != ike.ReasonAuthRefused {
 		t.Errorf("the failure of the first entry is not remembered: %+v", f)
 	}
 }
@@ -67,7 +67,7 @@ func TestBadSignature(t *testing.T) {
 		t.Fatalf("want Refuse for %s, have %+v", ike.ReasonAuthFailed, a.Results)
 	}
 	// The responder was told (RFC 7296 2.21.2).
-	if len(a.SADB)+len(b.SADB) != 0 || len(b.Downs) != 1 || b.Downs[0].Reason != ike.ReasonAuthFailed {
+	if len(a.SADB)+len(b.SADB) != 0 || len(b.Downs) != 1 || b.Downs[0].Reason != ike.ReasonAuthRefused {
 		t.Errorf("the responder still believes: %+v\n%s", b.Downs, story(w))
 	}
 }

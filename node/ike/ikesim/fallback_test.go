@@ -74,8 +74,8 @@ func TestFallback(t *testing.T) {
 		a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
 		w.Run(30 * time.Second)
 		r := results[ike.Refuse](a)
-		if len(results[ike.Fallback](a)) != 0 || len(r) != 1 || r[0].Reason != ike.ReasonAuthFailed {
-			t.Fatalf("want Refuse for %s and no Fallback, have %+v\n%s", ike.ReasonAuthFailed, a.Results, story(w))
+		if len(results[ike.Fallback](a)) != 0 || len(r) != 1 || r[0].Reason != ike.ReasonAuthRefused {
+			t.Fatalf("want Refuse for %s and no Fallback, have %+v\n%s", ike.ReasonAuthRefused, a.Results, story(w))
 		}
 		if len(a.SADB)+len(b.SADB) != 0 || a.Ups+b.Ups != 0 {
 			t.Error("something is up although the preshared keys differ")

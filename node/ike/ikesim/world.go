@@ -300,7 +300,7 @@ func (n *Node) execute(actions []ike.Action) {
 			w.checkDown(n, a)
 			n.Downs = append(n.Downs, a)
 		case ike.Trace:
-			w.logf("%s [%04x] %s", n.Name, uint64(a.IKE)>>48, a.Text)
+			w.logf("%s [%04x] %s", n.Name, uint64(a.IKE)>>48, a)
 		case ike.KeyLog:
 		default:
 			panic(fmt.Sprintf("ikesim: unknown action %T", a))

@@ -34,9 +34,9 @@ func (s *SA) sendAuth() {
 		return
 	}
 	octets = hs.appendIntAuth(octets, s.win.next)
-	s.sign(s.auth, octets, func(auth wire.Auth, failure string) {
-		if failure != "" {
-			s.end(ike.ReasonNoCredential, ike.FaultLocal, failure)
+	s.sign(s.auth, octets, func(auth wire.Auth, failure *refusal) {
+		if failure != nil {
+			s.end(failure.reason, ike.FaultLocal, failure.detail)
 			return
 		}
 		payloads := []wire.Payload{id}
@@ -78,7 +78,7 @@ func (s *SA) receiveAuthResponse(m message) {
 				break
 			}
 		}
-		s.end(reason, ike.FaultPeer, detail)
+		s.end(reason, reason.Fault(), detail)
 		return
 	}
 	octets, err := suite.OctetsToSign(s.suite.PRF, hs.response, hs.ni, s.keys.PR, idr)
@@ -127,35 +127,35 @@ func (s *SA) becomeEstablished(payloads []wire.Payload) {
 	s.hs = nil
 	s.startLife()
 	_, contact := wire.FindNotify(payloads, wire.NotifyInitialContact)
-	s.trace("established with %s", s.peerName)
+	s.trace("established with %s, authenticated by %s, protected by %s, NAT here %v, NAT there %v", s.peerName, s.auth.Method, s.suite, s.natLocal, s.natRemote)
 	s.up = true
-	s.host.Emit(ike.Up{IKE: ike.IKESPI(s.own), Peer: s.peerName, Local: s.local, Remote: s.remote, Suite: s.suite})
+	s.host.Emit(ike.Up{IKE: ike.IKESPI(s.own), Peer: s.peerName, Local: s.local, Remote: s.remote, Suite: s.suite, Auth: s.auth.Method})
 	s.note(Established{InitialContact: contact})
 }
 
 // sign makes the own AUTH payload.
-func (s *SA) sign(entry spd.Auth, octets []byte, then func(auth wire.Auth, failure string)) {
+func (s *SA) sign(entry spd.Auth, octets []byte, then func(auth wire.Auth, failure *refusal)) {
 	if entry.Method == spd.AuthPSK {
 		secret, ok := s.cfg.Secrets[entry.Secret]
 		if !ok || secret.Len() == 0 {
-			then(wire.Auth{}, fmt.Sprintf("there is no preshared key %q", entry.Secret))
+			then(wire.Auth{}, &refusal{ike.ReasonNoCredential, fmt.Sprintf("there is no preshared key %q", entry.Secret)})
 			return
 		}
 		data, err := suite.PSKAuth(s.suite.PRF, secret, octets)
 		if err != nil {
-			then(wire.Auth{}, "compute AUTH: "+err.Error())
+			then(wire.Auth{}, &refusal{ike.ReasonInternal, "compute AUTH: " + err.Error()})
 			return
 		}
-		then(wire.Auth{Method: wire.AuthSharedKey, Data: data}, "")
+		then(wire.Auth{Method: wire.AuthSharedKey, Data: data}, nil)
 		return
 	}
 	s.do(ike.Sign{Octets: octets, Hashes: numbers(s.hs.hashes)}, func(r ike.Result) {
 		signed, ok := r.(ike.Signed)
 		if !ok || signed.Err != nil {
-			then(wire.Auth{}, "sign AUTH with the machine's key: "+resultError(signed.Err))
+			then(wire.Auth{}, &refusal{ike.ReasonSignFailed, "sign AUTH with the machine's key: " + resultError(signed.Err)})
 			return
 		}
-		then(wire.Auth{Method: wire.AuthMethod(signed.Method), Data: signed.Data}, "")
+		then(wire.Auth{Method: wire.AuthMethod(signed.Method), Data: signed.Data}, nil)
 	})
 }
 

@@ -148,7 +148,7 @@ func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
 		return childChoice{}, &wire.Notify{Type: n}
 	}
 	if live := s.liveChildren(); live >= LimitChildren {
-		return refuse(wire.NotifyNoAdditionalSAs, ike.ReasonLimit, fmt.Sprintf("the IKE SA has %d Child SAs", live))
+		return refuse(wire.NotifyNoAdditionalSAs, ike.ReasonChildLimit, fmt.Sprintf("the IKE SA has %d Child SAs", live))
 	}
 	sel, ok := s.narrow(w)
 	if !ok {
@@ -157,7 +157,7 @@ func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
 	}
 	// The rule that covers the traffic must allow the way in which this peer was authenticated.
 	if !slices.Contains(sel.rule.Auth, s.auth) {
-		return refuse(wire.NotifyTSUnacceptable, ike.ReasonAuthFailed,
+		return refuse(wire.NotifyTSUnacceptable, ike.ReasonAuthNotAllowed,
 			fmt.Sprintf("rule %q does not allow the authentication of this IKE SA", sel.rule.ID))
 	}
 	own := s.groupsOf(sel.rule)
@@ -253,7 +253,7 @@ func (s *SA) install(c *child) {
 	c.installed = s.now
 	s.children = append(s.children, c)
 	s.logChildKeys(c)
-	s.trace("install Child SA in %s out %s %s %v to %v", c.In.SPI, c.Out.SPI, c.Mode, c.LocalTS, c.RemoteTS)
+	s.trace("install Child SA in %s out %s %s %v to %v, protected by %s, rule %q", c.In.SPI, c.Out.SPI, c.Mode, c.LocalTS, c.RemoteTS, c.Suite, c.Rule)
 	s.host.Emit(ike.InstallIn{Child: c.Child})
 	s.host.Emit(ike.InstallOut{Child: c.Child})
 }

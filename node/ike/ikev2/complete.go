@@ -43,7 +43,7 @@ func (s *SA) completeChild(w *childRequest, payloads []wire.Payload, then func(*
 	}
 	chosen, peer, err := wire.AcceptESP(w.offers, answer, w.withGroup)
 	if err != nil {
-		bad(ike.ReasonNoProposal, "the peer chose what was not offered: %v", err)
+		bad(ike.ReasonNotOffered, "the peer chose what was not offered: %v", err)
 		return
 	}
 	if peer < 256 {
@@ -52,12 +52,12 @@ func (s *SA) completeChild(w *childRequest, payloads []wire.Payload, then func(*
 	}
 	_, transport := wire.FindNotify(payloads, wire.NotifyUseTransportMode)
 	if transport != w.transport { // RFC 7296 1.3.1: what is not acceptable is deleted
-		bad(ike.ReasonNoProposal, "the peer declined %s mode", w.rule.Mode)
+		bad(ike.ReasonModeDeclined, "the peer declined %s mode", w.rule.Mode)
 		return
 	}
 	local, remote := narrowed(w.local, tsi.Selectors), narrowed(w.remote, tsr.Selectors)
 	if local == nil || remote == nil || len(tsi.Other) > 0 || len(tsr.Other) > 0 {
-		bad(ike.ReasonTSUnacceptable, "the peer answered with selectors that were not offered: %v to %v", tsi.Selectors, tsr.Selectors)
+		bad(ike.ReasonNotOffered, "the peer answered with selectors that were not offered: %v to %v", tsi.Selectors, tsr.Selectors)
 		return
 	}
 	nr := w.nr

@@ -17,7 +17,7 @@ func (s *SA) serveInformational(v *serving, m message) {
 	}
 	if _, ok := wire.FindNotify(m.payloads, wire.NotifyAuthenticationFailed); ok {
 		s.respond(v)
-		s.end(ike.ReasonAuthFailed, ike.FaultPeer, "the peer did not accept the authentication of this side")
+		s.end(ike.ReasonAuthRefused, ike.FaultLocal, "the peer did not accept the authentication of this side")
 		return
 	}
 	var answer []sa.SPI

@@ -71,7 +71,7 @@ func Initiate(host Host, now time.Time, cfg *ike.Config, flow ike.Flow, rule ike
 	s.auth = auth
 	s.hs = &handshake{flow: &flow, rule: &rule, ni: host.Random(nonceLen)}
 	if len(cfg.Offers) == 0 {
-		s.end(ike.ReasonNoPolicy, ike.FaultLocal, "the policy offers no algorithms for IKE SAs")
+		s.end(ike.ReasonNoOffers, ike.FaultLocal, "the policy offers no algorithms for IKE SAs")
 		return s
 	}
 	s.giveUp = now.Add(jobTimeout)
@@ -123,7 +123,7 @@ func (s *SA) sendInit() {
 	payloads = append(payloads, s.intermediateSupport(s.cfg.Offers)...)
 	m := wire.Message{Header: s.header(wire.IKESAInit, 0, false), Payloads: payloads}
 	hs.request = wire.AppendMessage(nil, m)
-	s.trace("send %s", m)
+	s.traceMessage(ike.TraceSent, m)
 	s.giveUp = time.Time{} // the retransmission timer takes over
 	s.win.next = 1
 	s.transmit(wire.IKESAInit, 0, sealed{datagrams: [][]byte{hs.request}})
@@ -184,7 +184,7 @@ func (s *SA) receiveInitResponse(local, remote netip.AddrPort, datagram []byte, 
 		m.Header.MessageID != 0 || remote.Addr() != s.remote.Addr() {
 		return
 	}
-	s.trace("received %s", m)
+	s.traceMessage(ike.TraceReceived, m)
 	s.note(Answered{})
 	offer, hasSA := wire.Find[wire.SA](m.Payloads, nil)
 	ke, hasKE := wire.Find[wire.KE](m.Payloads, nil)
@@ -199,7 +199,7 @@ func (s *SA) receiveInitResponse(local, remote netip.AddrPort, datagram []byte, 
 		s.refuseLater(ike.ReasonSyntax, "IKE_SA_INIT response without responder SPI")
 		return
 	case err != nil:
-		s.refuseLater(ike.ReasonNoProposal, "the peer chose what was not offered: "+err.Error())
+		s.refuseLater(ike.ReasonNotOffered, "the peer chose what was not offered: "+err.Error())
 		return
 	case !s.intermediateAgreed(chosen, m):
 		s.refuseLater(ike.ReasonNoProposal, "the peer chose additional key exchanges and does not know IKE_INTERMEDIATE")

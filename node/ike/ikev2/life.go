@@ -167,9 +167,9 @@ func (s *SA) gaveUp() {
 	case s.state == StateRekeyed || s.redundant:
 		s.end(ike.ReasonRekeyed, ike.FaultPeer, "the peer did not delete it")
 	case s.initiator:
-		s.end(ike.ReasonTimeout, ike.FaultLocal, "a job did not end in time")
+		s.end(ike.ReasonJobTimeout, ike.FaultLocal, "a job did not end in time")
 	default:
-		s.end(ike.ReasonTimeout, ike.FaultNetwork, "the peer did not finish IKE_AUTH")
+		s.end(ike.ReasonHalfOpen, ike.FaultNetwork, "the peer did not finish IKE_AUTH")
 	}
 }
 

@@ -44,7 +44,7 @@ func (s *SA) checkMessageIDs() {
 	switch {
 	case highest < rekeyMessageID || !s.state.established():
 	case s.win.expect == maxMessageID || s.win.next == maxMessageID:
-		s.end(ike.ReasonExpired, ike.FaultNone, "message IDs are used up")
+		s.end(ike.ReasonMessageIDsUsed, ike.FaultLocal, "message IDs are used up")
 	case highest >= maxMessageID-4:
 		s.closeIKE(ike.ReasonExpired)
 	case s.state == StateEstablished && !s.wornOut && !s.closing() && !s.rekeyingIKE():

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 )
@@ -35,6 +36,14 @@ func (s *SA) protect(keys suite.Keys) error {
 	return nil
 }
 
+// dropReason tells why open refused a message.
+func dropReason(err error) ike.Reason {
+	if errors.Is(err, errUnprotected) {
+		return ike.ReasonUnprotected
+	}
+	return ike.ReasonIntegrity
+}
+
 // header is that of an own message.
 func (s *SA) header(exchange wire.ExchangeType, id uint32, response bool) wire.Header {
 	h := wire.Header{SPIi: s.spii(), SPIr: s.spir(), Exchange: exchange, MessageID: id}
@@ -60,7 +69,7 @@ type sealed struct {
 // seal encrypts payloads into one datagram, or into fragments when they do not fit and the peer supports those.
 func (s *SA) seal(exchange wire.ExchangeType, id uint32, response bool, payloads []wire.Payload) (sealed, error) {
 	h := s.header(exchange, id, response)
-	s.trace("send %s", wire.Message{Header: h, Payloads: payloads})
+	s.traceMessage(ike.TraceSent, wire.Message{Header: h, Payloads: payloads})
 	m := sealed{by: s.out, header: h, first: wire.First(payloads), inner: wire.AppendPayloads(nil, payloads), small: s.smallPath}
 	var err error
 	if m.datagrams, err = s.cut(m); err != nil {

@@ -17,13 +17,15 @@ func reasonOf(n wire.NotifyType) ike.Reason {
 	case wire.NotifyTSUnacceptable, wire.NotifyInvalidSelectors, wire.NotifySinglePairRequired:
 		return ike.ReasonTSUnacceptable
 	case wire.NotifyAuthenticationFailed:
-		return ike.ReasonAuthFailed
+		return ike.ReasonAuthRefused
 	case wire.NotifyInvalidKEPayload:
 		return ike.ReasonInvalidKE
-	case wire.NotifyInvalidSyntax, wire.NotifyUnsupportedCriticalPayload, wire.NotifyInvalidMajorVersion:
-		return ike.ReasonSyntax
+	case wire.NotifyInvalidSyntax:
+		return ike.ReasonPeerSyntax
+	case wire.NotifyUnsupportedCriticalPayload, wire.NotifyInvalidMajorVersion:
+		return ike.ReasonPeerSyntax
 	case wire.NotifyNoAdditionalSAs:
-		return ike.ReasonLimit
+		return ike.ReasonPeerLimit
 	case wire.NotifyTemporaryFailure:
 		return ike.ReasonTemporaryFailure
 	}

@@ -35,7 +35,8 @@ func (s *SA) Receive(now time.Time, local, remote netip.AddrPort, datagram []byt
 }
 
 func (s *SA) receive(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
-	if m.Header.FromInitiator() == s.initiator { // an own message, reflected
+	if m.Header.FromInitiator() == s.initiator { // an own message
+		s.drop(ike.ReasonReflected, m.Header, nil)
 		return
 	}
 	if s.state == StateClosed {
@@ -75,6 +76,7 @@ func (s *SA) repeat(local, remote netip.AddrPort, datagram []byte, m wire.Messag
 	if last.asked++; last.asked >= shrinkAfter && s.state != StateClosed {
 		s.shrink(&last.sealed)
 	}
+	s.tell(ike.Trace{Kind: ike.TraceRepeated, Text: ike.Sentence{Format: "%s response %d, asked for again", Args: []any{m.Header.Exchange, last.id}}})
 	for _, d := range last.datagrams {
 		s.host.Emit(ike.Send{Local: local, Remote: remote, Bytes: d})
 	}
@@ -103,12 +105,20 @@ func (s *SA) repeated(datagram []byte, m wire.Message) bool {
 }
 
 func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
-	if s.repeat(local, remote, datagram, m) || m.Header.MessageID != s.win.expect || s.win.serving != nil {
+	if s.repeat(local, remote, datagram, m) {
+		return
+	}
+	if m.Header.MessageID != s.win.expect {
+		s.drop(ike.ReasonMessageID, m.Header, nil)
+		return
+	}
+	if s.win.serving != nil {
+		s.drop(ike.ReasonBusy, m.Header, nil)
 		return
 	}
 	o, err := s.open(&s.requests, datagram, m)
 	if err != nil {
-		s.trace("drop %s request %d: %s", m.Header.Exchange, m.Header.MessageID, err)
+		s.drop(dropReason(err), m.Header, err)
 		return
 	}
 	if !o.done {
@@ -121,10 +131,10 @@ func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wir
 		s.answerSyntax(v, o.syntax)
 		return
 	}
-	s.trace("received %s", wire.Message{Header: m.Header, Payloads: o.payloads})
+	s.traceMessage(ike.TraceReceived, wire.Message{Header: m.Header, Payloads: o.payloads})
 	if err := accepted(s.state, m.Header, o.payloads); err != nil {
 		if errors.Is(err, errNotNow) {
-			s.trace("drop: %s", err)
+			s.drop(ike.ReasonUnexpected, m.Header, err)
 			return
 		}
 		s.win.serving = v
@@ -163,11 +173,12 @@ func (s *SA) answerSyntax(v *serving, err error) {
 func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
 	p := s.win.pending
 	if p == nil || m.Header.MessageID != p.id || m.Header.Exchange != p.exchange {
+		s.drop(ike.ReasonMessageID, m.Header, nil)
 		return
 	}
 	o, err := s.open(&s.responses, datagram, m)
 	if err != nil {
-		s.trace("drop %s response %d: %s", m.Header.Exchange, m.Header.MessageID, err)
+		s.drop(dropReason(err), m.Header, err)
 		return
 	}
 	if !o.done {
@@ -175,7 +186,7 @@ func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wi
 	}
 	s.smallPath = s.smallPath || p.small
 	s.win.pending = nil
-	s.trace("received %s", wire.Message{Header: m.Header, Payloads: o.payloads})
+	s.traceMessage(ike.TraceReceived, wire.Message{Header: m.Header, Payloads: o.payloads})
 	if o.syntax == nil {
 		o.syntax = accepted(s.state, m.Header, o.payloads)
 	}
@@ -188,7 +199,7 @@ func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wi
 	s.note(Answered{})
 	in := message{header: m.Header, payloads: o.payloads, plaintext: o.plaintext}
 	if n, ok := wire.FindNotify(o.payloads, wire.NotifyInvalidSyntax); ok && s.state.established() {
-		s.end(ike.ReasonSyntax, ike.FaultLocal, "the peer answered with "+n.Type.String())
+		s.end(ike.ReasonPeerSyntax, ike.FaultLocal, "the peer answered with "+n.Type.String())
 		return
 	}
 	switch m.Header.Exchange {

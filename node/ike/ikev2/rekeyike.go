@@ -246,7 +246,10 @@ func (s *SA) handOver(next *SA) {
 	s.state = StateRekeyed
 	s.giveUp = s.now.Add(rekeyedWait)
 	s.trace("rekeyed by IKE SA %s", next.own)
-	s.host.Emit(ike.Up{IKE: ike.IKESPI(next.own), Peer: next.peerName, Local: next.local, Remote: next.remote, Suite: next.suite})
+	s.host.Emit(ike.Up{
+		IKE: ike.IKESPI(next.own), Peer: next.peerName, Local: next.local, Remote: next.remote, Suite: next.suite,
+		Auth: next.auth.Method, Replaces: ike.IKESPI(s.own),
+	})
 	next.up = true
 	next.advance()
 	s.touch(next)

@@ -60,7 +60,7 @@ func Respond(host Host, now time.Time, cfg *ike.Config, local, remote netip.Addr
 	}
 	s.initial = Exchange{Ni: s.hs.ni, Nr: s.hs.nr}
 	s.giveUp = now.Add(HalfOpen)
-	s.trace("received %s from %s", m, remote)
+	s.traceMessage(ike.TraceReceived, m)
 	s.readInitNotifies(m, local, remote)
 	s.win.expect = 1
 	if ke.Group.KEM() {
@@ -94,7 +94,7 @@ func (s *SA) answerInit(r ike.Result) {
 	payloads = append(payloads, s.certRequest()...)
 	m := wire.Message{Header: s.header(wire.IKESAInit, 0, true), Payloads: payloads}
 	hs.response = wire.AppendMessage(nil, m)
-	s.trace("send %s", m)
+	s.traceMessage(ike.TraceSent, m)
 	s.sendAll(s.local, s.remote, [][]byte{hs.response})
 }
 
@@ -210,12 +210,12 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 		return
 	}
 	octets = hs.appendIntAuth(octets, v.id)
-	s.sign(s.auth, octets, func(auth wire.Auth, failure string) {
+	s.sign(s.auth, octets, func(auth wire.Auth, failure *refusal) {
 		if s.win.serving != v {
 			return
 		}
-		if failure != "" {
-			s.refuseAuth(v, ike.ReasonNoCredential, failure, wire.NotifyAuthenticationFailed)
+		if failure != nil {
+			s.refuseAuth(v, failure.reason, failure.detail, wire.NotifyAuthenticationFailed)
 			return
 		}
 		payloads := []wire.Payload{id}
@@ -236,10 +236,6 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 
 // refuseAuth answers IKE_AUTH with one error and closes (RFC 7296 2.21.2).
 func (s *SA) refuseAuth(v *serving, reason ike.Reason, detail string, n wire.NotifyType) {
-	fault := ike.FaultPeer
-	if reason == ike.ReasonNoCredential {
-		fault = ike.FaultLocal
-	}
 	s.respond(v, wire.Notify{Type: n})
-	s.end(reason, fault, detail)
+	s.end(reason, reason.Fault(), detail)
 }

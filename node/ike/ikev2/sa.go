@@ -220,13 +220,6 @@ func (s *SA) TakeNotes() []Note {
 
 func (s *SA) note(n Note) { s.notes = append(s.notes, n) }
 
-func (s *SA) trace(format string, args ...any) {
-	if s.cfg.Untraced {
-		return
-	}
-	s.host.Emit(ike.Trace{IKE: ike.IKESPI(s.own), Text: fmt.Sprintf(format, args...)})
-}
-
 // do starts a job whose result goes to then, unless the SA is closed before.
 func (s *SA) do(work ike.Work, then func(ike.Result)) {
 	s.jobs[s.host.Do(s.own, work)] = then

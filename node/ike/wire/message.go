@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
-	"strings"
 )
 
 // Message is a header and the payloads behind it. In a protected message the last payload is Encrypted or Fragment.
@@ -12,30 +11,8 @@ type Message struct {
 	Payloads []Payload
 }
 
-// String is the form that traces and golden tests use, such as
-// "IKE_SA_INIT request 0 SA KE Nonce N(NAT_DETECTION_SOURCE_IP)". It is stable and holds no value of any payload.
-func (m Message) String() string {
-	var b strings.Builder
-	kind := "request"
-	if m.Header.Response() {
-		kind = "response"
-	}
-	fmt.Fprintf(&b, "%s %s %d", m.Header.Exchange, kind, m.Header.MessageID)
-	for _, p := range m.Payloads {
-		b.WriteByte(' ')
-		switch p := p.(type) {
-		case Notify:
-			fmt.Fprintf(&b, "N(%s)", p.Type)
-		case Delete:
-			fmt.Fprintf(&b, "D(%s)", p.Protocol)
-		case Fragment:
-			fmt.Fprintf(&b, "SKF(%d/%d)", p.Number, p.Total)
-		default:
-			b.WriteString(p.PayloadType().String())
-		}
-	}
-	return b.String()
-}
+// String is the form that traces and golden tests use: that of Summary.
+func (m Message) String() string { return m.Summary().String() }
 
 // ParseMessage reads a whole datagram of at most limit octets (LimitBeforeAuth or LimitAfterAuth). Payloads up to and
 // including SK or SKF are parsed; what SK protects is opened by node/ike/suite and then read with ParsePayloads. When
