@@ -5,7 +5,8 @@
 //	d, err := charon.Start(ctx, charon.Config{Host: host, Dir: dir, Root: r, Plugins: map[string]string{"kernel-libipsec.raw_esp": "yes"}, ...})
 //
 // Its invariant: a daemon that Start returned answers vici and has loaded its whole configuration; it keeps all its
-// files in its directory and dies with its host. It needs root and the Debian packages charon-systemd,
+// files in its directory and dies with its host. With Config.Guest it runs in a guest of e2e/lab/guest, on the kernel's
+// IPsec: transport mode, extended sequence numbers and AH are there. It needs root and the Debian packages charon-systemd,
 // strongswan-swanctl and libcharon-extra-plugins. It leaves the network to e2e/lab and what an exchange means to the
 // tests. Debian 12's libipsec does tunnel mode with UDP encapsulation and no extended sequence numbers, nothing else.
 package charon
@@ -14,31 +15,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
 )
 
 // daemonPath is where Debian puts the daemon.
 const daemonPath = "/usr/sbin/charon-systemd"
 
-// startTimeout bounds the time until a daemon answers; it takes a fraction of a second.
-const startTimeout = 20 * time.Second
+// startTimeout bounds the time until a daemon answers; it takes a fraction of a second, in a guest a few seconds.
+const startTimeout = 40 * time.Second
 
 // Daemon is a running charon. It is not safe for use by several goroutines.
 type Daemon struct {
 	config  Config
-	process *lab.Process
+	machine machine
+	process process
 }
 
 // Start writes the configuration, starts the daemon on the host and loads connections, secrets and certificates.
 func Start(ctx context.Context, config Config) (*Daemon, error) {
-	d := &Daemon{config: config}
-	if err := d.config.write(); err != nil {
-		return nil, fmt.Errorf("configure charon on host %s: %w", config.Host.Name, err)
+	d := &Daemon{config: config, machine: config.machine()}
+	if err := errors.Join(d.config.write(), d.machine.provide(ctx, config.Dir)); err != nil {
+		return nil, fmt.Errorf("configure charon on host %s: %w", d.machine.name(), err)
 	}
 	if err := d.Restart(ctx); err != nil {
 		return nil, err
@@ -50,18 +48,10 @@ func Start(ctx context.Context, config Config) (*Daemon, error) {
 func (d *Daemon) Restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := os.Remove(d.socket()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := d.machine.remove(ctx, d.socket()); err != nil {
 		return fmt.Errorf("remove the socket of an earlier charon: %w", err)
 	}
-	out, err := os.OpenFile(filepath.Join(d.config.Dir, "stderr"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	cmd := d.config.Host.Command(d.inRoot(daemonPath)...)
-	cmd.Env = append(os.Environ(), d.settings()...)
-	cmd.Stdout, cmd.Stderr = out, out
-	process, err := d.config.Host.Start(cmd)
+	process, err := d.machine.start(d.config.path("stderr"), d.settings(), daemonPath)
 	if err != nil {
 		return err
 	}
@@ -86,9 +76,9 @@ func (d *Daemon) await(ctx context.Context) error {
 		}
 		select {
 		case <-d.process.Done():
-			return fmt.Errorf("charon on host %s ended at its start (%w):\n%s", d.config.Host.Name, d.process.Wait(), d.output())
+			return fmt.Errorf("charon on host %s ended at its start (%w):\n%s", d.machine.name(), d.process.Wait(), d.output())
 		case <-ctx.Done():
-			return fmt.Errorf("charon on host %s does not answer: %w: %w", d.config.Host.Name, ctx.Err(), err)
+			return fmt.Errorf("charon on host %s does not answer: %w: %w", d.machine.name(), ctx.Err(), err)
 		case <-tick.C:
 		}
 	}
@@ -97,7 +87,7 @@ func (d *Daemon) await(ctx context.Context) error {
 // load hands the files to the daemon. swanctl reads keys and certificates as an administrator's would be.
 func (d *Daemon) load(ctx context.Context) error {
 	if _, err := d.Swanctl(ctx, "--load-all", "--file", d.config.path("swanctl.conf")); err != nil {
-		return fmt.Errorf("load the configuration of charon on host %s: %w", d.config.Host.Name, err)
+		return fmt.Errorf("load the configuration of charon on host %s: %w", d.machine.name(), err)
 	}
 	return nil
 }
@@ -107,19 +97,11 @@ func (d *Daemon) Swanctl(ctx context.Context, args ...string) (string, error) {
 	command := append([]string{"env"}, d.settings()...)
 	command = append(command, "swanctl")
 	command = append(command, args...)
-	out, err := d.config.Host.RunContext(ctx, d.inRoot(append(command, "--uri", d.uri())...)...)
+	out, err := d.machine.run(ctx, append(command, "--uri", d.uri())...)
 	if err != nil {
 		return out, fmt.Errorf("%w\n%s", err, out)
 	}
 	return out, nil
-}
-
-// inRoot completes a command that is to run in the daemon's root, if it has one.
-func (d *Daemon) inRoot(command ...string) []string {
-	if d.config.Root == nil {
-		return command
-	}
-	return d.config.Root.Command([]string{d.config.Dir}, command...)
 }
 
 // settings of the environment tell strongSwan's programs where their files are.
@@ -132,7 +114,7 @@ func (d *Daemon) socket() string { return d.config.path("vici") }
 func (d *Daemon) uri() string { return "unix://" + d.socket() }
 
 func (d *Daemon) output() string {
-	content, err := os.ReadFile(d.config.path("stderr"))
+	content, err := d.machine.read(d.config.path("stderr"))
 	if err != nil {
 		return err.Error()
 	}
@@ -141,7 +123,7 @@ func (d *Daemon) output() string {
 
 // Log returns what the daemon has logged up to now, restarts included.
 func (d *Daemon) Log() (string, error) {
-	content, err := os.ReadFile(d.config.path("charon.log"))
+	content, err := d.machine.read(d.config.path("charon.log"))
 	return string(content), err
 }
 

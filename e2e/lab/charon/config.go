@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/guest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 )
 
@@ -22,7 +23,9 @@ type Config struct {
 	Host *lab.Host
 	// Root holds the strongSwan to run; nil is the machine's own.
 	Root *root.Root
-	// Dir keeps all files. Its path must be short: it holds a unix socket.
+	// Guest is where the daemon runs instead of Host, with the guest's strongSwan and kernel.
+	Guest *guest.Guest
+	// Dir keeps all files, in the guest under the same path. Its path must be short: it holds a unix socket.
 	Dir string
 	// Options are settings of the daemon beside those that the launcher needs, by their names of strongswan.conf(5).
 	Options map[string]string
@@ -101,9 +104,12 @@ type Certificate struct {
 	Key   crypto.Signer
 }
 
+// userspaceESP is the plugin that keeps the SAs from the kernel.
+const userspaceESP = "kernel-libipsec"
+
 // plugins is the load order: kernel-libipsec must stand before kernel-netlink to get the SAs.
 const plugins = "random nonce openssl aes des sha1 sha2 hmac kdf gcm chapoly curve25519 ctr cmac gmp drbg pem pkcs1 pkcs8 " +
-	"pubkey x509 constraints revocation vici kernel-libipsec kernel-netlink socket-default updown counters"
+	"pubkey x509 constraints revocation vici " + userspaceESP + " kernel-netlink socket-default updown counters"
 
 func (c *Config) path(name string) string { return filepath.Join(c.Dir, name) }
 
@@ -162,7 +168,11 @@ func (c *Config) writePEM(file, kind string, der []byte) error {
 func (c *Config) daemonConf() string {
 	var b section
 	b.open("charon-systemd")
-	b.set("load", plugins+" "+c.Load)
+	load := plugins
+	if c.Guest != nil {
+		load = strings.Replace(load, userspaceESP+" ", "", 1)
+	}
+	b.set("load", load+" "+c.Load)
 	b.all(c.Options)
 	b.open("filelog")
 	b.open("main")

@@ -41,7 +41,7 @@ func (s SA) String() string {
 func (d *Daemon) SAs(ctx context.Context) ([]SA, error) {
 	events, _, err := d.stream(ctx, "list-sas", "list-sa", nil)
 	if err != nil {
-		return nil, fmt.Errorf("list the associations of charon on host %s: %w", d.config.Host.Name, err)
+		return nil, fmt.Errorf("list the associations of charon on host %s: %w", d.machine.name(), err)
 	}
 	var out []SA
 	for _, e := range events {

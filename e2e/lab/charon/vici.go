@@ -144,9 +144,9 @@ type session struct {
 }
 
 func (d *Daemon) dial(ctx context.Context) (*session, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", d.socket())
+	conn, err := d.machine.dial(ctx, d.socket())
 	if err != nil {
-		return nil, fmt.Errorf("reach charon on host %s: %w", d.config.Host.Name, err)
+		return nil, fmt.Errorf("reach charon on host %s: %w", d.machine.name(), err)
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
@@ -184,7 +184,7 @@ func (s *session) read() (kind byte, body []byte, err error) {
 func (d *Daemon) call(ctx context.Context, command string, settings []setting) (message, error) {
 	_, response, err := d.stream(ctx, command, "", settings)
 	if err != nil {
-		return response, fmt.Errorf("vici %s on host %s: %w", command, d.config.Host.Name, err)
+		return response, fmt.Errorf("vici %s on host %s: %w", command, d.machine.name(), err)
 	}
 	return response, nil
 }
