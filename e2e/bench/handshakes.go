@@ -73,7 +73,7 @@ func summarize(samples []sample) cost {
 
 // inMemory measures a variant with both ends in this process.
 func inMemory(ctx context.Context, o options, v variant) (cost, error) {
-	plan := ikeload.DefaultPlan(v.method, o.peers)
+	plan := v.plan(o.peers)
 	var ids ikeload.Identities
 	if v.method == ikeload.MethodCertificate {
 		var err error
@@ -115,6 +115,12 @@ func memoryBurst(ctx context.Context, plan ikeload.Plan, ids ikeload.Identities,
 	}
 	s.both, s.n = after-before, n
 	return s, pair.Stop()
+}
+
+func (v variant) plan(peers int) ikeload.Plan {
+	p := ikeload.DefaultPlan(v.method, peers)
+	p.KEM = v.kem
+	return p
 }
 
 func wanted(o options, v variant) bool { return o.match == "" || strings.Contains(v.name, o.match) }

@@ -56,7 +56,7 @@ func describeMachine() machine {
 func measure(ctx context.Context, o options, progress func(string)) (*report, error) {
 	r := &report{Machine: describeMachine(), Peers: o.peers, Rounds: o.rounds, Floor: make(map[string]micros)}
 	for _, v := range variants {
-		if !wanted(o, v) || v.kem {
+		if !wanted(o, v) {
 			continue
 		}
 		progress(v.name + ": floor")
@@ -73,6 +73,22 @@ func measure(ctx context.Context, o options, progress func(string)) (*report, er
 			}
 			row.Memory = &c
 		}
+		if o.parts["udp"] {
+			progress(v.name + ": over UDP")
+			c, err := overUDP(o, v)
+			if err != nil {
+				return nil, err
+			}
+			row.UDP = &c
+		}
+		if o.parts["charon"] && !v.kem {
+			progress(v.name + ": two charons")
+			c, err := twoCharons(ctx, o, v)
+			if err != nil {
+				return nil, err
+			}
+			row.Charon = &c
+		}
 		after, err := ikeload.MeasureFloor()
 		if err != nil {
 			return nil, err
@@ -87,13 +103,29 @@ func (r *report) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d cores, Linux %s, %s\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Go)
 	fmt.Fprintf(&b, "Microseconds of processor time per handshake, both ends together; %d at once, median of %d rounds.\n\n", r.Peers, r.Rounds)
-	fmt.Fprintf(&b, "%-30s %8s %10s %8s %8s %10s\n", "case", "floor", "memory", "% floor", "per core", "per s")
+	fmt.Fprintf(&b, "%-30s %6s | %7s %6s %8s %7s | %7s %6s %8s %7s | %7s %8s %8s %8s\n", "case", "floor",
+		"memory", "%floor", "per core", "per s", "udp", "%floor", "per core", "per s", "charon", "per core", "memory x", "udp x")
 	for _, row := range r.Handshakes {
-		fmt.Fprintf(&b, "%-30s %8.0f", row.Name, row.Floor)
-		if c := row.Memory; c != nil {
-			fmt.Fprintf(&b, " %10.0f %7.0f%% %8.0f %10.0f", c.CPU, 100*row.Floor/c.CPU, c.PerCore, c.PerSecond)
+		fmt.Fprintf(&b, "%-30s %6.0f |", row.Name, row.Floor)
+		for _, c := range []*cost{row.Memory, row.UDP} {
+			if c == nil {
+				fmt.Fprintf(&b, " %7s %6s %8s %7s |", "-", "-", "-", "-")
+				continue
+			}
+			fmt.Fprintf(&b, " %7.0f %5.0f%% %8.0f %7.0f |", c.CPU, 100*row.Floor/c.CPU, c.PerCore, c.PerSecond)
 		}
-		b.WriteString("\n")
+		times := func(c *cost) string {
+			if c == nil || row.Charon == nil {
+				return "-"
+			}
+			return fmt.Sprintf("%.1f", row.Charon.CPU/c.CPU)
+		}
+		if row.Charon == nil {
+			fmt.Fprintf(&b, " %7s %8s", "-", "-")
+		} else {
+			fmt.Fprintf(&b, " %7.0f %8.0f", row.Charon.CPU, row.Charon.PerCore)
+		}
+		fmt.Fprintf(&b, " %8s %8s\n", times(row.Memory), times(row.UDP))
 	}
 	return b.String()
 }

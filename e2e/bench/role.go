@@ -1,7 +1,12 @@
 package main
 
-import "io"
+import (
+	"io"
 
+	"github.com/bailiwick-net/bailiwick/e2e/bench/ikeload"
+)
+
+// roleArgument makes the command run one machine, as told on its standard input.
 const roleArgument = "role"
 
-func serveRole(io.Reader, io.Writer) error { return nil }
+func serveRole(in io.Reader, out io.Writer) error { return ikeload.Obey(in, out) }

@@ -10,6 +10,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/driver"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
+	"github.com/bailiwick-net/bailiwick/node/transport"
 )
 
 // Machine is an IKE driver with a datapath that counts.
@@ -20,6 +21,8 @@ type Machine struct {
 	events   chan ike.Event
 	stop     context.CancelFunc
 	ended    chan error
+	close    func() error       // of the sockets; nil on a wire
+	sockets  *transport.Sockets // nil on a wire
 }
 
 // MachineConfig says which machine of a plan one is.
@@ -74,7 +77,11 @@ func Start(c MachineConfig) (*Machine, error) {
 // Stop ends the machine; its peers may be gone already, so that it waits two seconds for them at the most.
 func (m *Machine) Stop() error {
 	m.stop()
-	return <-m.ended
+	err := <-m.ended
+	if m.close != nil {
+		err = errors.Join(err, m.close())
+	}
+	return err
 }
 
 // Counters tell what the datapath was told.

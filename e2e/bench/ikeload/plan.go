@@ -24,11 +24,11 @@ const (
 )
 
 // Plan describes what is negotiated between initiators and responders: which side has which address, and which policy
-// both have. Both sides compute the same from it.
+// both have. Both sides compute the same from it. IKE SAs use AES-256-GCM, HMAC-SHA-256 and X25519, Child SAs AES-256-GCM.
 type Plan struct {
 	Method Method
-	Offers []proposal.IKE // empty: AES-256-GCM, HMAC-SHA-256, X25519
-	Peers  int            // pairs of addresses, 65,000 at the most
+	KEM    bool // ML-KEM-768 as additional key exchange
+	Peers  int  // pairs of addresses, 65,000 at the most
 	// Initiators and Responders are the prefixes, of 16 bits, that addresses are taken from.
 	Initiators, Responders netip.Prefix
 }
@@ -83,14 +83,21 @@ func secretOf(i int) sa.Secret {
 	return sa.NewSecret(sum[:])
 }
 
+// Key is the preshared key of pair i.
+func (p Plan) Key(i int) []byte {
+	if p.Method == MethodSharedKey {
+		i = 0
+	}
+	return secretOf(i).Expose()
+}
+
 // config is the configuration of a machine on one of the sides. Its identity is nil without certificates.
 func (p Plan) config(responder bool, identity *Identity, authority []byte) ike.Config {
-	c := ike.Config{Offers: p.Offers, Secrets: make(map[string]sa.Secret)}
-	if len(c.Offers) == 0 {
-		c.Offers = []proposal.IKE{{
-			Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519,
-		}}
+	offer := proposal.IKE{Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519}
+	if p.KEM {
+		offer.Additional = proposal.AdditionalOf(proposal.GroupMLKEM768)
 	}
+	c := ike.Config{Offers: []proposal.IKE{offer}, Secrets: make(map[string]sa.Secret)}
 	local, remote := p.Initiators, p.Responders
 	if responder {
 		local, remote = remote, local

@@ -31,6 +31,8 @@ type Config struct {
 	Options map[string]string
 	// Plugins are settings of plugins, as "kernel-libipsec.raw_esp".
 	Plugins map[string]string
+	// Bare leaves out the log and IPsec in user space, so that IKE alone is measured. Child SAs cannot be made then.
+	Bare bool
 	// Connections and what they need.
 	Connections  []Connection
 	Secrets      []Secret
@@ -169,21 +171,18 @@ func (c *Config) daemonConf() string {
 	var b section
 	b.open("charon-systemd")
 	load := plugins
-	if c.Guest != nil {
+	if c.Guest != nil || c.Bare {
 		load = strings.Replace(load, userspaceESP+" ", "", 1)
 	}
 	b.set("load", load+" "+c.Load)
 	b.all(c.Options)
-	b.open("filelog")
-	b.open("main")
-	b.set("path", c.path("charon.log"))
-	b.set("time_format", "%H:%M:%S")
-	b.set("default", "1")
-	b.set("ike", "2")
-	b.set("cfg", "1")
-	b.set("flush_line", "yes")
-	b.close()
-	b.close()
+	if c.Bare {
+		b.open("journal")
+		b.set("default", "-1")
+		b.close()
+	} else {
+		c.logFile(&b)
+	}
 	b.open("plugins")
 	b.open("vici")
 	b.set("socket", "unix://"+c.path("vici"))
@@ -200,6 +199,19 @@ func (c *Config) daemonConf() string {
 	b.set("load", "pem pkcs1 pkcs8 x509 pubkey openssl random vici")
 	b.close()
 	return b.text.String()
+}
+
+func (c *Config) logFile(b *section) {
+	b.open("filelog")
+	b.open("main")
+	b.set("path", c.path("charon.log"))
+	b.set("time_format", "%H:%M:%S")
+	b.set("default", "1")
+	b.set("ike", "2")
+	b.set("cfg", "1")
+	b.set("flush_line", "yes")
+	b.close()
+	b.close()
 }
 
 func (c *Config) connectionConf() string {
