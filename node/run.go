@@ -92,6 +92,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 		Transport: carrier,
 		SADB:      backend, Gate: backend, Events: backend.Events(),
 		Jobs:   driver.NewJobs(members),
+		Source: sockets.Source,
 		Log:    log.Named("ike"),
 		KeyLog: keyLog,
 	})

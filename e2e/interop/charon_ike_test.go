@@ -142,6 +142,8 @@ func (r *recorder) SwitchOut(c sa.Child) error {
 	return nil
 }
 
+func (r *recorder) Move(sa.SPI, netip.AddrPort, netip.AddrPort, bool) error { return nil }
+
 func (r *recorder) Remove(in sa.SPI) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

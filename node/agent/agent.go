@@ -32,6 +32,7 @@ type Datapath interface {
 // Engine is what the agent needs of the IKE driver.
 type Engine interface {
 	Reconfigure(ctx context.Context, config ike.Config) error
+	AddressesChanged(ctx context.Context, addresses []netip.Addr) error
 	Snapshot(ctx context.Context) (engine.Snapshot, error)
 }
 
@@ -257,6 +258,10 @@ func (a *Agent) enforce(ctx context.Context, v Version) error {
 
 // install puts a set into force: the engine first, so that it can answer what the datapath will ask.
 func (a *Agent) install(ctx context.Context, set spd.Set, f spd.Facts) error {
+	// IKE SAs follow the addresses before the new configuration ends what is bound to former ones.
+	if err := a.config.Engine.AddressesChanged(ctx, f.Addresses); err != nil {
+		return fmt.Errorf("tell IKE the addresses of this machine: %w", err)
+	}
 	if err := a.config.Engine.Reconfigure(ctx, IKEConfig(set, a.config.Identity.Credentials(), a.config.Negotiation)); err != nil {
 		return fmt.Errorf("configure IKE: %w", err)
 	}

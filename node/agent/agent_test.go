@@ -54,6 +54,8 @@ func (d *fakeDatapath) Status() datapath.Status {
 
 type fakeEngine struct{ configs []ike.Config }
 
+func (e *fakeEngine) AddressesChanged(context.Context, []netip.Addr) error { return nil }
+
 func (e *fakeEngine) Reconfigure(_ context.Context, c ike.Config) error {
 	e.configs = append(e.configs, c)
 	return nil

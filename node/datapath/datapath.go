@@ -36,6 +36,9 @@ type SADB interface {
 	// Remove deletes the Child SA with this inbound SPI; unknown SPIs are no error. Packets of it that are still on their
 	// way are dropped, so after a rekey the old one is better kept for some seconds.
 	Remove(in sa.SPI) error
+	// Move gives the Child SA with this inbound SPI other outer addresses, in UDP with encap. Packets that are on their
+	// way from the former ones are still accepted.
+	Move(in sa.SPI, local, remote netip.AddrPort, encap bool) error
 }
 
 // FlowGate decides about flows that have no association.
@@ -56,7 +59,8 @@ type Backend interface {
 	// Events delivers what the packets bring up: ike.Acquire, ike.ChildExpiring and ike.PeerMoved. An Acquire is sent
 	// once per flow until an SA, Fallback or Refuse answers it; after Refuse the next one comes half a second later at the
 	// earliest. With spd.FallbackDiscover the backend lets the flow pass in clear as it sends the Acquire. A peer behind
-	// a NAT that moved is followed at once, PeerMoved tells of it. The channel is closed by Close.
+	// a NAT that moved is followed at once, PeerMoved tells of it; a mobile one is not followed, PeerMoved tells
+	// of it now and then. The channel is closed by Close.
 	Events() <-chan ike.Event
 	Status() Status
 	// Close ends the backend. What the policy wants protected stays blocked in the kernel unless release is true.

@@ -215,3 +215,9 @@ func (i *Inbound) Stats() InboundStats {
 		Dummies: i.published.dummies.Load(), Highest: i.published.highest.Load(),
 	}
 }
+
+// SetEncap says whether the packets come in UDP from now on. The owner calls it.
+func (i *Inbound) SetEncap(encap bool) { i.encap = encap }
+
+// Highest is the highest sequence number of an authentic packet so far, 0 before the first. The owner calls it.
+func (i *Inbound) Highest() uint64 { return i.window.highest }

@@ -82,6 +82,9 @@ func (o *Outbound) Fork() (*Outbound, error) {
 	return &Outbound{spi: o.spi, mode: o.mode, encap: o.encap, crypt: crypt, sequence: o.sequence}, nil
 }
 
+// SetEncap says whether the packets go in UDP from now on, which changes how long they may be. The owner calls it.
+func (o *Outbound) SetEncap(encap bool) { o.encap = encap }
+
 // SPI returns the SPI that Seal writes.
 func (o *Outbound) SPI() sa.SPI { return o.spi }
 

@@ -121,11 +121,12 @@ type Send struct {
 // Keepalive sends one NAT keepalive octet, without non-ESP marker (RFC 3948 4).
 type Keepalive struct{ Local, Remote netip.AddrPort }
 
-// Move tells that the peer of a Child SA, named by its inbound SPI, is now reached at Remote, from Local: a NAT changed
-// its mapping (RFC 7296 2.23).
+// Move tells that the peer of a Child SA, named by its inbound SPI, is now reached at Remote, from Local, in UDP with
+// Encap: a NAT changed its mapping (RFC 7296 2.23), or one side has a new address (RFC 4555 3.5).
 type Move struct {
 	SPI           sa.SPI
 	Local, Remote netip.AddrPort
+	Encap         bool
 }
 
 // Job is work that leaves the engine because it is slow, secret or random; its result returns as JobDone.
@@ -327,6 +328,7 @@ type Config struct {
 	Childless       spd.Childless // when IKE SAs are made without a Child SA (RFC 6023)
 	// ForceEncap asks for UDP encapsulation even without a NAT, which foreign peers understand as a NAT in between.
 	ForceEncap bool
+	Mobility   Mobility
 	// Port and NATPort are the UDP ports of both sides; 0 means 500 and 4500.
 	Port, NATPort uint16
 	Liveness      time.Duration // silence before a liveness check; 0 means 30 s

@@ -139,6 +139,8 @@ func ReasonTable() []Explanation {
 			"Nothing."},
 		{ReasonRedundant, ClassEnd, FaultNone, "Both sides made the same at the same time; one of the two was enough.",
 			"Nothing."},
+		{ReasonAddressChanged, ClassEnd, FaultNone, "An address of either side is gone, and what was bound to it could not follow.",
+			"Nothing: the association is made anew when there is traffic. Allow mobility in the policy to keep tunnels alive."},
 		{ReasonInitialContact, ClassEnd, FaultPeer, "The peer has started anew and knows nothing of what was before.",
 			"Nothing, when it was restarted on purpose."},
 		{ReasonShutdown, ClassEnd, FaultNone, "The side that says so stops.",

@@ -137,4 +137,6 @@ type Child struct {
 	ReplacesIn SPI
 	// NATRemote tells that the peer sits behind a NAT, so that its address may move (RFC 7296 2.23).
 	NATRemote bool
+	// Mobile tells that IKE moves the SA (RFC 4555): packets from elsewhere are reported, not followed.
+	Mobile bool
 }

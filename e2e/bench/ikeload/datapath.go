@@ -1,6 +1,7 @@
 package ikeload
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,9 @@ func (d *datapath) Remove(sa.SPI) error {
 	d.wake()
 	return nil
 }
+
+// Move implements driver.SADB.
+func (d *datapath) Move(sa.SPI, netip.AddrPort, netip.AddrPort, bool) error { return nil }
 
 // Fallback implements driver.FlowGate.
 func (d *datapath) Fallback(ike.Flow, time.Duration) error { return nil }

@@ -20,6 +20,8 @@ type association struct {
 	limit  int           // longest IP packet whose ESP fits the path
 	remote netip.AddrPort
 	moved  uint64 // sequence number of the packet that moved remote last
+	// reported is when IKE was told last that a mobile peer seems to be elsewhere.
+	reported time.Time
 
 	current   bool // carries outbound traffic
 	switched  bool // has been current

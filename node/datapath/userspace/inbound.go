@@ -2,11 +2,9 @@ package userspace
 
 import (
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/esp"
-	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/node/transport"
@@ -165,16 +163,6 @@ func (l *loop) check(a *association, p spd.Packet, key checkedKey) bool {
 	}
 	l.checked[key] = true
 	return true
-}
-
-// moved notes that authentic packets come from a new address. Behind a NAT that is where the peer is now (RFC 7296
-// 2.23); an old packet that was held back does not move it back.
-func (l *loop) moved(a *association, d *transport.Datagram, sequence uint64) {
-	if !a.child.NATRemote || !d.Encap || sequence <= a.moved {
-		return
-	}
-	a.moved, a.remote = sequence, netip.AddrPortFrom(d.Remote.Addr(), d.Remote.Port())
-	l.emit(ike.PeerMoved{SPI: a.child.In.SPI, Remote: d.Remote})
 }
 
 // setTrafficClass gives a packet of transport mode the field of the header that it came with.

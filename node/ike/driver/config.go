@@ -25,12 +25,7 @@ type SADB interface {
 	InstallOut(child sa.Child) error
 	SwitchOut(child sa.Child) error
 	Remove(in sa.SPI) error
-}
-
-// Mover is an SADB that can change the outer addresses of an installed Child SA. Without it only ESP from the new
-// address moves the SA.
-type Mover interface {
-	Move(in sa.SPI, local, remote netip.AddrPort) error
+	Move(in sa.SPI, local, remote netip.AddrPort, encap bool) error
 }
 
 // FlowGate decides about flows without association.
@@ -50,6 +45,8 @@ type Config struct {
 	Log       hclog.Logger // nil logs nothing
 	// KeyLog receives the key log when IKE.KeyLog is set; nil drops it. It breaks the secrecy of all traffic.
 	KeyLog io.Writer
+	// Source tells from which own address the kernel sends to a remote one; nil when nobody knows.
+	Source func(remote netip.Addr) (netip.Addr, error)
 	Seed   io.Reader // SPIs, nonces, IVs, jitter; nil is the system's random source
 	// Observe, when set, sees every action after it was executed. It is called by the loop and must not block.
 	Observe func(ike.Action)

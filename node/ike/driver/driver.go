@@ -201,10 +201,8 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 			d.log.Error("Child SA was not removed from the datapath", "spi", a.Child.In.SPI, "error", err)
 		}
 	case ike.Move:
-		if m, ok := d.cfg.SADB.(Mover); ok {
-			if err := m.Move(a.SPI, a.Local, a.Remote); err != nil {
-				d.log.Warn("Child SA was not moved to the peer's new address", "spi", a.SPI, "error", err)
-			}
+		if err := d.cfg.SADB.Move(a.SPI, a.Local, a.Remote, a.Encap); err != nil {
+			d.log.Warn("Child SA was not moved to other addresses", "spi", a.SPI, "error", err)
 		}
 	case ike.Fallback:
 		d.log.Info("peer is silent, clear traffic is allowed for a while", "rule", a.Flow.Rule, "for", a.TTL)

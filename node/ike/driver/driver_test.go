@@ -100,6 +100,10 @@ func (d *datapath) Remove(in sa.SPI) error {
 	delete(d.mu.children, in)
 	return nil
 }
+func (d *datapath) Move(sa.SPI, netip.AddrPort, netip.AddrPort, bool) error {
+	d.note("move")
+	return nil
+}
 func (d *datapath) Fallback(ike.Flow, time.Duration) error { d.note("fallback"); return nil }
 func (d *datapath) Refuse(ike.Flow) error                  { d.note("refuse"); return nil }
 

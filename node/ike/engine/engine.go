@@ -19,23 +19,24 @@ type Engine struct {
 	now  time.Time
 	out  []ike.Action
 
-	rules    map[string]int // index in cfg.Rules by ID
-	table    table
-	running  *entry // whose code runs: a panic is its fault
-	jobs     map[ike.JobID]wire.SPI
-	lastJob  ike.JobID
-	flows    flows
-	backoff  map[flowKey]time.Time
-	secured  map[securedKey]struct{}
-	failures []Failure
-	cookies  cookies
-	replies  replies // to garbage
-	refusals replies // to first messages that make no SA
-	retiring agenda[*retirement]
-	retired  uint64   // retirements so far
-	closing  []*entry // closed ones that are kept to repeat their last answer, the oldest first
-	stopping bool
-	counters map[string]uint64
+	rules     map[string]int // index in cfg.Rules by ID
+	table     table
+	running   *entry // whose code runs: a panic is its fault
+	jobs      map[ike.JobID]wire.SPI
+	lastJob   ike.JobID
+	flows     flows
+	backoff   map[flowKey]time.Time
+	secured   map[securedKey]struct{}
+	failures  []Failure
+	cookies   cookies
+	replies   replies // to garbage
+	refusals  replies // to first messages that make no SA
+	retiring  agenda[*retirement]
+	retired   uint64       // retirements so far
+	closing   []*entry     // closed ones that are kept to repeat their last answer, the oldest first
+	addresses []netip.Addr // own ones
+	stopping  bool
+	counters  map[string]uint64
 }
 
 // New returns an engine without SAs. seed supplies SPIs, nonces, initialisation vectors and jitter; it must not fail.
@@ -91,6 +92,8 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 		e.withChild(ev.SPI, func(s *ikev2.SA) { s.Expire(e.now, ev) })
 	case ike.PeerMoved:
 		e.withChild(ev.SPI, func(s *ikev2.SA) { s.PeerMoved(e.now, ev.SPI, ev.Remote) })
+	case ike.AddressesChanged:
+		e.addressesChanged(ev)
 	case ike.Reconfigure:
 		e.reconfigure(ev.Config)
 	case ike.Rekey:
@@ -221,7 +224,7 @@ func (e *Engine) after(x *entry) {
 			e.established(x, n.InitialContact)
 		case ikev2.ChildUp:
 			e.count("child_established")
-			e.childUp(n.Child)
+			e.childUp(x, n.Child)
 		case ikev2.FlowServed:
 			if w, ok := e.flows.byKey[keyOf(n.Flow)]; ok {
 				e.flows.remove(w)

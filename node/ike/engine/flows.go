@@ -173,7 +173,9 @@ func (e *Engine) credential(a spd.Auth) bool {
 // serves reports whether an SA is with the peer of a flow and authenticated, or to be, as its rule allows.
 func (e *Engine) serves(x *entry, w *flow) bool {
 	local, remote := x.sa.Addresses()
-	return !x.retiring && remote.Addr() == w.flow.Remote && local.Addr() == w.flow.Local && slices.Contains(w.rule.Auth, x.sa.Auth())
+	// The peer of a tunnel may have moved; rules know it by where it was.
+	there := remote.Addr() == w.flow.Remote || w.rule.Mode == sa.Tunnel && x.sa.Home() == w.flow.Remote
+	return !x.retiring && there && local.Addr() == w.flow.Local && slices.Contains(w.rule.Auth, x.sa.Auth())
 }
 
 func (e *Engine) attach(w *flow, x *entry) {
@@ -242,8 +244,12 @@ func (e *Engine) answered(x *entry) {
 }
 
 // childUp ends the waiting of the flows that a new Child SA carries.
-func (e *Engine) childUp(c sa.Child) {
-	for _, w := range e.flows.to(c.Remote.Addr()) {
+func (e *Engine) childUp(x *entry, c sa.Child) {
+	waiting := e.flows.to(c.Remote.Addr())
+	if home := x.sa.Home(); home.IsValid() && home != c.Remote.Addr() {
+		waiting = append(waiting, e.flows.to(home)...)
+	}
+	for _, w := range waiting {
 		if w.flow.Rule == c.Rule && !c.DefaultResponse && ikev2.CoversFlow(c, w.flow) {
 			e.flows.remove(w)
 		}

@@ -57,6 +57,7 @@ type entry struct {
 // filing is under what an SA is found.
 type filing struct {
 	remote      netip.AddrPort
+	home        netip.Addr // where the peer was, when it has moved
 	init        initKey
 	halfOpen    bool
 	established bool
@@ -107,6 +108,9 @@ func (t *table) file(x *entry) {
 		remote: remote, live: state != ikev2.StateClosed, established: state == ikev2.StateEstablished,
 		halfOpen: !x.sa.Initiator() && state < ikev2.StateEstablished,
 	}
+	if home := x.sa.Home(); home != remote.Addr() {
+		f.home = home
+	}
 	if f.halfOpen {
 		f.init, f.buffered = initKey{remote, x.sa.PeerSPI()}, x.sa.Buffered()
 	}
@@ -122,6 +126,10 @@ func (t *table) refile(x *entry, f filing) {
 	if old.remote.Addr() != f.remote.Addr() {
 		unlist(t.byPeer, old.remote.Addr(), x)
 		enlist(t.byPeer, f.remote.Addr(), x)
+	}
+	if old.home != f.home {
+		unlist(t.byPeer, old.home, x)
+		enlist(t.byPeer, f.home, x)
 	}
 	if old.init != f.init {
 		unlist(t.byInit, old.init, x)
@@ -234,6 +242,9 @@ func (e *Engine) CheckTables() error {
 		if f.halfOpen = !x.sa.Initiator() && state < ikev2.StateEstablished; f.halfOpen {
 			f.init, f.buffered = initKey{remote, x.sa.PeerSPI()}, x.sa.Buffered()
 		}
+		if home := x.sa.Home(); home != remote.Addr() {
+			f.home = home
+		}
 		want.populate(f, 1)
 		if !x.due.at.IsZero() {
 			deadlines++
@@ -243,6 +254,8 @@ func (e *Engine) CheckTables() error {
 			return fmt.Errorf("IKE SA %s is filed as %+v, want %+v", x.sa.SPI(), x.filed, f)
 		case x.gone || t.bySPI[x.sa.SPI()] != x:
 			return fmt.Errorf("IKE SA %s is not found by its SPI", x.sa.SPI())
+		case f.home.IsValid() && !slices.Contains(t.byPeer[f.home], x):
+			return fmt.Errorf("IKE SA %s is not found by where its peer was", x.sa.SPI())
 		case !slices.Contains(t.byPeer[remote.Addr()], x):
 			return fmt.Errorf("IKE SA %s is not found by its peer", x.sa.SPI())
 		case !x.due.at.Equal(x.sa.Deadline()):

@@ -100,7 +100,7 @@ func (w *World) checkInstall(n *Node, c *sa.Child) {
 		sum, owner := h.Sum64(), keyOwner{k.receiver, k.keys.SPI}
 		if k.keys.Encryption.Len() == 0 {
 			w.broken("I2 %s: SA %s has no key", n.Name, k.keys.SPI)
-		} else if old, seen := w.keys[sum]; seen && old != owner {
+		} else if old, seen := w.keys[sum]; seen && (old.spi != owner.spi || old.node != nil && peer != nil && old.node != owner.node) { // nobody is where a peer was that moved
 			w.broken("I2 %s: SA %s has the key of SA %s", n.Name, k.keys.SPI, old.spi)
 		}
 		w.keys[sum] = owner

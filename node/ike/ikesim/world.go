@@ -47,6 +47,8 @@ type World struct {
 	seq     int
 	held    []*event // while Hold says so
 	hold    func(from, to *Node, exchange uint8, response bool) bool
+	// translate changes the addresses of a datagram on its way, as a NAT does, or drops it by returning false.
+	translate func(from, to *Node, d *ike.Datagram) bool
 	// disturbed says that a test has damaged or dropped something by itself: that is loss, whatever Faults says.
 	disturbed bool
 	observed
@@ -280,7 +282,8 @@ func (n *Node) execute(actions []ike.Action) {
 			w.mix(a.Child.In.SPI)
 		case ike.Move:
 			if i := n.SADB[a.SPI]; i != nil {
-				i.Child.Local, i.Child.Remote = a.Local, a.Remote
+				w.logf("%s move in %s to %s - %s", n.Name, a.SPI, a.Local, a.Remote)
+				i.Child.Local, i.Child.Remote, i.Child.Encap = a.Local, a.Remote, a.Encap
 			} else {
 				w.broken("I1 %s: Move of %s, which is not installed", n.Name, a.SPI)
 			}
@@ -319,6 +322,10 @@ func (w *World) send(from *Node, s ike.Send) {
 	if to == nil || from.Cut {
 		return
 	}
+	datagram := ike.Datagram{Local: target, Remote: source, Bytes: s.Bytes}
+	if w.translate != nil && !w.translate(from, to, &datagram) {
+		return
+	}
 	copies := 1
 	if w.rand.Float64() < w.Faults.Loss {
 		w.logf("lost: datagram of %s", from.Name)
@@ -335,7 +342,7 @@ func (w *World) send(from *Node, s ike.Send) {
 		}
 		e := &event{
 			to: to, from: from, exchange: exchange, response: response,
-			ev: ike.Datagram{Local: target, Remote: source, Bytes: s.Bytes},
+			ev: datagram,
 		}
 		if w.hold != nil && w.hold(from, to, exchange, response) {
 			w.logf("held: datagram of %s", from.Name)

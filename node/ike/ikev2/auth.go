@@ -54,6 +54,7 @@ func (s *SA) sendAuth() {
 		if s.host.FirstContact(s.own, s.remote.Addr()) {
 			payloads = append(payloads, wire.Notify{Type: wire.NotifyInitialContact})
 		}
+		payloads = append(payloads, s.offerMobility()...)
 		if !hs.childless || s.cfg.Childless != spd.ChildlessPrefer {
 			hs.first = s.newChildRequest(*hs.flow, *hs.rule, false)
 			hs.first.ni, hs.first.nr = hs.ni, hs.nr
@@ -125,6 +126,7 @@ func (s *SA) becomeEstablished(payloads []wire.Payload) {
 	s.origin = Origin{Initiator: s.initiator, Exchange: s.initial, Created: s.created, Established: s.now}
 	s.giveUp = timeZero
 	s.hs = nil
+	s.learnMobility(payloads)
 	s.startLife()
 	_, contact := wire.FindNotify(payloads, wire.NotifyInitialContact)
 	s.trace("established with %s, authenticated by %s, protected by %s, NAT here %v, NAT there %v", s.peerName, s.auth.Method, s.suite, s.natLocal, s.natRemote)

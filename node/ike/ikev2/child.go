@@ -236,6 +236,7 @@ func (s *SA) newChild(rule *ike.Rule, isDefault bool, mode sa.Mode, chosen propo
 	c.Child = sa.Child{
 		DefaultResponse: isDefault, Peer: s.peerName, Mode: mode, Local: s.local, Remote: s.remote,
 		Encap: s.encap, Suite: chosen, ReplayWindow: replayWindow, Idle: rule.Idle, NATRemote: s.natRemote,
+		Mobile: s.mobile,
 	}
 	c.Soft, c.Hard = s.bounds(rule.Lifetime, chosen, initiator)
 	if isDefault {

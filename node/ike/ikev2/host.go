@@ -20,6 +20,8 @@ type Host interface {
 	Emit(a ike.Action)
 	// FirstContact reports whether no other IKE SA with the peer at remote exists or is being made (RFC 7296 2.4).
 	FirstContact(own wire.SPI, remote netip.Addr) bool
+	// Addresses are this machine's own addresses, as far as they are known.
+	Addresses() []netip.Addr
 	// Room reports whether n octets more may be kept of messages of peers that are not authenticated.
 	Room(n int) bool
 }

@@ -20,6 +20,7 @@ func (s *SA) serveInformational(v *serving, m message) {
 		s.end(ike.ReasonAuthRefused, ike.FaultLocal, "the peer did not accept the authentication of this side")
 		return
 	}
+	reply, then := s.mobilityAnswer(v, m)
 	var answer []sa.SPI
 	for _, p := range m.payloads {
 		d, ok := p.(wire.Delete)
@@ -34,10 +35,12 @@ func (s *SA) serveInformational(v *serving, m message) {
 		}
 	}
 	if len(answer) > 0 {
-		s.respond(v, wire.Delete{Protocol: wire.ProtocolESP, SPIs: answer})
-		return
+		reply = append(reply, wire.Delete{Protocol: wire.ProtocolESP, SPIs: answer})
 	}
-	s.respond(v)
+	s.respond(v, reply...)
+	if then != nil {
+		then()
+	}
 }
 
 // deletedByPeer removes the Child SA whose outbound SPI the peer deletes. ok tells to answer with the inbound SPI.

@@ -173,6 +173,7 @@ func (s *SA) detectNAT(m wire.Message, local, remote netip.AddrPort) {
 			s.natLocal = string(n.Data) != wantDestination
 		}
 	}
+	s.natTraversal = sources > 0
 	s.natRemote = sources > 0 && !sourceSeen
 	s.encap = s.natLocal || s.natRemote || sources > 0 && s.cfg.ForceEncap
 }
@@ -305,15 +306,13 @@ func (s *SA) agree(then func()) {
 	})
 }
 
-// float moves to port 4500 when there is a NAT or encapsulation is wanted (RFC 7296 2.23).
+// float moves to port 4500 when there is a NAT or encapsulation is wanted (RFC 7296 2.23), and when the SA may move: a
+// NAT may be on its way later (RFC 4555 3.3).
 func (s *SA) float() {
-	if !s.encap {
+	if !s.encap && !(s.cfg.Mobility != ike.MobilityOff && s.natTraversal) {
 		return
 	}
-	port := s.cfg.NATPort
-	if port == 0 {
-		port = NATPort
-	}
+	port := s.natPort()
 	plain := s.cfg.Port
 	if plain == 0 {
 		plain = Port

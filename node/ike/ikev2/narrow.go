@@ -156,7 +156,7 @@ func (s *SA) narrow(want *childRequest) (selection, bool) {
 		if r.Mode == sa.Transport {
 			x.local = within(x.local, hostOf(s.local.Addr()))
 			x.remote = within(x.remote, hostOf(s.remote.Addr()))
-		} else if r.Tunnel.IsValid() && r.Tunnel != s.remote.Addr() {
+		} else if r.Tunnel.IsValid() && r.Tunnel != s.remote.Addr() && r.Tunnel != s.home {
 			return selection{}, false
 		}
 		return finish(x)

@@ -195,6 +195,7 @@ func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wi
 		return
 	}
 	s.moved(local, remote)
+	s.arrived(local, remote)
 	s.confirm(s.heard(false))
 	s.note(Answered{})
 	in := message{header: m.Header, payloads: o.payloads, plaintext: o.plaintext}
@@ -219,7 +220,7 @@ func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wi
 // moved follows a peer behind a NAT to a new address, from an authentic new message only. A side that is behind a NAT
 // itself does not follow (RFC 7296 2.23). Before the end of IKE_AUTH the peer may move to port 4500.
 func (s *SA) moved(local, remote netip.AddrPort) {
-	if s.local == local && s.remote == remote {
+	if s.local == local && s.remote == remote || s.mobile { // RFC 4555 3.8: with MOBIKE the peer tells where it is
 		return
 	}
 	authenticating := s.state == StateIntermediate || s.state == StateAuthenticating
@@ -236,7 +237,7 @@ func (s *SA) move(local, remote netip.AddrPort) {
 	for _, c := range s.children {
 		if !c.gone && c.Encap {
 			c.Local, c.Remote = local, remote
-			s.host.Emit(ike.Move{SPI: c.In.SPI, Local: local, Remote: remote})
+			s.host.Emit(ike.Move{SPI: c.In.SPI, Local: local, Remote: remote, Encap: true})
 		}
 	}
 }
@@ -245,6 +246,10 @@ func (s *SA) move(local, remote netip.AddrPort) {
 func (s *SA) PeerMoved(now time.Time, in sa.SPI, remote netip.AddrPort) {
 	s.now = now
 	c := s.childByIn(in)
+	if s.mobile {
+		s.strayed(remote)
+		return
+	}
 	if c == nil || !s.natRemote || s.natLocal || remote == s.remote || remote.Port() == 0 {
 		return
 	}
@@ -254,7 +259,7 @@ func (s *SA) PeerMoved(now time.Time, in sa.SPI, remote netip.AddrPort) {
 		if !c.gone && c.Encap {
 			c.Remote = remote
 			if c.In.SPI != in { // the datapath has moved that one
-				s.host.Emit(ike.Move{SPI: c.In.SPI, Local: c.Local, Remote: remote})
+				s.host.Emit(ike.Move{SPI: c.In.SPI, Local: c.Local, Remote: remote, Encap: true})
 			}
 		}
 	}

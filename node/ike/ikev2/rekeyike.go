@@ -212,6 +212,8 @@ func (s *SA) succeed(initiator bool, own, peer wire.SPI, chosen proposal.IKE, sh
 	n.suite = chosen
 	n.initial, n.origin = ex, s.origin
 	n.fragmentation, n.smallPath, n.creates = s.fragmentation, s.smallPath, s.creates
+	n.natTraversal, n.mobility = s.natTraversal, s.mobility
+	n.mapping, n.astray = nil, false // the hash covers the SPIs
 	n.natLocal, n.natRemote, n.encap = s.natLocal, s.natRemote, s.encap
 	n.auth, n.peerID, n.peerName = s.auth, s.peerID, s.peerName
 	keys, err := suite.RekeyIKE(chosen, s.suite.PRF, s.keys.D, shared, ex.Ni, ex.Nr, n.spii(), n.spir())

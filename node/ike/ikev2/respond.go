@@ -222,6 +222,7 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 		payloads = append(payloads, s.certificates(s.auth)...)
 		payloads = append(payloads, auth)
 		s.becomeEstablished(m.payloads)
+		payloads = append(payloads, s.answerMobility()...)
 		if want == nil {
 			s.respond(v, payloads...)
 			return

@@ -101,6 +101,8 @@ type SA struct {
 	wornOut       bool // rekeyed for its message IDs
 
 	natLocal, natRemote, encap bool
+	natTraversal               bool // the peer knows of NATs
+	mobility
 
 	hs       *handshake // nil once established
 	auth     spd.Auth   // the entry by which both sides are authenticated

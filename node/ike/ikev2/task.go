@@ -21,6 +21,7 @@ type task interface {
 // The ranks of the tasks.
 const (
 	rankDeleteIKE = iota
+	rankUpdate
 	rankDeleteChild
 	rankRekeyIKE
 	rankRekeyChild
@@ -133,11 +134,18 @@ type liveness struct{}
 func (*liveness) rank() int { return rankLiveness }
 
 func (*liveness) begin(s *SA) bool {
-	s.request(wire.Informational)
+	var payloads []wire.Payload
+	if s.leads() && s.natLocal && s.cfg.Mobility != ike.MobilityWithoutNAT { // RFC 4555 3.8: finds out about the NAT as well
+		payloads = s.natPayloads(s.local, s.remote)
+	}
+	s.request(wire.Informational, payloads...)
 	return true
 }
 
-func (t *liveness) finish(s *SA, _ message) { s.done(t) }
+func (t *liveness) finish(s *SA, m message) {
+	s.done(t)
+	s.checkMapping(m.payloads)
+}
 
 // deleteIKE closes the IKE SA in order (RFC 7296 1.4.1).
 type deleteIKE struct{ reason ike.Reason }

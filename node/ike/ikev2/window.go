@@ -88,6 +88,9 @@ func (s *SA) retransmit() {
 	if p.tries >= shrinkAfter {
 		s.shrink(&p.sealed)
 	}
+	if p.tries >= rotateAfter {
+		s.rotate()
+	}
 	p.tries++
 	s.tell(ike.Trace{Kind: ike.TraceRepeated, Text: ike.Sentence{Format: "%s request %d, try %d", Args: []any{p.exchange, p.id, p.tries}}})
 	s.sendAll(s.local, s.remote, p.datagrams)
