@@ -1,0 +1,290 @@
+package strongswan
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/localapi"
+)
+
+// delay lets strongSwan hold its messages of one exchange back: what it sends, or what it receives, requests, responses
+// or both. That makes collisions happen, and in a known order, on a network without any delay.
+func delay(direction, exchange string, requests, responses bool) func(*charon.Config) {
+	word := map[bool]string{true: "yes", false: "no"}
+	return func(c *charon.Config) {
+		c.Options[direction+"_delay"] = "700"
+		c.Options[direction+"_delay_type"] = exchange
+		c.Options[direction+"_delay_request"] = word[requests]
+		c.Options[direction+"_delay_response"] = word[responses]
+	}
+}
+
+const (
+	saInit        = "34"
+	authenticate  = "35"
+	createChild   = "36"
+	informational = "37"
+)
+
+// delays are the orders in which the messages of two rekeys can cross (RFC 7296 2.8.1). The side whose messages take
+// longer begins, so that the other one begins before they arrive.
+var delays = []struct {
+	name    string
+	peer    func(*charon.Config)
+	first   side
+	crosses bool // each side sees the other's request before the response to its own
+}{
+	{"peer-sends-late", delay("send", createChild, true, true), fromPeer, true},
+	{"peer-asks-late", delay("send", createChild, true, false), fromPeer, false},
+	{"peer-hears-late", delay("receive", createChild, true, true), fromNode, true},
+	{"peer-is-asked-late", delay("receive", createChild, true, false), fromNode, false},
+}
+
+// both lets the sides act one after the other, without waiting for what comes of it.
+func (p *pair) both(first side, node, peer func() error) {
+	p.t.Helper()
+	acts := []func() error{node, peer}
+	for _, act := range []func() error{acts[first], acts[1-first]} {
+		if err := act(); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// nodeTold reports whether the node's log tells of something.
+func (p *pair) nodeTold(text string) bool {
+	p.t.Helper()
+	log, err := os.ReadFile(filepath.Join(p.dir, "node.log"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return strings.Contains(string(log), text)
+}
+
+// settled waits until both ends have one IKE SA with one Child SA, the same on both, and nothing of old. Of a collision the
+// node may have one more IKE SA for a while: the redundant one, when strongSwan was told of the end of the old SA before
+// it read the answer that made it, so that it never knew.
+func (p *pair) settled(old localapi.Associations) {
+	p.t.Helper()
+	p.until("both ends have one IKE SA with one child", func() (bool, error) {
+		ours := p.oursNow()
+		theirs, err := p.charon.SAs(p.ctx)
+		theirs = slices.DeleteFunc(theirs, func(s charon.SA) bool { return s.State != "ESTABLISHED" })
+		if err != nil || len(ours.IKE) > 2 || len(ours.Children) != 1 || len(theirs) != 1 {
+			return false, err
+		}
+		children := installed(theirs[0])
+		if len(children) != 1 || ours.Children[0].In != children[0].Out || ours.Children[0].Out != children[0].In || !ours.Children[0].Current {
+			return false, nil
+		}
+		same := slices.ContainsFunc(ours.IKE, func(s localapi.IKE) bool {
+			return s.State == "established" && (s.SPI == theirs[0].InitiatorSPI || s.SPI == theirs[0].ResponderSPI)
+		})
+		return same && !slices.ContainsFunc(old.Children, func(c localapi.Child) bool { return c.In == ours.Children[0].In }) &&
+			!slices.ContainsFunc(old.IKE, func(s localapi.IKE) bool {
+				return slices.ContainsFunc(ours.IKE, func(o localapi.IKE) bool { return o.SPI == s.SPI })
+			}), nil
+	})
+}
+
+// TestSimultaneousChildRekey rekeys the Child SA from both sides at once, with every order of the messages, under a
+// connection that must not notice.
+func TestSimultaneousChildRekey(t *testing.T) {
+	t.Parallel()
+	shows(t, 34)
+	for _, d := range delays {
+		t.Run(d.name, func(t *testing.T) {
+			p := newPair(t)
+			p.startPeer(partner(usualIKE, usualESP, d.peer))
+			p.startNode(policy{})
+			capture := p.capture()
+			p.bringUp(fromNode)
+			stop := p.stream(fromNode)
+			before := p.oursNow()
+			p.both(d.first, func() error {
+				return p.client.Rekey(p.ctx, localapi.Rekey{Child: before.Children[0].In})
+			}, func() error { return p.charon.RekeyChild(p.ctx, netName) })
+			p.until("the node has heard of its own rekey", func() (bool, error) { return p.nodeTold("received CREATE_CHILD_SA response"), nil })
+			p.settled(localapi.Associations{Children: before.Children})
+			stop()
+			p.talk(fromPeer)
+			p.protected(capture)
+			if d.crosses && !p.nodeTold("rekey collision") {
+				t.Error("the node saw no collision")
+			}
+			if ours := p.oursNow(); ours.IKE[0].SPI != before.IKE[0].SPI {
+				t.Errorf("the IKE SA was %s, now it is %s", before.IKE[0].SPI, ours.IKE[0].SPI)
+			}
+		})
+	}
+}
+
+// TestSimultaneousIKERekey does the same with the IKE SA; the Child SA goes with the one that stays.
+func TestSimultaneousIKERekey(t *testing.T) {
+	t.Parallel()
+	shows(t, 35)
+	for _, d := range delays {
+		t.Run(d.name, func(t *testing.T) {
+			p := newPair(t)
+			p.startPeer(partner(usualIKE, usualESP, d.peer))
+			p.startNode(policy{})
+			capture := p.capture()
+			p.bringUp(fromNode)
+			stop := p.stream(fromNode)
+			before := p.oursNow()
+			p.both(d.first, func() error {
+				return p.client.Rekey(p.ctx, localapi.Rekey{IKE: before.IKE[0].SPI})
+			}, func() error { return p.charon.RekeyIKE(p.ctx, connName) })
+			p.settled(localapi.Associations{IKE: before.IKE})
+			stop()
+			p.talk(fromPeer)
+			p.protected(capture)
+			if d.crosses && !p.nodeTold("rekey collision") {
+				t.Error("the node saw no collision")
+			}
+		})
+	}
+}
+
+// TestSimultaneousInitiation lets both sides begin at once. Two IKE SAs come of it. The one with the lowest of the four
+// nonces is redundant, and its initiator closes it: the node does; strongSwan does not know that rule and keeps its own.
+func TestSimultaneousInitiation(t *testing.T) {
+	t.Parallel()
+	shows(t, 37)
+	for _, d := range []struct {
+		name string
+		peer func(*charon.Config)
+	}{
+		{"late", delay("send", saInit, true, true)},
+		{"late-requests", delay("send", saInit, true, false)},
+		{"late-authentication", delay("send", authenticate, true, true)},
+	} {
+		t.Run(d.name, func(t *testing.T) {
+			p := newPair(t)
+			p.startPeer(partner(usualIKE, usualESP, d.peer))
+			p.startNode(policy{})
+			capture := p.capture()
+			result := make(chan error, 1)
+			go func() { result <- p.charon.Initiate(p.ctx, netName) }()
+			p.until("strongSwan begins", func() (bool, error) { return p.charon.Logged("initiating IKE_SA") })
+			p.talk(fromNode)
+			t.Logf("strongSwan's own: %v", <-result)
+			redundant, initiator := lowestNonce(t, capture)
+			p.until("both ends have the same, and nothing that is redundant by the node", func() (bool, error) {
+				ours := p.oursNow()
+				theirs, err := p.charon.SAs(p.ctx)
+				theirs = slices.DeleteFunc(theirs, func(s charon.SA) bool { return s.State != "ESTABLISHED" })
+				if err != nil || len(ours.IKE) != len(theirs) || len(ours.Children) != len(theirs) || len(theirs) == 0 {
+					return false, err
+				}
+				if slices.ContainsFunc(ours.IKE, func(s localapi.IKE) bool { return s.SPI == redundant && initiator == fromNode }) {
+					return false, nil
+				}
+				for _, s := range theirs {
+					if !slices.ContainsFunc(ours.IKE, func(o localapi.IKE) bool { return o.SPI == s.InitiatorSPI || o.SPI == s.ResponderSPI }) {
+						return false, nil
+					}
+				}
+				return true, nil
+			})
+			p.talk(fromPeer)
+			p.talk(fromNode)
+			p.sentNothingClear(capture)
+		})
+	}
+}
+
+// lowestNonce finds the IKE_SA_INIT exchange with the lowest nonce: the node's SPI in it, and who initiated it.
+func lowestNonce(t *testing.T, capture *lab.Capture) (own string, initiator side) {
+	t.Helper()
+	type exchange struct {
+		spi       wire.SPI
+		initiator side
+		nonce     []byte
+	}
+	found := map[wire.SPI]*exchange{}
+	const headers = 14 + 20 + 8
+	for _, f := range capture.Frames() {
+		if len(f.Data) < headers || f.Data[14+9] != unix.IPPROTO_UDP {
+			continue
+		}
+		octets := bytes.TrimPrefix(f.Data[headers:], make([]byte, 4))
+		m, err := wire.ParseMessage(octets, wire.LimitBeforeAuth)
+		nonce, ok := wire.Find[wire.Nonce](m.Payloads, nil)
+		if err != nil || !ok || m.Header.Exchange != wire.IKESAInit {
+			continue
+		}
+		x := found[m.Header.SPIi]
+		if x == nil {
+			x = &exchange{nonce: nonce.Data}
+			found[m.Header.SPIi] = x
+		}
+		if bytes.Compare(nonce.Data, x.nonce) < 0 {
+			x.nonce = nonce.Data
+		}
+		if byNode := f.Outgoing != m.Header.Response(); byNode {
+			x.initiator, x.spi = fromNode, m.Header.SPIi
+		} else if x.initiator = fromPeer; m.Header.Response() {
+			x.spi = m.Header.SPIr
+		}
+	}
+	var lowest *exchange
+	for _, x := range found {
+		if lowest == nil || bytes.Compare(x.nonce, lowest.nonce) < 0 {
+			lowest = x
+		}
+	}
+	if len(found) < 2 {
+		t.Fatalf("%d IKE_SA_INIT exchanges, want both sides to begin", len(found))
+	}
+	return lowest.spi.String(), lowest.initiator
+}
+
+// TestCrossingDeletes ends the IKE SA from both sides at once: both deletes are answered, nobody waits for the other.
+func TestCrossingDeletes(t *testing.T) {
+	t.Parallel()
+	shows(t, 36)
+	for _, d := range []struct {
+		name  string
+		peer  func(*charon.Config)
+		first side
+	}{
+		{"peer-sends-late", delay("send", informational, true, true), fromPeer},
+		{"peer-asks-late", delay("send", informational, true, false), fromPeer},
+		{"peer-hears-late", delay("receive", informational, true, true), fromNode},
+	} {
+		t.Run(d.name, func(t *testing.T) {
+			p := newPair(t)
+			p.startPeer(partner(usualIKE, usualESP, d.peer))
+			p.startNode(policy{})
+			p.bringUp(fromNode)
+			start, result := time.Now(), make(chan error, 1)
+			p.both(d.first, func() error { return p.process.Signal(unix.SIGTERM) }, func() error {
+				go func() { result <- p.charon.TerminateIKE(p.ctx, connName) }()
+				p.until("strongSwan deletes", func() (bool, error) { return p.charon.Logged("sending DELETE for IKE_SA") })
+				return nil
+			})
+			if err := p.process.Stop(20 * time.Second); err != nil {
+				t.Errorf("the node ended with %v", err)
+			}
+			if err := <-result; err != nil {
+				t.Errorf("strongSwan waits for an answer: %v", err)
+			}
+			t.Logf("both ended after %s", time.Since(start).Round(10*time.Millisecond))
+			theirs, err := p.charon.SAs(p.ctx)
+			if err != nil || len(theirs) != 0 {
+				t.Errorf("strongSwan has %v (%v), want nothing", theirs, err)
+			}
+		})
+	}
+}
