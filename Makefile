@@ -69,7 +69,7 @@ soak: ## run SEEDS simulated IKE schedules (1,000,000)
 	$(GO) test ./node/ike/ikesim -run TestRandom -ikesim.seeds $(SEEDS) -timeout 24h
 
 .PHONY: bench
-bench: bench-ike ## run every measurement
+bench: bench-ike bench-datapath ## run every measurement
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: bench-ike
@@ -77,6 +77,12 @@ bench-ike: ## measure IKE beside the cost of its cryptography and beside strongS
 	@mkdir -p $(BIN) && echo '*' > $(BIN)/.gitignore
 	$(GO) build -o $(BIN)/bench ./e2e/bench
 	$(BIN)/bench -json $(BIN)/bench-ike.json
+
+.PHONY: bench-datapath
+bench-datapath: deps build ## measure the datapath beside a bare wire, a plain relay, wireguard-go and strongSwan's libipsec
+	$(GO) build -o $(BIN)/bench-datapath ./e2e/bench/datapath
+	$(GO) build -modfile=.ci/tools.mod -o $(BIN)/wireguard-go golang.zx2c4.com/wireguard
+	$(BIN)/bench-datapath -node $(BIN)/bailiwick-node -wireguard $(BIN)/wireguard-go -json $(BIN)/bench-datapath.json
 
 .PHONY: clean
 clean: ## remove what was built

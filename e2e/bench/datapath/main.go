@@ -1,0 +1,81 @@
+// Command datapath measures how fast packets go through the node, beside what the same machine does in the same run
+// without any protection, with a plain relay between a TUN device and UDP, with wireguard-go, and with strongSwan's
+// userspace ESP. Both ends, the senders and the receivers share the machine, so that only ratios of one run mean
+// something.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "datapath:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the command line asked for.
+type options struct {
+	node, wireguard string // binaries
+	only            []string
+	seconds         int
+	rounds          int
+}
+
+func run(args []string) error {
+	if len(args) == 3 && args[0] == relayArgument {
+		return relay(args[1], args[2])
+	}
+	var o options
+	flags := flag.NewFlagSet("datapath", flag.ContinueOnError)
+	flags.StringVar(&o.node, "node", "bin/bailiwick-node", "the daemon to measure")
+	flags.StringVar(&o.wireguard, "wireguard", "", "a wireguard-go to compare with")
+	only := flags.String("only", "", "only these paths, separated by commas: "+strings.Join(pathNames(), ", "))
+	flags.IntVar(&o.seconds, "seconds", 3, "length of each transfer")
+	flags.IntVar(&o.rounds, "rounds", 3, "rounds over all paths; the median counts")
+	output := flags.String("json", "", "write the figures to this file as well")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	if *only != "" {
+		o.only = strings.Split(*only, ",")
+		for _, name := range o.only {
+			if !slices.Contains(pathNames(), name) {
+				return fmt.Errorf("there is no path %q; write %s", name, strings.Join(pathNames(), ", "))
+			}
+		}
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces need root")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	r, err := measure(ctx, o, func(format string, a ...any) {
+		fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format("15:04:05"), fmt.Sprintf(format, a...))
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(os.Stdout, r.text())
+	if *output == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(*output, append(b, '\n'), 0o644)
+}
