@@ -21,6 +21,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/facts"
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/ike/driver"
+	"github.com/bailiwick-net/bailiwick/node/ike/trace"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/node/statefile"
 	"github.com/bailiwick-net/bailiwick/node/transport"
@@ -37,6 +38,7 @@ type Node struct {
 	agent      *agent.Agent
 	datapath   datapath.Backend
 	driver     *driver.Driver
+	trace      *trace.Hub
 }
 
 // Run is the daemon: it enforces until ctx ends, then says goodbye to its peers and stops. logs receives the log.
@@ -86,15 +88,17 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 
 	carrier := newIKETransport(sockets)
 	defer carrier.stop()
+	seen := &observer{trace: trace.NewHub()}
 	negotiation := agent.Negotiation{ForceEncap: config.Encapsulation == "always", KeyLog: config.KeyLog != "", Secrets: psks}
 	ike, err := driver.New(driver.Config{
 		IKE:       agent.IKEConfig(spd.Set{}, members.Credentials(), negotiation),
 		Transport: carrier,
 		SADB:      backend, Gate: backend, Events: backend.Events(),
-		Jobs:   driver.NewJobs(members),
-		Source: sockets.Source,
-		Log:    log.Named("ike"),
-		KeyLog: keyLog,
+		Jobs:    driver.NewJobs(members),
+		Source:  sockets.Source,
+		Log:     log.Named("ike"),
+		KeyLog:  keyLog,
+		Observe: seen.observe,
 	})
 	if err != nil {
 		return fmt.Errorf("start IKE: %w", err)
@@ -117,7 +121,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 	if err != nil {
 		return err
 	}
-	n := &Node{version: version, membership: members, agent: reconciler, datapath: backend, driver: ike}
+	n := &Node{version: version, membership: members, agent: reconciler, datapath: backend, driver: ike, trace: seen.trace}
 
 	// IKE outlives the rest for a moment, so that peers hear that their associations are gone.
 	ikeContext, stopIKE := context.WithCancel(context.WithoutCancel(ctx))

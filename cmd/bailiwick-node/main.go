@@ -40,17 +40,23 @@ func run(args []string) int {
 	root := command()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bailiwick-node:", err)
 	}
-	fmt.Fprintln(os.Stderr, "bailiwick-node:", err)
+	return exitCode(err)
+}
+
+// exitCode tells a script what an error means.
+func exitCode(err error) int {
 	var usage usageError
 	switch {
+	case err == nil:
+		return exitOK
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, control.ErrRefused):
 		return exitRefused
-	case errors.Is(err, control.ErrUnreachable), errors.Is(err, localapi.ErrNotRunning):
+	case errors.Is(err, control.ErrUnreachable), errors.Is(err, localapi.ErrNotRunning), errors.Is(err, localapi.ErrEnded):
 		return exitUnreachable
 	}
 	return exitFailed
@@ -108,7 +114,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 refused by the controller,
 	persistent.StringVar(&f.config, "config", node.DefaultConfigFile, "configuration file")
 	persistent.StringVar(&f.file.StateDir, "state-dir", node.DefaultStateDir, "directory of key, certificate and last good policy")
 	persistent.StringVar(&f.file.Socket, "socket", node.DefaultSocket, "local socket")
-	root.AddCommand(runCommand(f), joinCommand(f), leaveCommand(f), statusCommand(f), sasCommand(f), filtersCommand(f), rekeyCommand(f))
+	root.AddCommand(runCommand(f), joinCommand(f), leaveCommand(f), statusCommand(f), sasCommand(f), filtersCommand(f), rekeyCommand(f), ikeCommand(f))
 	return root
 }
 

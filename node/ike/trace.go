@@ -34,9 +34,10 @@ const (
 	TraceDropped                   // a message that has no effect
 	TraceState                     // a new state of the IKE SA
 	TraceFailed                    // a failure, with reason and fault
+	TraceLost                      // not of the engine: lines that a reader missed
 )
 
-var traceKinds = [...]string{"decided", "sent", "received", "repeated", "dropped", "state", "failed"}
+var traceKinds = [...]string{"decided", "sent", "received", "repeated", "dropped", "state", "failed", "lost"}
 
 // String names the kind.
 func (k TraceKind) String() string {

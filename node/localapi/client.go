@@ -64,21 +64,31 @@ func (c *Client) call(ctx context.Context, method, path string, body, out any) e
 	if err != nil {
 		return err
 	}
-	response, err := c.http.Do(request)
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return fmt.Errorf("%w (socket %s: %w)", ErrNotRunning, c.path, op.Err)
-	}
+	response, err := c.do(c.http, request)
 	if err != nil {
-		return fmt.Errorf("ask bailiwick-node at %s: %w", c.path, err)
+		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		var f failure
-		if err := json.NewDecoder(response.Body).Decode(&f); err != nil || f.Error == "" {
-			return fmt.Errorf("bailiwick-node answered %s", response.Status)
-		}
-		return errors.New(f.Error)
-	}
 	return json.NewDecoder(response.Body).Decode(out)
+}
+
+// do sends a request; an answer that is not 200 is an error.
+func (c *Client) do(client *http.Client, request *http.Request) (*http.Response, error) {
+	response, err := client.Do(request)
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return nil, fmt.Errorf("%w (socket %s: %w)", ErrNotRunning, c.path, op.Err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask bailiwick-node at %s: %w", c.path, err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return response, nil
+	}
+	defer response.Body.Close()
+	var f failure
+	if err := json.NewDecoder(response.Body).Decode(&f); err != nil || f.Error == "" {
+		return nil, fmt.Errorf("bailiwick-node answered %s", response.Status)
+	}
+	return nil, errors.New(f.Error)
 }

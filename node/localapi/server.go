@@ -19,6 +19,7 @@ type Source interface {
 	Associations(ctx context.Context) (Associations, error)
 	Filters(ctx context.Context) ([]Filter, error)
 	Rekey(ctx context.Context, r Rekey) error
+	Tracer
 }
 
 // Listen opens the socket, for its owner only. A socket that a dead process left is replaced; one that answers is not.
@@ -72,6 +73,7 @@ func Serve(ctx context.Context, listener net.Listener, path string, source Sourc
 		}
 		return struct{}{}, source.Rekey(r.Context(), request)
 	}))
+	mux.HandleFunc("GET /v1/ike/trace", serveTrace(source))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()

@@ -222,6 +222,9 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 		if !d.log.IsTrace() { // most of what happens is a trace
 			return nil
 		}
+		if !d.log.IsTrace() {
+			return nil
+		}
 		d.log.Trace("IKE", "spi", fmt.Sprintf("%016x", uint64(a.IKE)), "event", a.String())
 	case ike.KeyLog:
 		if _, err := d.cfg.KeyLog.Write(append(a.Line.Expose(), '\n')); err != nil {
