@@ -93,15 +93,7 @@ func (e *Engine) retire() bool {
 // retireOne reports whether nothing is left to do.
 func (e *Engine) retireOne(r *retirement) bool {
 	late := !e.now.Before(r.end)
-	for _, x := range []**entry{&r.loser, &r.survivor} {
-		for (*x).sa.Successor() != nil {
-			next, ok := e.table.bySPI[(*x).sa.Successor().SPI()]
-			if !ok {
-				break
-			}
-			*x = next
-		}
-	}
+	e.followRetirement(r)
 	switch {
 	case r.loser.gone || r.loser.sa.State() != ikev2.StateEstablished:
 		return true
@@ -135,6 +127,40 @@ func (e *Engine) retireOne(r *retirement) bool {
 	e.run(r.survivor, func(s *ikev2.SA) { s.Prefer(e.now) })
 	e.run(r.loser, func(s *ikev2.SA) { s.Close(e.now, ike.ReasonRedundant) })
 	return true
+}
+
+// followRetirement goes on to what the two have been rekeyed to.
+func (e *Engine) followRetirement(r *retirement) {
+	for _, x := range []**entry{&r.loser, &r.survivor} {
+		for (*x).sa.Successor() != nil {
+			next, ok := e.table.bySPI[(*x).sa.Successor().SPI()]
+			if !ok {
+				break
+			}
+			*x = next
+		}
+	}
+}
+
+// reprieve takes back the retirement of an SA whose survivor is over, because a flow needs it now, and reports whether it
+// can be used again.
+func (e *Engine) reprieve(x *entry) bool {
+	if !x.retiring || !x.sa.Usable() {
+		return false
+	}
+	for _, a := range e.retiring.heap {
+		r := a.of
+		if e.followRetirement(r); r.loser != x {
+			continue
+		}
+		if !r.survivor.gone && r.survivor.sa.State() < ikev2.StateDeleting {
+			return false
+		}
+		e.retiring.set(a, time.Time{})
+		x.retiring = false
+		return true
+	}
+	return false
 }
 
 // Snapshot returns the state as values.

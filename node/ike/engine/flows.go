@@ -136,6 +136,12 @@ func (e *Engine) negotiate(w *flow) {
 			return
 		}
 	}
+	for _, x := range peers {
+		if e.reprieve(x) && e.serves(x, w) {
+			e.attach(w, x)
+			return
+		}
+	}
 	for ; w.auth < len(w.rule.Auth); w.auth++ {
 		entry := w.rule.Auth[w.auth]
 		if !e.credential(entry) {

@@ -140,6 +140,13 @@ func PlanOf(seed uint64) Plan {
 	return p
 }
 
+// The bounds of clock jumps, in milliseconds. Smaller ones change nothing of what holds at rest; after larger ones two
+// sides may judge differently whether two IKE SAs crossed, and both stay.
+const (
+	smallJump = 20_000
+	farJump   = 600_000
+)
+
 var names = []string{"a.example", "b.example", "c.example"}
 
 // planNodes draws the machines. What they have in common is enough to agree.
@@ -227,7 +234,10 @@ func planSteps(r *rand.Rand, nodes int) []Step {
 	case at < 75:
 		return one(OpRestore, 0)
 	case at < 80:
-		return one(OpClock, r.IntN(240_000)-120_000)
+		if r.IntN(8) == 0 {
+			return one(OpClock, 2*farJump*(r.IntN(2)*2-1))
+		}
+		return one(OpClock, r.IntN(2*smallJump)-smallJump)
 	case at < 84:
 		return one(OpRebind, r.IntN(2))
 	case at < 87:

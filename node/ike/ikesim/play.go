@@ -109,7 +109,8 @@ func (w *World) perform(p Plan, s Step) {
 	case OpRestore:
 		w.reconfigure(n, p.Nodes[s.Node].Config)
 	case OpClock:
-		n.Skew += time.Duration(s.Arg) * time.Millisecond
+		n.Skew = time.Duration(s.Arg) * time.Millisecond
+		w.farJumped = w.farJumped || max(s.Arg, -s.Arg) >= farJump
 	case OpRebind:
 		n.Rebind(s.Arg == 1)
 	case OpFailInstall:
@@ -232,7 +233,7 @@ func (w *World) heal(p Plan) {
 	var behind time.Duration // clocks that went back stand still until the world has caught up
 	for i, n := range w.Nodes {
 		n.failing = 0
-		behind += max(0, -n.Skew)
+		behind += n.behind()
 		if w.reoffered {
 			w.reconfigure(n, p.Nodes[i].Config)
 		}
@@ -263,6 +264,9 @@ func (w *World) heal(p Plan) {
 		}
 	}
 }
+
+// behind is how long the engine will see no time pass, because its clock has gone back.
+func (n *Node) behind() time.Duration { return max(0, n.latest.Sub(n.now())) }
 
 func (w *World) acquireAll() {
 	for _, a := range w.Nodes {

@@ -82,6 +82,7 @@ type Node struct {
 	source io.Reader
 	epoch  int
 	last   int
+	latest time.Time // that the engine has seen
 	event  ike.Event // that is being handled
 	policy policy
 	nodeObserved
@@ -144,7 +145,7 @@ func (n *Node) boot() {
 	n.source = rand.NewChaCha8(seed)
 	n.Engine = engine.New(n.Config, n.source)
 	n.SADB = make(map[sa.SPI]*Installed)
-	n.order = nil
+	n.order, n.latest = nil, time.Time{}
 	n.nodeObserved = newNodeObserved()
 }
 
@@ -210,6 +211,9 @@ func (n *Node) Do(ev ike.Event) {
 		w.observeArrival(n, d)
 	}
 	n.event = ev
+	if now := n.now(); now.After(n.latest) {
+		n.latest = now
+	}
 	actions := n.Engine.Step(n.now(), ev)
 	n.execute(actions)
 	n.event = nil

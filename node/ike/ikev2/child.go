@@ -31,6 +31,7 @@ type child struct {
 	replaced  bool      // a successor of an own rekey is installed, the delete waits
 	deleting  bool      // own delete is outstanding
 	gone      bool
+	rekeyed   bool // gone, because another has replaced it
 	peerRekey *peerRekey
 	ex        Exchange // that made it
 	fromAuth  bool     // made in IKE_AUTH
@@ -333,7 +334,7 @@ func (s *SA) uninstall(c *child, reason ike.Reason) {
 	if c.gone {
 		return
 	}
-	c.gone = true
+	c.gone, c.rekeyed = true, reason == ike.ReasonRekeyed
 	if pr := c.peerRekey; pr != nil && !pr.child.gone && !pr.child.switched && pr.child.confirm.IsZero() {
 		pr.child.confirm = s.now.Add(confirmWait) // nothing else carries the traffic now
 	}

@@ -18,6 +18,7 @@ import (
 //	delete of the new SA first      its SPI is unknown: answered empty, remembered; the late response makes nothing
 //	own request late                TEMPORARY_FAILURE: the peer's new SA stands, the own rekey is over
 //	own request later still         CHILD_SA_NOT_FOUND: the same
+//	rekey of what is not known yet  TEMPORARY_FAILURE, as long as an own response may make it
 //	delete against rekey            TEMPORARY_FAILURE or CHILD_SA_NOT_FOUND, whichever comes, ends the rekey
 //	Child SA against IKE SA         both sides answer TEMPORARY_FAILURE and try again with jitter
 //	delete of the IKE SA            wins over everything
@@ -35,6 +36,7 @@ const (
 	rekeyedIKE              // a successor of the IKE SA holds the Child SAs
 	deletingIKE             // own delete of the IKE SA is outstanding or next
 	unknownChild            // there is no such Child SA
+	expectedChild           // there is none yet: the response to an own request is under way, and may make it
 	situations
 )
 
@@ -42,6 +44,7 @@ const (
 func (s situation) String() string {
 	return [...]string{
 		"idle", "rekeying child", "deleting child", "creating child", "rekeying IKE", "IKE rekeyed", "deleting IKE", "unknown child",
+		"expected child",
 	}[s]
 }
 
@@ -97,6 +100,7 @@ var collisions = [situations][incomings]verdict{
 	rekeyedIKE:    {temporary, successorD, temporary, temporary, dropAll},
 	deletingIKE:   {temporary, proceed, temporary, temporary, dropAll},
 	unknownChild:  {notFound, replyPlain, impossible, impossible, impossible},
+	expectedChild: {temporary, replyPlain, impossible, impossible, impossible},
 }
 
 // judge looks up what to do with a request; c is the Child SA that it names, nil when there is none or it names none.
@@ -122,6 +126,9 @@ func (s *SA) situation(in incoming, c *child) situation {
 		if rekeying && current.sent && in == rekeyChildIn {
 			return rekeyingIKE
 		}
+		if s.expectsChild() {
+			return expectedChild
+		}
 		return unknownChild
 	case rekeying && (current.sent || in != rekeyIKEIn):
 		return rekeyingIKE
@@ -141,6 +148,16 @@ func (s *SA) situation(in incoming, c *child) situation {
 		return creatingChild
 	}
 	return idle
+}
+
+// expectsChild reports whether the response to an own request may make a Child SA that the peer knows already.
+func (s *SA) expectsChild() bool {
+	switch s.current.(type) {
+	case *rekeyChild, *newChild:
+		return true
+	default:
+		return false
+	}
 }
 
 // lowest reports whether the lowest of all nonces is one of a: then what a made is redundant. Nonces are compared octet

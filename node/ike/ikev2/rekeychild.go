@@ -129,7 +129,7 @@ func (t *rekeyChild) decide(s *SA, c *child) {
 		s.trace("the peer deleted Child SA in %s before its response came", c.In.SPI)
 		return
 	}
-	if pr := old.peerRekey; pr != nil && !pr.child.gone && own.lowest(pr.ex) {
+	if pr := old.peerRekey; pr != nil && (!pr.child.gone || pr.child.rekeyed) && own.lowest(pr.ex) {
 		s.trace("rekey collision lost: Child SA in %s is redundant", c.In.SPI)
 		s.deleteUnwanted(c.In.SPI)
 		return
@@ -153,7 +153,12 @@ type deleteChild struct {
 	reason ike.Reason
 }
 
-func (*deleteChild) rank() int { return rankDeleteChild }
+func (t *deleteChild) rank() int {
+	if t.child == nil {
+		return rankDeleteUnwanted
+	}
+	return rankDeleteChild
+}
 
 // deleteUnwanted deletes a Child SA that the peer made and this side does not use.
 func (s *SA) deleteUnwanted(in sa.SPI) {

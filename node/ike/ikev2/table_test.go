@@ -47,7 +47,7 @@ func TestTableIsComplete(t *testing.T) {
 	}
 	for s := range situations {
 		for i := range incomings {
-			if s != unknownChild && collisions[s][i] == impossible {
+			if s < unknownChild && collisions[s][i] == impossible {
 				t.Errorf("%s while %s has no verdict", i, s)
 			}
 		}

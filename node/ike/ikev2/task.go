@@ -22,6 +22,8 @@ type task interface {
 const (
 	rankDeleteIKE = iota
 	rankUpdate
+	// What lost a collision goes before what it was to replace: the delete of the old Child SA is the sign to use the new one.
+	rankDeleteUnwanted
 	rankDeleteChild
 	rankRekeyIKE
 	rankRekeyChild
