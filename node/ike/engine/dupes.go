@@ -97,7 +97,7 @@ func (e *Engine) retireOne(r *retirement) bool {
 	switch {
 	case r.loser.gone || r.loser.sa.State() != ikev2.StateEstablished:
 		return true
-	case r.survivor.gone || r.survivor.sa.State() >= ikev2.StateDeleting:
+	case r.survivor.gone || !r.survivor.sa.Usable():
 		r.loser.retiring = false // it is the only one again
 		return true
 	case r.passive:
@@ -153,7 +153,7 @@ func (e *Engine) reprieve(x *entry) bool {
 		if e.followRetirement(r); r.loser != x {
 			continue
 		}
-		if !r.survivor.gone && r.survivor.sa.State() < ikev2.StateDeleting {
+		if !r.survivor.gone && r.survivor.sa.Usable() {
 			return false
 		}
 		e.retiring.set(a, time.Time{})

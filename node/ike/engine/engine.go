@@ -250,7 +250,7 @@ func (e *Engine) after(x *entry) {
 		e.follow(x.sa.SPI(), next.SPI())
 		if y, ok := e.table.bySPI[next.SPI()]; ok {
 			e.table.handOver(x, y)
-			y.retiring = y.retiring || x.retiring
+			y.retiring, x.retiring = y.retiring || x.retiring, false
 			y.answered = true
 		}
 	}

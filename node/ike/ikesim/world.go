@@ -270,9 +270,12 @@ func (n *Node) execute(actions []ike.Action) {
 				w.broken("I1 %s: SwitchOut of %s, which is not installed", n.Name, a.Child.In.SPI)
 				continue
 			}
+			first := i.Switched == 0
 			n.last++
 			i.Switched = n.last
-			w.checkSwitch(n, i)
+			if first || w.quiet() {
+				w.checkSwitch(n, i)
+			}
 		case ike.Remove:
 			w.logf("%s remove in %s: %s", n.Name, a.Child.In.SPI, a.Reason)
 			if n.SADB[a.Child.In.SPI] == nil {

@@ -31,7 +31,7 @@ type child struct {
 	replaced  bool      // a successor of an own rekey is installed, the delete waits
 	deleting  bool      // own delete is outstanding
 	gone      bool
-	rekeyed   bool // gone, because another has replaced it
+	rekeyDue  bool // to be rekeyed when it is in use
 	peerRekey *peerRekey
 	ex        Exchange // that made it
 	fromAuth  bool     // made in IKE_AUTH
@@ -271,6 +271,10 @@ func (s *SA) switchOut(c *child) {
 			s.closeChild(o, ike.ReasonRedundant)
 		}
 	}
+	if c.rekeyDue {
+		c.rekeyDue = false
+		s.rekeyChild(c)
+	}
 }
 
 // duplicate looks for the same Child SA made by the other side at the same time. As with rekeys the one whose exchange
@@ -334,7 +338,7 @@ func (s *SA) uninstall(c *child, reason ike.Reason) {
 	if c.gone {
 		return
 	}
-	c.gone, c.rekeyed = true, reason == ike.ReasonRekeyed
+	c.gone = true
 	if pr := c.peerRekey; pr != nil && !pr.child.gone && !pr.child.switched && pr.child.confirm.IsZero() {
 		pr.child.confirm = s.now.Add(confirmWait) // nothing else carries the traffic now
 	}

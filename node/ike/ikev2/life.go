@@ -26,8 +26,6 @@ const (
 	// confirmWait is how long a responder leaves a new outbound SA unused when nothing tells that the initiator has
 	// installed its inbound half.
 	confirmWait = 250 * time.Millisecond
-	// unconfirmedWait is how long the rekey of a Child SA waits for the sign that the peer has it.
-	unconfirmedWait = time.Second
 	// troubledLimit closes an IKE SA whose peer has nothing but temporary failures (RFC 7296 2.25).
 	troubledLimit = 3 * time.Minute
 	idleDefault   = 5 * time.Minute

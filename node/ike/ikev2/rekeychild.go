@@ -52,7 +52,7 @@ func (t *rekeyChild) begin(s *SA) bool {
 		return false
 	}
 	if !c.switched { // the peer may not know it yet, and would answer CHILD_SA_NOT_FOUND
-		s.enqueue(t, s.now.Add(unconfirmedWait))
+		c.rekeyDue = true
 		return false
 	}
 	t.want = &childRequest{
@@ -129,7 +129,7 @@ func (t *rekeyChild) decide(s *SA, c *child) {
 		s.trace("the peer deleted Child SA in %s before its response came", c.In.SPI)
 		return
 	}
-	if pr := old.peerRekey; pr != nil && (!pr.child.gone || pr.child.rekeyed) && own.lowest(pr.ex) {
+	if pr := old.peerRekey; pr != nil && own.lowest(pr.ex) {
 		s.trace("rekey collision lost: Child SA in %s is redundant", c.In.SPI)
 		s.deleteUnwanted(c.In.SPI)
 		return

@@ -280,6 +280,7 @@ func (s *SA) dropSuccessors(reason ike.Reason) {
 
 // serveRekeyIKE answers the peer's rekey of the IKE SA.
 func (s *SA) serveRekeyIKE(v *serving, m message, offered wire.SA, ni []byte) {
+	s.adoptedByPeer() // who rekeys this SA has decided that it replaces the one before
 	if s.ikeRefused(v) {
 		return
 	}
