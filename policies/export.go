@@ -177,6 +177,10 @@ func (p Policy) write(w *writer) {
 			if k.Childless != spd.ChildlessAccept {
 				w.plain("childless", k.Childless)
 			}
+			if k.Revocation != spd.RevocationKnown {
+				w.plain("revocation", k.Revocation)
+			}
+			w.duration("reauthentication", k.Reauthentication)
 		})
 	}
 	if e := p.Exemptions; e.Multicast || e.Broadcast || len(e.BreakGlassTCP) > 0 {
@@ -213,6 +217,8 @@ func (w *writer) auth(a spd.Auth) {
 	w.text("secretRef", a.Secret)
 	w.text("localID", a.LocalID)
 	w.text("remoteID", a.RemoteID)
+	w.text("ppkRef", a.PPK)
+	w.flag("ppkOptional", a.PPKOptional, false)
 }
 
 func (l FilterList) write(w *writer) {

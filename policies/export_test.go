@@ -75,7 +75,8 @@ func documents() *rapid.Generator[policies.Documents] {
 		source := spdtest.Policy().Draw(t, "policy")
 		var d policies.Documents
 		p := policies.Policy{Meta: meta(), Exemptions: policies.Exemptions{Multicast: flag(), Broadcast: flag(), BreakGlassTCP: ports()}}
-		p.KeyExchange = policies.KeyExchange{Offers: source.KeyExchange.Offers, Lifetime: duration(), Childless: source.KeyExchange.Childless}
+		p.KeyExchange = policies.KeyExchange{Offers: source.KeyExchange.Offers, Lifetime: duration(), Childless: source.KeyExchange.Childless,
+			Revocation: source.KeyExchange.Revocation, Reauthentication: duration()}
 		p.DefaultResponse = policies.DefaultResponse{Active: flag(), Offers: offers(), PFS: flag(), Idle: duration()}
 		for _, r := range source.Rules {
 			rule := policies.Rule{
@@ -85,6 +86,9 @@ func documents() *rapid.Generator[policies.Documents] {
 			for i := range rule.Authentication {
 				if rule.Authentication[i].Method == spd.AuthPSK {
 					rule.Authentication[i].Secret = name()
+				}
+				if rule.Authentication[i].PPK != "" {
+					rule.Authentication[i].PPK = name()
 				}
 			}
 			p.Rules = append(p.Rules, rule)

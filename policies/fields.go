@@ -142,10 +142,11 @@ func (r *reader) policy(n ast.Node) Policy {
 		p.DefaultResponse = r.defaultResponse(f.value)
 	}
 	if f, ok := m.fields["keyExchange"]; ok {
-		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime", "childless")
+		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime", "childless", "revocation", "reauthentication")
 		p.KeyExchange = KeyExchange{
 			Offers: texts(k, "offers", proposal.ParseIKE), Lifetime: parsed(k, "lifetime", parseDuration),
-			Childless: parsed(k, "childless", spd.ParseChildless),
+			Childless:  parsed(k, "childless", spd.ParseChildless),
+			Revocation: parsed(k, "revocation", spd.ParseRevocation), Reauthentication: parsed(k, "reauthentication", parseDuration),
 		}
 	}
 	if f, ok := m.fields["exemptions"]; ok {
@@ -177,7 +178,7 @@ func (r *reader) rule(n ast.Node) Rule {
 func (r *reader) authentication(m mapping) []spd.Auth {
 	var out []spd.Auth
 	m.list("authentication", func(n ast.Node) {
-		a, ok := r.mapping(n, "authentication", "method", "ca", "secretRef", "localID", "remoteID")
+		a, ok := r.mapping(n, "authentication", "method", "ca", "secretRef", "localID", "remoteID", "ppkRef", "ppkOptional")
 		if !ok {
 			return
 		}
@@ -186,6 +187,7 @@ func (r *reader) authentication(m mapping) []spd.Auth {
 			Method: choice(a, "method", spd.AuthCertificate, spd.AuthCertificate, spd.AuthPSK),
 			CA:     parsed(a, "ca", parseCA), Secret: a.reference("secretRef"),
 			LocalID: parsed(a, "localID", parseID), RemoteID: parsed(a, "remoteID", parseID),
+			PPK: a.reference("ppkRef"), PPKOptional: a.flag("ppkOptional", false),
 		})
 	})
 	return out

@@ -338,6 +338,12 @@ func (v *validator) authentication(p Policy, at Position, what string, auth []sp
 			}
 			v.find(Warning, CodePreshared, at, p, "%s authenticates with a preshared key, which every holder can use in the name of every other", what)
 		}
+		switch {
+		case a.PPKOptional && a.PPK == "":
+			v.find(Error, CodeAuth, at, p, "authentication %d of %s has ppkOptional, but no ppkRef", i+1, what)
+		case len(a.PPK) > spd.MaxPPKName:
+			v.find(Error, CodeAuth, at, p, "authentication %d of %s names a postquantum preshared key by %d octets, more than %d", i+1, what, len(a.PPK), spd.MaxPPKName)
+		}
 	}
 }
 

@@ -270,6 +270,8 @@ type Verify struct {
 	Octets []byte
 	Hashes []uint16 // what this side announced
 	Auth   spd.Auth // the entry of the rule that is being tried
+	// Revocation tells how much must be known of the peer's standing.
+	Revocation spd.Revocation
 }
 
 // Verified is the result of Verify.
@@ -277,6 +279,8 @@ type Verified struct {
 	Peer   string // printable identity
 	Reason Reason // ReasonNone when the peer is accepted
 	Detail string
+	// NotAfter is when the first certificate of the path expires: the peer must not be believed beyond it. Zero is never.
+	NotAfter time.Time
 }
 
 func (Generate) work()       {}
@@ -325,7 +329,11 @@ type Config struct {
 	Chain           [][]byte      // DER, leaf first, without the root
 	Authorities     [][]byte      // SHA-1 of the SubjectPublicKeyInfo of accepted CAs, for CERTREQ (RFC 7296 3.7)
 	Secrets         map[string]sa.Secret
-	Childless       spd.Childless // when IKE SAs are made without a Child SA (RFC 6023)
+	NotAfter        time.Time      // when Chain expires; zero means never
+	Childless       spd.Childless  // when IKE SAs are made without a Child SA (RFC 6023)
+	Revocation      spd.Revocation // how much must be known of the standing of a peer
+	// Reauthentication is how long an authentication counts; 0 means as long as the certificates (RFC 4478).
+	Reauthentication time.Duration
 	// ForceEncap asks for UDP encapsulation even without a NAT, which foreign peers understand as a NAT in between.
 	ForceEncap bool
 	Mobility   Mobility

@@ -52,6 +52,10 @@ const (
 	ReasonIDMismatch       Reason = "id-mismatch"
 	ReasonNoCredential     Reason = "no-credential"
 	ReasonSignFailed       Reason = "signing-failed"
+	ReasonPeerDenied       Reason = "peer-not-admitted"
+	ReasonStandingUnknown  Reason = "revocation-unknown"
+	ReasonNoPPK            Reason = "no-postquantum-key"
+	ReasonReauthenticate   Reason = "authentication-expired"
 
 	// Messages that cannot be used.
 	ReasonSyntax      Reason = "invalid-syntax"

@@ -89,6 +89,15 @@ func ReasonTable() []Explanation {
 		{ReasonSignFailed, ClassFailure, FaultLocal, "This machine could not sign with its key.",
 			"The detail says why; see whether the key file is there and belongs to the certificate."},
 
+		{ReasonPeerDenied, ClassFailure, FaultPeer, "The directory does not admit the peer: its account is disabled or gone.",
+			"Nothing, when that was meant; else enable the account in the directory, or let the peer join again."},
+		{ReasonStandingUnknown, ClassFailure, FaultLocal, "The policy wants to know whether the peer is revoked, and the controller has not told lately.",
+			"See why this machine has no session with its controller; or let the policy be content with what is known."},
+		{ReasonNoPPK, ClassFailure, FaultPeer, "The rule wants a postquantum preshared key that one of the two sides does not have.",
+			"Put the key into the secrets directory of both machines under the name that the rule gives, or make it optional."},
+		{ReasonReauthenticate, ClassEnd, FaultNone, "The time for which an authentication counts was over, and no new one was made.",
+			"Nothing, when there was no traffic; else see why the new authentication failed."},
+
 		{ReasonSyntax, ClassFailure, FaultPeer, "A message of the peer is malformed inside the protected part, or lacks what it must have.",
 			"The peer violates the protocol: report it to its vendor, with the trace."},
 		{ReasonPeerSyntax, ClassFailure, FaultLocal, "The peer says that a message of this side is malformed.",

@@ -23,12 +23,14 @@ const (
 	ReasonWrongUsage                      // the certificate, or an issuer, may not be used for this
 	ReasonRevoked                         // the certificate, or an issuer, is in the set of revocations
 	ReasonNameMismatch                    // a valid certificate, but of somebody else
+	ReasonDenied                          // a valid certificate of a machine that the directory does not admit
 )
 
 var reasonNames = [...]string{
 	ReasonMalformed: "malformed", ReasonLimit: "over limit", ReasonWeakKey: "key not accepted",
 	ReasonUnknownIssuer: "unknown issuer", ReasonExpired: "expired", ReasonNotYetValid: "not yet valid",
 	ReasonWrongUsage: "wrong usage", ReasonRevoked: "revoked", ReasonNameMismatch: "name mismatch",
+	ReasonDenied: "machine not admitted",
 }
 
 // String returns the reason in a few words, fit for a metric label.
@@ -89,6 +91,8 @@ var (
 	ErrBundle = errors.New("invalid trust bundle")
 	// ErrRevocations is wrapped by every error about a set of revocations that cannot be read.
 	ErrRevocations = errors.New("invalid set of revocations")
+	// ErrDenials is wrapped by every error about a set of denials that cannot be made or read.
+	ErrDenials = errors.New("invalid set of denials")
 	// ErrOptions is wrapped when Verify is asked for a verdict without saying for what.
 	ErrOptions = errors.New("verification options incomplete")
 )

@@ -58,6 +58,8 @@ type Options struct {
 	Usages []Usage
 	// Revoked is the set of revocations to hold the path against; the zero value is the empty set.
 	Revoked Revocations
+	// Denied is whom the directory does not admit, and more revocations; the zero value denies nobody.
+	Denied Denials
 	// HostName, where not empty, is the DNS name or IP address under which a TLS server was called.
 	HostName string
 	// IKEID, where not zero, is the ID payload of the peer. Whoever verifies an IKE peer must set it.
@@ -259,8 +261,11 @@ func checkPath(path []*x509.Certificate, o Options) error {
 		if err := o.Revoked.check(path[i], path[i+1]); err != nil {
 			return err
 		}
+		if err := o.Denied.revoked.check(path[i], path[i+1]); err != nil {
+			return err
+		}
 	}
-	return nil
+	return o.Denied.check(leaf)
 }
 
 // permits reports whether the leaf names the usage and no issuer excludes it. A leaf must name it: neither a missing

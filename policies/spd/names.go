@@ -46,6 +46,25 @@ func ParseChildless(s string) (Childless, error) {
 	return Childless(i), nil
 }
 
+var revocationNames = [...]string{"known", "off", "strict"}
+
+// String names the level as documents do.
+func (r Revocation) String() string {
+	if int(r) < len(revocationNames) {
+		return revocationNames[r]
+	}
+	return fmt.Sprintf("revocation(%d)", uint8(r))
+}
+
+// ParseRevocation reads the name of a level.
+func ParseRevocation(s string) (Revocation, error) {
+	i := slices.Index(revocationNames[:], s)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is not one of %s", s, strings.Join(revocationNames[:], ", "))
+	}
+	return Revocation(i), nil
+}
+
 // String prints the address as documents write it.
 func (a Address) String() string {
 	switch a.Kind {

@@ -115,6 +115,10 @@ type Auth struct {
 	// "dn:CN=..."; empty means the machine's own identity and any identity the trust bundle vouches for.
 	LocalID  string
 	RemoteID string
+	// PPK names a postquantum preshared key that is mixed into the keys (RFC 8784); the peer knows it by the same name.
+	// With PPKOptional a peer without it is accepted as well.
+	PPK         string
+	PPKOptional bool
 }
 
 // Interfaces limits a rule to a class of interfaces.
@@ -157,12 +161,28 @@ type KeyExchange struct {
 	Lifetime time.Duration // 0 means 8 h
 	// Childless tells when an IKE SA is made without its first Child SA (RFC 6023).
 	Childless Childless
+	// Revocation tells how much a machine must know of the standing of a peer with a certificate.
+	Revocation Revocation
+	// Reauthentication is how long an authentication counts (RFC 4478); 0 means as long as the certificates.
+	Reauthentication time.Duration
 }
 
 // IsZero reports whether nothing is set.
 func (k KeyExchange) IsZero() bool {
-	return len(k.Offers) == 0 && k.Lifetime == 0 && k.Childless == ChildlessAccept
+	return len(k.Offers) == 0 && k.Lifetime == 0 && k.Childless == ChildlessAccept &&
+		k.Revocation == RevocationKnown && k.Reauthentication == 0
 }
+
+// Revocation tells how much a machine must know of the standing of a peer that shows a certificate: whether the
+// certificate is revoked, and whether the directory admits the machine.
+type Revocation uint8
+
+// The levels, as "strong CRL check" of Windows knows them.
+const (
+	RevocationKnown  Revocation = iota // refuse whom the machine knows to be revoked or not admitted
+	RevocationOff                      // never ask
+	RevocationStrict                   // refuse everybody while the machine has not heard of revocations lately
+)
 
 // Childless tells when an IKE SA is made without a Child SA in IKE_AUTH (RFC 6023), so that the first Child SA gets a key
 // exchange of its own like every later one.

@@ -138,6 +138,12 @@ func validateAuth(auth []Auth, report reporter) {
 		default:
 			report("authentication %d: unknown method %s", i+1, a.Method)
 		}
+		if a.PPKOptional && a.PPK == "" {
+			report("authentication %d: a postquantum preshared key is optional, but none is named", i+1)
+		}
+		if len(a.PPK) > MaxPPKName {
+			report("authentication %d: the name of a postquantum preshared key has %d octets, more than %d", i+1, len(a.PPK), MaxPPKName)
+		}
 	}
 }
 
@@ -155,6 +161,13 @@ func (f Fallback) validate(report reporter) {
 
 // MinLifetime is the shortest lifetime of an SA that a policy may ask for. Shorter ones rekey without end.
 const MinLifetime = time.Second
+
+const (
+	// MaxReauthentication is the longest time for which an authentication can be made to count.
+	MaxReauthentication = 365 * 24 * time.Hour
+	// MaxPPKName is the longest name of a postquantum preshared key, in octets: it travels in every IKE_AUTH.
+	MaxPPKName = 64
+)
 
 func (l Lifetime) validate(report reporter) {
 	if l.Time != 0 && l.Time < MinLifetime {
@@ -186,6 +199,12 @@ func (k KeyExchange) validate(needed bool, report reporter) {
 	}
 	if k.Childless > ChildlessNever {
 		report("%s is unknown", k.Childless)
+	}
+	if k.Revocation > RevocationStrict {
+		report("%s is unknown", k.Revocation)
+	}
+	if k.Reauthentication != 0 && (k.Reauthentication < MinLifetime || k.Reauthentication > MaxReauthentication) {
+		report("reauthentication %s is not between %s and %s", k.Reauthentication, MinLifetime, MaxReauthentication)
 	}
 	if k.Lifetime != 0 && k.Lifetime < MinLifetime {
 		report("lifetime %s is below %s", k.Lifetime, MinLifetime)

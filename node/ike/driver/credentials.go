@@ -1,7 +1,9 @@
 package driver
 
 import (
+	"crypto/x509"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // Credentials are the machine's key and whom it trusts, as they are now.
@@ -18,8 +21,15 @@ type Credentials interface {
 	Trust() trust.Bundle
 }
 
-// Revoker is implemented by Credentials that know revoked certificates.
-type Revoker interface{ Revocations() trust.Revocations }
+// Denier is implemented by Credentials that know whom not to believe.
+type Denier interface {
+	// Denials are what is known, and when that was last known to be so; the zero time means that nothing was ever heard.
+	Denials() (trust.Denials, time.Time)
+}
+
+// strictAge is how old the knowledge of denials may be where the policy is strict. A controller that is away for a
+// night must not stop a fleet.
+const strictAge = 24 * time.Hour
 
 // BundleVerifier judges peers by the trust bundle of Credentials: chain, validity, usage, revocation, the binding of the
 // ID to the certificate (RFC 4945 3), and the signature.
@@ -31,25 +41,9 @@ type BundleVerifier struct {
 
 // VerifyPeer implements Verifier.
 func (b BundleVerifier) VerifyPeer(now time.Time, v ike.Verify) ike.Verified {
-	o := trust.Options{Usages: []trust.Usage{trust.IPsecIKE}, IKEID: pki.IKEID{Type: v.IDType, Data: v.ID}}
-	if r, ok := b.Credentials.(Revoker); ok {
-		o.Revoked = r.Revocations()
-	}
-	verdict, err := b.Paths.Verify(b.Credentials.Trust(), now, v.Chain, o)
-	if err != nil {
-		return refused(err)
-	}
-	if v.Auth.CA != "" {
-		found := false
-		for _, c := range verdict.Path[1:] {
-			found = found || strings.EqualFold(c.Subject.String(), v.Auth.CA)
-		}
-		if !found {
-			return ike.Verified{
-				Reason: ike.ReasonIssuerNotAllowed,
-				Detail: fmt.Sprintf("the chain of %q does not contain the CA %q that the policy wants", verdict.Leaf.Subject, v.Auth.CA),
-			}
-		}
+	verdict, refusal := b.judge(now, ike.Rejudge{IDType: v.IDType, ID: v.ID, Chain: v.Chain, Auth: v.Auth, Revocation: v.Revocation})
+	if refusal != nil {
+		return *refusal
 	}
 	if err := suite.Verify(verdict.Leaf.PublicKey, wire.AuthMethod(v.Method), v.Data, v.Octets, hashes(v.Hashes)); err != nil {
 		return ike.Verified{
@@ -57,15 +51,55 @@ func (b BundleVerifier) VerifyPeer(now time.Time, v ike.Verify) ike.Verified {
 			Detail: fmt.Sprintf("signature of %q: %v", verdict.Leaf.Subject, err),
 		}
 	}
-	return ike.Verified{Peer: peerName(verdict, v)}
+	return accepted(verdict, v.IDType, v.ID)
 }
 
-// peerName is the machine that the certificate stands for, or the ID where it is not one of the fleet.
-func peerName(verdict trust.Verdict, v ike.Verify) string {
-	if id, err := pki.IdentityFromCertificate(verdict.Leaf); err == nil {
-		return id.DNSName()
+// RejudgePeer implements Verifier.
+func (b BundleVerifier) RejudgePeer(now time.Time, r ike.Rejudge) ike.Verified {
+	verdict, refusal := b.judge(now, r)
+	if refusal != nil {
+		return *refusal
 	}
-	return pki.IKEID{Type: v.IDType, Data: v.ID}.String()
+	return accepted(verdict, r.IDType, r.ID)
+}
+
+// judge decides everything but the signature.
+func (b BundleVerifier) judge(now time.Time, r ike.Rejudge) (trust.Verdict, *ike.Verified) {
+	refuse := func(v ike.Verified) (trust.Verdict, *ike.Verified) { return trust.Verdict{}, &v }
+	o := trust.Options{Usages: []trust.Usage{trust.IPsecIKE}, IKEID: pki.IKEID{Type: r.IDType, Data: r.ID}}
+	denier, knows := b.Credentials.(Denier)
+	var heard time.Time
+	if knows && r.Revocation != spd.RevocationOff {
+		o.Denied, heard = denier.Denials()
+	}
+	verdict, err := b.Paths.Verify(b.Credentials.Trust(), now, r.Chain, o)
+	if err != nil {
+		return refuse(refused(err))
+	}
+	if r.Revocation == spd.RevocationStrict && (heard.IsZero() || now.Sub(heard) > strictAge) {
+		return refuse(ike.Verified{
+			Reason: ike.ReasonStandingUnknown,
+			Detail: fmt.Sprintf("the policy wants to know whether %q is revoked, and the controller has not told for %s", verdict.Leaf.Subject, strictAge),
+		})
+	}
+	if r.Auth.CA != "" && !slices.ContainsFunc(verdict.Path[1:], func(c *x509.Certificate) bool {
+		return strings.EqualFold(c.Subject.String(), r.Auth.CA)
+	}) {
+		return refuse(ike.Verified{
+			Reason: ike.ReasonIssuerNotAllowed,
+			Detail: fmt.Sprintf("the chain of %q does not contain the CA %q that the policy wants", verdict.Leaf.Subject, r.Auth.CA),
+		})
+	}
+	return verdict, nil
+}
+
+// accepted names the machine that the certificate stands for, or the ID where it is not one of the fleet.
+func accepted(verdict trust.Verdict, idType byte, id []byte) ike.Verified {
+	v := ike.Verified{Peer: pki.IKEID{Type: idType, Data: id}.String(), NotAfter: verdict.NotAfter}
+	if machine, err := pki.IdentityFromCertificate(verdict.Leaf); err == nil {
+		v.Peer = machine.DNSName()
+	}
+	return v
 }
 
 func refused(err error) ike.Verified {
@@ -80,6 +114,8 @@ func refused(err error) ike.Verified {
 			v.Reason = ike.ReasonCertNotYetValid
 		case trust.ReasonRevoked:
 			v.Reason = ike.ReasonCertRevoked
+		case trust.ReasonDenied:
+			v.Reason = ike.ReasonPeerDenied
 		case trust.ReasonNameMismatch:
 			v.Reason = ike.ReasonIDMismatch
 		case trust.ReasonMalformed, trust.ReasonLimit, trust.ReasonWeakKey, trust.ReasonWrongUsage: // the detail says which

@@ -270,6 +270,13 @@ func (d *Driver) Reconfigure(ctx context.Context, cfg ike.Config) error {
 	return err
 }
 
+// Recheck has every peer judged again, because what Credentials know of peers has changed. It returns when the engine has
+// asked for the verdicts.
+func (d *Driver) Recheck(ctx context.Context) error {
+	_, err := d.command(ctx, ike.Recheck{})
+	return err
+}
+
 // Rekey rekeys a Child SA now, or the IKE SA when child is 0.
 func (d *Driver) Rekey(ctx context.Context, spi ike.IKESPI, child sa.SPI) error {
 	_, err := d.command(ctx, ike.Rekey{IKE: spi, Child: child})

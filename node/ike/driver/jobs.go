@@ -20,6 +20,8 @@ type Signer interface{ Signer() crypto.Signer }
 // Verifier decides about a peer that authenticates with a certificate. It may be called from several goroutines.
 type Verifier interface {
 	VerifyPeer(now time.Time, v ike.Verify) ike.Verified
+	// RejudgePeer decides about a peer whose signature was verified before.
+	RejudgePeer(now time.Time, r ike.Rejudge) ike.Verified
 }
 
 // Jobs does the work that leaves the engine. It is safe for concurrent use.
@@ -94,6 +96,8 @@ func (j *Jobs) run(now time.Time, work ike.Work) (result ike.Result) {
 		return ike.Signed{Method: byte(method), Data: data, Err: err}
 	case ike.Verify:
 		return j.verifier.VerifyPeer(now, w)
+	case ike.Rejudge:
+		return j.verifier.RejudgePeer(now, w)
 	}
 	return failedResult(work, fmt.Errorf("unknown work %T", work))
 }

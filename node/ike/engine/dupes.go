@@ -33,6 +33,9 @@ type retirement struct {
 // established is called when an SA has become established.
 func (e *Engine) established(x *entry, initialContact bool) {
 	x.answered = true
+	if x.renews != nil {
+		e.renewed(x)
+	}
 	for _, y := range slices.Clone(e.table.byPeer[x.filed.remote.Addr()]) {
 		if y == x || y.gone || y.retiring || !y.sa.Usable() || y.sa.Peer() != x.sa.Peer() || y.sa.Auth() != x.sa.Auth() ||
 			!sameAddresses(x, y) {

@@ -96,6 +96,8 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 		e.addressesChanged(ev)
 	case ike.Reconfigure:
 		e.reconfigure(ev.Config)
+	case ike.Recheck:
+		e.recheck()
 	case ike.Rekey:
 		e.rekey(ev)
 	case ike.Close:
@@ -222,6 +224,8 @@ func (e *Engine) after(x *entry) {
 		case ikev2.Established:
 			e.count("ike_established")
 			e.established(x, n.InitialContact)
+		case ikev2.ReauthDue:
+			e.reauthenticate(x)
 		case ikev2.ChildUp:
 			e.count("child_established")
 			e.childUp(x, n.Child)
@@ -362,10 +366,14 @@ func (e *Engine) close(ev ike.Close) {
 }
 
 func (e *Engine) reconfigure(cfg ike.Config) {
+	level := e.cfg.Revocation
 	e.configure(&cfg)
 	e.reconfigureFlows()
 	for _, x := range e.table.order.all() {
 		e.run(x, func(s *ikev2.SA) { s.Reconfigure(e.now, e.cfg) })
+	}
+	if level != e.cfg.Revocation {
+		e.recheck()
 	}
 }
 

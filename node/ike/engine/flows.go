@@ -301,7 +301,7 @@ func (e *Engine) closed(x *entry, n ikev2.Closed) {
 	if !wasUp {
 		e.countMainFailure(n.Reason)
 	}
-	if !wasUp && !x.sa.Initiator() || wasUp && n.Reason.Class() == ike.ClassFailure {
+	if !wasUp && (!x.sa.Initiator() || x.renews != nil) || wasUp && n.Reason.Class() == ike.ClassFailure {
 		_, remote := x.sa.Addresses()
 		e.failed(x, Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: n.Reason, Fault: n.Fault, Detail: n.Detail})
 	}
@@ -334,7 +334,7 @@ func (e *Engine) orphans(owner wire.SPI, reason ike.Reason, fault ike.Fault, det
 func aboutAuthentication(r ike.Reason) bool {
 	switch r {
 	case ike.ReasonAuthFailed, ike.ReasonUnknownIssuer, ike.ReasonCertExpired, ike.ReasonCertNotYetValid,
-		ike.ReasonCertRevoked, ike.ReasonCertInvalid, ike.ReasonIssuerNotAllowed, ike.ReasonIDMismatch, ike.ReasonNoCredential,
+		ike.ReasonCertRevoked, ike.ReasonPeerDenied, ike.ReasonNoPPK, ike.ReasonStandingUnknown, ike.ReasonCertInvalid, ike.ReasonIssuerNotAllowed, ike.ReasonIDMismatch, ike.ReasonNoCredential,
 		ike.ReasonSignFailed, ike.ReasonAuthRefused, ike.ReasonAuthNotAllowed:
 		return true
 	default:

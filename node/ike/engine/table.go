@@ -52,6 +52,7 @@ type entry struct {
 	gone      bool        // has left the table
 	handed    bool        // its Child SAs are filed under the successor
 	told      ikev2.State // the state that was told last
+	renews    *entry      // the SA that this one is to take over from; nil: none
 }
 
 // filing is under what an SA is found.

@@ -88,7 +88,8 @@ func (s *SA) receiveAuthResponse(m message) {
 		return
 	}
 	octets = hs.appendIntAuth(octets, m.header.MessageID)
-	s.verify([]spd.Auth{s.auth}, idr, chainOf(m.payloads), auth, octets, func(_ spd.Auth, v ike.Verified) {
+	chain := chainOf(m.payloads)
+	s.verify([]spd.Auth{s.auth}, idr, chain, auth, octets, func(_ spd.Auth, v ike.Verified) {
 		if v.Reason != ike.ReasonNone {
 			// RFC 7296 2.21.2: the responder believes the SA to be up, so it is told. Nothing waits for its answer.
 			s.request(wire.Informational, wire.Notify{Type: wire.NotifyAuthenticationFailed})
@@ -100,7 +101,7 @@ func (s *SA) receiveAuthResponse(m message) {
 			s.end(ike.ReasonSyntax, ike.FaultPeer, "IKE_AUTH response that neither makes the Child SA nor refuses it")
 			return
 		}
-		s.peerID, s.peerName = idr, v.Peer
+		s.believe(idr, s.auth, v, chain)
 		flow, rule, first := hs.flow, hs.rule, hs.first
 		s.becomeEstablished(m.payloads)
 		if first == nil {
@@ -128,6 +129,10 @@ func (s *SA) becomeEstablished(payloads []wire.Payload) {
 	s.hs = nil
 	s.learnMobility(payloads)
 	s.startLife()
+	s.readAuthLifetime(payloads)
+	if s.doubt && s.chain != nil {
+		s.rejudge()
+	}
 	_, contact := wire.FindNotify(payloads, wire.NotifyInitialContact)
 	s.trace("established with %s, authenticated by %s, protected by %s, NAT here %v, NAT there %v", s.peerName, s.auth.Method, s.suite, s.natLocal, s.natRemote)
 	s.up = true
@@ -201,7 +206,7 @@ func (s *SA) verify(entries []spd.Auth, id wire.ID, chain [][]byte, auth wire.Au
 		work := ike.Verify{
 			IDType: byte(id.Type), ID: id.Data, Chain: chain,
 			Method: byte(auth.Method), Data: auth.Data, Octets: octets,
-			Hashes: numbers(suite.SupportedHashes()), Auth: e,
+			Hashes: numbers(suite.SupportedHashes()), Auth: e, Revocation: s.cfg.Revocation,
 		}
 		s.do(work, func(r ike.Result) {
 			v, ok := r.(ike.Verified)

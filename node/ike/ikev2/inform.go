@@ -20,6 +20,7 @@ func (s *SA) serveInformational(v *serving, m message) {
 		s.end(ike.ReasonAuthRefused, ike.FaultLocal, "the peer did not accept the authentication of this side")
 		return
 	}
+	s.readAuthLifetime(m.payloads)
 	reply, then := s.mobilityAnswer(v, m)
 	var answer []sa.SPI
 	for _, p := range m.payloads {

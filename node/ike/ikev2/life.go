@@ -70,6 +70,10 @@ func (s *SA) Deadline() time.Time {
 		if s.mayRekey() {
 			first(s.soft)
 		}
+		if !s.closing() {
+			first(s.until)
+			first(s.renew)
+		}
 		if s.win.pending == nil && s.current == nil && len(s.queue) == 0 && s.win.serving == nil {
 			first(s.livenessAt())
 		}
@@ -129,6 +133,9 @@ func (s *SA) Tick(now time.Time) {
 	case due(s.hard):
 		s.hard = time.Time{}
 		s.closeIKE(ike.ReasonExpired)
+	}
+	if s.state == StateEstablished && !s.closing() {
+		s.tickStanding()
 	}
 	if s.state == StateEstablished {
 		if due(s.soft) && s.mayRekey() {

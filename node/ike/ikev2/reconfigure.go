@@ -24,6 +24,7 @@ func (s *SA) Reconfigure(now time.Time, cfg *ike.Config) {
 		s.advance()
 		return
 	}
+	s.reconfigureStanding()
 	for _, c := range s.children {
 		if !c.gone && !s.keep(c) {
 			s.closeChild(c, ike.ReasonPolicyChanged)

@@ -216,6 +216,7 @@ func (s *SA) succeed(initiator bool, own, peer wire.SPI, chosen proposal.IKE, sh
 	n.mapping, n.astray = nil, false // the hash covers the SPIs
 	n.natLocal, n.natRemote, n.encap = s.natLocal, s.natRemote, s.encap
 	n.auth, n.peerID, n.peerName = s.auth, s.peerID, s.peerName
+	n.inheritStanding(s)
 	keys, err := suite.RekeyIKE(chosen, s.suite.PRF, s.keys.D, shared, ex.Ni, ex.Nr, n.spii(), n.spir())
 	if err != nil {
 		return nil, err
@@ -225,6 +226,9 @@ func (s *SA) succeed(initiator bool, own, peer wire.SPI, chosen proposal.IKE, sh
 	}
 	n.state, n.established = StateEstablished, s.now
 	n.startLife()
+	if n.doubt {
+		n.rejudge()
+	}
 	return n, nil
 }
 

@@ -173,7 +173,8 @@ func (s *SA) serveAuth(v *serving, m message) {
 	if entries == nil {
 		entries = peerAuth(s.cfg, s.remote.Addr())
 	}
-	s.verify(entries, idi, chainOf(m.payloads), auth, octets, func(entry spd.Auth, p ike.Verified) {
+	chain := chainOf(m.payloads)
+	s.verify(entries, idi, chain, auth, octets, func(entry spd.Auth, p ike.Verified) {
 		if s.win.serving != v {
 			return
 		}
@@ -183,7 +184,7 @@ func (s *SA) serveAuth(v *serving, m message) {
 			return
 		}
 		s.auth = entry
-		s.peerID, s.peerName = idi, p.Peer
+		s.believe(idi, entry, p, chain)
 		s.authenticateBack(v, m, want)
 	})
 }
@@ -221,6 +222,7 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 		payloads := []wire.Payload{id}
 		payloads = append(payloads, s.certificates(s.auth)...)
 		payloads = append(payloads, auth)
+		payloads = append(payloads, s.authLifetime()...)
 		s.becomeEstablished(m.payloads)
 		payloads = append(payloads, s.answerMobility()...)
 		if want == nil {

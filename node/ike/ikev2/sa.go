@@ -122,6 +122,7 @@ type SA struct {
 	// touched are other SAs that a rekey has changed, for the engine to look at.
 	touched []*SA
 	life
+	standing
 }
 
 // life holds the SA's points in time; zero means none.

@@ -63,6 +63,12 @@ func (d *decoder) policy(m *policyv1.Policy) spd.Policy {
 	} else {
 		p.KeyExchange.Childless = spd.Childless(c)
 	}
+	if r := k.GetRevocation(); r < 0 || r > policyv1.Revocation_REVOCATION_STRICT {
+		d.fail(ErrUnknown, "revocation %d", int32(r))
+	} else {
+		p.KeyExchange.Revocation = spd.Revocation(r)
+	}
+	p.KeyExchange.Reauthentication = time.Duration(k.GetReauthenticationNs())
 	p.Exemptions = spd.Exemptions{
 		Multicast: e.GetMulticast(), Broadcast: e.GetBroadcast(),
 		BreakGlassTCP: decodeAll(e.GetBreakGlassTcp(), func(n uint32) uint16 { return narrow[uint16](d, n, "break-glass port") }),
@@ -184,6 +190,6 @@ func (d *decoder) ike(m *policyv1.IkeOffer) proposal.IKE {
 func (d *decoder) auth(m *policyv1.Auth) spd.Auth {
 	return spd.Auth{
 		Method: known(d, authMethods, m.GetMethod(), "authentication method"), CA: m.GetCa(), Secret: m.GetSecret(),
-		LocalID: m.GetLocalId(), RemoteID: m.GetRemoteId(),
+		LocalID: m.GetLocalId(), RemoteID: m.GetRemoteId(), PPK: m.GetPpk(), PPKOptional: m.GetPpkOptional(),
 	}
 }

@@ -14,7 +14,8 @@ func ToProto(p spd.Policy) *policyv1.Policy {
 		Name: p.Name,
 		KeyExchange: &policyv1.KeyExchange{
 			Offers: encodeAll(p.KeyExchange.Offers, encodeIKE), LifetimeNs: int64(p.KeyExchange.Lifetime),
-			Childless: policyv1.Childless(p.KeyExchange.Childless),
+			Childless:  policyv1.Childless(p.KeyExchange.Childless),
+			Revocation: policyv1.Revocation(p.KeyExchange.Revocation), ReauthenticationNs: int64(p.KeyExchange.Reauthentication),
 		},
 		Exemptions: &policyv1.Exemptions{
 			Multicast: p.Exemptions.Multicast, Broadcast: p.Exemptions.Broadcast,
@@ -122,5 +123,6 @@ func encodeAdditional(a proposal.Additional) []uint32 {
 func encodeAuth(a spd.Auth) *policyv1.Auth {
 	return &policyv1.Auth{
 		Method: authMethods.number(a.Method), Ca: a.CA, Secret: a.Secret, LocalId: a.LocalID, RemoteId: a.RemoteID,
+		Ppk: a.PPK, PpkOptional: a.PPKOptional,
 	}
 }

@@ -99,6 +99,8 @@ func Policy() *rapid.Generator[spd.Policy] {
 			}
 		}
 		p.KeyExchange = spd.KeyExchange{Offers: rapid.SliceOfN(IKE(), 1, 3).Draw(t, "ike"), Lifetime: duration(t)}
+		p.KeyExchange.Revocation = rapid.SampledFrom([]spd.Revocation{spd.RevocationKnown, spd.RevocationOff, spd.RevocationStrict}).Draw(t, "revocation")
+		p.KeyExchange.Reauthentication = duration(t)
 		p.KeyExchange.Childless = rapid.SampledFrom([]spd.Childless{spd.ChildlessAccept, spd.ChildlessPrefer, spd.ChildlessNever}).Draw(t, "childless")
 		p.Exemptions = spd.Exemptions{
 			Multicast: rapid.Bool().Draw(t, "multicast"), Broadcast: rapid.Bool().Draw(t, "broadcast"),
@@ -226,6 +228,9 @@ func auth(t *rapid.T) []spd.Auth {
 			a.Secret = rapid.StringN(1, 10, -1).Draw(t, "secret")
 		} else {
 			a.CA = rapid.SampledFrom([]string{"", "CN=Bank CA,O=Bank"}).Draw(t, "CA")
+		}
+		if rapid.Bool().Draw(t, "with a PPK") {
+			a.PPK, a.PPKOptional = "bank ppk", rapid.Bool().Draw(t, "PPK optional")
 		}
 		return a
 	}), 1, 2).Draw(t, "auth")

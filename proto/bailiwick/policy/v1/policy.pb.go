@@ -296,6 +296,57 @@ func (InterfaceClass) EnumDescriptor() ([]byte, []int) {
 	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
+// Revocation tells how much a machine must know of the standing of a peer that shows a certificate.
+type Revocation int32
+
+const (
+	// Refuses whom the machine knows to be revoked or not admitted, as bundles do that were made before there was a choice.
+	Revocation_REVOCATION_UNSPECIFIED Revocation = 0
+	Revocation_REVOCATION_OFF         Revocation = 1
+	Revocation_REVOCATION_STRICT      Revocation = 2
+)
+
+// Enum value maps for Revocation.
+var (
+	Revocation_name = map[int32]string{
+		0: "REVOCATION_UNSPECIFIED",
+		1: "REVOCATION_OFF",
+		2: "REVOCATION_STRICT",
+	}
+	Revocation_value = map[string]int32{
+		"REVOCATION_UNSPECIFIED": 0,
+		"REVOCATION_OFF":         1,
+		"REVOCATION_STRICT":      2,
+	}
+)
+
+func (x Revocation) Enum() *Revocation {
+	p := new(Revocation)
+	*p = x
+	return p
+}
+
+func (x Revocation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Revocation) Descriptor() protoreflect.EnumDescriptor {
+	return file_bailiwick_policy_v1_policy_proto_enumTypes[5].Descriptor()
+}
+
+func (Revocation) Type() protoreflect.EnumType {
+	return &file_bailiwick_policy_v1_policy_proto_enumTypes[5]
+}
+
+func (x Revocation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Revocation.Descriptor instead.
+func (Revocation) EnumDescriptor() ([]byte, []int) {
+	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+}
+
 // Childless tells when an IKE SA is made without a Child SA in IKE_AUTH (RFC 6023).
 type Childless int32
 
@@ -331,11 +382,11 @@ func (x Childless) String() string {
 }
 
 func (Childless) Descriptor() protoreflect.EnumDescriptor {
-	return file_bailiwick_policy_v1_policy_proto_enumTypes[5].Descriptor()
+	return file_bailiwick_policy_v1_policy_proto_enumTypes[6].Descriptor()
 }
 
 func (Childless) Type() protoreflect.EnumType {
-	return &file_bailiwick_policy_v1_policy_proto_enumTypes[5]
+	return &file_bailiwick_policy_v1_policy_proto_enumTypes[6]
 }
 
 func (x Childless) Number() protoreflect.EnumNumber {
@@ -344,7 +395,7 @@ func (x Childless) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Childless.Descriptor instead.
 func (Childless) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 // Policy is a spd.Policy.
@@ -1133,9 +1184,12 @@ type Auth struct {
 	// Subject of the CA, RFC 4514.
 	Ca string `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`
 	// Name of a preshared key; the key never stands here.
-	Secret        string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
-	LocalId       string `protobuf:"bytes,4,opt,name=local_id,json=localId,proto3" json:"local_id,omitempty"`
-	RemoteId      string `protobuf:"bytes,5,opt,name=remote_id,json=remoteId,proto3" json:"remote_id,omitempty"`
+	Secret   string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
+	LocalId  string `protobuf:"bytes,4,opt,name=local_id,json=localId,proto3" json:"local_id,omitempty"`
+	RemoteId string `protobuf:"bytes,5,opt,name=remote_id,json=remoteId,proto3" json:"remote_id,omitempty"`
+	// Name of a postquantum preshared key (RFC 8784); the key never stands here.
+	Ppk           string `protobuf:"bytes,6,opt,name=ppk,proto3" json:"ppk,omitempty"`
+	PpkOptional   bool   `protobuf:"varint,7,opt,name=ppk_optional,json=ppkOptional,proto3" json:"ppk_optional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1203,6 +1257,20 @@ func (x *Auth) GetRemoteId() string {
 		return x.RemoteId
 	}
 	return ""
+}
+
+func (x *Auth) GetPpk() string {
+	if x != nil {
+		return x.Ppk
+	}
+	return ""
+}
+
+func (x *Auth) GetPpkOptional() bool {
+	if x != nil {
+		return x.PpkOptional
+	}
+	return false
 }
 
 // DefaultResponse answers peers that ask for security where no rule covers them; absent when it is not active.
@@ -1284,12 +1352,15 @@ func (x *DefaultResponse) GetIdleNs() int64 {
 
 // KeyExchange holds the settings of IKE SAs.
 type KeyExchange struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Offers        []*IkeOffer            `protobuf:"bytes,1,rep,name=offers,proto3" json:"offers,omitempty"`
-	LifetimeNs    int64                  `protobuf:"varint,2,opt,name=lifetime_ns,json=lifetimeNs,proto3" json:"lifetime_ns,omitempty"`
-	Childless     Childless              `protobuf:"varint,3,opt,name=childless,proto3,enum=bailiwick.policy.v1.Childless" json:"childless,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Offers     []*IkeOffer            `protobuf:"bytes,1,rep,name=offers,proto3" json:"offers,omitempty"`
+	LifetimeNs int64                  `protobuf:"varint,2,opt,name=lifetime_ns,json=lifetimeNs,proto3" json:"lifetime_ns,omitempty"`
+	Childless  Childless              `protobuf:"varint,3,opt,name=childless,proto3,enum=bailiwick.policy.v1.Childless" json:"childless,omitempty"`
+	Revocation Revocation             `protobuf:"varint,4,opt,name=revocation,proto3,enum=bailiwick.policy.v1.Revocation" json:"revocation,omitempty"`
+	// How long an authentication counts (RFC 4478); 0 means as long as the certificates.
+	ReauthenticationNs int64 `protobuf:"varint,5,opt,name=reauthentication_ns,json=reauthenticationNs,proto3" json:"reauthentication_ns,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *KeyExchange) Reset() {
@@ -1341,6 +1412,20 @@ func (x *KeyExchange) GetChildless() Childless {
 		return x.Childless
 	}
 	return Childless_CHILDLESS_UNSPECIFIED
+}
+
+func (x *KeyExchange) GetRevocation() Revocation {
+	if x != nil {
+		return x.Revocation
+	}
+	return Revocation_REVOCATION_UNSPECIFIED
+}
+
+func (x *KeyExchange) GetReauthenticationNs() int64 {
+	if x != nil {
+		return x.ReauthenticationNs
+	}
+	return 0
 }
 
 // Exemptions are packets that no rule sees, beside those that are always exempt.
@@ -1481,24 +1566,30 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x05group\x18\x05 \x01(\rR\x05group\x12\x1e\n" +
 	"\n" +
 	"additional\x18\x06 \x03(\rR\n" +
-	"additional\"\x9f\x01\n" +
+	"additional\"\xd4\x01\n" +
 	"\x04Auth\x127\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x1f.bailiwick.policy.v1.AuthMethodR\x06method\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\tR\x02ca\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\tR\x06secret\x12\x19\n" +
 	"\blocal_id\x18\x04 \x01(\tR\alocalId\x12\x1b\n" +
-	"\tremote_id\x18\x05 \x01(\tR\bremoteId\"\xdd\x01\n" +
+	"\tremote_id\x18\x05 \x01(\tR\bremoteId\x12\x10\n" +
+	"\x03ppk\x18\x06 \x01(\tR\x03ppk\x12!\n" +
+	"\fppk_optional\x18\a \x01(\bR\vppkOptional\"\xdd\x01\n" +
 	"\x0fDefaultResponse\x125\n" +
 	"\x06offers\x18\x01 \x03(\v2\x1d.bailiwick.policy.v1.EspOfferR\x06offers\x12-\n" +
 	"\x04auth\x18\x02 \x03(\v2\x19.bailiwick.policy.v1.AuthR\x04auth\x12\x10\n" +
 	"\x03pfs\x18\x03 \x01(\bR\x03pfs\x129\n" +
 	"\blifetime\x18\x04 \x01(\v2\x1d.bailiwick.policy.v1.LifetimeR\blifetime\x12\x17\n" +
-	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\xa3\x01\n" +
+	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\x95\x02\n" +
 	"\vKeyExchange\x125\n" +
 	"\x06offers\x18\x01 \x03(\v2\x1d.bailiwick.policy.v1.IkeOfferR\x06offers\x12\x1f\n" +
 	"\vlifetime_ns\x18\x02 \x01(\x03R\n" +
 	"lifetimeNs\x12<\n" +
-	"\tchildless\x18\x03 \x01(\x0e2\x1e.bailiwick.policy.v1.ChildlessR\tchildless\"p\n" +
+	"\tchildless\x18\x03 \x01(\x0e2\x1e.bailiwick.policy.v1.ChildlessR\tchildless\x12?\n" +
+	"\n" +
+	"revocation\x18\x04 \x01(\x0e2\x1f.bailiwick.policy.v1.RevocationR\n" +
+	"revocation\x12/\n" +
+	"\x13reauthentication_ns\x18\x05 \x01(\x03R\x12reauthenticationNs\"p\n" +
 	"\n" +
 	"Exemptions\x12\x1c\n" +
 	"\tmulticast\x18\x01 \x01(\bR\tmulticast\x12\x1c\n" +
@@ -1531,7 +1622,12 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x1bINTERFACE_CLASS_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13INTERFACE_CLASS_ALL\x10\x01\x12\x17\n" +
 	"\x13INTERFACE_CLASS_LAN\x10\x02\x12!\n" +
-	"\x1dINTERFACE_CLASS_REMOTE_ACCESS\x10\x03*Q\n" +
+	"\x1dINTERFACE_CLASS_REMOTE_ACCESS\x10\x03*S\n" +
+	"\n" +
+	"Revocation\x12\x1a\n" +
+	"\x16REVOCATION_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eREVOCATION_OFF\x10\x01\x12\x15\n" +
+	"\x11REVOCATION_STRICT\x10\x02*Q\n" +
 	"\tChildless\x12\x19\n" +
 	"\x15CHILDLESS_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CHILDLESS_PREFER\x10\x01\x12\x13\n" +
@@ -1549,7 +1645,7 @@ func file_bailiwick_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_bailiwick_policy_v1_policy_proto_rawDescData
 }
 
-var file_bailiwick_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_bailiwick_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
 var file_bailiwick_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_bailiwick_policy_v1_policy_proto_goTypes = []any{
 	(AddressKind)(0),        // 0: bailiwick.policy.v1.AddressKind
@@ -1557,52 +1653,54 @@ var file_bailiwick_policy_v1_policy_proto_goTypes = []any{
 	(FallbackMode)(0),       // 2: bailiwick.policy.v1.FallbackMode
 	(AuthMethod)(0),         // 3: bailiwick.policy.v1.AuthMethod
 	(InterfaceClass)(0),     // 4: bailiwick.policy.v1.InterfaceClass
-	(Childless)(0),          // 5: bailiwick.policy.v1.Childless
-	(*Policy)(nil),          // 6: bailiwick.policy.v1.Policy
-	(*Rule)(nil),            // 7: bailiwick.policy.v1.Rule
-	(*Filter)(nil),          // 8: bailiwick.policy.v1.Filter
-	(*Address)(nil),         // 9: bailiwick.policy.v1.Address
-	(*PortRange)(nil),       // 10: bailiwick.policy.v1.PortRange
-	(*FilterAction)(nil),    // 11: bailiwick.policy.v1.FilterAction
-	(*Fallback)(nil),        // 12: bailiwick.policy.v1.Fallback
-	(*Lifetime)(nil),        // 13: bailiwick.policy.v1.Lifetime
-	(*EspOffer)(nil),        // 14: bailiwick.policy.v1.EspOffer
-	(*IkeOffer)(nil),        // 15: bailiwick.policy.v1.IkeOffer
-	(*Auth)(nil),            // 16: bailiwick.policy.v1.Auth
-	(*DefaultResponse)(nil), // 17: bailiwick.policy.v1.DefaultResponse
-	(*KeyExchange)(nil),     // 18: bailiwick.policy.v1.KeyExchange
-	(*Exemptions)(nil),      // 19: bailiwick.policy.v1.Exemptions
+	(Revocation)(0),         // 5: bailiwick.policy.v1.Revocation
+	(Childless)(0),          // 6: bailiwick.policy.v1.Childless
+	(*Policy)(nil),          // 7: bailiwick.policy.v1.Policy
+	(*Rule)(nil),            // 8: bailiwick.policy.v1.Rule
+	(*Filter)(nil),          // 9: bailiwick.policy.v1.Filter
+	(*Address)(nil),         // 10: bailiwick.policy.v1.Address
+	(*PortRange)(nil),       // 11: bailiwick.policy.v1.PortRange
+	(*FilterAction)(nil),    // 12: bailiwick.policy.v1.FilterAction
+	(*Fallback)(nil),        // 13: bailiwick.policy.v1.Fallback
+	(*Lifetime)(nil),        // 14: bailiwick.policy.v1.Lifetime
+	(*EspOffer)(nil),        // 15: bailiwick.policy.v1.EspOffer
+	(*IkeOffer)(nil),        // 16: bailiwick.policy.v1.IkeOffer
+	(*Auth)(nil),            // 17: bailiwick.policy.v1.Auth
+	(*DefaultResponse)(nil), // 18: bailiwick.policy.v1.DefaultResponse
+	(*KeyExchange)(nil),     // 19: bailiwick.policy.v1.KeyExchange
+	(*Exemptions)(nil),      // 20: bailiwick.policy.v1.Exemptions
 }
 var file_bailiwick_policy_v1_policy_proto_depIdxs = []int32{
-	7,  // 0: bailiwick.policy.v1.Policy.rules:type_name -> bailiwick.policy.v1.Rule
-	17, // 1: bailiwick.policy.v1.Policy.default_response:type_name -> bailiwick.policy.v1.DefaultResponse
-	18, // 2: bailiwick.policy.v1.Policy.key_exchange:type_name -> bailiwick.policy.v1.KeyExchange
-	19, // 3: bailiwick.policy.v1.Policy.exemptions:type_name -> bailiwick.policy.v1.Exemptions
-	8,  // 4: bailiwick.policy.v1.Rule.filters:type_name -> bailiwick.policy.v1.Filter
-	11, // 5: bailiwick.policy.v1.Rule.action:type_name -> bailiwick.policy.v1.FilterAction
-	16, // 6: bailiwick.policy.v1.Rule.auth:type_name -> bailiwick.policy.v1.Auth
+	8,  // 0: bailiwick.policy.v1.Policy.rules:type_name -> bailiwick.policy.v1.Rule
+	18, // 1: bailiwick.policy.v1.Policy.default_response:type_name -> bailiwick.policy.v1.DefaultResponse
+	19, // 2: bailiwick.policy.v1.Policy.key_exchange:type_name -> bailiwick.policy.v1.KeyExchange
+	20, // 3: bailiwick.policy.v1.Policy.exemptions:type_name -> bailiwick.policy.v1.Exemptions
+	9,  // 4: bailiwick.policy.v1.Rule.filters:type_name -> bailiwick.policy.v1.Filter
+	12, // 5: bailiwick.policy.v1.Rule.action:type_name -> bailiwick.policy.v1.FilterAction
+	17, // 6: bailiwick.policy.v1.Rule.auth:type_name -> bailiwick.policy.v1.Auth
 	4,  // 7: bailiwick.policy.v1.Rule.interfaces:type_name -> bailiwick.policy.v1.InterfaceClass
-	9,  // 8: bailiwick.policy.v1.Filter.source:type_name -> bailiwick.policy.v1.Address
-	9,  // 9: bailiwick.policy.v1.Filter.destination:type_name -> bailiwick.policy.v1.Address
-	10, // 10: bailiwick.policy.v1.Filter.source_port:type_name -> bailiwick.policy.v1.PortRange
-	10, // 11: bailiwick.policy.v1.Filter.destination_port:type_name -> bailiwick.policy.v1.PortRange
+	10, // 8: bailiwick.policy.v1.Filter.source:type_name -> bailiwick.policy.v1.Address
+	10, // 9: bailiwick.policy.v1.Filter.destination:type_name -> bailiwick.policy.v1.Address
+	11, // 10: bailiwick.policy.v1.Filter.source_port:type_name -> bailiwick.policy.v1.PortRange
+	11, // 11: bailiwick.policy.v1.Filter.destination_port:type_name -> bailiwick.policy.v1.PortRange
 	0,  // 12: bailiwick.policy.v1.Address.kind:type_name -> bailiwick.policy.v1.AddressKind
 	1,  // 13: bailiwick.policy.v1.FilterAction.action:type_name -> bailiwick.policy.v1.Action
-	12, // 14: bailiwick.policy.v1.FilterAction.fallback:type_name -> bailiwick.policy.v1.Fallback
-	14, // 15: bailiwick.policy.v1.FilterAction.offers:type_name -> bailiwick.policy.v1.EspOffer
-	13, // 16: bailiwick.policy.v1.FilterAction.lifetime:type_name -> bailiwick.policy.v1.Lifetime
+	13, // 14: bailiwick.policy.v1.FilterAction.fallback:type_name -> bailiwick.policy.v1.Fallback
+	15, // 15: bailiwick.policy.v1.FilterAction.offers:type_name -> bailiwick.policy.v1.EspOffer
+	14, // 16: bailiwick.policy.v1.FilterAction.lifetime:type_name -> bailiwick.policy.v1.Lifetime
 	2,  // 17: bailiwick.policy.v1.Fallback.mode:type_name -> bailiwick.policy.v1.FallbackMode
 	3,  // 18: bailiwick.policy.v1.Auth.method:type_name -> bailiwick.policy.v1.AuthMethod
-	14, // 19: bailiwick.policy.v1.DefaultResponse.offers:type_name -> bailiwick.policy.v1.EspOffer
-	16, // 20: bailiwick.policy.v1.DefaultResponse.auth:type_name -> bailiwick.policy.v1.Auth
-	13, // 21: bailiwick.policy.v1.DefaultResponse.lifetime:type_name -> bailiwick.policy.v1.Lifetime
-	15, // 22: bailiwick.policy.v1.KeyExchange.offers:type_name -> bailiwick.policy.v1.IkeOffer
-	5,  // 23: bailiwick.policy.v1.KeyExchange.childless:type_name -> bailiwick.policy.v1.Childless
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	15, // 19: bailiwick.policy.v1.DefaultResponse.offers:type_name -> bailiwick.policy.v1.EspOffer
+	17, // 20: bailiwick.policy.v1.DefaultResponse.auth:type_name -> bailiwick.policy.v1.Auth
+	14, // 21: bailiwick.policy.v1.DefaultResponse.lifetime:type_name -> bailiwick.policy.v1.Lifetime
+	16, // 22: bailiwick.policy.v1.KeyExchange.offers:type_name -> bailiwick.policy.v1.IkeOffer
+	6,  // 23: bailiwick.policy.v1.KeyExchange.childless:type_name -> bailiwick.policy.v1.Childless
+	5,  // 24: bailiwick.policy.v1.KeyExchange.revocation:type_name -> bailiwick.policy.v1.Revocation
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_policy_v1_policy_proto_init() }
@@ -1615,7 +1713,7 @@ func file_bailiwick_policy_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_policy_v1_policy_proto_rawDesc), len(file_bailiwick_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      6,
+			NumEnums:      7,
 			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,0 +1,64 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+)
+
+// recheck has every authenticated peer judged again.
+func (e *Engine) recheck() {
+	e.count("recheck")
+	for _, x := range e.table.order.all() {
+		if !x.gone {
+			e.run(x, func(s *ikev2.SA) { s.Recheck(e.now) })
+		}
+	}
+}
+
+// reauthenticate makes another IKE SA, with a new authentication, before the present one stops to count (RFC 4478, RFC
+// 7296 2.8.3). The old one carries the traffic until the new one has everything. When the attempt fails, the old SA asks
+// again while there is time, and ends with its authentication.
+func (e *Engine) reauthenticate(x *entry) {
+	if e.stopping || x.retiring || !x.sa.Usable() {
+		return
+	}
+	for _, c := range x.sa.Children() {
+		rule, ok := e.rule(c.Rule)
+		if !ok || c.DefaultResponse || !slices.Contains(rule.Auth, x.sa.Auth()) || !e.credential(x.sa.Auth()) {
+			continue
+		}
+		flow := ike.Flow{
+			Rule: c.Rule, Local: c.Local.Addr(), Remote: c.Remote.Addr(), LocalTS: c.LocalTS[0], RemoteTS: c.RemoteTS[0],
+		}
+		e.count("reauthentication")
+		y := e.table.add(ikev2.Initiate(e, e.now, e.cfg, flow, rule, x.sa.Auth()), false)
+		y.renews = x
+		e.after(y)
+		return
+	}
+	// Without a Child SA that this side may ask for there is nothing to keep.
+}
+
+// renewed lets an SA that was authenticated anew take over from the one it was made for.
+func (e *Engine) renewed(x *entry) {
+	old := x.renews
+	x.renews = nil
+	for old.sa.Successor() != nil {
+		next, ok := e.table.bySPI[old.sa.Successor().SPI()]
+		if !ok {
+			break
+		}
+		old = next
+	}
+	if old.gone || old.retiring || old.sa.State() != ikev2.StateEstablished {
+		return
+	}
+	e.run(old, func(s *ikev2.SA) { s.Renewed() })
+	old.retiring = true
+	r := &retirement{loser: old, survivor: x, end: e.now.Add(retireLimit)}
+	e.retired++
+	r.due.of, r.due.seq = r, e.retired
+	e.retiring.set(&r.due, e.now.Add(retireStep))
+}
