@@ -28,6 +28,8 @@ type retirement struct {
 	due             appointment[*retirement] // when it is looked at
 	end             time.Time
 	passive, moved  bool
+	// renewal is that the survivor was made to take over, and proved that the peer knows that all of it is installed.
+	renewal, proved bool
 }
 
 // established is called when an SA has become established.
@@ -49,6 +51,7 @@ func (e *Engine) established(x *entry, initialContact bool) {
 			e.duplicates(x, y)
 		}
 	}
+	e.succeeds(x)
 	e.attachWaiting(x)
 }
 
@@ -125,6 +128,10 @@ func (e *Engine) retireOne(r *retirement) bool {
 		}
 		return false
 	case !r.survivor.sa.Settled():
+		return false
+	case r.renewal && !r.proved:
+		r.proved = true
+		e.run(r.survivor, func(s *ikev2.SA) { s.Prove(e.now) })
 		return false
 	}
 	e.run(r.survivor, func(s *ikev2.SA) { s.Prefer(e.now) })

@@ -297,6 +297,9 @@ func (e *Engine) closed(x *entry, n ikev2.Closed) {
 	e.count("ike_closed")
 	e.linger(x)
 	wasUp := !x.sa.EstablishedAt().IsZero()
+	if wasUp && n.Reason == ike.ReasonDeletedByPeer {
+		e.takeOver(x)
+	}
 	// A peer that rejects this side's authentication does so after its own was accepted (RFC 7296 2.21.2).
 	if !wasUp {
 		e.countMainFailure(n.Reason)

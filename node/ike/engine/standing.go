@@ -7,6 +7,9 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
 )
 
+// renewLimit is when an SA that was authenticated anew takes over in any case.
+const renewLimit = ikev2.RetransmitTotal
+
 // recheck has every authenticated peer judged again.
 func (e *Engine) recheck() {
 	e.count("recheck")
@@ -57,8 +60,29 @@ func (e *Engine) renewed(x *entry) {
 	}
 	e.run(old, func(s *ikev2.SA) { s.Renewed() })
 	old.retiring = true
-	r := &retirement{loser: old, survivor: x, end: e.now.Add(retireLimit)}
+	r := &retirement{loser: old, survivor: x, end: e.now.Add(renewLimit), renewal: true}
 	e.retired++
 	r.due.of, r.due.seq = r, e.retired
 	e.retiring.set(&r.due, e.now.Add(retireStep))
+}
+
+// succeeds notices an SA that the peer made although there is one already.
+func (e *Engine) succeeds(x *entry) {
+	if !x.sa.Initiator() && slices.ContainsFunc(e.table.byPeer[x.filed.remote.Addr()], func(y *entry) bool { return twins(x, y) }) {
+		x.sa.Successive()
+	}
+}
+
+// takeOver lets the other SAs with the peer of one that it deleted carry the traffic.
+func (e *Engine) takeOver(x *entry) {
+	for _, y := range slices.Clone(e.table.byPeer[x.filed.remote.Addr()]) {
+		if twins(x, y) && x.sa.EstablishedAt().Before(y.sa.EstablishedAt()) {
+			e.run(y, func(s *ikev2.SA) { s.TakeOver(e.now) })
+		}
+	}
+}
+
+// twins reports whether y is another SA in use with the same peer.
+func twins(x, y *entry) bool {
+	return y != x && !y.gone && y.sa.Usable() && y.sa.Peer() == x.sa.Peer() && y.sa.Auth() == x.sa.Auth() && sameAddresses(x, y)
 }

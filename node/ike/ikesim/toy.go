@@ -49,9 +49,23 @@ func (n *Node) toy(work ike.Work) ike.Result {
 		if !bytes.Equal(w.Data, toyMAC(string(w.ID), w.Octets)) || bytes.HasPrefix(w.ID, []byte("bad")) {
 			return ike.Verified{Reason: ike.ReasonAuthFailed, Detail: "toy signature does not verify"}
 		}
-		return ike.Verified{Peer: string(w.ID)}
+		return n.standing(w.ID)
+	case ike.Rejudge:
+		return n.standing(w.ID)
 	}
 	panic("ikesim: unknown work")
+}
+
+// standing is the verdict about a peer whose signature is good.
+func (n *Node) standing(id []byte) ike.Verified {
+	name, expiry := string(id), n.Expiry[string(id)]
+	switch {
+	case n.Denied[name]:
+		return ike.Verified{Reason: ike.ReasonPeerDenied, Detail: name + " is denied"}
+	case !expiry.IsZero() && !n.world.Now.Before(expiry):
+		return ike.Verified{Reason: ike.ReasonCertExpired, Detail: "the certificate of " + name + " has expired"}
+	}
+	return ike.Verified{Peer: name, NotAfter: expiry}
 }
 
 // toyLen is the length of an initiator's public value: that of a KEM matters to the engine and to the path.

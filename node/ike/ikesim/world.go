@@ -66,10 +66,14 @@ type Node struct {
 	Results []ike.Action // Fallback and Refuse, in order
 	Ups     int
 	Downs   []ike.Down
-	Off     bool          // answers nothing
-	Cut     bool          // nothing comes or goes, but the node works on
-	Skew    time.Duration // of its clock, against the world
-	nat     *natBox       // nil: none
+	Off     bool // answers nothing
+
+	// Denied are peers that this node does not believe, Expiry when the certificates of peers expire, both by name.
+	Denied map[string]bool
+	Expiry map[string]time.Time
+	Cut    bool          // nothing comes or goes, but the node works on
+	Skew   time.Duration // of its clock, against the world
+	nat    *natBox       // nil: none
 
 	// expire makes the model of the datapath report the limits of Child SAs.
 	expire bool

@@ -327,7 +327,7 @@ func (s *SA) announce(c *child) {
 		return
 	}
 	if !c.switched {
-		c.confirm = s.now.Add(confirmWait)
+		c.confirm = s.now.Add(s.confirmWait(c))
 	}
 	s.note(ChildUp{Child: c.Child})
 	s.duplicate(c)

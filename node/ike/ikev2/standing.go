@@ -18,6 +18,7 @@ type standing struct {
 	doubt bool      // what is known of peers changed before this one was accepted: it is judged once more
 	// judging is that a verdict about the peer is under way; again that there is news since it was asked for.
 	judging, again bool
+	patient        bool // another IKE SA carries the traffic
 }
 
 const (
@@ -135,6 +136,40 @@ func (s *SA) tickStanding() {
 			s.renew = s.now.Add(max(renewRetry, left/4))
 		}
 		s.note(ReauthDue{})
+	}
+}
+
+// patientWait is how long a responder leaves an outbound SA unused that nothing confirms, while another IKE SA with the
+// same peer carries the traffic: some repetitions of the response that makes it.
+const patientWait = 5 * time.Second
+
+// Successive says that the peer made this SA while another one is in use, as for a new authentication: there is no hurry
+// to send through it.
+func (s *SA) Successive() { s.patient = true }
+
+func (s *SA) confirmWait(c *child) time.Duration {
+	if s.patient && !c.fromAuth {
+		return patientWait
+	}
+	return confirmWait
+}
+
+// TakeOver ends the patience: the peer has deleted the SA that carried the traffic.
+func (s *SA) TakeOver(now time.Time) {
+	s.now, s.patient = now, false
+	for _, c := range s.children {
+		if soon := now.Add(confirmWait); c.waits() && soon.Before(c.confirm) {
+			c.confirm = soon
+		}
+	}
+}
+
+// Prove asks the peer for a sign of life, which is a sign as well that this side has all that was made before.
+func (s *SA) Prove(now time.Time) {
+	s.now = now
+	if s.Usable() {
+		s.enqueue(&liveness{}, timeZero)
+		s.advance()
 	}
 }
 
