@@ -146,6 +146,8 @@ type FilterAction struct {
 	Fallback spd.Fallback
 	Offers   []Offer
 	PFS      bool
+	// Associations is how many Child SAs with the same selectors are wanted; 0 means one.
+	Associations uint8
 }
 
 // Link assigns a policy to a container of the directory.

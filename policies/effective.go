@@ -82,7 +82,7 @@ func (d Documents) effectiveRule(r Rule, ike []proposal.IKE) (spd.Rule, error) {
 	}
 	out := spd.Rule{
 		ID: r.Name, Name: r.Name, Interfaces: r.Interfaces, Tunnel: r.Tunnel.Remote, TunnelLocal: r.Tunnel.Local, Auth: r.Authentication,
-		Action: spd.FilterAction{Name: action.Name, Action: action.Action, Inpass: action.Inpass, Fallback: action.Fallback, PFS: action.PFS},
+		Action: spd.FilterAction{Name: action.Name, Action: action.Action, Inpass: action.Inpass, Fallback: action.Fallback, PFS: action.PFS, Associations: action.Associations},
 	}
 	if action.Action == spd.ActionNegotiate {
 		out.Auth = effectiveAuth(r.Authentication)

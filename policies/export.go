@@ -181,6 +181,9 @@ func (p Policy) write(w *writer) {
 				w.plain("revocation", k.Revocation)
 			}
 			w.duration("reauthentication", k.Reauthentication)
+			if k.Mobility != spd.MobilityAllow {
+				w.plain("mobility", k.Mobility)
+			}
 		})
 	}
 	if e := p.Exemptions; e.Multicast || e.Broadcast || len(e.BreakGlassTCP) > 0 {
@@ -259,6 +262,9 @@ func (a FilterAction) write(w *writer) {
 	}
 	scalars(w, "offers", a.Offers, offerText)
 	w.flag("pfs", a.PFS, false)
+	if a.Associations > 0 {
+		w.plain("associations", a.Associations)
+	}
 }
 
 func (l Link) write(w *writer) {

@@ -76,7 +76,7 @@ func documents() *rapid.Generator[policies.Documents] {
 		var d policies.Documents
 		p := policies.Policy{Meta: meta(), Exemptions: policies.Exemptions{Multicast: flag(), Broadcast: flag(), BreakGlassTCP: ports()}}
 		p.KeyExchange = policies.KeyExchange{Offers: source.KeyExchange.Offers, Lifetime: duration(), Childless: source.KeyExchange.Childless,
-			Revocation: source.KeyExchange.Revocation, Reauthentication: duration()}
+			Mobility: source.KeyExchange.Mobility, Revocation: source.KeyExchange.Revocation, Reauthentication: duration()}
 		p.DefaultResponse = policies.DefaultResponse{Active: flag(), Offers: offers(), PFS: flag(), Idle: duration()}
 		for _, r := range source.Rules {
 			rule := policies.Rule{
@@ -101,7 +101,7 @@ func documents() *rapid.Generator[policies.Documents] {
 			}
 			d.FilterLists = append(d.FilterLists, l)
 			d.FilterActions = append(d.FilterActions, policies.FilterAction{
-				Meta: meta(), Action: r.Action.Action, Inpass: flag(), Fallback: r.Action.Fallback, Offers: offers(), PFS: flag(),
+				Meta: meta(), Action: r.Action.Action, Inpass: flag(), Fallback: r.Action.Fallback, Offers: offers(), PFS: flag(), Associations: r.Action.Associations,
 			})
 		}
 		d.Policies = append(d.Policies, p)

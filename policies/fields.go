@@ -142,10 +142,10 @@ func (r *reader) policy(n ast.Node) Policy {
 		p.DefaultResponse = r.defaultResponse(f.value)
 	}
 	if f, ok := m.fields["keyExchange"]; ok {
-		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime", "childless", "revocation", "reauthentication")
+		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime", "childless", "mobility", "revocation", "reauthentication")
 		p.KeyExchange = KeyExchange{
 			Offers: texts(k, "offers", proposal.ParseIKE), Lifetime: parsed(k, "lifetime", parseDuration),
-			Childless:  parsed(k, "childless", spd.ParseChildless),
+			Childless: parsed(k, "childless", spd.ParseChildless), Mobility: parsed(k, "mobility", spd.ParseMobility),
 			Revocation: parsed(k, "revocation", spd.ParseRevocation), Reauthentication: parsed(k, "reauthentication", parseDuration),
 		}
 	}
@@ -221,12 +221,21 @@ func (r *reader) filter(n ast.Node) Filter {
 }
 
 func (r *reader) filterAction(n ast.Node) FilterAction {
-	m := r.top(n, KindFilterAction, "name", "description", "action", "inpass", "fallback", "offers", "pfs")
+	m := r.top(n, KindFilterAction, "name", "description", "action", "inpass", "fallback", "offers", "pfs", "associations")
 	m.required("name", "action")
 	return FilterAction{
 		Meta: m.meta(), Inpass: m.flag("inpass", false), Fallback: r.fallback(m), Offers: texts(m, "offers", parseOffer),
 		Action: choice(m, "action", spd.Action(0), spd.ActionPermit, spd.ActionBlock, spd.ActionNegotiate), PFS: m.flag("pfs", false),
+		Associations: parsed(m, "associations", parseAssociations),
 	}
+}
+
+func parseAssociations(s string) (uint8, error) {
+	n, err := decimal(s, spd.MaxAssociations)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q is not a number of 1-%d", printable(s), spd.MaxAssociations)
+	}
+	return uint8(n), nil
 }
 
 // fallback reads one word, or a mapping with delay and life.

@@ -168,8 +168,8 @@ func familyOf(a spd.Address) int {
 
 func (v *validator) filterAction(a FilterAction) {
 	if a.Action != spd.ActionNegotiate {
-		if a.Inpass || a.Fallback != (spd.Fallback{}) || len(a.Offers) > 0 || a.PFS {
-			v.find(Error, CodeAction, a.At, a, "has action %s with inpass, fallback, offers or pfs, which only negotiate has", a.Action)
+		if a.Inpass || a.Fallback != (spd.Fallback{}) || len(a.Offers) > 0 || a.PFS || a.Associations > 0 {
+			v.find(Error, CodeAction, a.At, a, "has action %s with inpass, fallback, offers, pfs or associations, which only negotiate has", a.Action)
 		}
 		return
 	}

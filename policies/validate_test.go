@@ -134,7 +134,7 @@ func TestValidate(t *testing.T) {
 		{"negotiate on multicast of IPv6", filters("{source: me, destination: ff02::/16}") + secure + policy, `error multicast: rule "r" negotiates with ff02::/16 of filter list "L"; IKE cannot negotiate with multicast or broadcast`},
 		{"block on multicast", filters("{source: me, destination: 224.0.0.0/4}") + action("action: block") + policy, ""},
 		{"no offers", list + action("action: negotiate"), `error offers: negotiates without an offer; the usual ones are ESP[AES-GCM-256], ESP[AES-GCM-128], ESP[AES-256,SHA256]`},
-		{"offers of a permit", action("action: permit\noffers: [\"ESP[AES-GCM-256]\"]"), `error action: has action permit with inpass, fallback, offers or pfs, which only negotiate has`},
+		{"offers of a permit", action("action: permit\noffers: [\"ESP[AES-GCM-256]\"]"), `error action: has action permit with inpass, fallback, offers, pfs or associations, which only negotiate has`},
 		{"offers that differ in life", action("action: negotiate\noffers: [\"ESP[AES-GCM-256]:60s\", \"ESP[AES-GCM-128]\"]"), `error offers: has offers of different lifetimes; an action has one`},
 		{"an offer twice", action("action: negotiate\noffers: [\"ESP[AES-GCM-256]\", \"ESP[AES-GCM-256]\"]"), `error offers: offers ESP[AES-GCM-256] twice`},
 		{"a group without pfs", action("action: negotiate\noffers: [\"ESP[AES-GCM-256]-x25519\"]"), `error offers: offers ESP[AES-GCM-256]-x25519 with a group, but without pfs`},

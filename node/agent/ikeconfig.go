@@ -25,6 +25,7 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 		Offers:      exchange.Offers,
 		IKELifetime: exchange.Lifetime,
 		Childless:   exchange.Childless,
+		Mobility:    mobility(exchange.Mobility),
 		Secrets:     n.Secrets,
 		ForceEncap:  n.ForceEncap,
 		KeyLog:      n.KeyLog,
@@ -72,6 +73,17 @@ func ikeRule(rule *spd.Rule, first ike.Pair) ike.Rule {
 		r.Mode, r.Tunnel = sa.Tunnel, rule.Tunnel
 	}
 	return r
+}
+
+func mobility(m spd.Mobility) ike.Mobility {
+	switch m {
+	case spd.MobilityNever:
+		return ike.MobilityOff
+	case spd.MobilityWithoutNAT:
+		return ike.MobilityWithoutNAT
+	case spd.MobilityAllow:
+	}
+	return ike.MobilityOn
 }
 
 func selector(protocol uint8, addresses spd.Range, ports spd.PortRange) sa.Selector {

@@ -65,6 +65,25 @@ func ParseRevocation(s string) (Revocation, error) {
 	return Revocation(i), nil
 }
 
+var mobilityNames = [...]string{"allow", "without-nat", "never"}
+
+// String names the setting as documents do.
+func (m Mobility) String() string {
+	if int(m) < len(mobilityNames) {
+		return mobilityNames[m]
+	}
+	return fmt.Sprintf("mobility(%d)", uint8(m))
+}
+
+// ParseMobility reads the name of a setting.
+func ParseMobility(s string) (Mobility, error) {
+	i := slices.Index(mobilityNames[:], s)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is not one of %s", s, strings.Join(mobilityNames[:], ", "))
+	}
+	return Mobility(i), nil
+}
+
 // String prints the address as documents write it.
 func (a Address) String() string {
 	switch a.Kind {

@@ -93,7 +93,13 @@ type FilterAction struct {
 	Offers   []proposal.ESP // ordered, most preferred first; only with ActionNegotiate
 	PFS      bool           // fresh key exchange for every Child SA
 	Lifetime Lifetime       // of Child SAs; default 1 h, 100 MB counts only when set
+	// Associations is how many Child SAs with the same selectors are wanted, for as many processors (RFC 9611); 0 means
+	// one.
+	Associations uint8
 }
+
+// MaxAssociations bounds FilterAction.Associations.
+const MaxAssociations = 64
 
 // AuthMethod is a way to authenticate the peer.
 type AuthMethod uint8
@@ -165,11 +171,13 @@ type KeyExchange struct {
 	Revocation Revocation
 	// Reauthentication is how long an authentication counts (RFC 4478); 0 means as long as the certificates.
 	Reauthentication time.Duration
+	// Mobility tells whether IKE SAs follow a change of address (RFC 4555).
+	Mobility Mobility
 }
 
 // IsZero reports whether nothing is set.
 func (k KeyExchange) IsZero() bool {
-	return len(k.Offers) == 0 && k.Lifetime == 0 && k.Childless == ChildlessAccept &&
+	return len(k.Offers) == 0 && k.Lifetime == 0 && k.Childless == ChildlessAccept && k.Mobility == MobilityAllow &&
 		k.Revocation == RevocationKnown && k.Reauthentication == 0
 }
 
@@ -193,6 +201,16 @@ const (
 	ChildlessAccept Childless = iota // a peer may make them
 	ChildlessPrefer                  // this side makes its own ones childless where the peer supports it
 	ChildlessNever
+)
+
+// Mobility tells whether IKE SAs and tunnels follow a change of address (MOBIKE, RFC 4555).
+type Mobility uint8
+
+// The ways to deal with a change of address.
+const (
+	MobilityAllow      Mobility = iota // they move where the peer supports it
+	MobilityWithoutNAT                 // they move, but not to a path with a NAT on it
+	MobilityNever                      // they end, and traffic makes new ones
 )
 
 // Exemptions are packets that no rule sees. IKE (UDP 500, 4500), ESP, loopback, neighbour and router discovery, the

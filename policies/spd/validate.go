@@ -65,7 +65,7 @@ func (r Rule) validate(report reporter) {
 	a := r.Action
 	switch a.Action {
 	case ActionBlock, ActionPermit:
-		if a.Inpass || a.Fallback != (Fallback{}) || len(a.Offers) > 0 || a.PFS || a.Lifetime != (Lifetime{}) || len(r.Auth) > 0 {
+		if a.Inpass || a.Fallback != (Fallback{}) || len(a.Offers) > 0 || a.PFS || a.Associations > 0 || a.Lifetime != (Lifetime{}) || len(r.Auth) > 0 {
 			report("action %s with settings that only negotiate has", a.Action)
 		}
 		if r.Tunnel.IsValid() {
@@ -76,6 +76,9 @@ func (r Rule) validate(report reporter) {
 		validateAuth(r.Auth, report)
 		a.Fallback.validate(report)
 		a.Lifetime.validate(report)
+		if a.Associations > MaxAssociations {
+			report("%d associations, at most %d are possible", a.Associations, MaxAssociations)
+		}
 	default:
 		report("unknown action %s", a.Action)
 	}
@@ -205,6 +208,9 @@ func (k KeyExchange) validate(needed bool, report reporter) {
 	}
 	if k.Reauthentication != 0 && (k.Reauthentication < MinLifetime || k.Reauthentication > MaxReauthentication) {
 		report("reauthentication %s is not between %s and %s", k.Reauthentication, MinLifetime, MaxReauthentication)
+	}
+	if k.Mobility > MobilityNever {
+		report("%s is unknown", k.Mobility)
 	}
 	if k.Lifetime != 0 && k.Lifetime < MinLifetime {
 		report("lifetime %s is below %s", k.Lifetime, MinLifetime)

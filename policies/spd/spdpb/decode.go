@@ -69,6 +69,11 @@ func (d *decoder) policy(m *policyv1.Policy) spd.Policy {
 		p.KeyExchange.Revocation = spd.Revocation(r)
 	}
 	p.KeyExchange.Reauthentication = time.Duration(k.GetReauthenticationNs())
+	if m := k.GetMobility(); m < 0 || m > policyv1.Mobility_MOBILITY_NEVER {
+		d.fail(ErrUnknown, "mobility %d", int32(m))
+	} else {
+		p.KeyExchange.Mobility = spd.Mobility(m)
+	}
 	p.Exemptions = spd.Exemptions{
 		Multicast: e.GetMulticast(), Broadcast: e.GetBroadcast(),
 		BreakGlassTCP: decodeAll(e.GetBreakGlassTcp(), func(n uint32) uint16 { return narrow[uint16](d, n, "break-glass port") }),
@@ -85,7 +90,7 @@ func (d *decoder) rule(m *policyv1.Rule) spd.Rule {
 		Action: spd.FilterAction{
 			Name: a.GetName(), Action: known(d, actions, a.GetAction(), "action"), Inpass: a.GetInpass(),
 			Fallback: d.fallback(a.GetFallback()), Offers: decodeAll(a.GetOffers(), d.esp), PFS: a.GetPfs(),
-			Lifetime: lifetime(a.GetLifetime()),
+			Lifetime: lifetime(a.GetLifetime()), Associations: narrow[uint8](d, a.GetAssociations(), "associations"),
 		},
 	}
 }

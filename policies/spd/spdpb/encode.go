@@ -14,7 +14,7 @@ func ToProto(p spd.Policy) *policyv1.Policy {
 		Name: p.Name,
 		KeyExchange: &policyv1.KeyExchange{
 			Offers: encodeAll(p.KeyExchange.Offers, encodeIKE), LifetimeNs: int64(p.KeyExchange.Lifetime),
-			Childless:  policyv1.Childless(p.KeyExchange.Childless),
+			Childless: policyv1.Childless(p.KeyExchange.Childless), Mobility: policyv1.Mobility(p.KeyExchange.Mobility),
 			Revocation: policyv1.Revocation(p.KeyExchange.Revocation), ReauthenticationNs: int64(p.KeyExchange.Reauthentication),
 		},
 		Exemptions: &policyv1.Exemptions{
@@ -51,6 +51,7 @@ func encodeRule(r spd.Rule) *policyv1.Rule {
 		Action: &policyv1.FilterAction{
 			Name: a.Name, Action: actions.number(a.Action), Inpass: a.Inpass, Fallback: encodeFallback(a.Fallback),
 			Offers: encodeAll(a.Offers, encodeESP), Pfs: a.PFS, Lifetime: encodeLifetime(a.Lifetime),
+			Associations: uint32(a.Associations),
 		},
 	}
 }

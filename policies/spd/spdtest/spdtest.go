@@ -101,6 +101,7 @@ func Policy() *rapid.Generator[spd.Policy] {
 		p.KeyExchange = spd.KeyExchange{Offers: rapid.SliceOfN(IKE(), 1, 3).Draw(t, "ike"), Lifetime: duration(t)}
 		p.KeyExchange.Revocation = rapid.SampledFrom([]spd.Revocation{spd.RevocationKnown, spd.RevocationOff, spd.RevocationStrict}).Draw(t, "revocation")
 		p.KeyExchange.Reauthentication = duration(t)
+		p.KeyExchange.Mobility = rapid.SampledFrom([]spd.Mobility{spd.MobilityAllow, spd.MobilityWithoutNAT, spd.MobilityNever}).Draw(t, "mobility")
 		p.KeyExchange.Childless = rapid.SampledFrom([]spd.Childless{spd.ChildlessAccept, spd.ChildlessPrefer, spd.ChildlessNever}).Draw(t, "childless")
 		p.Exemptions = spd.Exemptions{
 			Multicast: rapid.Bool().Draw(t, "multicast"), Broadcast: rapid.Bool().Draw(t, "broadcast"),
@@ -133,6 +134,7 @@ func rule(t *rapid.T, id string) spd.Rule {
 
 func negotiate(t *rapid.T, r *spd.Rule) {
 	r.Action.Offers, r.Auth = esp(t), auth(t)
+	r.Action.Associations = rapid.Uint8Range(0, spd.MaxAssociations).Draw(t, "associations")
 	r.Action.PFS, r.Action.Lifetime = rapid.Bool().Draw(t, "pfs"), lifetime(t)
 	if rapid.IntRange(0, 3).Draw(t, "tunnel") == 0 {
 		r.Tunnel = rapid.SampledFrom(unicast).Draw(t, "remote endpoint")

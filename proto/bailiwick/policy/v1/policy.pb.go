@@ -347,6 +347,57 @@ func (Revocation) EnumDescriptor() ([]byte, []int) {
 	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{5}
 }
 
+// Mobility tells whether IKE SAs and tunnels follow a change of address (RFC 4555).
+type Mobility int32
+
+const (
+	// Allows it, as bundles do that were made before there was a choice.
+	Mobility_MOBILITY_UNSPECIFIED Mobility = 0
+	Mobility_MOBILITY_WITHOUT_NAT Mobility = 1
+	Mobility_MOBILITY_NEVER       Mobility = 2
+)
+
+// Enum value maps for Mobility.
+var (
+	Mobility_name = map[int32]string{
+		0: "MOBILITY_UNSPECIFIED",
+		1: "MOBILITY_WITHOUT_NAT",
+		2: "MOBILITY_NEVER",
+	}
+	Mobility_value = map[string]int32{
+		"MOBILITY_UNSPECIFIED": 0,
+		"MOBILITY_WITHOUT_NAT": 1,
+		"MOBILITY_NEVER":       2,
+	}
+)
+
+func (x Mobility) Enum() *Mobility {
+	p := new(Mobility)
+	*p = x
+	return p
+}
+
+func (x Mobility) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Mobility) Descriptor() protoreflect.EnumDescriptor {
+	return file_bailiwick_policy_v1_policy_proto_enumTypes[6].Descriptor()
+}
+
+func (Mobility) Type() protoreflect.EnumType {
+	return &file_bailiwick_policy_v1_policy_proto_enumTypes[6]
+}
+
+func (x Mobility) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Mobility.Descriptor instead.
+func (Mobility) EnumDescriptor() ([]byte, []int) {
+	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+}
+
 // Childless tells when an IKE SA is made without a Child SA in IKE_AUTH (RFC 6023).
 type Childless int32
 
@@ -382,11 +433,11 @@ func (x Childless) String() string {
 }
 
 func (Childless) Descriptor() protoreflect.EnumDescriptor {
-	return file_bailiwick_policy_v1_policy_proto_enumTypes[6].Descriptor()
+	return file_bailiwick_policy_v1_policy_proto_enumTypes[7].Descriptor()
 }
 
 func (Childless) Type() protoreflect.EnumType {
-	return &file_bailiwick_policy_v1_policy_proto_enumTypes[6]
+	return &file_bailiwick_policy_v1_policy_proto_enumTypes[7]
 }
 
 func (x Childless) Number() protoreflect.EnumNumber {
@@ -395,7 +446,7 @@ func (x Childless) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Childless.Descriptor instead.
 func (Childless) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 // Policy is a spd.Policy.
@@ -812,10 +863,12 @@ type FilterAction struct {
 	Action Action                 `protobuf:"varint,2,opt,name=action,proto3,enum=bailiwick.policy.v1.Action" json:"action,omitempty"`
 	Inpass bool                   `protobuf:"varint,3,opt,name=inpass,proto3" json:"inpass,omitempty"`
 	// Absent without fallback.
-	Fallback      *Fallback   `protobuf:"bytes,4,opt,name=fallback,proto3" json:"fallback,omitempty"`
-	Offers        []*EspOffer `protobuf:"bytes,5,rep,name=offers,proto3" json:"offers,omitempty"`
-	Pfs           bool        `protobuf:"varint,6,opt,name=pfs,proto3" json:"pfs,omitempty"`
-	Lifetime      *Lifetime   `protobuf:"bytes,7,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	Fallback *Fallback   `protobuf:"bytes,4,opt,name=fallback,proto3" json:"fallback,omitempty"`
+	Offers   []*EspOffer `protobuf:"bytes,5,rep,name=offers,proto3" json:"offers,omitempty"`
+	Pfs      bool        `protobuf:"varint,6,opt,name=pfs,proto3" json:"pfs,omitempty"`
+	Lifetime *Lifetime   `protobuf:"bytes,7,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	// How many Child SAs with the same selectors are wanted; 0 means one.
+	Associations  uint32 `protobuf:"varint,8,opt,name=associations,proto3" json:"associations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -897,6 +950,13 @@ func (x *FilterAction) GetLifetime() *Lifetime {
 		return x.Lifetime
 	}
 	return nil
+}
+
+func (x *FilterAction) GetAssociations() uint32 {
+	if x != nil {
+		return x.Associations
+	}
+	return 0
 }
 
 // Fallback is the permission to talk in clear with a silent peer.
@@ -1358,7 +1418,8 @@ type KeyExchange struct {
 	Childless  Childless              `protobuf:"varint,3,opt,name=childless,proto3,enum=bailiwick.policy.v1.Childless" json:"childless,omitempty"`
 	Revocation Revocation             `protobuf:"varint,4,opt,name=revocation,proto3,enum=bailiwick.policy.v1.Revocation" json:"revocation,omitempty"`
 	// How long an authentication counts (RFC 4478); 0 means as long as the certificates.
-	ReauthenticationNs int64 `protobuf:"varint,5,opt,name=reauthentication_ns,json=reauthenticationNs,proto3" json:"reauthentication_ns,omitempty"`
+	ReauthenticationNs int64    `protobuf:"varint,5,opt,name=reauthentication_ns,json=reauthenticationNs,proto3" json:"reauthentication_ns,omitempty"`
+	Mobility           Mobility `protobuf:"varint,6,opt,name=mobility,proto3,enum=bailiwick.policy.v1.Mobility" json:"mobility,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1426,6 +1487,13 @@ func (x *KeyExchange) GetReauthenticationNs() int64 {
 		return x.ReauthenticationNs
 	}
 	return 0
+}
+
+func (x *KeyExchange) GetMobility() Mobility {
+	if x != nil {
+		return x.Mobility
+	}
+	return Mobility_MOBILITY_UNSPECIFIED
 }
 
 // Exemptions are packets that no rule sees, beside those that are always exempt.
@@ -1530,7 +1598,7 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x04bits\x18\x04 \x01(\rR\x04bits\"/\n" +
 	"\tPortRange\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\rR\x02to\"\xae\x02\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\"\xd2\x02\n" +
 	"\fFilterAction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x1b.bailiwick.policy.v1.ActionR\x06action\x12\x16\n" +
@@ -1538,7 +1606,8 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\bfallback\x18\x04 \x01(\v2\x1d.bailiwick.policy.v1.FallbackR\bfallback\x125\n" +
 	"\x06offers\x18\x05 \x03(\v2\x1d.bailiwick.policy.v1.EspOfferR\x06offers\x12\x10\n" +
 	"\x03pfs\x18\x06 \x01(\bR\x03pfs\x129\n" +
-	"\blifetime\x18\a \x01(\v2\x1d.bailiwick.policy.v1.LifetimeR\blifetime\"s\n" +
+	"\blifetime\x18\a \x01(\v2\x1d.bailiwick.policy.v1.LifetimeR\blifetime\x12\"\n" +
+	"\fassociations\x18\b \x01(\rR\fassociations\"s\n" +
 	"\bFallback\x125\n" +
 	"\x04mode\x18\x01 \x01(\x0e2!.bailiwick.policy.v1.FallbackModeR\x04mode\x12\x19\n" +
 	"\bdelay_ns\x18\x02 \x01(\x03R\adelayNs\x12\x15\n" +
@@ -1580,7 +1649,7 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x04auth\x18\x02 \x03(\v2\x19.bailiwick.policy.v1.AuthR\x04auth\x12\x10\n" +
 	"\x03pfs\x18\x03 \x01(\bR\x03pfs\x129\n" +
 	"\blifetime\x18\x04 \x01(\v2\x1d.bailiwick.policy.v1.LifetimeR\blifetime\x12\x17\n" +
-	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\x95\x02\n" +
+	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\xd0\x02\n" +
 	"\vKeyExchange\x125\n" +
 	"\x06offers\x18\x01 \x03(\v2\x1d.bailiwick.policy.v1.IkeOfferR\x06offers\x12\x1f\n" +
 	"\vlifetime_ns\x18\x02 \x01(\x03R\n" +
@@ -1589,7 +1658,8 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"revocation\x18\x04 \x01(\x0e2\x1f.bailiwick.policy.v1.RevocationR\n" +
 	"revocation\x12/\n" +
-	"\x13reauthentication_ns\x18\x05 \x01(\x03R\x12reauthenticationNs\"p\n" +
+	"\x13reauthentication_ns\x18\x05 \x01(\x03R\x12reauthenticationNs\x129\n" +
+	"\bmobility\x18\x06 \x01(\x0e2\x1d.bailiwick.policy.v1.MobilityR\bmobility\"p\n" +
 	"\n" +
 	"Exemptions\x12\x1c\n" +
 	"\tmulticast\x18\x01 \x01(\bR\tmulticast\x12\x1c\n" +
@@ -1627,7 +1697,11 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"Revocation\x12\x1a\n" +
 	"\x16REVOCATION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREVOCATION_OFF\x10\x01\x12\x15\n" +
-	"\x11REVOCATION_STRICT\x10\x02*Q\n" +
+	"\x11REVOCATION_STRICT\x10\x02*R\n" +
+	"\bMobility\x12\x18\n" +
+	"\x14MOBILITY_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14MOBILITY_WITHOUT_NAT\x10\x01\x12\x12\n" +
+	"\x0eMOBILITY_NEVER\x10\x02*Q\n" +
 	"\tChildless\x12\x19\n" +
 	"\x15CHILDLESS_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CHILDLESS_PREFER\x10\x01\x12\x13\n" +
@@ -1645,7 +1719,7 @@ func file_bailiwick_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_bailiwick_policy_v1_policy_proto_rawDescData
 }
 
-var file_bailiwick_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_bailiwick_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_bailiwick_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_bailiwick_policy_v1_policy_proto_goTypes = []any{
 	(AddressKind)(0),        // 0: bailiwick.policy.v1.AddressKind
@@ -1654,53 +1728,55 @@ var file_bailiwick_policy_v1_policy_proto_goTypes = []any{
 	(AuthMethod)(0),         // 3: bailiwick.policy.v1.AuthMethod
 	(InterfaceClass)(0),     // 4: bailiwick.policy.v1.InterfaceClass
 	(Revocation)(0),         // 5: bailiwick.policy.v1.Revocation
-	(Childless)(0),          // 6: bailiwick.policy.v1.Childless
-	(*Policy)(nil),          // 7: bailiwick.policy.v1.Policy
-	(*Rule)(nil),            // 8: bailiwick.policy.v1.Rule
-	(*Filter)(nil),          // 9: bailiwick.policy.v1.Filter
-	(*Address)(nil),         // 10: bailiwick.policy.v1.Address
-	(*PortRange)(nil),       // 11: bailiwick.policy.v1.PortRange
-	(*FilterAction)(nil),    // 12: bailiwick.policy.v1.FilterAction
-	(*Fallback)(nil),        // 13: bailiwick.policy.v1.Fallback
-	(*Lifetime)(nil),        // 14: bailiwick.policy.v1.Lifetime
-	(*EspOffer)(nil),        // 15: bailiwick.policy.v1.EspOffer
-	(*IkeOffer)(nil),        // 16: bailiwick.policy.v1.IkeOffer
-	(*Auth)(nil),            // 17: bailiwick.policy.v1.Auth
-	(*DefaultResponse)(nil), // 18: bailiwick.policy.v1.DefaultResponse
-	(*KeyExchange)(nil),     // 19: bailiwick.policy.v1.KeyExchange
-	(*Exemptions)(nil),      // 20: bailiwick.policy.v1.Exemptions
+	(Mobility)(0),           // 6: bailiwick.policy.v1.Mobility
+	(Childless)(0),          // 7: bailiwick.policy.v1.Childless
+	(*Policy)(nil),          // 8: bailiwick.policy.v1.Policy
+	(*Rule)(nil),            // 9: bailiwick.policy.v1.Rule
+	(*Filter)(nil),          // 10: bailiwick.policy.v1.Filter
+	(*Address)(nil),         // 11: bailiwick.policy.v1.Address
+	(*PortRange)(nil),       // 12: bailiwick.policy.v1.PortRange
+	(*FilterAction)(nil),    // 13: bailiwick.policy.v1.FilterAction
+	(*Fallback)(nil),        // 14: bailiwick.policy.v1.Fallback
+	(*Lifetime)(nil),        // 15: bailiwick.policy.v1.Lifetime
+	(*EspOffer)(nil),        // 16: bailiwick.policy.v1.EspOffer
+	(*IkeOffer)(nil),        // 17: bailiwick.policy.v1.IkeOffer
+	(*Auth)(nil),            // 18: bailiwick.policy.v1.Auth
+	(*DefaultResponse)(nil), // 19: bailiwick.policy.v1.DefaultResponse
+	(*KeyExchange)(nil),     // 20: bailiwick.policy.v1.KeyExchange
+	(*Exemptions)(nil),      // 21: bailiwick.policy.v1.Exemptions
 }
 var file_bailiwick_policy_v1_policy_proto_depIdxs = []int32{
-	8,  // 0: bailiwick.policy.v1.Policy.rules:type_name -> bailiwick.policy.v1.Rule
-	18, // 1: bailiwick.policy.v1.Policy.default_response:type_name -> bailiwick.policy.v1.DefaultResponse
-	19, // 2: bailiwick.policy.v1.Policy.key_exchange:type_name -> bailiwick.policy.v1.KeyExchange
-	20, // 3: bailiwick.policy.v1.Policy.exemptions:type_name -> bailiwick.policy.v1.Exemptions
-	9,  // 4: bailiwick.policy.v1.Rule.filters:type_name -> bailiwick.policy.v1.Filter
-	12, // 5: bailiwick.policy.v1.Rule.action:type_name -> bailiwick.policy.v1.FilterAction
-	17, // 6: bailiwick.policy.v1.Rule.auth:type_name -> bailiwick.policy.v1.Auth
+	9,  // 0: bailiwick.policy.v1.Policy.rules:type_name -> bailiwick.policy.v1.Rule
+	19, // 1: bailiwick.policy.v1.Policy.default_response:type_name -> bailiwick.policy.v1.DefaultResponse
+	20, // 2: bailiwick.policy.v1.Policy.key_exchange:type_name -> bailiwick.policy.v1.KeyExchange
+	21, // 3: bailiwick.policy.v1.Policy.exemptions:type_name -> bailiwick.policy.v1.Exemptions
+	10, // 4: bailiwick.policy.v1.Rule.filters:type_name -> bailiwick.policy.v1.Filter
+	13, // 5: bailiwick.policy.v1.Rule.action:type_name -> bailiwick.policy.v1.FilterAction
+	18, // 6: bailiwick.policy.v1.Rule.auth:type_name -> bailiwick.policy.v1.Auth
 	4,  // 7: bailiwick.policy.v1.Rule.interfaces:type_name -> bailiwick.policy.v1.InterfaceClass
-	10, // 8: bailiwick.policy.v1.Filter.source:type_name -> bailiwick.policy.v1.Address
-	10, // 9: bailiwick.policy.v1.Filter.destination:type_name -> bailiwick.policy.v1.Address
-	11, // 10: bailiwick.policy.v1.Filter.source_port:type_name -> bailiwick.policy.v1.PortRange
-	11, // 11: bailiwick.policy.v1.Filter.destination_port:type_name -> bailiwick.policy.v1.PortRange
+	11, // 8: bailiwick.policy.v1.Filter.source:type_name -> bailiwick.policy.v1.Address
+	11, // 9: bailiwick.policy.v1.Filter.destination:type_name -> bailiwick.policy.v1.Address
+	12, // 10: bailiwick.policy.v1.Filter.source_port:type_name -> bailiwick.policy.v1.PortRange
+	12, // 11: bailiwick.policy.v1.Filter.destination_port:type_name -> bailiwick.policy.v1.PortRange
 	0,  // 12: bailiwick.policy.v1.Address.kind:type_name -> bailiwick.policy.v1.AddressKind
 	1,  // 13: bailiwick.policy.v1.FilterAction.action:type_name -> bailiwick.policy.v1.Action
-	13, // 14: bailiwick.policy.v1.FilterAction.fallback:type_name -> bailiwick.policy.v1.Fallback
-	15, // 15: bailiwick.policy.v1.FilterAction.offers:type_name -> bailiwick.policy.v1.EspOffer
-	14, // 16: bailiwick.policy.v1.FilterAction.lifetime:type_name -> bailiwick.policy.v1.Lifetime
+	14, // 14: bailiwick.policy.v1.FilterAction.fallback:type_name -> bailiwick.policy.v1.Fallback
+	16, // 15: bailiwick.policy.v1.FilterAction.offers:type_name -> bailiwick.policy.v1.EspOffer
+	15, // 16: bailiwick.policy.v1.FilterAction.lifetime:type_name -> bailiwick.policy.v1.Lifetime
 	2,  // 17: bailiwick.policy.v1.Fallback.mode:type_name -> bailiwick.policy.v1.FallbackMode
 	3,  // 18: bailiwick.policy.v1.Auth.method:type_name -> bailiwick.policy.v1.AuthMethod
-	15, // 19: bailiwick.policy.v1.DefaultResponse.offers:type_name -> bailiwick.policy.v1.EspOffer
-	17, // 20: bailiwick.policy.v1.DefaultResponse.auth:type_name -> bailiwick.policy.v1.Auth
-	14, // 21: bailiwick.policy.v1.DefaultResponse.lifetime:type_name -> bailiwick.policy.v1.Lifetime
-	16, // 22: bailiwick.policy.v1.KeyExchange.offers:type_name -> bailiwick.policy.v1.IkeOffer
-	6,  // 23: bailiwick.policy.v1.KeyExchange.childless:type_name -> bailiwick.policy.v1.Childless
+	16, // 19: bailiwick.policy.v1.DefaultResponse.offers:type_name -> bailiwick.policy.v1.EspOffer
+	18, // 20: bailiwick.policy.v1.DefaultResponse.auth:type_name -> bailiwick.policy.v1.Auth
+	15, // 21: bailiwick.policy.v1.DefaultResponse.lifetime:type_name -> bailiwick.policy.v1.Lifetime
+	17, // 22: bailiwick.policy.v1.KeyExchange.offers:type_name -> bailiwick.policy.v1.IkeOffer
+	7,  // 23: bailiwick.policy.v1.KeyExchange.childless:type_name -> bailiwick.policy.v1.Childless
 	5,  // 24: bailiwick.policy.v1.KeyExchange.revocation:type_name -> bailiwick.policy.v1.Revocation
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	6,  // 25: bailiwick.policy.v1.KeyExchange.mobility:type_name -> bailiwick.policy.v1.Mobility
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_policy_v1_policy_proto_init() }
@@ -1713,7 +1789,7 @@ func file_bailiwick_policy_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_policy_v1_policy_proto_rawDesc), len(file_bailiwick_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
