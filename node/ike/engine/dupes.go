@@ -142,12 +142,10 @@ func (e *Engine) retireOne(r *retirement) bool {
 // followRetirement goes on to what the two have been rekeyed to.
 func (e *Engine) followRetirement(r *retirement) {
 	for _, x := range []**entry{&r.loser, &r.survivor} {
-		for (*x).sa.Successor() != nil {
-			next, ok := e.table.bySPI[(*x).sa.Successor().SPI()]
-			if !ok {
-				break
+		for s := (*x).sa.Successor(); s != nil; s = s.Successor() {
+			if next, ok := e.table.bySPI[s.SPI()]; ok { // those in between may be forgotten already
+				*x = next
 			}
-			*x = next
 		}
 	}
 }

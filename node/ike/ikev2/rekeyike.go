@@ -257,6 +257,9 @@ func (s *SA) handOver(next *SA) {
 		Auth: next.auth.Method, Replaces: ike.IKESPI(s.own),
 	})
 	next.up = true
+	if reason := s.closingFor(); reason != ike.ReasonNone && reason != ike.ReasonRekeyed {
+		next.closeIKE(reason) // what was to end ends under whatever keys
+	}
 	next.advance()
 	s.touch(next)
 }

@@ -120,6 +120,16 @@ func (s *SA) closing() bool {
 	return false
 }
 
+// closingFor tells why the delete of the IKE SA waits or is under way; ReasonNone when it does not.
+func (s *SA) closingFor() ike.Reason {
+	for _, t := range s.tasks() {
+		if d, ok := t.(*deleteIKE); ok {
+			return d.reason
+		}
+	}
+	return ike.ReasonNone
+}
+
 // rekeyingIKE reports whether an own rekey of the IKE SA waits or is under way.
 func (s *SA) rekeyingIKE() bool {
 	for _, t := range s.tasks() {
