@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/bailiwick-net/bailiwick/node/agent"
+	"github.com/bailiwick-net/bailiwick/node/carrier"
 	"github.com/bailiwick-net/bailiwick/node/control"
 	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
@@ -86,13 +87,13 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 	}
 	defer func() { err = errors.Join(err, backend.Close(config.OnStop == "release")) }()
 
-	carrier := newIKETransport(sockets)
-	defer carrier.stop()
+	carried := carrier.New(sockets)
+	defer carried.Stop()
 	seen := &observer{trace: trace.NewHub()}
 	negotiation := agent.Negotiation{ForceEncap: config.Encapsulation == "always", KeyLog: config.KeyLog != "", Secrets: psks}
 	ike, err := driver.New(driver.Config{
 		IKE:       agent.IKEConfig(spd.Set{}, members.Credentials(), negotiation),
-		Transport: carrier,
+		Transport: carried,
 		SADB:      backend, Gate: backend, Events: backend.Events(),
 		Jobs:    driver.NewJobs(members),
 		Source:  sockets.Source,

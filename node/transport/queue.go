@@ -291,15 +291,7 @@ func (q *Queue) send(sock *socket, m *Message, b []byte, segment int) error {
 	if sock.raw {
 		port = 0
 	}
-	if sock.v6 {
-		q.name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: networkOrder(port), Addr: m.Remote.Addr().As16()}
-		q.header.Namelen = unix.SizeofSockaddrInet6
-	} else {
-		*(*unix.RawSockaddrInet4)(unsafe.Pointer(&q.name)) = unix.RawSockaddrInet4{
-			Family: unix.AF_INET, Port: networkOrder(port), Addr: m.Remote.Addr().As4(),
-		}
-		q.header.Namelen = unix.SizeofSockaddrInet4
-	}
+	q.header.Namelen = sock.address(&q.name, netip.AddrPortFrom(m.Remote.Addr(), port))
 	q.vector.Base = &b[0]
 	q.vector.SetLen(len(b))
 	q.header.SetIovlen(1)

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,19 +28,20 @@ type socket struct {
 	raw  bool
 	port uint16
 	gso  atomic.Bool // UDP_SEGMENT works; cleared when a device cannot do it
+	file *os.File    // owns fd where a goroutine reads the socket, nil where a packet thread does
 }
 
 // Sockets holds all of them. Its methods may be called by any goroutine, unless they say otherwise.
 type Sockets struct {
-	cfg    Config
-	ike    []*socket
-	queues []*Queue
-	ready  chan message
-	broken chan error // one for each goroutine that could not go on
-	done   chan struct{}
-	wakers []*Poller
-	wg     sync.WaitGroup
-	once   sync.Once
+	cfg      Config
+	ike      []*socket
+	queues   []*Queue
+	screen   atomic.Pointer[Screen]
+	ikeQueue *queue
+	broken   chan error // one for each goroutine that could not go on
+	done     chan struct{}
+	wg       sync.WaitGroup
+	once     sync.Once
 
 	mtuMode sync.Mutex // held while a socket lets IP fragment one send
 
@@ -66,27 +70,21 @@ func (s *Sockets) Stats() Stats {
 // privilege, the mark CAP_NET_ADMIN.
 func Listen(cfg Config) (*Sockets, error) {
 	cfg.setDefaults()
-	s := &Sockets{cfg: cfg, ready: make(chan message, cfg.IKEQueue), done: make(chan struct{})}
+	s := &Sockets{cfg: cfg, ikeQueue: newQueue(cfg.IKEQueue), done: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.broken = make(chan error, len(s.ike)+len(s.queues))
+	s.broken = make(chan error, len(s.ike)+3*len(s.queues))
 	for _, sock := range s.ike {
-		p, err := NewPoller(sock.fd)
-		if err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
-		s.wakers = append(s.wakers, p)
-		s.wg.Go(func() { s.readIKEPort(sock, p) })
+		sock.adopt()
+		s.wg.Go(func() { s.readIKEPort(sock) })
 	}
 	if cfg.IKEOnly {
 		for _, q := range s.queues {
-			p, err := NewPoller(q.FDs()...)
-			if err != nil {
-				return nil, errors.Join(err, s.Close())
+			for _, sock := range q.all {
+				sock.adopt()
+				s.wg.Go(func() { s.drain(sock) })
 			}
-			s.wakers = append(s.wakers, p)
-			s.wg.Go(func() { s.drain(q, p) })
 		}
 	}
 	return s, nil
@@ -254,26 +252,34 @@ func (s *Sockets) Close() error {
 	var errs []error
 	s.once.Do(func() {
 		close(s.done)
-		for _, p := range s.wakers {
-			p.Wake()
+		all := slices.Clone(s.ike)
+		for _, q := range s.queues {
+			all = append(all, q.all...)
+		}
+		for _, sock := range all {
+			if sock.file != nil { // ends the wait of its reader
+				errs = append(errs, sock.file.SetReadDeadline(time.Unix(1, 0)))
+			}
 		}
 		s.wg.Wait()
-		for _, p := range s.wakers {
-			errs = append(errs, p.Close())
-		}
-		for _, sock := range s.ike {
-			errs = append(errs, unix.Close(sock.fd))
-		}
-		for _, q := range s.queues {
-			for _, sock := range q.all {
-				errs = append(errs, unix.Close(sock.fd))
-			}
+		for _, sock := range all {
+			errs = append(errs, sock.close())
 		}
 	})
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close sockets: %w", err)
 	}
 	return nil
+}
+
+// adopt makes the network poller of the runtime wait for the socket.
+func (k *socket) adopt() { k.file = os.NewFile(uintptr(k.fd), "udp") }
+
+func (k *socket) close() error {
+	if k.file != nil {
+		return k.file.Close()
+	}
+	return unix.Close(k.fd)
 }
 
 // Queue returns the sockets of packet thread i, 0 to Config.Queues-1.

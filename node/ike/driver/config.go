@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/engine"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
@@ -17,6 +18,19 @@ type Transport interface {
 	Datagrams() <-chan ike.Datagram
 	WriteIKE(local, remote netip.AddrPort, b []byte) error
 	WriteKeepalive(local, remote netip.AddrPort) error
+}
+
+// Queue is a Transport from which the loop takes datagrams itself, without another goroutine in between. Datagrams then
+// only tells, by being closed, that no more will come.
+type Queue interface {
+	// Arrivals has a value when Next may have a datagram.
+	Arrivals() <-chan struct{}
+	Next() (ike.Datagram, bool)
+}
+
+// Screened is a Transport that asks the engine's front about every datagram as it arrives.
+type Screened interface {
+	Screen(judge func(d ike.Datagram, room []byte) (engine.Class, []byte))
 }
 
 // SADB is where Child SAs are installed.

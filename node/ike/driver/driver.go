@@ -84,6 +84,10 @@ func (d *Driver) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	datagrams, events := d.cfg.Transport.Datagrams(), d.cfg.Events
+	arrivals := newArrivals(d.cfg.Transport)
+	if s, ok := d.cfg.Transport.(Screened); ok {
+		s.Screen(d.engine.Front().Screen)
+	}
 	stopping := ctx.Done()
 	var end <-chan time.Time
 	for {
@@ -117,6 +121,8 @@ func (d *Driver) Run(ctx context.Context) error {
 				return fmt.Errorf("the transport ended before the IKE driver: %w", ErrStopped)
 			}
 			d.step(dg)
+		case <-arrivals.ready():
+			arrivals.take(func(dg ike.Datagram) { d.step(dg) })
 		case <-timer.C:
 			d.step(ike.Timeout{})
 		case <-stopping:

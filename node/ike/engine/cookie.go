@@ -35,6 +35,7 @@ func (e *Engine) rotateCookies() {
 	c.current = sa.NewSecret(e.Random(32))
 	c.version++
 	c.made = e.now
+	e.front.renew(*c)
 }
 
 // cookieValid checks the cookie of a request that has one.

@@ -177,6 +177,7 @@ func (e *Engine) Snapshot() Snapshot {
 	for name, n := range e.counters {
 		v.Counters[name] = n
 	}
+	e.front.addTo(v.Counters)
 	for _, x := range e.table.order.all() {
 		s := x.sa
 		if s.State() == ikev2.StateClosed {

@@ -29,6 +29,7 @@ type Engine struct {
 	secured   map[securedKey]struct{}
 	failures  []Failure
 	cookies   cookies
+	front     *Front
 	replies   replies // to garbage
 	refusals  replies // to first messages that make no SA
 	retiring  agenda[*retirement]
@@ -50,6 +51,8 @@ func New(cfg ike.Config, seed io.Reader) *Engine {
 		secured:  make(map[securedKey]struct{}),
 		counters: make(map[string]uint64),
 	}
+	e.front = newFront()
+	e.table.front = e.front
 	e.configure(&cfg)
 	return e
 }
@@ -113,6 +116,7 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 		e.shutdown(ev.Reason)
 	}
 	e.finish()
+	e.instruct()
 	return e.out
 }
 

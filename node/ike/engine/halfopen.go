@@ -60,7 +60,7 @@ func (e *Engine) initRequest(d ike.Datagram) {
 	}
 	total, here := e.table.halfOpen, e.table.prefixes[prefixOf(d.Remote.Addr())]
 	cookied := false
-	if total >= cookieAbove || here.halfOpen >= cookieAbovePrefix || len(e.jobs) >= cookieAboveJobs {
+	if e.wantsCookies() || here.halfOpen >= cookieAbovePrefix {
 		parts, ok := wire.PeekInit(d.Bytes)
 		switch {
 		case !ok:

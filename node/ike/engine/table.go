@@ -25,8 +25,9 @@ type table struct {
 	// uncookied are the half-open SAs whose peer has not shown that it receives what is sent to it, the oldest first.
 	uncookied agenda[*entry]
 	halfOpen  int
-	live      int // not closed
-	buffered  int // octets that are kept for peers that are not authenticated
+	live      int    // not closed
+	front     *Front // nil: nobody asks
+	buffered  int    // octets that are kept for peers that are not authenticated
 	made      uint64
 }
 
@@ -124,6 +125,9 @@ func (t *table) refile(x *entry, f filing) {
 		return
 	}
 	x.filed = f
+	if t.front != nil {
+		t.front.file(x, f)
+	}
 	if old.remote.Addr() != f.remote.Addr() {
 		unlist(t.byPeer, old.remote.Addr(), x)
 		enlist(t.byPeer, f.remote.Addr(), x)
