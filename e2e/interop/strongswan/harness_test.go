@@ -271,7 +271,7 @@ func (p *pair) until(what string, done func() (bool, error)) {
 // serveEcho answers every connection on the host with what it sent.
 func serveEcho(ctx context.Context, host *lab.Host) error {
 	return host.Do(func() error {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", fmt.Sprintf(":%d", echoPort))
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf(":%d", echoPort))
 		if err != nil {
 			return err
 		}

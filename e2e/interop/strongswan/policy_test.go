@@ -16,6 +16,9 @@ type policy struct {
 	authenticate string // one entry of authentication in flow form
 	pfs          bool
 	remote       string // network behind the peer
+	local        string // network behind the node
+	tunnel       string // address of the peer
+	exchange     string // further fields of keyExchange, each on an indented line of its own
 	key          []byte // preshared key
 	args         []string
 }
@@ -39,8 +42,7 @@ func (p policy) document() []byte {
 kind: FilterList
 name: Partner network
 filters:
-  - source: %s
-    destination: %s
+  - {source: "%s", destination: "%s"}
 ---
 apiVersion: bailiwick.net/v1alpha1
 kind: FilterAction
@@ -62,8 +64,8 @@ rules:
 keyExchange:
   offers: %s
   lifetime: %s
-`, nodeNet, or(p.remote, peerNet.String()), list(or(p.esp, "ESP[AES-GCM-256]")), p.pfs, policyName, or(p.authenticate, byPSK), peerOuter,
-		list(or(p.ike, "AES-GCM-256-SHA384-ecp384")), or(p.ikeLifetime, "8h"))
+%s`, or(p.local, nodeNet.String()), or(p.remote, peerNet.String()), list(or(p.esp, "ESP[AES-GCM-256]")), p.pfs, policyName, or(p.authenticate, byPSK), or(p.tunnel, peerOuter.String()),
+		list(or(p.ike, "AES-GCM-256-SHA384-ecp384")), or(p.ikeLifetime, "8h"), p.exchange)
 }
 
 // partner is strongSwan's side of the same: one connection with one child.
