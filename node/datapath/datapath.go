@@ -56,7 +56,7 @@ type Backend interface {
 	PolicySetter
 	SADB
 	FlowGate
-	// Events delivers what the packets bring up: ike.Acquire, ike.ChildExpiring and ike.PeerMoved. An Acquire is sent
+	// Events delivers what the packets bring up: ike.Acquire, ike.ChildExpiring, ike.PeerMoved and ike.Heard. An Acquire is sent
 	// once per flow until an SA, Fallback or Refuse answers it; after Refuse the next one comes half a second later at the
 	// earliest. With spd.FallbackDiscover the backend lets the flow pass in clear as it sends the Acquire. A peer behind
 	// a NAT that moved is followed at once, PeerMoved tells of it; a mobile one is not followed, PeerMoved tells

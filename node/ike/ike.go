@@ -71,6 +71,10 @@ type PeerMoved struct {
 	Remote netip.AddrPort
 }
 
+// Heard says that authentic ESP of a Child SA, named by its inbound SPI, has come since the last time: its peer is alive
+// (RFC 7296 2.4).
+type Heard struct{ SPI sa.SPI }
+
 // Reconfigure replaces the configuration. Associations whose rule vanished or changed are closed, the rest goes on.
 type Reconfigure struct{ Config Config }
 
@@ -104,6 +108,7 @@ func (JobDone) event()       {}
 func (Acquire) event()       {}
 func (ChildExpiring) event() {}
 func (PeerMoved) event()     {}
+func (Heard) event()         {}
 func (Reconfigure) event()   {}
 func (Rekey) event()         {}
 func (Close) event()         {}

@@ -92,6 +92,9 @@ func (d *Daemon) load(ctx context.Context) error {
 	return nil
 }
 
+// Reload reads the configuration again.
+func (d *Daemon) Reload(ctx context.Context) error { return d.load(ctx) }
+
 // Swanctl runs swanctl(8) for this daemon and returns what it prints.
 func (d *Daemon) Swanctl(ctx context.Context, args ...string) (string, error) {
 	command := append([]string{"env"}, d.settings()...)

@@ -22,6 +22,9 @@ type association struct {
 	moved  uint64 // sequence number of the packet that moved remote last
 	// reported is when IKE was told last that a mobile peer seems to be elsewhere.
 	reported time.Time
+	// heard counts the inbound packets that IKE knows of as signs of life, since heardAt.
+	heard   uint64
+	heardAt time.Time
 
 	current   bool // carries outbound traffic
 	switched  bool // has been current

@@ -155,8 +155,14 @@ func (l *loop) housekeep() {
 	}
 	for _, a := range l.sadb.children {
 		l.checkLimits(a)
+		if a.inPackets != a.heard && l.now.Sub(a.heardAt) >= heardEvery && l.emit(ike.Heard{SPI: a.child.In.SPI}) {
+			a.heard, a.heardAt = a.inPackets, l.now
+		}
 	}
 }
+
+// heardEvery is how often IKE is told that authentic packets come: well below the silence after which it asks.
+const heardEvery = 10 * time.Second
 
 // checkLimits reports the limits that an SA reached; beyond a hard one it carries nothing any more (RFC 4301 4.4.2.1).
 func (l *loop) checkLimits(a *association) {

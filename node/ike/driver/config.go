@@ -54,7 +54,7 @@ type Config struct {
 	Transport Transport
 	SADB      SADB
 	Gate      FlowGate
-	Events    <-chan ike.Event // from the datapath: Acquire, ChildExpiring, PeerMoved
+	Events    <-chan ike.Event // from the datapath: Acquire, ChildExpiring, PeerMoved, Heard
 	Jobs      *Jobs
 	Log       hclog.Logger // nil logs nothing
 	// KeyLog receives the key log when IKE.KeyLog is set; nil drops it. It breaks the secrecy of all traffic.

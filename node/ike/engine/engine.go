@@ -97,6 +97,8 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 		e.withChild(ev.SPI, func(s *ikev2.SA) { s.PeerMoved(e.now, ev.SPI, ev.Remote) })
 	case ike.AddressesChanged:
 		e.addressesChanged(ev)
+	case ike.Heard:
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.Heard(e.now) })
 	case ike.Reconfigure:
 		e.reconfigure(ev.Config)
 	case ike.Recheck:

@@ -106,6 +106,13 @@ func (s *SA) mayRekey() bool {
 	return !s.redundant && s.peerRekey == nil && !s.closing() && !s.rekeyingIKE()
 }
 
+// Heard notes that authentic ESP of the peer has come: a fresh message of any Child SA is a sign of life as good as one of
+// the IKE SA (RFC 7296 2.4).
+func (s *SA) Heard(now time.Time) {
+	s.now = now
+	s.lastHeard = now
+}
+
 func (s *SA) livenessAt() time.Time {
 	every := s.cfg.Liveness
 	if every <= 0 {
