@@ -15,6 +15,8 @@ const (
 // DefaultIKE returns the offers for IKE SAs of a policy that names none, most preferred first.
 func DefaultIKE() []IKE {
 	return []IKE{
+		// What is recorded today stays secret before a quantum computer; peers that cannot do it take the next one.
+		{Encryption: EncrAESGCM16, KeyBits: 256, PRF: PRFHMACSHA384, Group: GroupX25519, Additional: AdditionalOf(GroupMLKEM768)},
 		{Encryption: EncrAESGCM16, KeyBits: 256, PRF: PRFHMACSHA384, Group: GroupX25519},
 		{Encryption: EncrAESGCM16, KeyBits: 256, PRF: PRFHMACSHA384, Group: GroupECP384},
 		{Encryption: EncrAESGCM16, KeyBits: 256, PRF: PRFHMACSHA256, Group: GroupX25519},

@@ -1,11 +1,14 @@
 package ikesim
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
@@ -71,6 +74,179 @@ func TestKeyExchanges(t *testing.T) {
 					t.Errorf("%s: %d IKE_INTERMEDIATE exchanges\n%s", o, n, story(w))
 				}
 			}
+		}
+	}
+}
+
+// pfs is meshRule with fresh keys for every Child SA that is not made in IKE_AUTH, by these offers.
+func pfs(own netip.Addr, offers ...proposal.KeyExchange) ike.Rule {
+	r := meshRule(own, pskAuth)
+	r.PFS, r.Offers = true, nil
+	for _, k := range offers {
+		o := espOffer
+		o.Group, o.Additional = k.Group, k.Additional
+		r.Offers = append(r.Offers, o)
+	}
+	return r
+}
+
+const follow = uint8(wire.IKEFollowupKE)
+
+// exchangingPair is a pair of which each node has its own key exchanges, for the IKE SA and for Child SAs.
+func exchangingPair(seed uint64, f Faults, a, b []proposal.KeyExchange) (*World, *Node, *Node) {
+	w := New(seed, f)
+	w.Tracing = true
+	add := func(name string, own netip.Addr, list []proposal.KeyExchange) *Node {
+		c := config(name, own, pfs(own, list...))
+		c.Offers = nil
+		for _, k := range list {
+			c.Offers = append(c.Offers, exchanging(k.Group, k.Additional.Methods()...))
+		}
+		return w.Add(name, own, c)
+	}
+	return w, add("a.example", addrA, a), add("b.example", addrB, b)
+}
+
+var (
+	plainKE  = proposal.KeyExchange{Group: proposal.GroupX25519}
+	hybridKE = proposal.KeyExchange{Group: proposal.GroupX25519, Additional: proposal.AdditionalOf(proposal.GroupMLKEM768)}
+	tripleKE = proposal.KeyExchange{Group: proposal.GroupECP256, Additional: proposal.AdditionalOf(proposal.GroupMLKEM768, proposal.GroupX25519)}
+)
+
+// Every crossing with additional key exchanges on both sides, and on one side only: the responder prefers by its own list,
+// so that what a begins is plain and what b begins is not.
+func TestCrossingWithAdditionalKeyExchanges(t *testing.T) {
+	for name, lists := range map[string][2][]proposal.KeyExchange{
+		"one":   {{hybridKE}, {hybridKE}},
+		"two":   {{tripleKE}, {tripleKE}},
+		"mixed": {{hybridKE, plainKE}, {plainKE, hybridKE}},
+	} {
+		for _, c := range slices.Concat(crossings, followups) {
+			if name == "mixed" && c.alike || c.single {
+				continue
+			}
+			t.Run(name+"/"+strings.NewReplacer(" ", "-", "/", "-", ",", "").Replace(c.name), func(t *testing.T) {
+				if name == "mixed" { // which order of the messages comes up differs between the two
+					c.decides = false
+				}
+				c.run(t, func(seed uint64) (*World, *Node, *Node) {
+					return exchangingPair(seed, Faults{Delay: 10 * time.Millisecond}, lists[0], lists[1])
+				})
+			})
+		}
+	}
+}
+
+// followups are the cases that come up between CREATE_CHILD_SA and the last IKE_FOLLOWUP_KE.
+var followups = []crossing{
+	{name: "child/child, the winner's IKE_FOLLOWUP_KE late", decides: true, steps: func(w *World, a, b *Node) {
+		w.Hold(func(_, _ *Node, e uint8, r bool) bool { return e == follow && !r })
+		a.rekeyChild()
+		b.rekeyChild()
+		w.Run(500 * time.Millisecond)
+		w.Release()
+	}},
+	{name: "child/child, the winner's IKE_FOLLOWUP_KE too late", alike: true, steps: func(w *World, a, b *Node) {
+		w.Hold(func(_, _ *Node, e uint8, r bool) bool { return e == follow && !r })
+		a.rekeyChild()
+		b.rekeyChild()
+		w.Run(40 * time.Second)
+		w.Release()
+	}},
+	{name: "child/child, request past the peer's IKE_FOLLOWUP_KE", steps: func(w *World, a, b *Node) {
+		w.Hold(func(f, _ *Node, e uint8, r bool) bool {
+			return f == a && e == create && !r || f == b && e == follow && r
+		})
+		a.rekeyChild()
+		b.rekeyChild()
+		w.Run(300 * time.Millisecond)
+		w.Release()
+	}},
+	{name: "child/child, every message of IKE_FOLLOWUP_KE lost once", steps: func(w *World, a, b *Node) {
+		w.Hold(func(_, _ *Node, e uint8, _ bool) bool { return e == follow })
+		a.rekeyChild()
+		b.rekeyChild()
+		w.Run(200 * time.Millisecond)
+		w.DropHeld()
+	}},
+	{name: "IKE/IKE, the winner's IKE_FOLLOWUP_KE late", decides: true, steps: func(w *World, a, b *Node) {
+		w.Hold(func(_, _ *Node, e uint8, r bool) bool { return e == follow && !r })
+		a.rekeyIKE()
+		b.rekeyIKE()
+		w.Run(500 * time.Millisecond)
+		w.Release()
+	}},
+	{name: "IKE/IKE, the winner's IKE_FOLLOWUP_KE too late", alike: true, steps: func(w *World, a, b *Node) {
+		w.Hold(func(_, _ *Node, e uint8, r bool) bool { return e == follow && !r })
+		a.rekeyIKE()
+		b.rekeyIKE()
+		w.Run(40 * time.Second)
+		w.Release()
+	}},
+	{name: "IKE/IKE, request past the peer's IKE_FOLLOWUP_KE", steps: func(w *World, a, b *Node) {
+		w.Hold(func(f, _ *Node, e uint8, r bool) bool {
+			return f == a && e == create && !r || f == b && e == follow && r
+		})
+		a.rekeyIKE()
+		b.rekeyIKE()
+		w.Run(300 * time.Millisecond)
+		w.Release()
+	}},
+	{name: "IKE rekey in IKE_FOLLOWUP_KE/child rekey", steps: func(w *World, a, b *Node) {
+		w.Hold(func(_, _ *Node, e uint8, r bool) bool { return e == follow && !r })
+		a.rekeyIKE()
+		w.Run(100 * time.Millisecond)
+		b.rekeyChild()
+		w.Run(100 * time.Millisecond)
+		w.Release()
+	}},
+	{name: "child rekey in IKE_FOLLOWUP_KE/IKE rekey", steps: func(w *World, a, b *Node) {
+		w.Hold(func(_, _ *Node, e uint8, r bool) bool { return e == follow && !r })
+		a.rekeyChild()
+		w.Run(100 * time.Millisecond)
+		b.rekeyIKE()
+		w.Run(100 * time.Millisecond)
+		w.Release()
+	}},
+	{name: "child rekey in IKE_FOLLOWUP_KE/delete", none: true, steps: func(w *World, a, b *Node) {
+		w.Hold(func(_, _ *Node, e uint8, r bool) bool { return e == follow && !r })
+		a.rekeyChild()
+		w.Run(100 * time.Millisecond)
+		b.deleteChild()
+		w.Run(100 * time.Millisecond)
+		w.Release()
+		w.Run(time.Second)
+		a.deleteChild() // what the rekey has made all the same, or nothing
+		w.Run(time.Second)
+	}},
+	{name: "child rekey in IKE_FOLLOWUP_KE/IKE delete", none: true, steps: func(w *World, a, b *Node) {
+		w.Hold(func(_, _ *Node, e uint8, r bool) bool { return e == follow && !r })
+		a.rekeyChild()
+		w.Run(100 * time.Millisecond)
+		b.deleteIKE()
+		w.Run(100 * time.Millisecond)
+		w.Release()
+	}},
+}
+
+// A responder that has forgotten what it agreed on says so, and the initiator begins anew.
+func TestStateNotFound(t *testing.T) {
+	for what, begin := range map[string]func(a *Node){"child": (*Node).rekeyChild, "IKE": (*Node).rekeyIKE} {
+		w, a, b := exchangingPair(5, Faults{Delay: 10 * time.Millisecond}, []proposal.KeyExchange{hybridKE}, []proposal.KeyExchange{hybridKE})
+		a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+		w.Run(time.Second)
+		w.Hold(func(_, _ *Node, e uint8, r bool) bool { return e == follow && !r })
+		begin(a)
+		w.Run(40 * time.Second)
+		w.Release()
+		w.Run(time.Minute)
+		mirrored(t, w, a, b, 1)
+		text := story(w)
+		if !strings.Contains(text, "send IKE_FOLLOWUP_KE response") || !strings.Contains(text, "N(STATE_NOT_FOUND)") {
+			t.Errorf("%s: no STATE_NOT_FOUND\n%s", what, text)
+		}
+		if n := strings.Count(text, "] send CREATE_CHILD_SA request"); n != 2 {
+			t.Errorf("%s: %d CREATE_CHILD_SA requests, want one and one more\n%s", what, n, text)
 		}
 	}
 }

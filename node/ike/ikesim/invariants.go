@@ -141,6 +141,7 @@ func (w *World) checkAgreement(n, peer *Node, c, p *sa.Child) {
 			vague := !bare && (o.Group == proposal.GroupNone || i.Group == proposal.GroupNone)
 			if bare || vague {
 				i.Group, o.Group = c.Suite.Group, c.Suite.Group
+				i.Additional, o.Additional = c.Suite.Additional, c.Suite.Additional
 			}
 			switch {
 			case i != o || vague && o != c.Suite:

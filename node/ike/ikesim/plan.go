@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
@@ -127,6 +128,11 @@ func PlanOf(seed uint64) Plan {
 		p.Faults.JobTime = time.Duration(r.IntN(300)+1) * time.Millisecond
 	}
 	p.Nodes = planNodes(r, size.nodes)
+	if seed%4 == 3 {
+		for i, n := range p.Nodes {
+			p.Nodes[i].Config.Offers = postQuantum(n.Config.Offers)
+		}
+	}
 	for i := range p.Nodes {
 		for j := range p.Nodes {
 			if i != j && (r.IntN(3) > 0 || len(p.Steps) == 0) {
@@ -176,6 +182,15 @@ func planNodes(r *rand.Rand, count int) []NodePlan {
 		nodes[0].NAT = netip.AddrFrom4([4]byte{192, 0, 2, 1})
 	}
 	return nodes
+}
+
+// postQuantum puts an offer of quantumOffers in the place of each.
+func postQuantum(offers []proposal.IKE) []proposal.IKE {
+	var list []proposal.IKE
+	for _, o := range offers {
+		list = append(list, quantumOffers[slices.Index(ikeOffers, o)])
+	}
+	return list
 }
 
 // drawn is some of the offers in some order; the first of all is always among them, so that there is one in common.

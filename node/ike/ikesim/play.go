@@ -22,6 +22,18 @@ var (
 		{Encryption: proposal.EncrAESGCM16, KeyBits: 128, Integrity: proposal.IntegNone, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupECP256},
 		{Encryption: proposal.EncrAESCBC, KeyBits: 128, Integrity: proposal.IntegHMACSHA256128, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519},
 	}
+	// quantumOffers take the place of ikeOffers, one by one, in some worlds: additional key exchanges, and a KEM alone.
+	quantumOffers = []proposal.IKE{
+		{
+			Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: proposal.PRFHMACSHA256,
+			Group: proposal.GroupX25519, Additional: proposal.AdditionalOf(proposal.GroupMLKEM768),
+		},
+		{
+			Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: proposal.PRFHMACSHA256,
+			Group: proposal.GroupECP256, Additional: proposal.AdditionalOf(proposal.GroupMLKEM1024, proposal.GroupX25519),
+		},
+		{Encryption: proposal.EncrAESGCM16, KeyBits: 128, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupMLKEM768},
+	}
 	espOffers = []proposal.ESP{
 		{Encryption: proposal.EncrAESGCM16, KeyBits: 128},
 		{Encryption: proposal.EncrAESGCM16, KeyBits: 256, Group: proposal.GroupX25519},

@@ -75,7 +75,7 @@ func (w *World) checkSelectors(n *Node, c *sa.Child) {
 
 func offers(r *spd.Rule, c *sa.Child) bool {
 	for _, o := range r.Action.Offers {
-		o.Group, o.ESN = c.Suite.Group, c.Suite.ESN
+		o.Group, o.Additional, o.ESN = c.Suite.Group, c.Suite.Additional, c.Suite.ESN
 		if o == c.Suite {
 			return true
 		}

@@ -74,9 +74,9 @@ func (s *SA) groupsOf(r *ike.Rule) []proposal.ESP {
 		offers[i].ESN = false
 		switch {
 		case !r.PFS:
-			offers[i].Group = proposal.GroupNone
+			offers[i].Group, offers[i].Additional = proposal.GroupNone, proposal.Additional{}
 		case offers[i].Group == proposal.GroupNone:
-			offers[i].Group = s.suite.Group
+			offers[i].Group, offers[i].Additional = s.suite.Group, s.suite.Additional
 		}
 	}
 	return offers
@@ -182,7 +182,7 @@ func (s *SA) withGroups(offers []proposal.ESP) []proposal.ESP {
 	var list []proposal.ESP
 	for _, o := range offers {
 		for _, g := range s.cfg.Offers {
-			o.Group = g.Group
+			o.Group, o.Additional = g.Group, g.Additional
 			if !slices.Contains(list, o) {
 				list = append(list, o)
 			}
@@ -200,22 +200,20 @@ func (s *SA) acceptChild(w *childRequest, ke *wire.KE) ([]wire.Payload, *child) 
 	return s.buildChild(w, choice, ke, sa.Secret{})
 }
 
-// buildChild derives the keys, installs the Child SA without using its outbound half, and gives the answer.
+// buildChild makes the Child SA without using its outbound half, and gives the answer.
 func (s *SA) buildChild(w *childRequest, choice childChoice, ke *wire.KE, shared sa.Secret) ([]wire.Payload, *child) {
-	fromInitiator, fromResponder, err := suite.DeriveChild(s.suite.PRF, s.keys.D, shared, w.ni, w.nr, choice.suite)
+	payloads := s.answerChild(w, choice, ke)
+	c, err := s.makeChild(w, choice, shared)
 	if err != nil {
 		s.trace("derive the keys of a Child SA: %s", err)
 		return []wire.Payload{wire.Notify{Type: wire.NotifyNoProposalChosen}}, nil
 	}
+	return payloads, c
+}
+
+// answerChild chooses the own SPI and gives the answer to CREATE_CHILD_SA.
+func (s *SA) answerChild(w *childRequest, choice childChoice, ke *wire.KE) []wire.Payload {
 	w.spi = s.host.ChildSPI()
-	c := s.newChild(choice.rule, choice.isDefault, choice.mode, choice.suite, false)
-	c.LocalTS, c.RemoteTS = choice.local, choice.remote
-	c.In, c.Out = fromInitiator, fromResponder
-	c.In.SPI, c.Out.SPI = w.spi, choice.peer
-	c.ex, c.fromAuth = Exchange{Ni: w.ni, Nr: w.nr}, !w.withGroup
-	if w.rekeys != nil {
-		c.ReplacesIn = w.rekeys.In.SPI
-	}
 	var payloads []wire.Payload
 	if choice.mode == sa.Transport {
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyUseTransportMode})
@@ -227,9 +225,25 @@ func (s *SA) buildChild(w *childRequest, choice childChoice, ke *wire.KE, shared
 	if ke != nil {
 		payloads = append(payloads, *ke)
 	}
-	payloads = append(payloads, wire.TS{Selectors: choice.toldRemote}, wire.TS{Responder: true, Selectors: choice.told})
+	return append(payloads, wire.TS{Selectors: choice.toldRemote}, wire.TS{Responder: true, Selectors: choice.told})
+}
+
+// makeChild derives the keys and installs the Child SA that was answered, without using its outbound half.
+func (s *SA) makeChild(w *childRequest, choice childChoice, shared sa.Secret, additional ...sa.Secret) (*child, error) {
+	fromInitiator, fromResponder, err := suite.DeriveChild(s.suite.PRF, s.keys.D, shared, w.ni, w.nr, choice.suite, additional...)
+	if err != nil {
+		return nil, err
+	}
+	c := s.newChild(choice.rule, choice.isDefault, choice.mode, choice.suite, false)
+	c.LocalTS, c.RemoteTS = choice.local, choice.remote
+	c.In, c.Out = fromInitiator, fromResponder
+	c.In.SPI, c.Out.SPI = w.spi, choice.peer
+	c.ex, c.fromAuth = Exchange{Ni: w.ni, Nr: w.nr}, !w.withGroup
+	if w.rekeys != nil {
+		c.ReplacesIn = w.rekeys.In.SPI
+	}
 	s.install(c)
-	return payloads, c
+	return c, nil
 }
 
 func (s *SA) newChild(rule *ike.Rule, isDefault bool, mode sa.Mode, chosen proposal.ESP, initiator bool) *child {

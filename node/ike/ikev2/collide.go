@@ -22,29 +22,42 @@ import (
 //	delete against rekey            TEMPORARY_FAILURE or CHILD_SA_NOT_FOUND, whichever comes, ends the rekey
 //	Child SA against IKE SA         both sides answer TEMPORARY_FAILURE and try again with jitter
 //	delete of the IKE SA            wins over everything
+//
+// A rekey with additional key exchanges (RFC 9370) is complete with its last IKE_FOLLOWUP_KE only; until then there is
+// nothing to delete, and its responder remembers it as unfinished. The nonces of its CREATE_CHILD_SA decide as soon as
+// both responses to CREATE_CHILD_SA were seen:
+//
+//	both unfinished                 winner goes on with IKE_FOLLOWUP_KE, loser stops; each forgets what the other began
+//	own unfinished and lost         it stops; the peer's is there already, or will be when the peer goes on
+//	own complete and lost           it is deleted, as usual, and the peer goes on
+//	own won                         the peer stops, or deletes what it has completed
+//	request after own FOLLOWUP_KE   TEMPORARY_FAILURE: the peer had seen nothing of the collision, its rekey is over
+//	unknown link                    STATE_NOT_FOUND: the initiator begins anew
 
 // situation is what this side is doing when a request of the peer comes in.
 type situation uint8
 
 // The situations.
 const (
-	idle          situation = iota
-	rekeyingChild           // own rekey of the same Child SA is outstanding
-	deletingChild           // own delete of it is outstanding, or its successor is installed
-	creatingChild           // own new Child SA is outstanding
-	rekeyingIKE             // own rekey of the IKE SA is outstanding
-	rekeyedIKE              // a successor of the IKE SA holds the Child SAs
-	deletingIKE             // own delete of the IKE SA is outstanding or next
-	unknownChild            // there is no such Child SA
-	expectedChild           // there is none yet: the response to an own request is under way, and may make it
+	idle           situation = iota
+	rekeyingChild            // own rekey of the same Child SA is outstanding
+	followingChild           // own rekey of it has come to IKE_FOLLOWUP_KE
+	deletingChild            // own delete of it is outstanding, or its successor is installed
+	creatingChild            // own new Child SA is outstanding
+	rekeyingIKE              // own rekey of the IKE SA is outstanding
+	followingIKE             // own rekey of the IKE SA has come to IKE_FOLLOWUP_KE
+	rekeyedIKE               // a successor of the IKE SA holds the Child SAs
+	deletingIKE              // own delete of the IKE SA is outstanding or next
+	unknownChild             // there is no such Child SA
+	expectedChild            // there is none yet: the response to an own request is under way, and may make it
 	situations
 )
 
 // String names the situation.
 func (s situation) String() string {
 	return [...]string{
-		"idle", "rekeying child", "deleting child", "creating child", "rekeying IKE", "IKE rekeyed", "deleting IKE", "unknown child",
-		"expected child",
+		"idle", "rekeying child", "following up child", "deleting child", "creating child", "rekeying IKE", "following up IKE",
+		"IKE rekeyed", "deleting IKE", "unknown child", "expected child",
 	}[s]
 }
 
@@ -92,15 +105,17 @@ func (v verdict) String() string {
 // collisions is the table.
 var collisions = [situations][incomings]verdict{
 	//              rekey child  delete child  create child  rekey IKE  delete IKE
-	idle:          {proceed, proceed, proceed, proceed, dropAll},
-	rekeyingChild: {collide, proceed, proceed, temporary, dropAll},
-	deletingChild: {temporary, replyPlain, proceed, temporary, dropAll},
-	creatingChild: {proceed, proceed, proceed, temporary, dropAll},
-	rekeyingIKE:   {temporary, proceed, temporary, collide, dropAll},
-	rekeyedIKE:    {temporary, successorD, temporary, temporary, dropAll},
-	deletingIKE:   {temporary, proceed, temporary, temporary, dropAll},
-	unknownChild:  {notFound, replyPlain, impossible, impossible, impossible},
-	expectedChild: {temporary, replyPlain, impossible, impossible, impossible},
+	idle:           {proceed, proceed, proceed, proceed, dropAll},
+	rekeyingChild:  {collide, proceed, proceed, temporary, dropAll},
+	followingChild: {temporary, proceed, proceed, temporary, dropAll},
+	deletingChild:  {temporary, replyPlain, proceed, temporary, dropAll},
+	creatingChild:  {proceed, proceed, proceed, temporary, dropAll},
+	rekeyingIKE:    {temporary, proceed, temporary, collide, dropAll},
+	followingIKE:   {temporary, proceed, temporary, temporary, dropAll},
+	rekeyedIKE:     {temporary, successorD, temporary, temporary, dropAll},
+	deletingIKE:    {temporary, proceed, temporary, temporary, dropAll},
+	unknownChild:   {notFound, replyPlain, impossible, impossible, impossible},
+	expectedChild:  {temporary, replyPlain, impossible, impossible, impossible},
 }
 
 // judge looks up what to do with a request; c is the Child SA that it names, nil when there is none or it names none.
@@ -124,12 +139,14 @@ func (s *SA) situation(in incoming, c *child) situation {
 	switch {
 	case named && (c == nil || c.gone):
 		if rekeying && current.sent && in == rekeyChildIn {
-			return rekeyingIKE
+			return rekeyingIKE // answers the same as following up
 		}
 		if s.expectsChild() {
 			return expectedChild
 		}
 		return unknownChild
+	case rekeying && s.following != nil:
+		return followingIKE
 	case rekeying && (current.sent || in != rekeyIKEIn):
 		return rekeyingIKE
 	case named && (c.deleting || c.replaced):
@@ -137,7 +154,11 @@ func (s *SA) situation(in incoming, c *child) situation {
 	}
 	switch t := s.current.(type) {
 	case *rekeyChild:
-		if !named || t.old == c {
+		switch {
+		case named && t.old != c:
+		case s.following != nil:
+			return followingChild
+		default:
 			return rekeyingChild
 		}
 	case *deleteChild:
@@ -158,6 +179,20 @@ func (s *SA) expectsChild() bool {
 	default:
 		return false
 	}
+}
+
+// losesTo reports whether the own rekey ex of c, or of the IKE SA, is redundant beside an unfinished one of the peer. When
+// it is not, the peer stops, and what it began is forgotten.
+func (s *SA) losesTo(ex Exchange, in incoming, c *child) bool {
+	u := s.unfinishedRekey(in, c)
+	if u == nil {
+		return false
+	}
+	if ex.lowest(u.ex) {
+		return true
+	}
+	s.abandon(u)
+	return false
 }
 
 // lowest reports whether the lowest of all nonces is one of a: then what a made is redundant. Nonces are compared octet

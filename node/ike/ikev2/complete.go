@@ -18,6 +18,8 @@ type childFailure struct {
 	detail string
 	// made tells that the peer made the Child SA, so that it must be deleted.
 	made bool
+	// lost tells that a collision decided against this rekey before it was complete.
+	lost bool
 }
 
 // completeChild reads the response to an own request. then gets a Child SA that is not installed yet, or the failure.
@@ -70,8 +72,8 @@ func (s *SA) completeChild(w *childRequest, payloads []wire.Payload, then func(*
 		nr = n.Data
 		w.nr = nr
 	}
-	build := func(shared sa.Secret) {
-		own, theirs, err := suite.DeriveChild(s.suite.PRF, s.keys.D, shared, w.ni, nr, chosen)
+	build := func(shared sa.Secret, additional ...sa.Secret) {
+		own, theirs, err := suite.DeriveChild(s.suite.PRF, s.keys.D, shared, w.ni, nr, chosen, additional...)
 		if err != nil {
 			bad(ike.ReasonInternal, "derive the keys of the Child SA: %v", err)
 			return
@@ -105,8 +107,24 @@ func (s *SA) completeChild(w *childRequest, payloads []wire.Payload, then func(*
 			bad(ike.ReasonInvalidKE, "compute the shared secret: %s", resultError(a.Err))
 			return
 		}
-		build(a.Shared)
-		a.Shared.Wipe()
+		methods := chosen.Additional.Methods()
+		if len(methods) == 0 {
+			build(a.Shared)
+			a.Shared.Wipe()
+			return
+		}
+		if s.losesRekey(w) {
+			then(nil, &childFailure{lost: true})
+			return
+		}
+		s.follow(methods, payloads, func(secrets []sa.Secret, f *childFailure) {
+			if f != nil {
+				then(nil, f)
+			} else {
+				build(a.Shared, secrets...)
+			}
+			a.Shared.Wipe()
+		})
 	})
 }
 

@@ -85,7 +85,7 @@ func (t *newChild) finish(s *SA, m message) {
 		case s.closing():
 			s.done(t)
 			return
-		case f != nil && f.notify == wire.NotifyTemporaryFailure:
+		case f != nil && (f.notify == wire.NotifyTemporaryFailure || f.notify == wire.NotifyStateNotFound):
 			t.attempt++
 			s.later(t, t.attempt, timeZero)
 			return
@@ -168,7 +168,7 @@ func (s *SA) serveCreate(v *serving, m message) {
 		s.respond(v, *refusal)
 		return
 	case choice.suite.Group == proposal.GroupNone:
-		s.answerCreate(v, want, choice, in, nil, sa.Secret{})
+		s.answerCreate(v, want, choice, in, nil, sa.Secret{}, rekey)
 		return
 	case !want.hasKE || want.ke.Group != choice.suite.Group: // RFC 7296 1.3: tell the group that is wanted
 		s.respond(v, wire.Notify{Type: wire.NotifyInvalidKEPayload, Data: groupData(choice.suite.Group)})
@@ -178,13 +178,22 @@ func (s *SA) serveCreate(v *serving, m message) {
 		if s.refused(v, in, old, rekey) { // things may have changed during the jobs
 			return
 		}
-		s.answerCreate(v, want, choice, in, &wire.KE{Group: want.ke.Group, Data: public}, shared)
+		s.answerCreate(v, want, choice, in, &wire.KE{Group: want.ke.Group, Data: public}, shared, rekey)
 	})
 }
 
-func (s *SA) answerCreate(v *serving, w *childRequest, choice childChoice, in incoming, ke *wire.KE, shared sa.Secret) {
+func (s *SA) answerCreate(v *serving, w *childRequest, choice childChoice, in incoming, ke *wire.KE, shared sa.Secret, rekey wire.Notify) {
+	if methods := choice.suite.Additional.Methods(); len(methods) > 0 {
+		s.answerUnfinished(v, w, choice, in, ke, shared, rekey, methods)
+		return
+	}
 	payloads, c := s.buildChild(w, choice, ke, shared)
 	shared.Wipe()
+	s.answered(v, w, in, c, payloads...)
+}
+
+// answered sends the response with which a Child SA of the peer is complete.
+func (s *SA) answered(v *serving, w *childRequest, in incoming, c *child, payloads ...wire.Payload) {
 	if c != nil && in == rekeyChildIn {
 		w.rekeys.peerRekey = &peerRekey{child: c, ex: Exchange{Ni: w.ni, Nr: w.nr}}
 		c.twin = w.rekeys.twin // still the one to go
@@ -193,6 +202,28 @@ func (s *SA) answerCreate(v *serving, w *childRequest, choice childChoice, in in
 	if in == createChildIn {
 		s.announce(c)
 	}
+}
+
+// answerUnfinished answers CREATE_CHILD_SA where additional key exchanges are to follow.
+func (s *SA) answerUnfinished(v *serving, w *childRequest, choice childChoice, in incoming, ke *wire.KE, shared sa.Secret, rekey wire.Notify, methods []proposal.Group) {
+	u := &unfinished{
+		in: in, old: w.rekeys, rekey: rekey, ex: Exchange{Ni: w.ni, Nr: w.nr}, left: methods, secrets: []sa.Secret{shared},
+		finish: func(v *serving, last wire.KE, secrets []sa.Secret) {
+			c, err := s.makeChild(w, choice, secrets[0], secrets[1:]...)
+			if err != nil {
+				s.trace("derive the keys of a Child SA: %s", err)
+				s.respond(v, wire.Notify{Type: wire.NotifyNoProposalChosen})
+				return
+			}
+			s.answered(v, w, in, c, last)
+		},
+	}
+	link, ok := s.await(u)
+	if !ok {
+		s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
+		return
+	}
+	s.respond(v, append(s.answerChild(w, choice, ke), link)...)
 }
 
 // refused answers a request that the collision table does not let through.

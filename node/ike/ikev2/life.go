@@ -64,6 +64,9 @@ func (s *SA) Deadline() time.Time {
 	}
 	first(s.giveUp)
 	first(s.hard)
+	for _, u := range s.unfinished {
+		first(u.until)
+	}
 	first(s.requests.deadline())
 	first(s.responses.deadline())
 	if s.state == StateEstablished {
@@ -74,7 +77,7 @@ func (s *SA) Deadline() time.Time {
 			first(s.until)
 			first(s.renew)
 		}
-		if s.win.pending == nil && s.current == nil && len(s.queue) == 0 && s.win.serving == nil {
+		if !s.Busy() {
 			first(s.livenessAt())
 		}
 		if s.natLocal {
@@ -91,6 +94,9 @@ func (s *SA) Deadline() time.Time {
 	}
 	if s.ready() {
 		for _, q := range s.queue {
+			if s.waits(q.task) {
+				continue
+			}
 			if q.notBefore.IsZero() {
 				first(s.now)
 			}
@@ -128,6 +134,7 @@ func (s *SA) Tick(now time.Time) {
 	if s.state == StateClosed {
 		return
 	}
+	s.expireUnfinished()
 	s.requests.expire(now)
 	s.responses.expire(now)
 	s.retransmit()

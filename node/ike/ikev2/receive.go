@@ -151,6 +151,8 @@ func (s *SA) receiveRequest(local, remote netip.AddrPort, datagram []byte, m wir
 		s.serveAuth(v, in)
 	case wire.CreateChildSA:
 		s.serveCreate(v, in)
+	case wire.IKEFollowupKE:
+		s.serveFollowup(v, in)
 	case wire.Informational:
 		s.serveInformational(v, in)
 	}
@@ -210,6 +212,9 @@ func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wi
 	case wire.IKEAuth:
 		s.giveUp = s.now.Add(jobTimeout)
 		s.receiveAuthResponse(in)
+		return
+	case wire.IKEFollowupKE:
+		s.finishFollowup(in)
 		return
 	}
 	if s.current != nil {

@@ -25,6 +25,7 @@ func (s *SA) Reconfigure(now time.Time, cfg *ike.Config) {
 		return
 	}
 	s.reconfigureStanding()
+	s.abandonAll() // the peer begins anew, under this configuration
 	for _, c := range s.children {
 		if !c.gone && !s.keep(c) {
 			s.closeChild(c, ike.ReasonPolicyChanged)

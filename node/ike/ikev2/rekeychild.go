@@ -91,14 +91,17 @@ func (t *rekeyChild) finish(s *SA, m message) {
 // failed handles a refusal. Where the peer rekeyed or deleted the old Child SA meanwhile, the collision explains it.
 func (t *rekeyChild) failed(s *SA, f *childFailure) {
 	old := t.old
-	explained := old.gone || old.peerRekey != nil
+	explained := old.gone || old.peerRekey != nil || s.unfinishedRekey(rekeyChildIn, old) != nil
 	switch {
+	case f.lost:
+		s.trace("rekey collision lost before the additional key exchanges")
+		s.yieldRekey(t)
 	case f.made:
 		s.done(t)
 		s.deleteUnwanted(t.want.spi)
 	case explained:
-		s.done(t)
-	case f.notify == wire.NotifyTemporaryFailure, f.notify == wire.NotifyNoAdditionalSAs:
+		s.yieldRekey(t)
+	case f.notify == wire.NotifyTemporaryFailure, f.notify == wire.NotifyStateNotFound, f.notify == wire.NotifyNoAdditionalSAs:
 		t.attempt++
 		s.later(t, t.attempt, old.installed.Add(old.Hard.Time))
 	case f.notify == wire.NotifyInvalidKEPayload && !t.moved && moveGroup(t.want, f.data):
@@ -122,6 +125,25 @@ func (t *rekeyChild) failed(s *SA, f *childFailure) {
 	}
 }
 
+// losesRekey reports whether a collision has decided against an own rekey that is not complete yet.
+func (s *SA) losesRekey(w *childRequest) bool {
+	if w.rekeys == nil {
+		return false
+	}
+	own := Exchange{Ni: w.ni, Nr: w.nr}
+	pr := w.rekeys.peerRekey
+	return pr != nil && !pr.child.gone && own.lowest(pr.ex) || s.losesTo(own, rekeyChildIn, w.rekeys)
+}
+
+// yieldRekey ends an own rekey in favour of the peer's. Where that one is not complete, the own one is tried again after
+// the peer has had its time.
+func (s *SA) yieldRekey(t *rekeyChild) {
+	s.done(t)
+	if s.unfinishedRekey(rekeyChildIn, t.old) != nil {
+		s.enqueue(t, s.now.Add(followupWait))
+	}
+}
+
 // decide uses the new Child SA, or gives it up when the nonces of a collision say so.
 func (t *rekeyChild) decide(s *SA, c *child) {
 	old, own := t.old, Exchange{Ni: t.want.ni, Nr: t.want.nr}
@@ -132,6 +154,12 @@ func (t *rekeyChild) decide(s *SA, c *child) {
 	if pr := old.peerRekey; pr != nil && own.lowest(pr.ex) {
 		s.trace("rekey collision lost: Child SA in %s is redundant", c.In.SPI)
 		s.deleteUnwanted(c.In.SPI)
+		return
+	}
+	if s.losesTo(own, rekeyChildIn, old) {
+		s.trace("rekey collision lost: Child SA in %s is redundant, the peer's is to come", c.In.SPI)
+		s.deleteUnwanted(c.In.SPI)
+		s.yieldRekey(t)
 		return
 	}
 	if old.peerRekey != nil {

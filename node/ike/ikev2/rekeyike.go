@@ -58,10 +58,8 @@ func (t *rekeyIKE) generate(s *SA) {
 		default:
 			t.private = g.Private
 			t.ni = s.host.Random(nonceLen)
-			for t.own == 0 {
-				for _, b := range s.host.Random(8) {
-					t.own = t.own<<8 | wire.SPI(b)
-				}
+			if t.own == 0 {
+				t.own = s.randomSPI()
 			}
 			t.sent = true
 			s.request(wire.CreateChildSA,
@@ -92,6 +90,7 @@ func (t *rekeyIKE) finish(s *SA, m message) {
 		t.failed(s, "the peer's answer to the rekey of the IKE SA is not consistent")
 		return
 	}
+	ex := Exchange{Ni: t.ni, Nr: nonce.Data}
 	s.do(ike.Agree{Group: t.group, Private: t.private, Peer: ke.Data}, func(r ike.Result) {
 		if s.current != t {
 			return
@@ -101,16 +100,69 @@ func (t *rekeyIKE) finish(s *SA, m message) {
 			t.failed(s, "compute the shared secret: "+resultError(a.Err))
 			return
 		}
-		next, err := s.succeed(true, t.own, peer, chosen, a.Shared, Exchange{Ni: t.ni, Nr: nonce.Data})
-		a.Shared.Wipe()
-		if err != nil {
-			t.failed(s, err.Error())
+		complete := func(additional ...sa.Secret) {
+			next, err := s.succeed(true, t.own, peer, chosen, ex, a.Shared, additional...)
+			a.Shared.Wipe()
+			if err != nil {
+				t.failed(s, err.Error())
+				return
+			}
+			s.done(t)
+			s.troubled = timeZero
+			t.decide(s, next)
+		}
+		methods := chosen.Additional.Methods()
+		if len(methods) == 0 {
+			complete()
 			return
 		}
-		s.done(t)
-		s.troubled = timeZero
-		t.decide(s, next)
+		if t.loses(s, ex) {
+			return
+		}
+		s.follow(methods, m.payloads, func(secrets []sa.Secret, f *childFailure) {
+			if f == nil {
+				complete(secrets...)
+				return
+			}
+			a.Shared.Wipe()
+			if f.notify == 0 {
+				t.failed(s, f.detail)
+				return
+			}
+			t.refusedWith(s, f.notify, f.data)
+		})
 	})
+}
+
+// loses ends a rekey that is not complete where a collision has decided against it, and hands the Child SAs over if the
+// peer's is (RFC 7296 2.25.2).
+func (t *rekeyIKE) loses(s *SA, ex Exchange) bool {
+	switch {
+	case s.peerRekeyStands() && ex.lowest(s.peerRekey.ex):
+		s.trace("rekey collision lost before the additional key exchanges")
+		s.done(t)
+		s.handOver(s.peerRekey.sa)
+		return true
+	case s.losesTo(ex, rekeyIKEIn, nil):
+		s.trace("rekey collision lost before the additional key exchanges, the peer's IKE SA is to come")
+		s.done(t)
+		return true
+	}
+	s.beatPeerRekey()
+	return false
+}
+
+// beatPeerRekey leaves the SA of the peer's rekey to the peer, who deletes it.
+func (s *SA) beatPeerRekey() {
+	p := s.peerRekey
+	if p == nil {
+		return
+	}
+	p.sa.redundant = true
+	p.sa.predecessor = nil
+	p.sa.giveUp = s.now.Add(rekeyedWait)
+	s.touch(p.sa)
+	s.peerRekey = nil
 }
 
 // decide hands the Child SAs over to the new IKE SA, or to the peer's when the nonces say so (RFC 7296 2.25.2).
@@ -127,13 +179,16 @@ func (t *rekeyIKE) decide(s *SA, next *SA) {
 		}
 		return
 	}
+	if s.losesTo(next.initial, rekeyIKEIn, nil) {
+		s.trace("rekey collision lost: IKE SA %s is redundant, the peer's is to come", next.own)
+		next.redundant = true
+		next.closeIKE(ike.ReasonRedundant)
+		next.advance()
+		return
+	}
 	if p != nil {
 		s.trace("rekey collision won with IKE SA %s", next.own)
-		p.sa.redundant = true
-		p.sa.predecessor = nil
-		p.sa.giveUp = s.now.Add(rekeyedWait)
-		s.touch(p.sa)
-		s.peerRekey = nil
+		s.beatPeerRekey()
 	}
 	if s.state != StateEstablished || s.closing() {
 		// The peer has deleted this SA while the secret was computed, or this side is about to. The peer takes that for
@@ -151,36 +206,40 @@ func (t *rekeyIKE) decide(s *SA, next *SA) {
 // refused handles an error answer.
 func (t *rekeyIKE) refused(s *SA, m message) {
 	for _, p := range m.payloads {
-		n, ok := p.(wire.Notify)
-		if !ok || !n.Type.IsError() {
-			continue
+		if n, ok := p.(wire.Notify); ok && n.Type.IsError() {
+			t.refusedWith(s, n.Type, n.Data)
+			return
 		}
-		switch {
-		case s.peerRekeyStands():
-			// The peer had finished its own rekey before it saw this one: its SA stands.
-			s.done(t)
-			s.handOver(s.peerRekey.sa)
-		case n.Type == wire.NotifyInvalidKEPayload && len(n.Data) == 2 && t.tried < 3:
-			t.tried++
-			group := proposal.Group(uint16(n.Data[0])<<8 | uint16(n.Data[1]))
-			for _, o := range s.cfg.Offers {
-				if o.Group == group {
-					t.group, t.sent, t.own = group, false, 0
-					t.generate(s)
-					return
-				}
-			}
-			t.failed(s, "the peer wants a key exchange method that was not offered")
-		case n.Type == wire.NotifyTemporaryFailure:
-			t.attempt++
-			t.sent = false
-			s.later(t, t.attempt, s.hard)
-		default:
-			t.failed(s, "the peer refused the rekey of the IKE SA with "+n.Type.String())
-		}
-		return
 	}
 	t.failed(s, "the peer's answer to the rekey of the IKE SA is incomplete")
+}
+
+func (t *rekeyIKE) refusedWith(s *SA, n wire.NotifyType, data []byte) {
+	switch {
+	case s.peerRekeyStands():
+		// The peer had finished its own rekey before it saw this one: its SA stands.
+		s.done(t)
+		s.handOver(s.peerRekey.sa)
+	case s.unfinishedRekey(rekeyIKEIn, nil) != nil: // the same, and its SA is to come
+		s.done(t)
+	case n == wire.NotifyInvalidKEPayload && len(data) == 2 && t.tried < 3:
+		t.tried++
+		group := proposal.Group(uint16(data[0])<<8 | uint16(data[1]))
+		for _, o := range s.cfg.Offers {
+			if o.Group == group {
+				t.group, t.sent, t.own = group, false, 0
+				t.generate(s)
+				return
+			}
+		}
+		t.failed(s, "the peer wants a key exchange method that was not offered")
+	case n == wire.NotifyTemporaryFailure, n == wire.NotifyStateNotFound:
+		t.attempt++
+		t.sent = false
+		s.later(t, t.attempt, s.hard)
+	default:
+		t.failed(s, "the peer refused the rekey of the IKE SA with "+n.String())
+	}
 }
 
 // failed gives this rekey up: the IKE SA is closed at its hard limit, and made anew when there is traffic.
@@ -203,7 +262,7 @@ func (s *SA) peerRekeyStands() bool {
 }
 
 // succeed makes the IKE SA that replaces this one.
-func (s *SA) succeed(initiator bool, own, peer wire.SPI, chosen proposal.IKE, shared sa.Secret, ex Exchange) (*SA, error) {
+func (s *SA) succeed(initiator bool, own, peer wire.SPI, chosen proposal.IKE, ex Exchange, shared sa.Secret, additional ...sa.Secret) (*SA, error) {
 	n := newSA(s.host, s.now, s.cfg, initiator, s.local, s.remote)
 	if own != 0 {
 		n.own = own
@@ -217,7 +276,7 @@ func (s *SA) succeed(initiator bool, own, peer wire.SPI, chosen proposal.IKE, sh
 	n.natLocal, n.natRemote, n.encap = s.natLocal, s.natRemote, s.encap
 	n.auth, n.peerID, n.peerName = s.auth, s.peerID, s.peerName
 	n.inheritStanding(s)
-	keys, err := suite.RekeyIKE(chosen, s.suite.PRF, s.keys.D, shared, ex.Ni, ex.Nr, n.spii(), n.spir())
+	keys, err := suite.RekeyIKE(chosen, s.suite.PRF, s.keys.D, shared, ex.Ni, ex.Nr, n.spii(), n.spir(), additional...)
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +298,7 @@ func (s *SA) handOver(next *SA) {
 	next.now = s.now
 	next.children = append(next.children, s.children...)
 	s.children = nil
+	s.abandonAll()
 	var rest []queued
 	for _, q := range s.queue {
 		switch q.task.(type) {
@@ -311,26 +371,59 @@ func (s *SA) serveRekeyIKE(v *serving, m message, offered wire.SA, ni []byte) {
 			return
 		}
 		ex := Exchange{Ni: ni, Nr: s.host.Random(nonceLen)}
-		next, err := s.succeed(false, 0, peer, chosen, shared, ex)
-		shared.Wipe()
-		if err != nil {
-			s.trace("rekey: %s", err)
+		own := s.randomSPI()
+		answer := []wire.Payload{
+			wire.AnswerIKE(chosen, number, offered, own),
+			wire.Nonce{Data: ex.Nr},
+			wire.KE{Group: ke.Group, Data: public},
+		}
+		finish := func(v *serving, secrets []sa.Secret, answer ...wire.Payload) {
+			next, err := s.succeed(false, own, peer, chosen, ex, secrets[0], secrets[1:]...)
+			if err != nil {
+				s.trace("rekey: %s", err)
+				s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
+				return
+			}
+			s.succeededByPeer(v, next, answer...)
+		}
+		methods := chosen.Additional.Methods()
+		if len(methods) == 0 {
+			finish(v, []sa.Secret{shared}, answer...)
+			shared.Wipe()
+			return
+		}
+		link, ok := s.await(&unfinished{
+			in: rekeyIKEIn, ex: ex, left: methods, secrets: []sa.Secret{shared},
+			finish: func(v *serving, last wire.KE, secrets []sa.Secret) { finish(v, secrets, last) },
+		})
+		if !ok {
 			s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
 			return
 		}
-		s.note(Successor{next})
-		collision := s.judge(rekeyIKEIn, nil) == collide
-		s.respond(v,
-			wire.AnswerIKE(chosen, number, offered, next.own),
-			wire.Nonce{Data: ex.Nr},
-			wire.KE{Group: ke.Group, Data: public})
-		if collision {
-			s.peerRekey = &ikeCollision{sa: next, ex: ex}
-			next.predecessor = s
-			return
-		}
-		s.handOver(next)
+		s.respond(v, append(answer, link)...)
 	})
+}
+
+// succeededByPeer puts the SA of the peer's rekey in the place of this one, or keeps it until the own rekey is decided.
+func (s *SA) succeededByPeer(v *serving, next *SA, answer ...wire.Payload) {
+	s.note(Successor{next})
+	collision := s.judge(rekeyIKEIn, nil) == collide
+	s.respond(v, answer...)
+	if collision {
+		s.peerRekey = &ikeCollision{sa: next, ex: next.initial}
+		next.predecessor = s
+		return
+	}
+	s.handOver(next)
+}
+
+func (s *SA) randomSPI() (spi wire.SPI) {
+	for spi == 0 { // RFC 7296 3.1: an SPI MUST NOT be zero
+		for _, b := range s.host.Random(8) {
+			spi = spi<<8 | wire.SPI(b)
+		}
+	}
+	return spi
 }
 
 // ikeRefused answers a rekey of the IKE SA that cannot be served now.

@@ -112,10 +112,12 @@ type SA struct {
 	initial  Exchange // of IKE_SA_INIT, or of the rekey that made this SA
 	origin   Origin
 
-	children []*child
-	deleted  []sa.SPI // outbound SPIs that the peer deleted before their response came
-	queue    []queued
-	current  task
+	children   []*child
+	deleted    []sa.SPI // outbound SPIs that the peer deleted before their response came
+	queue      []queued
+	current    task
+	following  *followup     // of current
+	unfinished []*unfinished // begun by the peer
 	succession
 	jobs  map[ike.JobID]func(ike.Result)
 	notes []Note
@@ -211,7 +213,7 @@ func (s *SA) Children() []sa.Child {
 
 // Busy reports whether an own exchange or job is under way or waits.
 func (s *SA) Busy() bool {
-	return s.current != nil || len(s.queue) > 0 || s.win.serving != nil || s.win.pending != nil
+	return s.current != nil || len(s.queue) > 0 || s.win.serving != nil || s.win.pending != nil || len(s.unfinished) > 0
 }
 
 // TakeNotes returns the notes since the last call.
@@ -280,7 +282,8 @@ func (s *SA) end(reason ike.Reason, fault ike.Fault, detail string) {
 		}
 	}
 	s.state = StateClosed
-	s.current, s.queue = nil, nil
+	s.current, s.queue, s.following = nil, nil, nil
+	s.abandonAll()
 	clear(s.jobs)
 	s.win.pending, s.win.serving = nil, nil
 	for _, c := range s.children {

@@ -73,6 +73,18 @@ var table = []row{
 		"task.finish",
 	},
 	{
+		wire.IKEFollowupKE, false, []State{StateEstablished, StateRekeyed, StateDeleting},
+		[]wire.PayloadType{wire.TypeKE},
+		nil,
+		"serveFollowup",
+	},
+	{
+		wire.IKEFollowupKE, true, []State{StateEstablished, StateRekeyed, StateDeleting},
+		nil, // KE, or a notify
+		[]wire.PayloadType{wire.TypeKE},
+		"finishFollowup",
+	},
+	{
 		wire.Informational, false, []State{StateEstablished, StateRekeyed, StateDeleting},
 		nil, []wire.PayloadType{wire.TypeDelete, wire.TypeConfig},
 		"serveInformational",

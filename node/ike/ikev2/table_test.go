@@ -29,7 +29,9 @@ func TestTables(t *testing.T) {
 
 // Every combination is decided: a message is in the table, or it is dropped.
 func TestTableIsComplete(t *testing.T) {
-	for _, exchange := range []wire.ExchangeType{wire.IKESAInit, wire.IKEAuth, wire.CreateChildSA, wire.Informational} {
+	for _, exchange := range []wire.ExchangeType{
+		wire.IKESAInit, wire.IKEIntermediate, wire.IKEAuth, wire.CreateChildSA, wire.IKEFollowupKE, wire.Informational,
+	} {
 		for _, response := range []bool{false, true} {
 			n := 0
 			for _, r := range table {
@@ -56,13 +58,26 @@ func TestTableIsComplete(t *testing.T) {
 
 // What an SA that is not authenticated accepts (CVE-2014-2338).
 func TestNothingBeforeAuthentication(t *testing.T) {
-	for _, state := range []State{StateKeyExchange, StateAuthenticating} {
-		for _, exchange := range []wire.ExchangeType{wire.CreateChildSA, wire.Informational} {
+	for _, state := range []State{StateKeyExchange, StateIntermediate, StateAuthenticating} {
+		for _, exchange := range []wire.ExchangeType{wire.CreateChildSA, wire.IKEFollowupKE, wire.Informational} {
 			h := wire.Header{Exchange: exchange, Flags: wire.FlagInitiator}
 			if err := accepted(state, h, nil); err == nil {
 				t.Errorf("%s is accepted while %s", exchange, state)
 			}
 		}
+	}
+	// Nobody authenticates before all additional key exchanges are done, and nobody adds one afterwards.
+	from := wire.Header{Flags: wire.FlagInitiator}
+	from.Exchange = wire.IKEAuth
+	if err := accepted(StateIntermediate, from, []wire.Payload{wire.ID{}, wire.Auth{}}); err == nil {
+		t.Error("IKE_AUTH is accepted before the additional key exchanges")
+	}
+	from.Exchange = wire.IKEIntermediate
+	if err := accepted(StateAuthenticating, from, []wire.Payload{wire.KE{}}); err == nil {
+		t.Error("IKE_INTERMEDIATE is accepted after the last additional key exchange")
+	}
+	if err := accepted(StateIntermediate, from, []wire.Payload{wire.KE{}}); err != nil {
+		t.Errorf("IKE_INTERMEDIATE is not accepted: %v", err)
 	}
 	h := wire.Header{Exchange: wire.IKEAuth}
 	payloads := []wire.Payload{wire.ID{}, wire.Auth{}, wire.SA{}, wire.TS{}, wire.TS{Responder: true}}

@@ -65,7 +65,7 @@ func (s *SA) advance() {
 	for s.ready() {
 		best := -1
 		for i, q := range s.queue {
-			if s.now.Before(q.notBefore) || s.closing() && q.task.rank() != rankDeleteIKE {
+			if s.now.Before(q.notBefore) || s.waits(q.task) || s.closing() && q.task.rank() != rankDeleteIKE {
 				continue
 			}
 			if best < 0 || q.task.rank() < s.queue[best].task.rank() {
