@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,6 +51,7 @@ func TestSoak(t *testing.T) {
 	if *soakSeeds == 0 {
 		t.Skip("TestSoak is for make soak: -ikesim.soak tells how many seeds to run")
 	}
+	debug.SetGCPercent(800) // worlds live for a millisecond
 	var next, done, steps, failed atomic.Uint64
 	next.Store(*soakFrom)
 	end := *soakFrom + *soakSeeds

@@ -194,8 +194,11 @@ func (s *SA) NAT() (local, remote, encap bool) { return s.natLocal, s.natRemote,
 // Origin tells where the SA, or what it was rekeyed from, came from.
 func (s *SA) Origin() Origin { return s.origin }
 
-// Usable reports whether new Child SAs can be made through the SA.
-func (s *SA) Usable() bool { return s.state == StateEstablished && !s.closing() && !s.redundant }
+// Usable reports whether new Child SAs can be made through the SA. One that the peer's rekey has made is not, as long as a
+// rekey of this side may take its place.
+func (s *SA) Usable() bool {
+	return s.state == StateEstablished && s.predecessor == nil && !s.closing() && !s.redundant
+}
 
 // Children are the live Child SAs in the order of their making, without keys.
 func (s *SA) Children() []sa.Child {
