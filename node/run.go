@@ -40,6 +40,8 @@ type Node struct {
 	datapath   datapath.Backend
 	driver     *driver.Driver
 	trace      *trace.Hub
+	transport  func() transport.Stats
+	keyLog     string // file that receives all keys, for debugging only
 }
 
 // Run is the daemon: it enforces until ctx ends, then says goodbye to its peers and stops. logs receives the log.
@@ -122,7 +124,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 	if err != nil {
 		return err
 	}
-	n := &Node{version: version, membership: members, agent: reconciler, datapath: backend, driver: ike, trace: seen.trace}
+	n := &Node{version: version, membership: members, agent: reconciler, datapath: backend, driver: ike, trace: seen.trace, transport: sockets.Stats, keyLog: config.KeyLog}
 
 	// IKE outlives the rest for a moment, so that peers hear that their associations are gone.
 	ikeContext, stopIKE := context.WithCancel(context.WithoutCancel(ctx))

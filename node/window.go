@@ -10,6 +10,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/statistics"
 )
 
 // Status answers the local window (localapi.Source).
@@ -36,7 +37,7 @@ func (n *Node) Status(ctx context.Context) (localapi.Status, error) {
 	}
 	for _, f := range negotiated.Failures {
 		s.Failures = append(s.Failures, localapi.Failure{
-			Time: f.Time, Remote: f.Remote.String(), Peer: f.Peer, Rule: f.Rule, Reason: string(f.Reason), Fault: f.Fault.String(), Detail: f.Detail,
+			Time: f.Time, Remote: f.Remote.String(), Peer: f.Peer, Rule: f.Rule, Child: f.Child, Reason: string(f.Reason), Fault: f.Fault.String(), Detail: f.Detail,
 		})
 	}
 	for name, value := range moved.Counters {
@@ -45,7 +46,21 @@ func (n *Node) Status(ctx context.Context) (localapi.Status, error) {
 	for name, value := range negotiated.Counters {
 		s.Counters["ike_"+name] = value
 	}
+	s.Statistics = map[string]uint64{}
+	for _, f := range statistics.Figures(statistics.Sources{IKE: negotiated, Datapath: moved, Transport: n.transport()}) {
+		s.Statistics[f.Name] = f.Value
+	}
+	s.KeyLog = n.keyLog
 	return s, nil
+}
+
+// Counters answers the local window (localapi.Source).
+func (n *Node) Counters(ctx context.Context) ([]statistics.Figure, error) {
+	negotiated, err := n.driver.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return statistics.Figures(statistics.Sources{IKE: negotiated, Datapath: n.datapath.Status(), Transport: n.transport()}), nil
 }
 
 // Associations answers the local window (localapi.Source).

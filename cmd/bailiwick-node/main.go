@@ -114,7 +114,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 refused by the controller,
 	persistent.StringVar(&f.config, "config", node.DefaultConfigFile, "configuration file")
 	persistent.StringVar(&f.file.StateDir, "state-dir", node.DefaultStateDir, "directory of key, certificate and last good policy")
 	persistent.StringVar(&f.file.Socket, "socket", node.DefaultSocket, "local socket")
-	root.AddCommand(runCommand(f), joinCommand(f), leaveCommand(f), statusCommand(f), sasCommand(f), filtersCommand(f), rekeyCommand(f), ikeCommand(f))
+	root.AddCommand(runCommand(f), joinCommand(f), leaveCommand(f), statusCommand(f), sasCommand(f), filtersCommand(f), rekeyCommand(f), ikeCommand(f), countersCommand(f))
 	return root
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node"
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
+	"github.com/bailiwick-net/bailiwick/node/statistics"
 )
 
 // maxToken bounds a token file in octets.
@@ -117,6 +118,9 @@ func printStatus(w io.Writer, s localapi.Status) {
 			fmt.Fprintf(w, "%s\t%s\n", name, value)
 		}
 	}
+	if s.KeyLog != "" {
+		row("WARNING", "ALL KEYS ARE WRITTEN TO "+s.KeyLog+": whoever reads it reads all protected traffic of this machine")
+	}
 	row("machine", s.Identity)
 	if !s.NotAfter.IsZero() {
 		row("certificate", "valid until "+stamp(s.NotAfter))
@@ -146,9 +150,7 @@ func printStatus(w io.Writer, s localapi.Status) {
 	for _, note := range s.Notes {
 		row("note", note)
 	}
-	for _, failure := range s.Failures {
-		row("failure", fmt.Sprintf("%s %s %s (fault: %s) %s", stamp(failure.Time), failure.Remote, failure.Reason, failure.Fault, failure.Detail))
-	}
+	printFailures(row, s.Failures)
 	var names []string
 	for name, value := range s.Counters {
 		if value != 0 {
@@ -159,6 +161,50 @@ func printStatus(w io.Writer, s localapi.Status) {
 	for _, name := range names {
 		row(name, fmt.Sprint(s.Counters[name]))
 	}
+}
+
+// mostFailures bounds the failures that a table shows; the JSON form has them all.
+const mostFailures = 10
+
+// printFailures shows the latest failures, the latest last.
+func printFailures(row func(name, value string), failures []localapi.Failure) {
+	if n := len(failures); n > mostFailures {
+		row("failures", fmt.Sprintf("%d, the latest of them:", n))
+		failures = failures[n-mostFailures:]
+	}
+	for _, failure := range failures {
+		peer := failure.Remote
+		if failure.Peer != "" {
+			peer += " " + failure.Peer
+		}
+		mode := "IKE SA"
+		if failure.Child {
+			mode = "Child SA"
+		}
+		row("failure", fmt.Sprintf("%s %s %s: %s (fault: %s) %s", stamp(failure.Time), peer, mode, failure.Reason, failure.Fault, failure.Detail))
+	}
+	if len(failures) > 0 {
+		row("what to do", `see "bailiwick-node ike trace PEER --history", and node/ike/REASONS.md for the reasons`)
+	}
+}
+
+func countersCommand(f *flags) *cobra.Command {
+	cmd := show(f, "counters", "Show the statistics of IKE and IPsec, by the names of Windows",
+		func(cmd *cobra.Command, c *localapi.Client) ([]statistics.Figure, error) {
+			return c.Counters(cmd.Context())
+		},
+		func(w io.Writer, figures []statistics.Figure) {
+			fmt.Fprintln(w, "GROUP\tNAME\tVALUE\tMEANING")
+			for _, f := range figures {
+				fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", f.Group, f.Name, f.Value, f.Meaning)
+			}
+		})
+	cmd.Long = `counters prints the statistics of IKE and IPsec. The names are those of Windows' IP Security
+Monitor: a main mode is an IKE SA, a quick mode a Child SA. Prometheus finds the same at
+http://node/v1/metrics on the local socket:
+
+  curl --unix-socket /run/bailiwick/node.sock http://node/v1/metrics`
+	return cmd
 }
 
 func sasCommand(f *flags) *cobra.Command {

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/statistics"
 )
 
 // ErrNotRunning says that nobody answers at the socket.
@@ -45,6 +47,12 @@ func (c *Client) Associations(ctx context.Context) (a Associations, err error) {
 // Filters asks for the filters in force.
 func (c *Client) Filters(ctx context.Context) (f []Filter, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/filters", nil, &f)
+	return f, err
+}
+
+// Counters asks for the figures.
+func (c *Client) Counters(ctx context.Context) (f []statistics.Figure, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/counters", nil, &f)
 	return f, err
 }
 

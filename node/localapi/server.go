@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/statistics"
 )
 
 // Source tells what the node does. Node implements it.
@@ -20,6 +22,7 @@ type Source interface {
 	Filters(ctx context.Context) ([]Filter, error)
 	Rekey(ctx context.Context, r Rekey) error
 	Tracer
+	Counters(ctx context.Context) ([]statistics.Figure, error)
 }
 
 // Listen opens the socket, for its owner only. A socket that a dead process left is replaced; one that answers is not.
@@ -73,6 +76,8 @@ func Serve(ctx context.Context, listener net.Listener, path string, source Sourc
 		}
 		return struct{}{}, source.Rekey(r.Context(), request)
 	}))
+	mux.HandleFunc("GET /v1/counters", answer(func(r *http.Request) (any, error) { return source.Counters(r.Context()) }))
+	mux.HandleFunc("GET /v1/metrics", serveMetrics(source))
 	mux.HandleFunc("GET /v1/ike/trace", serveTrace(source))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
@@ -83,6 +88,19 @@ func Serve(ctx context.Context, listener net.Listener, path string, source Sourc
 		return nil
 	}
 	return err
+}
+
+// serveMetrics answers in the text format of Prometheus.
+func serveMetrics(source Source) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		figures, err := source.Counters(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		_ = statistics.WriteMetrics(w, figures)
+	}
 }
 
 func answer(f func(*http.Request) (any, error)) http.HandlerFunc {

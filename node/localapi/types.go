@@ -29,6 +29,10 @@ type Status struct {
 	SoftSAs     int               `json:"softSAs"`
 	Failures    []Failure         `json:"failures,omitempty"`
 	Counters    map[string]uint64 `json:"counters"`
+	// Statistics are the figures of "counters", by name.
+	Statistics map[string]uint64 `json:"statistics"`
+	// KeyLog is the file that receives all keys; empty, as it must be, unless somebody is debugging.
+	KeyLog string `json:"keyLog,omitempty"`
 }
 
 // Failure is one failed negotiation.
@@ -37,6 +41,7 @@ type Failure struct {
 	Remote string    `json:"remote"`
 	Peer   string    `json:"peer,omitempty"`
 	Rule   string    `json:"rule,omitempty"`
+	Child  bool      `json:"child"` // a Child SA failed, not the IKE SA
 	Reason string    `json:"reason"`
 	Fault  string    `json:"fault"`
 	Detail string    `json:"detail,omitempty"`

@@ -50,6 +50,7 @@ type Sockets struct {
 
 // Stats counts what was not delivered.
 type Stats struct {
+	IKEWaiting    uint64 // IKE messages in the queue of ReadIKE now
 	IKEDropped    uint64 // IKE messages that found the queue of ReadIKE full
 	Keepalives    uint64 // NAT keepalives received
 	Short         uint64 // datagrams too short or cut
@@ -61,7 +62,7 @@ type Stats struct {
 // Stats returns the counters.
 func (s *Sockets) Stats() Stats {
 	return Stats{
-		IKEDropped: s.ikeDropped.Load(), Keepalives: s.keepalives.Load(), Short: s.short.Load(),
+		IKEWaiting: uint64(len(s.ready)), IKEDropped: s.ikeDropped.Load(), Keepalives: s.keepalives.Load(), Short: s.short.Load(),
 		SendDropped: s.sendDropped.Load(), TooBig: s.tooBig.Load(), ReceiveErrors: s.receiveErrors.Load(),
 	}
 }

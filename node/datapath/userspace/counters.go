@@ -61,3 +61,9 @@ func (c counter) String() string {
 	}
 	return fmt.Sprintf("counter(%d)", uint8(c))
 }
+
+// CounterNames are the names in Status.Counters, without those of the rules.
+func CounterNames() []string {
+	names := append([]string(nil), counterNames[:]...)
+	return append(names, "packets_waiting", "flows_waiting", "active_security_associations", "soft_associations", "active_tunnels")
+}

@@ -29,12 +29,13 @@ type Driver struct {
 	results  chan ike.JobDone
 	slots    chan struct{} // bounds the jobs that run at a time
 	done     chan struct{}
+	unsent   uint64          // messages that the transport did not take; the loop's own
 	last     engine.Snapshot // of the ended loop; written before done is closed
 }
 
 // command is what the loop does for a caller: one event, or nothing but a snapshot.
 type command struct {
-	event ike.Event // nil: snapshot only
+	event ike.Event // nil: snapshot, else the answer is empty
 	reply chan engine.Snapshot
 }
 
@@ -80,7 +81,7 @@ func New(cfg Config) (*Driver, error) {
 // most. It returns nil after an orderly end, an error when the transport or the datapath ended first. It is called once.
 func (d *Driver) Run(ctx context.Context) error {
 	defer close(d.done)
-	defer func() { d.last = d.engine.Snapshot() }()
+	defer func() { d.last = d.snapshot() }()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	datagrams, events := d.cfg.Transport.Datagrams(), d.cfg.Events
@@ -114,8 +115,10 @@ func (d *Driver) Run(ctx context.Context) error {
 		case c := <-d.commands:
 			if c.event != nil {
 				d.step(c.event)
+				c.reply <- engine.Snapshot{}
+			} else {
+				c.reply <- d.snapshot()
 			}
-			c.reply <- d.engine.Snapshot()
 		case dg, ok := <-datagrams:
 			if !ok {
 				return fmt.Errorf("the transport ended before the IKE driver: %w", ErrStopped)
@@ -185,6 +188,7 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 	switch a := a.(type) {
 	case ike.Send:
 		if err := d.cfg.Transport.WriteIKE(a.Local, a.Remote, a.Bytes); err != nil {
+			d.unsent++
 			d.log.Debug("IKE message was not sent, it will be repeated", "remote", a.Remote, "error", err)
 		}
 	case ike.Keepalive:
@@ -238,6 +242,13 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 		}
 	}
 	return nil
+}
+
+// snapshot is the state of the engine, with what the driver counts itself.
+func (d *Driver) snapshot() engine.Snapshot {
+	v := d.engine.Snapshot()
+	v.Counters["send_failed"] = d.unsent
+	return v
 }
 
 // installed turns a refusal of the datapath into an event.

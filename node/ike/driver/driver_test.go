@@ -371,6 +371,22 @@ func TestDatapathRefuses(t *testing.T) {
 	})
 }
 
+func TestMessagesThatCannotBeSentAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		c := &cable{make(map[netip.Addr]*end)}
+		a := start(t, c, "a.example", addrA, addrB, f.join("a.example", time.Now().Add(time.Hour)), nil)
+		a.acquire(addrA, addrB) // nobody has that address
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		v, err := a.Snapshot(t.Context())
+		if err != nil || v.Counters["send_failed"] != 2 {
+			t.Errorf("%d messages were not sent, want the first and its repetition: %v", v.Counters["send_failed"], err)
+		}
+		a.finish(t)
+	})
+}
+
 // trap panics when its key is asked for.
 type trap struct{}
 

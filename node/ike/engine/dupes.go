@@ -178,6 +178,7 @@ func (e *Engine) Snapshot() Snapshot {
 		v.Counters[name] = n
 	}
 	e.front.addTo(v.Counters)
+	v.Counters["jobs"] = uint64(len(e.jobs))
 	for _, x := range e.table.order.all() {
 		s := x.sa
 		if s.State() == ikev2.StateClosed {

@@ -40,6 +40,8 @@ type World struct {
 	unchecked bool
 	// addresses finds nodes that have thousands of addresses.
 	addresses map[netip.Addr]*Node
+	// sniff sees everything that is sent.
+	sniff func(ike.Send)
 
 	rand    *rand.Rand
 	seed    uint64
@@ -324,6 +326,9 @@ func (n *Node) execute(actions []ike.Action) {
 
 // send puts a datagram on its way, with the faults of the network.
 func (w *World) send(from *Node, s ike.Send) {
+	if w.sniff != nil {
+		w.sniff(s)
+	}
 	w.observeSend(from, s)
 	source := s.Local
 	if from.nat != nil {
