@@ -73,6 +73,17 @@ func (q *queue) put(lane Lane, octets []byte, local, remote netip.AddrPort) bool
 	return true
 }
 
+// waiting is how many messages there are.
+func (q *queue) waiting() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for i := range q.mu.lanes {
+		n += q.mu.lanes[i].in
+	}
+	return uint64(n)
+}
+
 // take removes the next message.
 func (q *queue) take() (message, bool) {
 	q.mu.Lock()

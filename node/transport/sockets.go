@@ -62,7 +62,7 @@ type Stats struct {
 // Stats returns the counters.
 func (s *Sockets) Stats() Stats {
 	return Stats{
-		IKEWaiting: uint64(len(s.ready)), IKEDropped: s.ikeDropped.Load(), Keepalives: s.keepalives.Load(), Short: s.short.Load(),
+		IKEWaiting: s.ikeQueue.waiting(), IKEDropped: s.ikeDropped.Load(), Keepalives: s.keepalives.Load(), Short: s.short.Load(),
 		SendDropped: s.sendDropped.Load(), TooBig: s.tooBig.Load(), ReceiveErrors: s.receiveErrors.Load(),
 	}
 }
