@@ -18,6 +18,7 @@ import (
 // membership holds the present credentials: an immutable value behind a pointer, replaced by the renewal and by a new
 // trust bundle, read by everybody.
 type membership struct {
+	*denials
 	store   identity.Store
 	current atomic.Pointer[identity.Credentials]
 	// writing is held by whoever replaces the credentials, from reading them to storing the new ones, so that neither a
@@ -27,7 +28,11 @@ type membership struct {
 
 // newMembership loads the credentials. A node with a local policy may have none.
 func newMembership(store identity.Store, optional bool) (*membership, error) {
-	m := &membership{store: store}
+	denied, err := loadDenials(store.Dir())
+	if err != nil {
+		return nil, err
+	}
+	m := &membership{denials: denied, store: store}
 	credentials, err := store.Load()
 	if err != nil && (!optional || !errors.Is(err, identity.ErrNotJoined)) {
 		return nil, err

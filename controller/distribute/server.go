@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -24,6 +25,8 @@ type Assignments interface {
 	// Adopt tells what a node has in force. When that is newer than what the resolver remembers, revisions go on from
 	// there. It returns the assignment.
 	Adopt(ctx context.Context, machine directory.UUID, revision uint64, digest []byte) (resolver.Assignment, error)
+	// Disabled returns the machines whose account is disabled in the directory.
+	Disabled() []directory.UUID
 	// Bundle returns the bundle of a present assignment.
 	Bundle(digest compile.Digest) (compile.Bundle, bool)
 }
@@ -57,6 +60,8 @@ type Server struct {
 	dirty chan struct{}
 	// draining is closed when the controller is about to stop.
 	draining chan struct{}
+	// denied is nil before the first table of assignments.
+	denied atomic.Pointer[denials]
 
 	table struct {
 		sync.Mutex
@@ -136,8 +141,17 @@ func (n *node) describe() Node {
 	return Node{Record: n.record, Connected: !n.since.IsZero(), Address: n.address, Since: n.since, Report: n.report, Reported: n.reported}
 }
 
-// Notify wakes the sessions of the machines whose assignment or standing changed.
+// Notify wakes the sessions of the machines whose assignment or standing changed, and all sessions when other machines
+// than before are not to be believed.
 func (s *Server) Notify(machines []directory.UUID) {
+	changed, err := s.workOutDenials()
+	if err != nil {
+		s.config.Log.Error("it cannot be worked out which machines the fleet must not believe, nodes keep what they know", "error", err)
+	}
+	if changed {
+		s.config.Log.Info("machines that the fleet must not believe", "machines", s.denied.Load().machines)
+		s.NotifyTrust()
+	}
 	s.table.Lock()
 	defer s.table.Unlock()
 	for _, u := range machines {
@@ -147,7 +161,7 @@ func (s *Server) Notify(machines []directory.UUID) {
 	}
 }
 
-// NotifyTrust wakes all sessions because the trust bundle changed.
+// NotifyTrust wakes all sessions because whom the fleet believes changed.
 func (s *Server) NotifyTrust() {
 	s.table.Lock()
 	defer s.table.Unlock()

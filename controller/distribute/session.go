@@ -55,6 +55,9 @@ type session struct {
 	// Owned by the handler.
 	sent      resolver.Assignment // the last assignment sent; its Revision is 0 before the first
 	sentTrust trust.Digest
+	// sentDenials is what this session told, once it has.
+	sentDenials trust.Digest
+	toldDenials bool
 }
 
 // poke asks the session to look at its assignment again. Any goroutine.
@@ -279,6 +282,9 @@ func (s *session) refresh() error {
 			return err
 		}
 		s.sentTrust = bundle.Digest()
+	}
+	if err := s.sendDenials(); err != nil {
+		return err
 	}
 	// Revision 0: no policy could be worked out, and never was. The node keeps what it has.
 	if a.Revision == 0 || a.Revision == s.sent.Revision && a.Digest == s.sent.Digest {

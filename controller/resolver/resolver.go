@@ -103,6 +103,21 @@ func (r *Resolver) Assignment(machine directory.UUID) Assignment {
 	return t.Assignment(machine)
 }
 
+// Disabled returns the machines whose account is disabled in the directory, in no order.
+func (r *Resolver) Disabled() []directory.UUID {
+	t := r.table.Load()
+	if t == nil {
+		return nil
+	}
+	var out []directory.UUID
+	for a := range t.All() {
+		if a.Standing == Disabled {
+			out = append(out, a.Machine)
+		}
+	}
+	return out
+}
+
 // Bundle returns the bundle of a present assignment.
 func (r *Resolver) Bundle(digest compile.Digest) (compile.Bundle, bool) {
 	t := r.table.Load()

@@ -34,6 +34,7 @@ type Engine interface {
 	Reconfigure(ctx context.Context, config ike.Config) error
 	AddressesChanged(ctx context.Context, addresses []netip.Addr) error
 	Snapshot(ctx context.Context) (engine.Snapshot, error)
+	Recheck(ctx context.Context) error
 }
 
 // Session is what the agent needs of the conversation with the controller.
@@ -46,6 +47,9 @@ type Session interface {
 type Identity interface {
 	Credentials() identity.Credentials
 	SetTrust(bundle trust.Bundle) error
+	// SetDenials takes whom not to believe; the set counts also when the error says that it could not be stored.
+	SetDenials(now time.Time, set trust.Denials) error
+	ConfirmDenials(now time.Time) error
 }
 
 // Config configures an Agent. All fields but the durations are required; Session may be nil on a node with a local
@@ -89,6 +93,7 @@ type Agent struct {
 	unknown     bool // there is a last good policy, but it cannot be read
 	rejected    map[compile.Digest]rejection
 	connected   string // controller of the open session
+	informed    bool   // the open session told whom not to believe
 	report      reporter
 	problem     string // why the node does not enforce what it should
 	unstored    string // why what is committed is not on disk; empty when it is
@@ -200,6 +205,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-tick.C:
 			a.expire(ctx, a.config.Now())
 			a.retry(ctx, a.config.Now())
+			a.confirmDenials()
 			a.sendReport(ctx, false)
 		case answer := <-a.queries:
 			answer <- a.status()
@@ -278,7 +284,7 @@ func (a *Agent) handle(ctx context.Context, e control.Event) {
 	case control.Resolved:
 		a.setControllers(ctx, e.Addresses)
 	case control.Connected:
-		a.connected, a.wanted = e.Controller, nil
+		a.connected, a.wanted, a.informed = e.Controller, nil, false
 		a.hello()
 		a.sendReport(ctx, true)
 	case control.Disconnected:

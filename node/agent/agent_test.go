@@ -52,7 +52,15 @@ func (d *fakeDatapath) Status() datapath.Status {
 	return datapath.Status{Backend: "fake", Soft: make([]datapath.SoftStatus, d.soft)}
 }
 
-type fakeEngine struct{ configs []ike.Config }
+type fakeEngine struct {
+	configs  []ike.Config
+	rechecks int
+}
+
+func (e *fakeEngine) Recheck(context.Context) error {
+	e.rechecks++
+	return nil
+}
 
 func (e *fakeEngine) AddressesChanged(context.Context, []netip.Addr) error { return nil }
 
@@ -107,7 +115,20 @@ func (s *fakeSession) acknowledgements() []string {
 	return out
 }
 
-type fakeIdentity struct{}
+type fakeIdentity struct {
+	denied *trust.Denials
+	heard  *time.Time
+}
+
+func (f fakeIdentity) SetDenials(now time.Time, d trust.Denials) error {
+	*f.denied, *f.heard = d, now
+	return nil
+}
+
+func (f fakeIdentity) ConfirmDenials(now time.Time) error {
+	*f.heard = now
+	return nil
+}
 
 func (fakeIdentity) Credentials() identity.Credentials { return identity.Credentials{} }
 func (fakeIdentity) SetTrust(trust.Bundle) error       { return nil }
@@ -132,6 +153,7 @@ type story struct {
 	dir      string
 	datapath *fakeDatapath
 	engine   *fakeEngine
+	identity fakeIdentity
 	session  *fakeSession
 	facts    spd.Facts
 	agent    *Agent
@@ -146,10 +168,10 @@ func begin(t *testing.T, dir string) *story {
 
 // prepare makes an agent that does not run yet.
 func prepare(t *testing.T, dir string) *story {
-	s := &story{t: t, dir: dir, datapath: &fakeDatapath{}, engine: &fakeEngine{}, session: &fakeSession{events: make(chan control.Event)},
+	s := &story{t: t, dir: dir, identity: fakeIdentity{new(trust.Denials), new(time.Time)}, datapath: &fakeDatapath{}, engine: &fakeEngine{}, session: &fakeSession{events: make(chan control.Event)},
 		facts: spd.Facts{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}
 	a, err := New(Config{
-		Dir: dir, Version: "test", Instance: "1", Datapath: s.datapath, Engine: s.engine, Session: s.session, Identity: fakeIdentity{},
+		Dir: dir, Version: "test", Instance: "1", Datapath: s.datapath, Engine: s.engine, Session: s.session, Identity: s.identity,
 		Gather: func() (spd.Facts, error) { return s.facts, nil }, Logger: hclog.NewNullLogger(), Now: time.Now,
 	})
 	if err != nil {

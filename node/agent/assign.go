@@ -23,6 +23,8 @@ func (a *Agent) handleMessage(ctx context.Context, response *nodev1.ConnectRespo
 		a.confirmed(m.Confirmed.GetRevision())
 	case *nodev1.ConnectResponse_TrustBundle:
 		a.trust(ctx, m.TrustBundle.GetContent())
+	case *nodev1.ConnectResponse_Denials:
+		a.denials(ctx, m.Denials.GetContent())
 	case *nodev1.ConnectResponse_Settings:
 		if d := m.Settings.GetReportInterval().AsDuration(); d >= time.Second {
 			a.report.interval = d
@@ -239,6 +241,7 @@ func (a *Agent) trust(ctx context.Context, content []byte) {
 		return
 	}
 	a.reconfigure(ctx)
+	a.recheck(ctx)
 	a.config.Logger.Info("trust bundle was replaced", "digest", bundle.Digest().String())
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"crypto/sha1"
 	"crypto/x509"
+	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -30,10 +31,11 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 		ForceEncap:  n.ForceEncap,
 		KeyLog:      n.KeyLog,
 	}
+	config.Revocation, config.Reauthentication = exchange.Revocation, exchange.Reauthentication
 	if !credentials.Identity.IsZero() {
 		id := credentials.Identity.IKEID()
 		config.Local = ike.Identity{Type: id.Type, Data: id.Data}
-		config.Chain = credentials.RawChain()
+		config.Chain, config.NotAfter = credentials.RawChain(), notAfter(credentials.Chain)
 		config.Authorities = authorities(credentials)
 	}
 	for _, f := range set.Filters() {
@@ -102,4 +104,14 @@ func authorities(credentials identity.Credentials) [][]byte {
 		}
 	}
 	return out
+}
+
+// notAfter is when the first certificate of the chain expires.
+func notAfter(chain []*x509.Certificate) (first time.Time) {
+	for _, c := range chain {
+		if first.IsZero() || c.NotAfter.Before(first) {
+			first = c.NotAfter
+		}
+	}
+	return first
 }

@@ -124,6 +124,9 @@ func Open(dir string) (Store, error) {
 	return Store{dir}, nil
 }
 
+// Dir is the state directory.
+func (s Store) Dir() string { return s.dir }
+
 func (s Store) path() string { return filepath.Join(s.dir, credentialsFile) }
 
 // Save replaces the stored credentials.
