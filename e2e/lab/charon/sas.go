@@ -15,8 +15,9 @@ type SA struct {
 	InitiatorSPI, ResponderSPI string // hexadecimal
 	LocalID, RemoteID          string
 	LocalPort, RemotePort      string
-	Encryption, KeySize        string // "AES_GCM_16", "256"
-	PRF, Group                 string // "PRF_HMAC_SHA2_384", "ECP_384"
+	Encryption, KeySize        string   // "AES_GCM_16", "256"
+	PRF, Group                 string   // "PRF_HMAC_SHA2_384", "ECP_384"
+	Additional                 []string // key exchanges beside Group: "ML_KEM_768"
 	Children                   []ChildSA
 }
 
@@ -28,6 +29,8 @@ type ChildSA struct {
 	Encapsulated        bool
 	Encryption, KeySize string
 	Integrity           string
+	Group               string // of its own key exchange, "" without one
+	Additional          []string
 	InBytes, OutBytes   uint64
 	LocalTS, RemoteTS   []string
 }
@@ -59,7 +62,7 @@ func newSA(name string, m message) SA {
 		LocalID: m.values["local-id"], RemoteID: m.values["remote-id"],
 		LocalPort: m.values["local-port"], RemotePort: m.values["remote-port"],
 		Encryption: m.values["encr-alg"], KeySize: m.values["encr-keysize"],
-		PRF: m.values["prf-alg"], Group: m.values["dh-group"],
+		PRF: m.values["prf-alg"], Group: m.values["dh-group"], Additional: additional(m),
 	}
 	children := m.sections["child-sas"]
 	for _, child := range children.names {
@@ -68,11 +71,23 @@ func newSA(name string, m message) SA {
 			Name: c.values["name"], State: c.values["state"], Mode: c.values["mode"],
 			In: c.values["spi-in"], Out: c.values["spi-out"], Encapsulated: c.values["encap"] == "yes",
 			Encryption: c.values["encr-alg"], KeySize: c.values["encr-keysize"], Integrity: c.values["integ-alg"],
+			Group: c.values["dh-group"], Additional: additional(c),
 			InBytes: octets(c.values["bytes-in"]), OutBytes: octets(c.values["bytes-out"]),
 			LocalTS: c.lists["local-ts"], RemoteTS: c.lists["remote-ts"],
 		})
 	}
 	return s
+}
+
+// additional are the methods of the additional key exchanges, in their order.
+func additional(m message) []string {
+	var list []string
+	for i := 1; i <= 7; i++ {
+		if method := m.values[fmt.Sprintf("ake%d", i)]; method != "" {
+			list = append(list, method)
+		}
+	}
+	return list
 }
 
 func octets(text string) uint64 {
