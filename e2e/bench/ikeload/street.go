@@ -67,6 +67,21 @@ func (s *Street) build(plan Plan) error {
 	return nil
 }
 
+// Invite lets the responder take packets with sources of a prefix that nobody has, and answer them: the answers are lost
+// at the other host.
+func (s *Street) Invite(sources netip.Prefix) error {
+	for _, device := range []string{"all", s.Device} {
+		if err := s.Responder.Sysctl("net.ipv4.conf."+device+".rp_filter", "0"); err != nil {
+			return err
+		}
+	}
+	if _, err := s.Initiator.Run("ip", "route", "add", "blackhole", sources.String()); err != nil {
+		return err
+	}
+	_, err := s.Responder.Run("ip", "route", "add", sources.String(), "via", initiatorHop.String())
+	return err
+}
+
 // Close removes the hosts.
 func (s *Street) Close() error { return s.Lab.Close() }
 
