@@ -12,11 +12,14 @@ import (
 
 // report is everything that was measured.
 type report struct {
-	Machine    machine           `json:"machine"`
-	Peers      int               `json:"handshakes_per_burst"`
-	Rounds     int               `json:"rounds"`
-	Handshakes []handshakeRow    `json:"handshakes,omitempty"`
-	Floor      map[string]micros `json:"floor_us,omitempty"`
+	Machine    machine        `json:"machine"`
+	Peers      int            `json:"handshakes_per_burst"`
+	Rounds     int            `json:"rounds"`
+	Handshakes []handshakeRow `json:"handshakes,omitempty"`
+	Footprint  *footprint     `json:"footprint,omitempty"`
+	Children   *children      `json:"children,omitempty"`
+	Peers1000  []peers        `json:"peers,omitempty"`
+	Floods     []flooded      `json:"floods,omitempty"`
 }
 
 // machine describes where it was measured.
@@ -54,9 +57,9 @@ func describeMachine() machine {
 
 // measure does everything that was asked for, and tells how far it is.
 func measure(ctx context.Context, o options, progress func(string)) (*report, error) {
-	r := &report{Machine: describeMachine(), Peers: o.peers, Rounds: o.rounds, Floor: make(map[string]micros)}
+	r := &report{Machine: describeMachine(), Peers: o.peers, Rounds: o.rounds}
 	for _, v := range variants {
-		if !wanted(o, v) {
+		if !o.parts["memory"] && !o.parts["udp"] && !o.parts["charon"] || !wanted(o, v) {
 			continue
 		}
 		progress(v.name + ": floor")
@@ -96,7 +99,51 @@ func measure(ctx context.Context, o options, progress func(string)) (*report, er
 		row.Floor = toMicros(before.Mean(after).Handshake(v.method, v.kind, v.chain, v.kem))
 		r.Handshakes = append(r.Handshakes, row)
 	}
-	return r, nil
+	return r, r.scale(ctx, o, progress)
+}
+
+// scale measures what does not compare with a floor.
+func (r *report) scale(ctx context.Context, o options, progress func(string)) error {
+	if o.parts["footprint"] {
+		progress("memory of an association")
+		f, err := measureFootprint()
+		if err != nil {
+			return err
+		}
+		r.Footprint = &f
+	}
+	if o.parts["children"] {
+		progress("10,000 Child SAs")
+		c, err := measureChildren(ctx)
+		if err != nil {
+			return err
+		}
+		r.Children = &c
+	}
+	if o.parts["peers"] {
+		progress("1,000 peers at once, in memory")
+		p, err := measureStar(ctx)
+		if err != nil {
+			return err
+		}
+		r.Peers1000 = append(r.Peers1000, p)
+		progress("1,000 peers at once, over UDP")
+		if p, err = measureThousand(); err != nil {
+			return err
+		}
+		r.Peers1000 = append(r.Peers1000, p)
+	}
+	if o.parts["flood"] {
+		for _, rate := range []int{20_000, 100_000, 1_000_000} {
+			progress(fmt.Sprintf("flood of %d a second", rate))
+			f, err := measureFlood(ctx, rate)
+			if err != nil {
+				return err
+			}
+			r.Floods = append(r.Floods, f)
+		}
+	}
+	return nil
 }
 
 func (r *report) text() string {
@@ -127,5 +174,34 @@ func (r *report) text() string {
 		}
 		fmt.Fprintf(&b, " %8s %8s\n", times(row.Memory), times(row.UDP))
 	}
+	r.scaleText(&b)
 	return b.String()
+}
+
+func (r *report) scaleText(b *strings.Builder) {
+	if f := r.Footprint; f != nil {
+		fmt.Fprintf(b, "\nMemory of an IKE SA with one Child SA, of %d: initiator %.1f KiB of heap, %.1f KiB resident; responder %.1f KiB, %.1f KiB.\n",
+			f.SAs, f.Initiator.Heap/1024, f.Initiator.Resident/1024, f.Responder.Heap/1024, f.Responder.Resident/1024)
+		fmt.Fprintf(b, "The responder with 500 of them: %.1f MiB of heap, %.1f MiB resident.\n", f.Fixed.Heap/(1<<20), f.Fixed.Resident/(1<<20))
+	}
+	if c := r.Children; c != nil {
+		fmt.Fprintf(b, "\n%d Child SAs of %d IKE SAs: up in %.1f s, %.0f us of processor time each for both ends, %.1f KiB of heap each and end, closed with %.0f us each.\n",
+			c.Children, c.IKE, c.Seconds, c.CPU, c.Heap/1024, c.Close)
+	}
+	if len(r.Peers1000) > 0 {
+		b.WriteString("\nPeers that come up at the same moment:\n")
+	}
+	for _, p := range r.Peers1000 {
+		fmt.Fprintf(b, "%-52s %d of %d up in %.2f s, %.0f us of processor time each for both ends, %d datagrams dropped\n",
+			p.Where, p.Peers-p.Lost, p.Peers, p.Seconds, p.CPU, p.Dropped)
+	}
+	if len(r.Floods) > 0 {
+		b.WriteString("\nFloods of IKE_SA_INIT from invented sources, while peers come up one after another:\n")
+		fmt.Fprintf(b, "%9s %9s %9s %9s %8s %9s %6s %10s %10s %10s %9s\n", "wanted/s", "sent/s", "seen/s", "cookies/s", "us each",
+			"half-open", "peers", "p50 us", "max us", "calm p50", "heap MiB")
+	}
+	for _, f := range r.Floods {
+		fmt.Fprintf(b, "%9d %9.0f %9.0f %9.0f %8.1f %9d %6d %10.0f %10.0f %10.0f %+9.1f\n", f.Wanted, f.Sent, f.Received, f.Cookies, f.CPU,
+			f.HalfOpen, f.Peers, f.P50, f.Max, f.Calm, f.HeapGrown/(1<<20))
+	}
 }

@@ -99,13 +99,21 @@ var errStuck = errors.New("not every association came up")
 // the driver has taken all of them.
 func (m *Machine) Initiate(ctx context.Context, from, until int) error {
 	for i := from; i < until; i++ {
-		select {
-		case m.events <- ike.Acquire{Flow: m.plan.Flow(i)}:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := m.ask(ctx, m.plan.Flow(i)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// ask is what the datapath does with a packet that has no association.
+func (m *Machine) ask(ctx context.Context, f ike.Flow) error {
+	select {
+	case m.events <- ike.Acquire{Flow: f}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Await waits until done says so of what the datapath was told.

@@ -29,6 +29,9 @@ type Plan struct {
 	Method Method
 	KEM    bool // ML-KEM-768 as additional key exchange
 	Peers  int  // pairs of addresses, 65,000 at the most
+	// Children are the Child SAs, each for one port, that as many consecutive pairs have between the same two addresses; 0
+	// is one, for everything.
+	Children int
 	// Initiators and Responders are the prefixes, of 16 bits, that addresses are taken from.
 	Initiators, Responders netip.Prefix
 }
@@ -45,10 +48,10 @@ func DefaultPlan(method Method, peers int) Plan {
 const rule = "load"
 
 // Initiator is the address of initiator i.
-func (p Plan) Initiator(i int) netip.Addr { return nth(p.Initiators, i) }
+func (p Plan) Initiator(i int) netip.Addr { return nth(p.Initiators, i/max(p.Children, 1)) }
 
 // Responder is the address that initiator i talks to.
-func (p Plan) Responder(i int) netip.Addr { return nth(p.Responders, i) }
+func (p Plan) Responder(i int) netip.Addr { return nth(p.Responders, i/max(p.Children, 1)) }
 
 // nth skips the network's own address.
 func nth(in netip.Prefix, i int) netip.Addr {
@@ -64,8 +67,19 @@ func (p Plan) Flow(i int) ike.Flow {
 	if p.Method == MethodDistinctKeys {
 		f.Rule = ruleOf(i)
 	}
+	if p.Children > 1 {
+		port := uint16(firstPort + i%p.Children)
+		f.RemoteTS.Protocol, f.RemoteTS.PortFrom, f.RemoteTS.PortTo = protocolTCP, port, port
+		f.LocalTS.Protocol = protocolTCP
+	}
 	return f
 }
+
+// The traffic of several Child SAs between the same addresses differs by the responder's TCP port.
+const (
+	protocolTCP = 6
+	firstPort   = 1024
+)
 
 func ruleOf(i int) string { return fmt.Sprintf("%s-%d", rule, i) }
 
