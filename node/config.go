@@ -48,6 +48,8 @@ type Config struct {
 	LogLevel string `yaml:"logLevel"`
 	// LogFormat is "text" or "json".
 	LogFormat string `yaml:"logFormat"`
+	// AuditFile receives the audit events, one JSON object a line; empty for none. They go to the log as well.
+	AuditFile string `yaml:"auditFile"`
 	// KeyLog is a file that receives the keys of every association, for a protocol analyser. It breaks the secrecy of
 	// all traffic and is for debugging only.
 	KeyLog string `yaml:"keyLog"`

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/node/audit"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
 	"github.com/bailiwick-net/bailiwick/node/ike/trace"
@@ -16,12 +17,17 @@ import (
 )
 
 // observer sees every action of the IKE engine. It is called by the driver's loop and never waits.
-type observer struct{ trace *trace.Hub }
+type observer struct {
+	trace *trace.Hub
+	audit *audit.Log
+}
 
 func (o *observer) observe(a ike.Action) {
+	now := time.Now()
 	if t, ok := a.(ike.Trace); ok {
-		o.trace.Add(time.Now(), t)
+		o.trace.Add(now, t)
 	}
+	o.audit.Observe(now, a)
 }
 
 // errNothing is the end of a history in which nothing was found.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/bailiwick-net/bailiwick/node/agent"
+	"github.com/bailiwick-net/bailiwick/node/audit"
 	"github.com/bailiwick-net/bailiwick/node/carrier"
 	"github.com/bailiwick-net/bailiwick/node/control"
 	"github.com/bailiwick-net/bailiwick/node/datapath"
@@ -91,7 +92,11 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 
 	carried := carrier.New(sockets)
 	defer carried.Stop()
-	seen := &observer{trace: trace.NewHub()}
+	events, err := audit.New(log.Named("audit"), config.AuditFile)
+	if err != nil {
+		return err
+	}
+	seen := &observer{trace: trace.NewHub(), audit: events}
 	negotiation := agent.Negotiation{ForceEncap: config.Encapsulation == "always", KeyLog: config.KeyLog != "", Secrets: psks}
 	ike, err := driver.New(driver.Config{
 		IKE:       agent.IKEConfig(spd.Set{}, members.Credentials(), negotiation),
@@ -129,6 +134,10 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 	// IKE outlives the rest for a moment, so that peers hear that their associations are gone.
 	ikeContext, stopIKE := context.WithCancel(context.WithoutCancel(ctx))
 	ikeDone := make(chan error, 1)
+	auditContext, stopAudit := context.WithCancel(context.WithoutCancel(ctx))
+	auditDone := make(chan error, 1)
+	go func() { auditDone <- events.Run(auditContext) }()
+	events.Started(time.Now())
 	go func() { ikeDone <- ike.Run(ikeContext) }()
 	group, groupContext := errgroup.WithContext(ctx)
 	group.Go(func() error { return reconciler.Run(groupContext) })
@@ -143,7 +152,10 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 	log.Info("bailiwick-node is running", "version", version, "machine", machineName(members.Credentials()), "state", config.StateDir)
 	err = group.Wait()
 	stopIKE()
-	return errors.Join(err, <-ikeDone)
+	err = errors.Join(err, <-ikeDone)
+	events.Stopped(time.Now())
+	stopAudit()
+	return errors.Join(err, <-auditDone)
 }
 
 // machineName is the machine's identity for the log.

@@ -86,6 +86,7 @@ func (f *flags) load(cmd *cobra.Command) (node.Config, error) {
 		"policy-name":   func() { c.PolicyName = f.file.PolicyName },
 		"secrets-dir":   func() { c.SecretsDir = f.file.SecretsDir },
 		"device":        func() { c.Device = f.file.Device },
+		"audit-file":    func() { c.AuditFile = f.file.AuditFile },
 		"keylog":        func() { c.KeyLog = f.file.KeyLog },
 	} {
 		if given := cmd.Flags().Lookup(flag); given != nil && given.Changed {
@@ -147,6 +148,7 @@ func runCommand(f *flags) *cobra.Command {
 	local.StringVar(&f.file.PolicyName, "policy-name", "", "the policy of these documents to put into force")
 	local.StringVar(&f.file.SecretsDir, "secrets-dir", "", "directory of preshared keys (default: secrets in the state directory)")
 	local.StringVar(&f.file.Device, "device", "", "name of the TUN device")
+	local.StringVar(&f.file.AuditFile, "audit-file", "", "append the audit events to this file, one JSON object a line")
 	local.StringVar(&f.file.KeyLog, "keylog", "", "DEBUGGING ONLY: write all keys to this file, which breaks the secrecy of all traffic")
 	return cmd
 }

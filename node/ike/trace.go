@@ -34,10 +34,11 @@ const (
 	TraceDropped                   // a message that has no effect
 	TraceState                     // a new state of the IKE SA
 	TraceFailed                    // a failure, with reason and fault
+	TraceGuard                     // strangers are asked for cookies from now on, or no longer
 	TraceLost                      // not of the engine: lines that a reader missed
 )
 
-var traceKinds = [...]string{"decided", "sent", "received", "repeated", "dropped", "state", "failed", "lost"}
+var traceKinds = [...]string{"decided", "sent", "received", "repeated", "dropped", "state", "failed", "guard", "lost"}
 
 // String names the kind.
 func (k TraceKind) String() string {

@@ -37,6 +37,8 @@ type Engine struct {
 	closing   []*entry     // closed ones that are kept to repeat their last answer, the oldest first
 	addresses []netip.Addr // own ones
 	stopping  bool
+	guarded   time.Time // when cookies were wanted last
+	toldGuard bool      // that they are wanted
 	counters  map[string]uint64
 }
 

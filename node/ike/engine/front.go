@@ -174,4 +174,5 @@ func (e *Engine) instruct() {
 	if demand != e.front.demand.Load() {
 		e.front.demand.Store(demand)
 	}
+	e.tellGuard(demand)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 )
@@ -101,4 +102,24 @@ func (e *Engine) countMainFailure(reason ike.Reason) {
 	if aboutAuthentication(reason) {
 		e.count("authentication_failed")
 	}
+}
+
+// guardCalm is how long no cookies must have been wanted before that is told: around the limit it changes all the time.
+const guardCalm = 10 * time.Second
+
+// tellGuard tells when strangers are asked for cookies from now on, and when no longer.
+func (e *Engine) tellGuard(demand bool) {
+	if demand {
+		e.guarded = e.now
+	}
+	if demand == e.toldGuard || !demand && e.now.Sub(e.guarded) < guardCalm {
+		return
+	}
+	e.toldGuard = demand
+	t := ike.Trace{Kind: ike.TraceGuard, Text: ike.Sentence{Format: "first messages need no cookie any more"}}
+	if demand {
+		t.Reason = ike.ReasonHalfOpenLimit
+		t.Text = ike.Sentence{Format: "first messages need a cookie: %d negotiations are not finished, %d computations are under way", Args: []any{e.table.halfOpen, len(e.jobs)}}
+	}
+	e.Emit(t)
 }
