@@ -169,6 +169,9 @@ func (e *Engine) negotiate(w *flow) {
 
 // credential reports whether this side can authenticate by an entry.
 func (e *Engine) credential(a spd.Auth) bool {
+	if a.PPK != "" && !a.PPKOptional && e.cfg.Secrets[a.PPK].Len() == 0 {
+		return false
+	}
 	if a.Method == spd.AuthPSK {
 		s, ok := e.cfg.Secrets[a.Secret]
 		return ok && s.Len() > 0

@@ -72,8 +72,6 @@ var outcomes = map[string]outcome{
 	"psk-aes128ctr-sha384-prfaesxcbc-modp3072/responder": {"", 0, "AES-CTR and AES-XCBC are not built"},
 	"psk-aes256ccm16-prfaescmac-ecp521/initiator":        {"", 0, "AES-CCM and AES-CMAC are not built"},
 	"psk-aes256ccm16-prfaescmac-ecp521/responder":        {"", 0, "AES-CCM and AES-CMAC are not built"},
-	"ppk-rfc8784/initiator":                              {"authentication-failed", 0, "there is no PPK of that name"},
-	"ppk-rfc8784/responder":                              {"authentication-failed", 0, "there is no PPK of that name"},
 	"mobike-address-change/initiator":                    {"", 1, "the recorded addresses change without an event"},
 	"reauth-make-before-break/initiator":                 {"", 1, "nothing asks for a second IKE SA"},
 	"simultaneous-child-rekey/responder":                 {"", 2, "the redundant Child SA is never made"},
@@ -231,6 +229,7 @@ func (p *player) provoke(k sessiontest.Packet, flows []ike.Flow) {
 var (
 	blocks    = regexp.MustCompile(`local_ts = (\S+)\s+remote_ts = (\S+)\s+esp_proposals = (\S+)`)
 	psk       = regexp.MustCompile(`ike-1 \{ secret = "([^"]+)"`)
+	ppk       = regexp.MustCompile(`ppk-1 \{ id = (\S+)\s+secret = "([^"]+)"`)
 	algorithm = map[string]func(*proposal.ESP){
 		"aes128":           func(o *proposal.ESP) { o.Encryption, o.KeyBits = proposal.EncrAESCBC, 128 },
 		"aes256":           func(o *proposal.ESP) { o.Encryption, o.KeyBits = proposal.EncrAESCBC, 256 },
@@ -263,6 +262,10 @@ func configuration(t *testing.T, p *player, initiator bool) (ike.Config, []ike.F
 	if m := psk.FindStringSubmatch(text); m != nil && strings.Contains(text, "auth = psk") {
 		auth = spd.Auth{Method: spd.AuthPSK, Secret: "shared"}
 		cfg.Secrets = map[string]sa.Secret{"shared": sa.NewSecret([]byte(m[1]))}
+	}
+	if m := ppk.FindStringSubmatch(text); m != nil {
+		auth.PPK = m[1]
+		cfg.Secrets[m[1]] = sa.NewSecret([]byte(m[2]))
 	}
 	if strings.Contains(text, "childless = force") && initiator {
 		cfg.Childless = spd.ChildlessPrefer

@@ -14,7 +14,6 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
-	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
@@ -28,42 +27,54 @@ func (s *SA) sendAuth() {
 		return
 	}
 	hs.id = id
-	octets, err := suite.OctetsToSign(s.suite.PRF, hs.request, hs.nr, s.keys.PI, id)
-	if err != nil {
-		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
-		return
-	}
-	octets = hs.appendIntAuth(octets, s.win.next)
-	s.sign(s.auth, octets, func(auth wire.Auth, failure *refusal) {
+	s.signPlain(id, func(plain *wire.Auth, failure *refusal) {
 		if failure != nil {
 			s.end(failure.reason, ike.FaultLocal, failure.detail)
 			return
 		}
-		payloads := []wire.Payload{id}
-		payloads = append(payloads, s.certificates(s.auth)...)
-		if s.auth.Method == spd.AuthCertificate {
-			payloads = append(payloads, s.certRequest()...)
+		octets, err := s.ownProof(id, s.win.next, s.ownPPK())
+		if err != nil {
+			s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
+			return
 		}
-		if s.auth.RemoteID != "" { // tells a responder with several identities which one is meant
-			if want, err := parseID(s.auth.RemoteID, nil); err == nil {
-				want.Responder = true
-				payloads = append(payloads, want)
-			}
-		}
-		payloads = append(payloads, auth)
-		if s.host.FirstContact(s.own, s.remote.Addr()) {
-			payloads = append(payloads, wire.Notify{Type: wire.NotifyInitialContact})
-		}
-		payloads = append(payloads, s.offerMobility()...)
-		if !hs.childless || s.cfg.Childless != spd.ChildlessPrefer {
-			hs.first = s.newChildRequest(*hs.flow, *hs.rule, false)
-			hs.first.ni, hs.first.nr = hs.ni, hs.nr
-			payloads = append(payloads, s.childPayloads(hs.first)...)
-		}
-		s.giveUp = s.now
-		s.giveUp = s.giveUp.Add(RetransmitTotal + jobTimeout)
-		s.request(wire.IKEAuth, payloads...)
+		s.sign(s.auth, octets, func(auth wire.Auth, failure *refusal) { s.requestAuth(id, auth, plain, failure) })
 	})
+}
+
+// requestAuth sends IKE_AUTH with what the jobs have made.
+func (s *SA) requestAuth(id wire.ID, auth wire.Auth, plain *wire.Auth, failure *refusal) {
+	if failure != nil {
+		s.end(failure.reason, ike.FaultLocal, failure.detail)
+		return
+	}
+	hs := s.hs
+	payloads := []wire.Payload{id}
+	payloads = append(payloads, s.certificates(s.auth)...)
+	if s.auth.Method == spd.AuthCertificate {
+		payloads = append(payloads, s.certRequest()...)
+	}
+	if s.auth.RemoteID != "" { // tells a responder with several identities which one is meant
+		if want, err := parseID(s.auth.RemoteID, nil); err == nil {
+			want.Responder = true
+			payloads = append(payloads, want)
+		}
+	}
+	payloads = append(payloads, auth)
+	if s.ownPPK() {
+		payloads = append(payloads, s.namePPK(plain)...)
+	}
+	if s.host.FirstContact(s.own, s.remote.Addr()) {
+		payloads = append(payloads, wire.Notify{Type: wire.NotifyInitialContact})
+	}
+	payloads = append(payloads, s.offerMobility()...)
+	if !hs.childless || s.cfg.Childless != spd.ChildlessPrefer {
+		hs.first = s.newChildRequest(*hs.flow, *hs.rule, false)
+		hs.first.ni, hs.first.nr = hs.ni, hs.nr
+		payloads = append(payloads, s.childPayloads(hs.first)...)
+	}
+	s.giveUp = s.now
+	s.giveUp = s.giveUp.Add(RetransmitTotal + jobTimeout)
+	s.request(wire.IKEAuth, payloads...)
 }
 
 // receiveAuthResponse authenticates the responder.
@@ -82,14 +93,13 @@ func (s *SA) receiveAuthResponse(m message) {
 		s.end(reason, reason.Fault(), detail)
 		return
 	}
-	octets, err := suite.OctetsToSign(s.suite.PRF, hs.response, hs.ni, s.keys.PR, idr)
-	if err != nil {
-		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
-		return
-	}
-	octets = hs.appendIntAuth(octets, m.header.MessageID)
 	chain := chainOf(m.payloads)
-	s.verify([]spd.Auth{s.auth}, idr, chain, auth, octets, func(_ spd.Auth, v ike.Verified) {
+	s.verify([]spd.Auth{s.auth}, idr, chain, auth, m, func(_ spd.Auth, p proof, v ike.Verified) {
+		if v.Reason == ike.ReasonNone {
+			if err := s.adoptPPK(s.auth, p); err != nil {
+				v = ike.Verified{Reason: ike.ReasonInternal, Detail: err.Error()}
+			}
+		}
 		if v.Reason != ike.ReasonNone {
 			// RFC 7296 2.21.2: the responder believes the SA to be up, so it is told. Nothing waits for its answer.
 			s.request(wire.Informational, wire.Notify{Type: wire.NotifyAuthenticationFailed})
@@ -164,110 +174,6 @@ func (s *SA) sign(entry spd.Auth, octets []byte, then func(auth wire.Auth, failu
 		}
 		then(wire.Auth{Method: wire.AuthMethod(signed.Method), Data: signed.Data}, nil)
 	})
-}
-
-// verify tries the entries in order until one accepts the peer. Only entries of the method that the peer used count:
-// there is no other way in. Whatever fails, the peer gets one and the same answer.
-func (s *SA) verify(entries []spd.Auth, id wire.ID, chain [][]byte, auth wire.Auth, octets []byte, then func(spd.Auth, ike.Verified)) {
-	wanted := spd.AuthCertificate
-	if auth.Method == wire.AuthSharedKey {
-		wanted = spd.AuthPSK
-	}
-	entries = slices.DeleteFunc(slices.Clone(entries), func(e spd.Auth) bool { return e.Method != wanted })
-	if auth.Method == wire.AuthNull || len(entries) == 0 {
-		then(spd.Auth{}, ike.Verified{
-			Reason: ike.ReasonAuthFailed,
-			Detail: fmt.Sprintf("%s authenticates with %s, which no rule for it allows", idString(id), auth.Method),
-		})
-		return
-	}
-	failed := ike.Verified{Reason: ike.ReasonAuthFailed}
-	var try func(i int)
-	try = func(i int) {
-		if i == len(entries) {
-			then(spd.Auth{}, failed)
-			return
-		}
-		e := entries[i]
-		if e.Method == spd.AuthPSK {
-			if v := s.verifyPSK(e, id, auth, octets); v.Reason != ike.ReasonNone {
-				failed = v
-				try(i + 1)
-			} else {
-				then(e, v)
-			}
-			return
-		}
-		if err := checkRemoteID(e, id); err != nil {
-			failed = ike.Verified{Reason: ike.ReasonIDMismatch, Detail: err.Error()}
-			try(i + 1)
-			return
-		}
-		work := ike.Verify{
-			IDType: byte(id.Type), ID: id.Data, Chain: chain,
-			Method: byte(auth.Method), Data: auth.Data, Octets: octets,
-			Hashes: numbers(suite.SupportedHashes()), Auth: e, Revocation: s.cfg.Revocation,
-		}
-		s.do(work, func(r ike.Result) {
-			v, ok := r.(ike.Verified)
-			if !ok {
-				v = ike.Verified{Reason: ike.ReasonInternal, Detail: "the job gave a result of another kind"}
-			}
-			if v.Reason == ike.ReasonNone {
-				then(e, v)
-				return
-			}
-			failed = v
-			try(i + 1)
-		})
-	}
-	try(0)
-}
-
-func (s *SA) verifyPSK(e spd.Auth, id wire.ID, auth wire.Auth, octets []byte) ike.Verified {
-	secret, known := s.cfg.Secrets[e.Secret]
-	if !known || secret.Len() == 0 {
-		// The same work is done for a key that does not exist, so that time tells nothing.
-		secret = sa.NewSecret(make([]byte, 32))
-	}
-	err := suite.VerifyPSK(s.suite.PRF, secret, octets, auth.Data)
-	idErr := checkRemoteID(e, id)
-	switch {
-	case !known || secret.Len() == 0:
-		return ike.Verified{Reason: ike.ReasonNoCredential, Detail: fmt.Sprintf("there is no preshared key %q", e.Secret)}
-	case idErr != nil:
-		return ike.Verified{Reason: ike.ReasonIDMismatch, Detail: idErr.Error()}
-	case err != nil:
-		return ike.Verified{
-			Reason: ike.ReasonAuthFailed,
-			Detail: fmt.Sprintf("the preshared key %q of %s differs: %v", e.Secret, idString(id), err),
-		}
-	}
-	return ike.Verified{Peer: idString(id)}
-}
-
-func checkRemoteID(e spd.Auth, id wire.ID) error {
-	if e.RemoteID == "" {
-		return nil
-	}
-	if name, ok := strings.CutPrefix(e.RemoteID, "dn:"); ok {
-		if id.Type != wire.IDDERASN1DN || idString(id) != name {
-			return fmt.Errorf("the peer claims to be %s, the policy wants %s", idString(id), e.RemoteID)
-		}
-		return nil
-	}
-	want, err := parseID(e.RemoteID, nil)
-	if err != nil {
-		return err
-	}
-	same := want.Type == id.Type && string(want.Data) == string(id.Data)
-	if want.Type == wire.IDFQDN && id.Type == wire.IDFQDN { // names are compared without regard to case (RFC 4945 3.1.3)
-		same = strings.EqualFold(string(want.Data), string(id.Data))
-	}
-	if !same {
-		return fmt.Errorf("the peer claims to be %s, the policy wants %s", idString(id), e.RemoteID)
-	}
-	return nil
 }
 
 // certificates are the CERT payloads of an entry, the leaf first (RFC 7296 3.6).

@@ -37,6 +37,7 @@ type handshake struct {
 	tried             []proposal.Group
 	hashes            []wire.HashAlgorithm // announced by the peer
 	childless         bool                 // announced by the responder (RFC 6023 3)
+	peerPPK, mixed    bool                 // the peer knows of postquantum preshared keys; one is in the keys (RFC 8784)
 	refusal           refusal              // unprotected error, remembered until the timer ends
 
 	intermediate
@@ -120,6 +121,7 @@ func (s *SA) sendInit() {
 		wire.KE{Group: hs.group, Data: hs.public},
 		wire.Nonce{Data: hs.ni})
 	payloads = append(payloads, s.initNotifies()...)
+	payloads = append(payloads, s.offerPPK()...)
 	payloads = append(payloads, s.intermediateSupport(s.cfg.Offers)...)
 	m := wire.Message{Header: s.header(wire.IKESAInit, 0, false), Payloads: payloads}
 	hs.request = wire.AppendMessage(nil, m)
@@ -154,6 +156,7 @@ func (s *SA) readInitNotifies(m wire.Message, local, remote netip.AddrPort) {
 			s.hs.hashes = hashes
 		}
 	}
+	_, s.hs.peerPPK = wire.FindNotify(m.Payloads, wire.NotifyUsePPK)
 	s.detectNAT(m, local, remote)
 }
 
@@ -204,6 +207,9 @@ func (s *SA) receiveInitResponse(local, remote netip.AddrPort, datagram []byte, 
 		return
 	case !s.intermediateAgreed(chosen, m):
 		s.refuseLater(ike.ReasonNoProposal, "the peer chose additional key exchanges and does not know IKE_INTERMEDIATE")
+		return
+	case s.lacksPPK(m): // RFC 8784 3; the answer may be forged, so that a better one is waited for
+		s.refuseLater(ike.ReasonNoPPK, "the peer does not know of postquantum preshared keys, and the rule wants one")
 		return
 	case ke.Group != hs.group || chosen.Group != hs.group: // RFC 7296 3.4: KE must agree with the chosen transform
 		s.refuseLater(ike.ReasonInvalidKE, "the peer answered with another key exchange method than it chose")

@@ -88,6 +88,7 @@ func (s *SA) answerInit(r ike.Result) {
 	}
 	payloads = append(payloads, s.initNotifies()...)
 	payloads = append(payloads, s.intermediateSupport([]proposal.IKE{s.suite})...)
+	payloads = append(payloads, s.answerPPK()...)
 	if s.cfg.Childless != spd.ChildlessNever { // RFC 6023 3: the responder tells
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyChildlessIKEv2Supported})
 	}
@@ -151,15 +152,10 @@ func (s *SA) serveAuth(v *serving, m message) {
 		s.refuseAuth(v, ike.ReasonAuthFailed, detail, wire.NotifyAuthenticationFailed)
 		return
 	}
-	octets, err := suite.OctetsToSign(s.suite.PRF, hs.request, hs.nr, s.keys.PI, idi)
-	if err != nil {
-		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
-		return
-	}
-	octets = hs.appendIntAuth(octets, v.id)
 	var want *childRequest // nil when the IKE SA is to have no Child SA yet
 	var entries []spd.Auth
 	if s.cfg.Childless == spd.ChildlessNever || !childless(m.payloads) {
+		var err error
 		if want, err = s.readChildRequest(m.payloads); err != nil {
 			s.refuseAuth(v, ike.ReasonSyntax, err.Error(), wire.NotifyInvalidSyntax)
 			return
@@ -174,7 +170,7 @@ func (s *SA) serveAuth(v *serving, m message) {
 		entries = peerAuth(s.cfg, s.remote.Addr())
 	}
 	chain := chainOf(m.payloads)
-	s.verify(entries, idi, chain, auth, octets, func(entry spd.Auth, p ike.Verified) {
+	s.verify(entries, idi, chain, auth, m, func(entry spd.Auth, made proof, p ike.Verified) {
 		if s.win.serving != v {
 			return
 		}
@@ -184,6 +180,10 @@ func (s *SA) serveAuth(v *serving, m message) {
 			return
 		}
 		s.auth = entry
+		if err := s.adoptPPK(entry, made); err != nil {
+			s.refuseAuth(v, ike.ReasonInternal, err.Error(), wire.NotifyAuthenticationFailed)
+			return
+		}
 		s.believe(idi, entry, p, chain)
 		s.authenticateBack(v, m, want)
 	})
@@ -205,12 +205,11 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 		s.refuseAuth(v, ike.ReasonNoCredential, err.Error(), wire.NotifyAuthenticationFailed)
 		return
 	}
-	octets, err := suite.OctetsToSign(s.suite.PRF, hs.response, hs.ni, s.keys.PR, id)
+	octets, err := s.ownProof(id, v.id, hs.mixed)
 	if err != nil {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
 		return
 	}
-	octets = hs.appendIntAuth(octets, v.id)
 	s.sign(s.auth, octets, func(auth wire.Auth, failure *refusal) {
 		if s.win.serving != v {
 			return
@@ -222,6 +221,7 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 		payloads := []wire.Payload{id}
 		payloads = append(payloads, s.certificates(s.auth)...)
 		payloads = append(payloads, auth)
+		payloads = append(payloads, s.confirmPPK()...)
 		payloads = append(payloads, s.authLifetime()...)
 		s.becomeEstablished(m.payloads)
 		payloads = append(payloads, s.answerMobility()...)
