@@ -20,7 +20,7 @@ const lookupTime = 2 * time.Second
 
 func ikeCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{Use: "ike", Short: "Look at the negotiations with peers", Args: noArgs}
-	cmd.AddCommand(traceCommand(f))
+	cmd.AddCommand(traceCommand(f), wiresharkCommand())
 	return cmd
 }
 

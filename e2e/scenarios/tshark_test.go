@@ -152,7 +152,7 @@ func (a *analysed) start(i int, ca *catest.CA, policy, encapsulation string) {
 	socket := filepath.Join(dir, "node.sock")
 	cmd := a.hosts[i].Command(filepath.Join(binaries, "bailiwick-node"), "run", "--state-dir", filepath.Join(dir, "state"), "--socket", socket,
 		"--log-level", "debug", "--policy", filepath.Join(dir, "policy.yaml"), "--policy-name", "Analysed",
-		"--encapsulation", encapsulation, "--keylog", filepath.Join(dir, "keys"))
+		"--encapsulation", encapsulation, "--keylog", filepath.Join(dir, "keys"), "--audit-file", filepath.Join(dir, "audit"))
 	cmd.Stdout, cmd.Stderr = log, log
 	if _, err := a.hosts[i].Start(cmd); err != nil {
 		a.t.Fatal(err)
@@ -293,6 +293,7 @@ func TestAnalyserReadsWhatTheNodesSay(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.judge(frames, keys, question, answer)
+			a.profile(frames, len(keys))
 		})
 	}
 }

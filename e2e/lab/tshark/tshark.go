@@ -55,8 +55,10 @@ func ReadKeys(paths ...string) (Keys, error) {
 type Query struct {
 	Frames []lab.Frame
 	Keys   Keys
-	Filter string   // as of wireshark-filter(4); empty for all packets
-	Fields []string // names of fields
+	// Profile is the directory of a profile that has the keys; empty for none.
+	Profile string
+	Filter  string   // as of wireshark-filter(4); empty for all packets
+	Fields  []string // names of fields
 }
 
 // Packet holds the values of the fields that were asked for, each with all its occurrences.
@@ -73,6 +75,11 @@ func Run(ctx context.Context, q Query) ([]Packet, error) {
 	if err := lab.SavePcap(pcap, q.Frames); err != nil {
 		return nil, fmt.Errorf("save the capture for tshark: %w", err)
 	}
+	if q.Profile != "" {
+		if err := os.CopyFS(filepath.Join(dir, "config", "wireshark", "profiles", "test"), os.DirFS(q.Profile)); err != nil {
+			return nil, fmt.Errorf("give tshark the profile: %w", err)
+		}
+	}
 	cmd := exec.CommandContext(ctx, "tshark", q.arguments(pcap)...)
 	// An empty home has no preferences, and no keys of earlier runs.
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+filepath.Join(dir, "config"))
@@ -87,7 +94,11 @@ func Run(ctx context.Context, q Query) ([]Packet, error) {
 func (q Query) arguments(pcap string) []string {
 	args := []string{
 		"-n", "-r", pcap, "-2", "-T", "fields", "-E", "separator=/t", "-E", "aggregator=" + aggregator, "-E", "occurrence=a",
-		"-o", "esp.enable_encryption_decode:TRUE", "-o", "esp.enable_authentication_check:TRUE",
+	}
+	if q.Profile != "" {
+		args = append(args, "-C", "test")
+	} else {
+		args = append(args, "-o", "esp.enable_encryption_decode:TRUE", "-o", "esp.enable_authentication_check:TRUE")
 	}
 	for _, key := range q.Keys {
 		args = append(args, "-o", key)
