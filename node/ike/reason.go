@@ -73,6 +73,8 @@ const (
 	// Limits.
 	ReasonHalfOpenLimit    Reason = "half-open-limit"
 	ReasonFlowLimit        Reason = "flow-limit"
+	ReasonRateLimit        Reason = "rate-limit"
+	ReasonBufferLimit      Reason = "buffer-limit"
 	ReasonChildLimit       Reason = "child-sa-limit"
 	ReasonPeerLimit        Reason = "no-additional-sas"
 	ReasonMessageIDsUsed   Reason = "message-ids-used-up"

@@ -92,6 +92,7 @@ var table = []row{
 	{groupIKE, "repeated_packets_received", false, "messages that were old, ahead of their time, or came while another was worked on", ofIKE("dropped_message_id", "dropped_busy")},
 	{groupIKE, "cookies_sent", false, "first messages that were answered with a cookie because many negotiations were under way", ofIKE("cookies_sent")},
 	{groupIKE, "half_open_refusals", false, "first messages that were dropped because too many negotiations were not finished", ofIKE("dropped_half_open_limit")},
+	{groupIKE, "buffer_refusals", false, "parts of messages that were dropped because peers that are not authenticated take too much memory", ofIKE("dropped_buffer_limit")},
 	{groupIKE, "total_get_spi", false, "SPIs drawn for Child SAs", ofIKE("get_spi")},
 	{groupIKE, "key_additions", false, "outbound halves of Child SAs given to the datapath", ofIKE("key_additions")},
 	{groupIKE, "key_addition_failures", false, "outbound halves that the datapath refused", ofIKE("key_addition_failed")},

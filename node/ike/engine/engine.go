@@ -243,10 +243,10 @@ func (e *Engine) after(x *entry) {
 			}
 		case ikev2.ChildRefused:
 			_, remote := x.sa.Addresses()
-			e.failed(x, Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Child: true, Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail})
+			e.failed(x, Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Child: true, Reason: n.Reason, Fault: n.Reason.Fault(), Detail: n.Detail})
 		case ikev2.RefusalSeen:
 			_, remote := x.sa.Addresses()
-			e.remember(Failure{Remote: remote.Addr(), Reason: n.Reason, Fault: ike.FaultPeer, Detail: n.Detail + " (not authenticated: trying on)"})
+			e.remember(Failure{Remote: remote.Addr(), Reason: n.Reason, Fault: n.Reason.Fault(), Detail: n.Detail + " (not authenticated: trying on)"})
 		case ikev2.Dropped:
 			e.countDrop(n.Reason)
 		case ikev2.FlowFailed:

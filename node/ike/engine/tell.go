@@ -19,6 +19,7 @@ var dropCounters = map[ike.Reason]string{
 	ike.ReasonMessageID:     "dropped_message_id",
 	ike.ReasonUnexpected:    "dropped_unexpected",
 	ike.ReasonBusy:          "dropped_busy",
+	ike.ReasonBufferLimit:   "dropped_buffer_limit",
 	ike.ReasonShutdown:      "dropped_shutdown",
 }
 

@@ -168,6 +168,26 @@ func TestEveryStatisticMoves(t *testing.T) {
 				}
 			}
 		}, []string{"cookies_sent", "half_open_refusals"}},
+		{"one that sends before it can be understood", func(t *testing.T) (*Node, func()) {
+			w, _, b := pair(1, calm, pskAuth, nil)
+			var own wire.SPI
+			w.sniff = func(s ike.Send) {
+				if h, err := wire.ParseHeader(s.Bytes); err == nil {
+					own = h.SPIr
+				}
+			}
+			from(b, initRequest(1, nil))
+			w.Run(time.Millisecond)
+			early := wire.AppendMessage(nil, wire.Message{
+				Header:   wire.Header{SPIi: 1, SPIr: own, Exchange: wire.IKEAuth, Flags: wire.FlagInitiator, MessageID: 1},
+				Payloads: []wire.Payload{wire.Encrypted{Next: wire.TypeIDi, Body: make([]byte, 1000)}},
+			})
+			return b, func() {
+				for range 100 {
+					from(b, early)
+				}
+			}
+		}, []string{"buffer_refusals"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			node, happen := c.play(t)

@@ -144,8 +144,7 @@ type childChoice struct {
 // chooseChild decides as responder, without making anything. The second result is the answer when nothing is chosen.
 func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
 	refuse := func(n wire.NotifyType, reason ike.Reason, detail string) (childChoice, *wire.Notify) {
-		s.trace("refuse Child SA: %s", describe(reason, detail))
-		s.note(ChildRefused{Reason: reason, Detail: detail})
+		s.refuseRequest(reason, detail)
 		return childChoice{}, &wire.Notify{Type: n}
 	}
 	if live := s.liveChildren(); live >= LimitChildren {
@@ -205,7 +204,7 @@ func (s *SA) buildChild(w *childRequest, choice childChoice, ke *wire.KE, shared
 	payloads := s.answerChild(w, choice, ke)
 	c, err := s.makeChild(w, choice, shared)
 	if err != nil {
-		s.trace("derive the keys of a Child SA: %s", err)
+		s.refuseRequest(ike.ReasonInternal, "derive the keys of a Child SA: "+err.Error())
 		return []wire.Payload{wire.Notify{Type: wire.NotifyNoProposalChosen}}, nil
 	}
 	return payloads, c

@@ -156,7 +156,7 @@ func (s *SA) adoptNew(w *childRequest, c *child, f *childFailure, flow ike.Flow)
 		if f.made {
 			s.deleteUnwanted(w.spi)
 		}
-		s.note(FlowFailed{Flow: flow, Reason: f.reason, Fault: ike.FaultPeer, Detail: f.detail})
+		s.note(FlowFailed{Flow: flow, Reason: f.reason, Fault: f.reason.Fault(), Detail: f.detail})
 		return
 	}
 	switch {

@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -133,7 +134,7 @@ func (s *SA) serveCreate(v *serving, m message) {
 		return
 	}
 	if !s.creates.take(s.now) {
-		s.trace("refuse CREATE_CHILD_SA: more than %d at once or %d a second", createBurst, createRate)
+		s.refuseRequest(ike.ReasonRateLimit, fmt.Sprintf("more than %d requests for Child SAs at once or %d a second", createBurst, createRate))
 		s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
 		return
 	}
@@ -211,7 +212,7 @@ func (s *SA) answerUnfinished(v *serving, w *childRequest, choice childChoice, i
 		finish: func(v *serving, last wire.KE, secrets []sa.Secret) {
 			c, err := s.makeChild(w, choice, secrets[0], secrets[1:]...)
 			if err != nil {
-				s.trace("derive the keys of a Child SA: %s", err)
+				s.refuseRequest(ike.ReasonInternal, "derive the keys of a Child SA: "+err.Error())
 				s.respond(v, wire.Notify{Type: wire.NotifyNoProposalChosen})
 				return
 			}
@@ -220,6 +221,7 @@ func (s *SA) answerUnfinished(v *serving, w *childRequest, choice childChoice, i
 	}
 	link, ok := s.await(u)
 	if !ok {
+		s.refuseRequest(ike.ReasonRateLimit, "too many additional key exchanges are under way")
 		s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
 		return
 	}
@@ -273,7 +275,7 @@ func (s *SA) exchange(v *serving, ke wire.KE, then func(public []byte, shared sa
 		}
 		g, ok := r.(ike.Generated)
 		if !ok || g.Err != nil {
-			s.trace("generate a key pair: %s", resultError(g.Err))
+			s.refuseRequest(ike.ReasonInternal, "generate a key pair: "+resultError(g.Err))
 			s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
 			return
 		}

@@ -41,6 +41,9 @@ func dropReason(err error) ike.Reason {
 	if errors.Is(err, errUnprotected) {
 		return ike.ReasonUnprotected
 	}
+	if errors.Is(err, errNoRoom) {
+		return ike.ReasonBufferLimit
+	}
 	return ike.ReasonIntegrity
 }
 

@@ -46,6 +46,8 @@ func (s *SA) receive(local, remote netip.AddrPort, datagram []byte, m wire.Messa
 	if m.Header.Exchange == wire.IKESAInit {
 		if s.initiator && m.Header.Response() && s.hs != nil {
 			s.receiveInitResponse(local, remote, datagram, m)
+		} else {
+			s.drop(ike.ReasonMessageID, m.Header, nil) // it has had its answer
 		}
 		return
 	}

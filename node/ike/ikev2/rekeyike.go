@@ -380,7 +380,7 @@ func (s *SA) serveRekeyIKE(v *serving, m message, offered wire.SA, ni []byte) {
 		finish := func(v *serving, secrets []sa.Secret, answer ...wire.Payload) {
 			next, err := s.succeed(false, own, peer, chosen, ex, secrets[0], secrets[1:]...)
 			if err != nil {
-				s.trace("rekey: %s", err)
+				s.refuseRequest(ike.ReasonInternal, "rekey of the IKE SA: "+err.Error())
 				s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
 				return
 			}
@@ -397,6 +397,7 @@ func (s *SA) serveRekeyIKE(v *serving, m message, offered wire.SA, ni []byte) {
 			finish: func(v *serving, last wire.KE, secrets []sa.Secret) { finish(v, secrets, last) },
 		})
 		if !ok {
+			s.refuseRequest(ike.ReasonRateLimit, "too many additional key exchanges are under way")
 			s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure})
 			return
 		}

@@ -121,11 +121,14 @@ func (s *SA) RepeatInit(now time.Time) {
 func (s *SA) hold(local, remote netip.AddrPort, datagram []byte, m wire.Message) {
 	hs := s.hs
 	if hs == nil || s.initiator || hs.response == nil || m.Header.Response() || m.Header.Exchange != s.firstProtected() || m.Header.MessageID != 1 {
+		s.drop(ike.ReasonUnexpected, m.Header, nil)
 		return
 	}
 	if len(hs.early) < limitFragments && hs.octets+len(datagram) <= wire.LimitBeforeAuth && s.host.Room(len(datagram)) {
 		hs.early = append(hs.early, early{local, remote, slices.Clone(datagram)})
 		hs.octets += len(datagram)
+	} else {
+		s.drop(ike.ReasonBufferLimit, m.Header, nil)
 	}
 	if hs.agreeing {
 		return

@@ -174,7 +174,7 @@ func (t *deleteIKE) begin(s *SA) bool {
 
 func (t *deleteIKE) finish(s *SA, _ message) {
 	s.done(t)
-	s.end(t.reason, ike.FaultNone, "")
+	s.end(t.reason, t.reason.Fault(), "")
 }
 
 // closeIKE queues the delete of the IKE SA and removes the Child SAs at once, except where others carry their traffic on.

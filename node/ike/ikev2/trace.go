@@ -41,6 +41,12 @@ func (s *SA) drop(reason ike.Reason, h wire.Header, detail error) {
 	s.note(Dropped{Reason: reason})
 }
 
+// refuseRequest tells that a request of the peer for a Child SA, or for a rekey, was not served, and why.
+func (s *SA) refuseRequest(reason ike.Reason, detail string) {
+	s.trace("refuse: %s", describe(reason, detail))
+	s.note(ChildRefused{Reason: reason, Detail: detail})
+}
+
 // dropped is the text of a dropped message.
 type dropped struct {
 	exchange wire.ExchangeType

@@ -104,7 +104,7 @@ func (s *SA) silent(p *request) {
 	case s.state.established():
 		s.end(ike.ReasonLiveness, ike.FaultNetwork, "no response to "+p.exchange.String())
 	case s.hs != nil && s.hs.refusal.reason != ike.ReasonNone:
-		s.end(s.hs.refusal.reason, ike.FaultPeer, s.hs.refusal.detail)
+		s.end(s.hs.refusal.reason, s.hs.refusal.reason.Fault(), s.hs.refusal.detail)
 	default:
 		s.end(ike.ReasonTimeout, ike.FaultNetwork, "no response to "+p.exchange.String())
 	}
