@@ -1,6 +1,9 @@
 package ike
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
 
 // Class tells what a Reason is the reason of.
 type Class uint8
@@ -171,13 +174,20 @@ func ReasonTable() []Explanation {
 
 // Explain returns the row of a reason; ok is false for one that has none.
 func Explain(r Reason) (e Explanation, ok bool) {
-	table := ReasonTable()
-	i := slices.IndexFunc(table, func(e Explanation) bool { return e.Reason == r })
-	if i < 0 {
-		return Explanation{Reason: r}, false
+	if e, ok = explanations()[r]; !ok {
+		e.Reason = r
 	}
-	return table[i], true
+	return e, ok
 }
+
+// explanations are the rows by their reasons. They are constants, put in order when first needed.
+var explanations = sync.OnceValue(func() map[Reason]Explanation {
+	rows := make(map[Reason]Explanation)
+	for _, e := range ReasonTable() {
+		rows[e.Reason] = e
+	}
+	return rows
+})
 
 // Fault is the side that is usually at fault.
 func (r Reason) Fault() Fault {

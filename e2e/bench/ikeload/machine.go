@@ -10,6 +10,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/driver"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
+	"github.com/bailiwick-net/bailiwick/node/ike/trace"
 	"github.com/bailiwick-net/bailiwick/node/transport"
 )
 
@@ -60,10 +61,16 @@ func Start(c MachineConfig) (*Machine, error) {
 	if c.EveryChain {
 		jobs = driver.NewJobsWith(key, driver.BundleVerifier{Credentials: key})
 	}
+	hub := trace.NewHub() // as a node keeps it, for whoever asks what happened
+	observe := func(a ike.Action) {
+		if t, ok := a.(ike.Trace); ok {
+			hub.Add(time.Now(), t)
+		}
+	}
 	var err error
 	m.driver, err = driver.New(driver.Config{
 		IKE: c.Plan.config(c.Responder, c.Identity, authority), Transport: c.Transport,
-		SADB: m.datapath, Gate: m.datapath, Events: m.events, Jobs: jobs,
+		SADB: m.datapath, Gate: m.datapath, Events: m.events, Jobs: jobs, Observe: observe,
 	})
 	if err != nil {
 		return nil, err

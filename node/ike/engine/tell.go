@@ -52,6 +52,10 @@ func (e *Engine) tellState(x *entry) {
 	if state == x.told {
 		return
 	}
+	if e.cfg.Untraced {
+		x.told = state
+		return
+	}
 	text := ike.Sentence{Format: "%s", Args: []any{state}}
 	if x.told != 0 {
 		text = ike.Sentence{Format: "%s -> %s", Args: []any{x.told, state}}

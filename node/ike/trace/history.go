@@ -23,6 +23,8 @@ const (
 	// LimitTotal bounds the lines of all peers together; those of the peers that were quiet the longest go first.
 	LimitTotal = 65536
 	limitNames = 4
+	// firstLines is room for what happens until an association is up.
+	firstLines = 16
 )
 
 // History keeps the latest lines for each peer. Liveness checks are left out, so that the reason of a failure is still
@@ -202,6 +204,9 @@ func (q *ring) push(r Record, limit int) int {
 	if len(q.records) < limit {
 		if q.start != 0 { // it was full once, with another limit
 			q.records, q.start = slices.Concat(q.records[q.start:], q.records[:q.start]), 0
+		}
+		if q.records == nil {
+			q.records = make([]Record, 0, min(limit, firstLines))
 		}
 		q.records = append(q.records, r)
 		return 1
