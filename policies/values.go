@@ -189,6 +189,11 @@ func checkID(s string) error {
 		if err := checkName(value); err != nil || strings.ContainsAny(value, " /:") {
 			return fmt.Errorf("%q does not name a host after fqdn:", printable(s))
 		}
+	case "email":
+		local, domain, ok := strings.Cut(value, "@")
+		if err := checkName(value); err != nil || !ok || local == "" || domain == "" || strings.ContainsAny(value, " :") || strings.Contains(domain, "@") {
+			return fmt.Errorf("%q does not name a mail address after email:", printable(s))
+		}
 	case "ip":
 		if a, err := netip.ParseAddr(value); err != nil || a.Zone() != "" {
 			return fmt.Errorf("%q does not name an address after ip:", printable(s))
@@ -198,7 +203,7 @@ func checkID(s string) error {
 			return fmt.Errorf("%q does not name a DN after dn:", printable(s))
 		}
 	default:
-		return fmt.Errorf("%q does not begin with fqdn:, ip: or dn:", printable(s))
+		return fmt.Errorf("%q does not begin with fqdn:, email:, ip: or dn:", printable(s))
 	}
 	return nil
 }

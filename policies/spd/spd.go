@@ -117,8 +117,8 @@ type Auth struct {
 	CA string
 	// Secret names a preshared key; the key itself never stands in a policy.
 	Secret string
-	// LocalID and RemoteID override the identities used with a foreign peer, written as "fqdn:host", "ip:192.0.2.1" or
-	// "dn:CN=..."; empty means the machine's own identity and any identity the trust bundle vouches for.
+	// LocalID and RemoteID override the identities used with a foreign peer, written as "fqdn:host", "email:user@host",
+	// "ip:192.0.2.1" or "dn:CN=..."; empty means the machine's own identity and any identity the trust bundle vouches for.
 	LocalID  string
 	RemoteID string
 	// PPK names a postquantum preshared key that is mixed into the keys (RFC 8784); the peer knows it by the same name.

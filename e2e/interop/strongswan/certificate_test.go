@@ -113,6 +113,7 @@ func TestCertificates(t *testing.T) {
 // TestRSA lets strongSwan authenticate with an RSA key, by either padding of RFC 7427.
 func TestRSA(t *testing.T) {
 	t.Parallel()
+	shows(t, 5)
 	ca := catest.New(t)
 	key, err := rsa.GenerateKey(rand.Reader, 3072)
 	if err != nil {
