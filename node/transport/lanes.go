@@ -30,8 +30,9 @@ type Screen func(local, remote netip.AddrPort, octets, room []byte) (lane Lane, 
 // SetScreen makes f look at every message from now on. Without a screen all messages are in one lane.
 func (s *Sockets) SetScreen(f Screen) { s.screen.Store(&f) }
 
-// queue holds the IKE messages that wait to be read, so many in each lane at the most.
+// queue holds the IKE messages that wait to be read.
 type queue struct {
+	depth int           // of each lane
 	ready chan struct{} // has a value when there may be messages
 	mu    struct {
 		sync.Mutex
@@ -40,17 +41,14 @@ type queue struct {
 	}
 }
 
-// ring is a queue of bounded length.
+// ring is a queue that grows to what it had to hold.
 type ring struct {
 	slots     []message
 	first, in int
 }
 
 func newQueue(depth int) *queue {
-	q := &queue{ready: make(chan struct{}, 1)}
-	for i := range q.mu.lanes {
-		q.mu.lanes[i].slots = make([]message, depth)
-	}
+	q := &queue{depth: depth, ready: make(chan struct{}, 1)}
 	q.mu.left = turns
 	return q
 }
@@ -59,9 +57,12 @@ func newQueue(depth int) *queue {
 func (q *queue) put(lane Lane, octets []byte, local, remote netip.AddrPort) bool {
 	q.mu.Lock()
 	r := &q.mu.lanes[lane]
-	if r.in == len(r.slots) {
+	if r.in == q.depth {
 		q.mu.Unlock()
 		return false
+	}
+	if r.in == len(r.slots) {
+		r.grow(min(max(2*r.in, 16), q.depth))
 	}
 	r.slots[(r.first+r.in)%len(r.slots)] = message{octets: append([]byte(nil), octets...), local: local, remote: remote}
 	r.in++
@@ -82,6 +83,12 @@ func (q *queue) waiting() uint64 {
 		n += q.mu.lanes[i].in
 	}
 	return uint64(n)
+}
+
+func (r *ring) grow(n int) {
+	slots := make([]message, n)
+	copy(slots[copy(slots, r.slots[r.first:]):], r.slots[:r.first])
+	r.slots, r.first = slots, 0
 }
 
 // take removes the next message.

@@ -18,7 +18,7 @@ const (
 	DefaultIKEPort  = 500
 	DefaultNATPort  = 4500
 	defaultBuffer   = 4 << 20
-	defaultIKEQueue = 512
+	defaultIKEQueue = 4096
 )
 
 // socket is one descriptor. Its fields but gso never change after Listen.
@@ -121,16 +121,16 @@ func (s *Sockets) open() error {
 		if v6 && s.cfg.NoIPv6 || !v6 && s.cfg.NoIPv4 {
 			continue
 		}
-		ike, err := s.openOne(v6, false, s.cfg.IKEPort)
+		ike, err := s.openIKE(v6)
 		if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		s.ike = append(s.ike, ike)
+		s.ike = append(s.ike, ike...)
 		for _, q := range s.queues {
-			nat, err := s.openOne(v6, false, s.cfg.NATPort)
+			nat, err := s.openOne(v6, false, s.cfg.NATPort, s.cfg.Queues > 1)
 			if err != nil {
 				return err
 			}
@@ -140,7 +140,7 @@ func (s *Sockets) open() error {
 			continue
 		}
 		// Every raw socket gets a copy of every packet, so only the first queue has one.
-		raw, err := s.openOne(v6, true, 0)
+		raw, err := s.openOne(v6, true, 0, false)
 		if err != nil {
 			return err
 		}
@@ -149,7 +149,8 @@ func (s *Sockets) open() error {
 	return nil
 }
 
-func (s *Sockets) openOne(v6, raw bool, port uint16) (*socket, error) {
+// openOne opens one socket; shared lets others have the same port.
+func (s *Sockets) openOne(v6, raw bool, port uint16, shared bool) (*socket, error) {
 	family, kind, protocol := unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDP
 	name := fmt.Sprintf("UDP port %d", port)
 	if v6 {
@@ -166,7 +167,7 @@ func (s *Sockets) openOne(v6, raw bool, port uint16) (*socket, error) {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	sock := &socket{fd: fd, v6: v6, raw: raw, port: port}
-	if err := s.configure(sock); err != nil {
+	if err := s.configure(sock, shared); err != nil {
 		_ = unix.Close(fd) // the first error is the one to report
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
@@ -174,7 +175,7 @@ func (s *Sockets) openOne(v6, raw bool, port uint16) (*socket, error) {
 }
 
 // configure sets the options and binds the socket.
-func (s *Sockets) configure(sock *socket) error {
+func (s *Sockets) configure(sock *socket, shared bool) error {
 	nat := !sock.raw && sock.port == s.cfg.NATPort
 	type option struct {
 		name                 string
@@ -184,7 +185,7 @@ func (s *Sockets) configure(sock *socket) error {
 	if s.cfg.Mark != 0 {
 		options = append(options, option{"mark", unix.SOL_SOCKET, unix.SO_MARK, int(s.cfg.Mark)})
 	}
-	if nat && s.cfg.Queues > 1 {
+	if shared {
 		options = append(options, option{"port sharing", unix.SOL_SOCKET, unix.SO_REUSEPORT, 1})
 	}
 	// ESP must not be fragmented behind the back of the datapath, which answers for the path MTU; a long IKE message

@@ -20,7 +20,7 @@ type Config struct {
 	NoOffload     bool // without UDP_SEGMENT and UDP_GRO
 	ReceiveBuffer int  // octets; 0 is 4 MiB
 	SendBuffer    int  // octets; 0 is 4 MiB
-	IKEQueue      int  // datagrams waiting for ReadIKE; 0 is 512
+	IKEQueue      int  // IKE messages waiting in each lane; 0 is 4096
 	IKEOnly       bool // nobody calls ReceiveESP: a goroutine reads NATPort for IKE and drops the rest
 }
 
