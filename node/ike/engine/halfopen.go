@@ -94,6 +94,10 @@ func (e *Engine) initRequest(d ike.Datagram) {
 		// Who has returned a cookie is where it says, and garbage from others does not use up its answer.
 		if cookied || e.refusals.allow(e.now, d.Remote.Addr()) {
 			e.answer(d, h, wire.Notify{Type: refusal.Notify, Data: refusal.Data})
+			if refusal.Notify == wire.NotifyInvalidKEPayload { // no failure: the peer comes again, with the method that is wanted
+				e.Emit(ike.Trace{Remote: d.Remote, Kind: ike.TraceDecided, Text: ike.Sentence{Format: "ask for another key exchange: %s", Args: []any{refusal.Detail}}})
+				return
+			}
 			e.countMainFailure(refusal.Reason)
 			e.failed(nil, Failure{Remote: d.Remote.Addr(), Reason: refusal.Reason, Fault: ike.FaultPeer, Detail: refusal.Detail})
 		}

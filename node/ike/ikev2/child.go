@@ -100,6 +100,7 @@ func (w *childRequest) group() proposal.Group {
 
 // childPayloads are the payloads of an own request that describe the Child SA.
 func (s *SA) childPayloads(w *childRequest) []wire.Payload {
+	s.trace("ask for a Child SA %v to %v, offer %v", w.local, w.remote, slices.Clone(w.offers))
 	var payloads []wire.Payload
 	if w.transport {
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyUseTransportMode})
@@ -168,7 +169,7 @@ func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
 	}
 	if !ok {
 		return refuse(wire.NotifyNoProposalChosen, ike.ReasonNoProposal,
-			fmt.Sprintf("rule %q allows none of the proposals for the Child SA", sel.rule.ID))
+			fmt.Sprintf("rule %q allows none of the proposals for the Child SA: offered is %s; allowed is %v", sel.rule.ID, w.offered, own))
 	}
 	peer, ok := w.offered.OfferedSPI(number)
 	if !ok || peer < 256 {

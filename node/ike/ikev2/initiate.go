@@ -76,7 +76,7 @@ func Initiate(host Host, now time.Time, cfg *ike.Config, flow ike.Flow, rule ike
 		return s
 	}
 	s.giveUp = now.Add(jobTimeout)
-	s.trace("initiate to %s for rule %q", s.remote, rule.ID)
+	s.trace("initiate to %s for rule %q, offer %v, authenticate by %s", s.remote, rule.ID, cfg.Offers, auth.Method)
 	s.generate(cfg.Offers[0].Group)
 	return s
 }
@@ -227,6 +227,7 @@ func (s *SA) receiveInitResponse(local, remote netip.AddrPort, datagram []byte, 
 	hs.nr = slices.Clone(nonce.Data)
 	hs.peerPublic = slices.Clone(ke.Data)
 	s.initial = Exchange{Ni: hs.ni, Nr: hs.nr}
+	s.trace("the peer chose %s", chosen)
 	s.readInitNotifies(m, local, remote)
 	_, hs.childless = wire.FindNotify(m.Payloads, wire.NotifyChildlessIKEv2Supported)
 	s.giveUp = s.now.Add(jobTimeout)

@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"fmt"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
@@ -359,7 +360,7 @@ func (s *SA) serveRekeyIKE(v *serving, m message, offered wire.SA, ni []byte) {
 	}
 	switch {
 	case !ok || peer == 0:
-		s.note(ChildRefused{Reason: ike.ReasonNoProposal, Detail: "none of the proposals for the new IKE SA is allowed by the policy"})
+		s.note(ChildRefused{Reason: ike.ReasonNoProposal, Detail: fmt.Sprintf("none of the proposals for the new IKE SA is allowed by the policy: offered is %s; allowed is %v", offered, s.cfg.Offers)})
 		s.respond(v, wire.Notify{Type: wire.NotifyNoProposalChosen})
 		return
 	case !hasKE || ke.Group != chosen.Group:

@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -33,7 +34,7 @@ func Respond(host Host, now time.Time, cfg *ike.Config, local, remote netip.Addr
 	if !ok {
 		return nil, &Refusal{
 			Notify: wire.NotifyNoProposalChosen, Reason: ike.ReasonNoProposal,
-			Detail: "none of the proposals for the IKE SA is allowed by the policy",
+			Detail: fmt.Sprintf("none of the proposals for the IKE SA is allowed by the policy: offered is %s; allowed is %v", offer, cfg.Offers),
 		}
 	}
 	if ke.Group != chosen.Group { // RFC 7296 1.2: tell the group that is wanted
@@ -61,6 +62,7 @@ func Respond(host Host, now time.Time, cfg *ike.Config, local, remote netip.Addr
 	s.initial = Exchange{Ni: s.hs.ni, Nr: s.hs.nr}
 	s.giveUp = now.Add(HalfOpen)
 	s.traceMessage(ike.TraceReceived, m)
+	s.trace("choose proposal %d: %s", number, chosen)
 	s.readInitNotifies(m, local, remote)
 	s.win.expect = 1
 	if ke.Group.KEM() {
