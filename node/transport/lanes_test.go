@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 func TestLanesTakeTurns(t *testing.T) {
@@ -36,6 +38,37 @@ func TestLanesTakeTurns(t *testing.T) {
 	if _, ok := q.take(); ok {
 		t.Error("an empty queue gives a message")
 	}
+}
+
+// One lane is a queue, whatever is put and taken in between.
+func TestLaneKeepsOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		depth := rapid.IntRange(1, 100).Draw(t, "depth")
+		q, at := newQueue(depth), netip.MustParseAddrPort("192.0.2.1:500")
+		var model []byte
+		next := byte(0)
+		for range 200 {
+			for range rapid.IntRange(0, 40).Draw(t, "put") {
+				if ok := q.put(LaneSecond, []byte{next}, at, at); ok != (len(model) < depth) {
+					t.Fatalf("put with %d of %d waiting: %v", len(model), depth, ok)
+				} else if ok {
+					model = append(model, next)
+				}
+				next++
+			}
+			for range rapid.IntRange(0, 40).Draw(t, "take") {
+				m, ok := q.take()
+				if ok != (len(model) > 0) {
+					t.Fatalf("take with %d waiting: %v", len(model), ok)
+				} else if ok {
+					if m.octets[0] != model[0] {
+						t.Fatalf("took %d, want %d", m.octets[0], model[0])
+					}
+					model = model[1:]
+				}
+			}
+		}
+	})
 }
 
 func TestScreenAnswersAndSorts(t *testing.T) {
