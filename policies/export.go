@@ -184,6 +184,9 @@ func (p Policy) write(w *writer) {
 			if k.Mobility != spd.MobilityAllow {
 				w.plain("mobility", k.Mobility)
 			}
+			if k.Transcript != spd.TranscriptPrefer {
+				w.plain("transcript", k.Transcript)
+			}
 		})
 	}
 	if e := p.Exemptions; e.Multicast || e.Broadcast || len(e.BreakGlassTCP) > 0 {

@@ -142,11 +142,13 @@ func (r *reader) policy(n ast.Node) Policy {
 		p.DefaultResponse = r.defaultResponse(f.value)
 	}
 	if f, ok := m.fields["keyExchange"]; ok {
-		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime", "childless", "mobility", "revocation", "reauthentication")
+		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime", "childless", "mobility", "revocation", "reauthentication",
+			"transcript")
 		p.KeyExchange = KeyExchange{
 			Offers: texts(k, "offers", proposal.ParseIKE), Lifetime: parsed(k, "lifetime", parseDuration),
 			Childless: parsed(k, "childless", spd.ParseChildless), Mobility: parsed(k, "mobility", spd.ParseMobility),
 			Revocation: parsed(k, "revocation", spd.ParseRevocation), Reauthentication: parsed(k, "reauthentication", parseDuration),
+			Transcript: parsed(k, "transcript", spd.ParseTranscript),
 		}
 	}
 	if f, ok := m.fields["exemptions"]; ok {

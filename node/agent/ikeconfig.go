@@ -27,6 +27,7 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 		IKELifetime: exchange.Lifetime,
 		Childless:   exchange.Childless,
 		Mobility:    mobility(exchange.Mobility),
+		Transcript:  exchange.Transcript,
 		Secrets:     n.Secrets,
 		ForceEncap:  n.ForceEncap,
 		KeyLog:      n.KeyLog,

@@ -336,6 +336,7 @@ type Config struct {
 	Secrets         map[string]sa.Secret
 	NotAfter        time.Time      // when Chain expires; zero means never
 	Childless       spd.Childless  // when IKE SAs are made without a Child SA (RFC 6023)
+	Transcript      spd.Transcript // whether AUTH covers both messages of IKE_SA_INIT
 	Revocation      spd.Revocation // how much must be known of the standing of a peer
 	// Reauthentication is how long an authentication counts; 0 means as long as the certificates (RFC 4478).
 	Reauthentication time.Duration

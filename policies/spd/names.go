@@ -65,6 +65,25 @@ func ParseRevocation(s string) (Revocation, error) {
 	return Revocation(i), nil
 }
 
+var transcriptNames = [...]string{"prefer", "require", "never"}
+
+// String names the setting as documents do.
+func (t Transcript) String() string {
+	if int(t) < len(transcriptNames) {
+		return transcriptNames[t]
+	}
+	return fmt.Sprintf("transcript(%d)", uint8(t))
+}
+
+// ParseTranscript reads the name of a setting.
+func ParseTranscript(s string) (Transcript, error) {
+	i := slices.Index(transcriptNames[:], s)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is not one of %s", s, strings.Join(transcriptNames[:], ", "))
+	}
+	return Transcript(i), nil
+}
+
 var mobilityNames = [...]string{"allow", "without-nat", "never"}
 
 // String names the setting as documents do.

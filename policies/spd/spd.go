@@ -173,12 +173,14 @@ type KeyExchange struct {
 	Reauthentication time.Duration
 	// Mobility tells whether IKE SAs follow a change of address (RFC 4555).
 	Mobility Mobility
+	// Transcript tells whether both sides authenticate the whole of IKE_SA_INIT.
+	Transcript Transcript
 }
 
 // IsZero reports whether nothing is set.
 func (k KeyExchange) IsZero() bool {
 	return len(k.Offers) == 0 && k.Lifetime == 0 && k.Childless == ChildlessAccept && k.Mobility == MobilityAllow &&
-		k.Revocation == RevocationKnown && k.Reauthentication == 0
+		k.Revocation == RevocationKnown && k.Reauthentication == 0 && k.Transcript == TranscriptPrefer
 }
 
 // Revocation tells how much a machine must know of the standing of a peer that shows a certificate: whether the
@@ -211,6 +213,18 @@ const (
 	MobilityAllow      Mobility = iota // they move where the peer supports it
 	MobilityWithoutNAT                 // they move, but not to a path with a NAT on it
 	MobilityNever                      // they end, and traffic makes new ones
+)
+
+// Transcript tells whether each side authenticates both messages of IKE_SA_INIT and not only its own
+// (draft-ietf-ipsecme-ikev2-downgrade-prevention). Whoever can break one of several key exchanges while the peers are
+// negotiating cannot bring them down to it then.
+type Transcript uint8
+
+// The ways to authenticate IKE_SA_INIT.
+const (
+	TranscriptPrefer  Transcript = iota // the whole, where the peer supports it
+	TranscriptRequire                   // the whole, or there is no IKE SA
+	TranscriptNever                     // each side its own message
 )
 
 // Exemptions are packets that no rule sees. IKE (UDP 500, 4500), ESP, loopback, neighbour and router discovery, the

@@ -209,6 +209,9 @@ func (k KeyExchange) validate(needed bool, report reporter) {
 	if k.Reauthentication != 0 && (k.Reauthentication < MinLifetime || k.Reauthentication > MaxReauthentication) {
 		report("reauthentication %s is not between %s and %s", k.Reauthentication, MinLifetime, MaxReauthentication)
 	}
+	if k.Transcript > TranscriptNever {
+		report("%s is unknown", k.Transcript)
+	}
 	if k.Mobility > MobilityNever {
 		report("%s is unknown", k.Mobility)
 	}

@@ -41,14 +41,15 @@ type handshake struct {
 	refusal           refusal              // unprotected error, remembered until the timer ends
 
 	intermediate
-	shared   sa.Secret // responder with a KEM: the secret was known when IKE_SA_INIT was answered
-	keyed    bool      // keys are derived
-	agreeing bool
-	early    []early // messages that wait for the keys
-	octets   int     // in early
-	answer   wire.SA // responder's choice
-	first    *childRequest
-	id       wire.ID // own
+	shared     sa.Secret // responder with a KEM: the secret was known when IKE_SA_INIT was answered
+	transcript bool      // AUTH covers both messages of IKE_SA_INIT
+	keyed      bool      // keys are derived
+	agreeing   bool
+	early      []early // messages that wait for the keys
+	octets     int     // in early
+	answer     wire.SA // responder's choice
+	first      *childRequest
+	id         wire.ID // own
 }
 
 type refusal struct {
@@ -123,6 +124,7 @@ func (s *SA) sendInit() {
 	payloads = append(payloads, s.initNotifies()...)
 	payloads = append(payloads, s.offerPPK()...)
 	payloads = append(payloads, s.intermediateSupport(s.cfg.Offers)...)
+	payloads = append(payloads, s.transcriptSupport()...)
 	m := wire.Message{Header: s.header(wire.IKESAInit, 0, false), Payloads: payloads}
 	hs.request = wire.AppendMessage(nil, m)
 	s.traceMessage(ike.TraceSent, m)
@@ -219,6 +221,12 @@ func (s *SA) receiveInitResponse(local, remote netip.AddrPort, datagram []byte, 
 		s.refuseLater(ike.ReasonSyntax, err.Error())
 		return
 	}
+	whole, ok := transcriptAgreed(s.cfg.Transcript, m)
+	if !ok {
+		s.refuseLater(ike.ReasonNoProposal, errNoTranscript)
+		return
+	}
+	hs.transcript = whole
 	s.win.pending = nil
 	s.peer = m.Header.SPIr
 	s.suite = chosen

@@ -86,9 +86,9 @@ func (s *SA) ownProof(id wire.ID, authID uint32, mix bool) ([]byte, error) {
 		}
 	}
 	if s.initiator {
-		return s.signedOctets(hs.request, hs.nr, keys.PI, id, authID)
+		return s.signedOctets(hs.signedInit(true), hs.nr, keys.PI, id, authID)
 	}
-	return s.signedOctets(hs.response, hs.ni, keys.PR, id, authID)
+	return s.signedOctets(hs.signedInit(false), hs.ni, keys.PR, id, authID)
 }
 
 // ownPPK reports whether this side, as initiator, names a key in IKE_AUTH.

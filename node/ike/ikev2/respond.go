@@ -46,6 +46,10 @@ func Respond(host Host, now time.Time, cfg *ike.Config, local, remote netip.Addr
 	if err := suite.CheckNonce(chosen.PRF, nonce.Data); err != nil {
 		return nil, &Refusal{Notify: wire.NotifyInvalidSyntax, Reason: ike.ReasonSyntax, Detail: err.Error()}
 	}
+	whole, ok := transcriptAgreed(cfg.Transcript, m)
+	if !ok {
+		return nil, &Refusal{Notify: wire.NotifyNoProposalChosen, Reason: ike.ReasonNoProposal, Detail: errNoTranscript}
+	}
 	if err := suite.CheckPublic(ke.Group, ke.Data); err != nil {
 		return nil, &Refusal{Notify: wire.NotifyInvalidSyntax, Reason: ike.ReasonInvalidKE, Detail: err.Error()}
 	}
@@ -56,6 +60,7 @@ func Respond(host Host, now time.Time, cfg *ike.Config, local, remote netip.Addr
 		request: slices.Clone(datagram),
 		ni:      slices.Clone(nonce.Data), nr: host.Random(nonceLen),
 		group:      ke.Group,
+		transcript: whole,
 		peerPublic: slices.Clone(ke.Data),
 		answer:     wire.AnswerIKE(chosen, number, offer, 0),
 	}
@@ -91,6 +96,7 @@ func (s *SA) answerInit(r ike.Result) {
 	payloads = append(payloads, s.initNotifies()...)
 	payloads = append(payloads, s.intermediateSupport([]proposal.IKE{s.suite})...)
 	payloads = append(payloads, s.answerPPK()...)
+	payloads = append(payloads, s.transcriptSupport()...)
 	if s.cfg.Childless != spd.ChildlessNever { // RFC 6023 3: the responder tells
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyChildlessIKEv2Supported})
 	}

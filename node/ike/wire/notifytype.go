@@ -98,6 +98,7 @@ const (
 	NotifySAResourceInfo                NotifyType = 16444
 	NotifyUsePPKInt                     NotifyType = 16445
 	NotifyPPKIdentityKey                NotifyType = 16446
+	NotifyFullTranscriptAuth            NotifyType = 16447 // draft-ietf-ipsecme-ikev2-downgrade-prevention
 )
 
 // String gives the IANA name.
@@ -279,6 +280,8 @@ func (n NotifyType) String() string {
 		return "USE_PPK_INT"
 	case NotifyPPKIdentityKey:
 		return "PPK_IDENTITY_KEY"
+	case NotifyFullTranscriptAuth:
+		return "IKE_SA_INIT_FULL_TRANSCRIPT_AUTH"
 	}
 	return fmt.Sprintf("NOTIFY(%d)", uint16(n))
 }

@@ -74,6 +74,11 @@ func (d *decoder) policy(m *policyv1.Policy) spd.Policy {
 	} else {
 		p.KeyExchange.Mobility = spd.Mobility(m)
 	}
+	if t := k.GetTranscript(); t < 0 || t > policyv1.Transcript_TRANSCRIPT_NEVER {
+		d.fail(ErrUnknown, "transcript %d", int32(t))
+	} else {
+		p.KeyExchange.Transcript = spd.Transcript(t)
+	}
 	p.Exemptions = spd.Exemptions{
 		Multicast: e.GetMulticast(), Broadcast: e.GetBroadcast(),
 		BreakGlassTCP: decodeAll(e.GetBreakGlassTcp(), func(n uint32) uint16 { return narrow[uint16](d, n, "break-glass port") }),

@@ -296,6 +296,57 @@ func (InterfaceClass) EnumDescriptor() ([]byte, []int) {
 	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
+// Transcript tells whether both sides authenticate the whole of IKE_SA_INIT.
+type Transcript int32
+
+const (
+	// Prefers it, as bundles do that were made before there was a choice.
+	Transcript_TRANSCRIPT_UNSPECIFIED Transcript = 0
+	Transcript_TRANSCRIPT_REQUIRE     Transcript = 1
+	Transcript_TRANSCRIPT_NEVER       Transcript = 2
+)
+
+// Enum value maps for Transcript.
+var (
+	Transcript_name = map[int32]string{
+		0: "TRANSCRIPT_UNSPECIFIED",
+		1: "TRANSCRIPT_REQUIRE",
+		2: "TRANSCRIPT_NEVER",
+	}
+	Transcript_value = map[string]int32{
+		"TRANSCRIPT_UNSPECIFIED": 0,
+		"TRANSCRIPT_REQUIRE":     1,
+		"TRANSCRIPT_NEVER":       2,
+	}
+)
+
+func (x Transcript) Enum() *Transcript {
+	p := new(Transcript)
+	*p = x
+	return p
+}
+
+func (x Transcript) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Transcript) Descriptor() protoreflect.EnumDescriptor {
+	return file_bailiwick_policy_v1_policy_proto_enumTypes[5].Descriptor()
+}
+
+func (Transcript) Type() protoreflect.EnumType {
+	return &file_bailiwick_policy_v1_policy_proto_enumTypes[5]
+}
+
+func (x Transcript) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Transcript.Descriptor instead.
+func (Transcript) EnumDescriptor() ([]byte, []int) {
+	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+}
+
 // Revocation tells how much a machine must know of the standing of a peer that shows a certificate.
 type Revocation int32
 
@@ -331,11 +382,11 @@ func (x Revocation) String() string {
 }
 
 func (Revocation) Descriptor() protoreflect.EnumDescriptor {
-	return file_bailiwick_policy_v1_policy_proto_enumTypes[5].Descriptor()
+	return file_bailiwick_policy_v1_policy_proto_enumTypes[6].Descriptor()
 }
 
 func (Revocation) Type() protoreflect.EnumType {
-	return &file_bailiwick_policy_v1_policy_proto_enumTypes[5]
+	return &file_bailiwick_policy_v1_policy_proto_enumTypes[6]
 }
 
 func (x Revocation) Number() protoreflect.EnumNumber {
@@ -344,7 +395,7 @@ func (x Revocation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Revocation.Descriptor instead.
 func (Revocation) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 // Mobility tells whether IKE SAs and tunnels follow a change of address (RFC 4555).
@@ -382,11 +433,11 @@ func (x Mobility) String() string {
 }
 
 func (Mobility) Descriptor() protoreflect.EnumDescriptor {
-	return file_bailiwick_policy_v1_policy_proto_enumTypes[6].Descriptor()
+	return file_bailiwick_policy_v1_policy_proto_enumTypes[7].Descriptor()
 }
 
 func (Mobility) Type() protoreflect.EnumType {
-	return &file_bailiwick_policy_v1_policy_proto_enumTypes[6]
+	return &file_bailiwick_policy_v1_policy_proto_enumTypes[7]
 }
 
 func (x Mobility) Number() protoreflect.EnumNumber {
@@ -395,7 +446,7 @@ func (x Mobility) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mobility.Descriptor instead.
 func (Mobility) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 // Childless tells when an IKE SA is made without a Child SA in IKE_AUTH (RFC 6023).
@@ -433,11 +484,11 @@ func (x Childless) String() string {
 }
 
 func (Childless) Descriptor() protoreflect.EnumDescriptor {
-	return file_bailiwick_policy_v1_policy_proto_enumTypes[7].Descriptor()
+	return file_bailiwick_policy_v1_policy_proto_enumTypes[8].Descriptor()
 }
 
 func (Childless) Type() protoreflect.EnumType {
-	return &file_bailiwick_policy_v1_policy_proto_enumTypes[7]
+	return &file_bailiwick_policy_v1_policy_proto_enumTypes[8]
 }
 
 func (x Childless) Number() protoreflect.EnumNumber {
@@ -446,7 +497,7 @@ func (x Childless) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Childless.Descriptor instead.
 func (Childless) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_bailiwick_policy_v1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 // Policy is a spd.Policy.
@@ -1418,8 +1469,9 @@ type KeyExchange struct {
 	Childless  Childless              `protobuf:"varint,3,opt,name=childless,proto3,enum=bailiwick.policy.v1.Childless" json:"childless,omitempty"`
 	Revocation Revocation             `protobuf:"varint,4,opt,name=revocation,proto3,enum=bailiwick.policy.v1.Revocation" json:"revocation,omitempty"`
 	// How long an authentication counts (RFC 4478); 0 means as long as the certificates.
-	ReauthenticationNs int64    `protobuf:"varint,5,opt,name=reauthentication_ns,json=reauthenticationNs,proto3" json:"reauthentication_ns,omitempty"`
-	Mobility           Mobility `protobuf:"varint,6,opt,name=mobility,proto3,enum=bailiwick.policy.v1.Mobility" json:"mobility,omitempty"`
+	ReauthenticationNs int64      `protobuf:"varint,5,opt,name=reauthentication_ns,json=reauthenticationNs,proto3" json:"reauthentication_ns,omitempty"`
+	Mobility           Mobility   `protobuf:"varint,6,opt,name=mobility,proto3,enum=bailiwick.policy.v1.Mobility" json:"mobility,omitempty"`
+	Transcript         Transcript `protobuf:"varint,7,opt,name=transcript,proto3,enum=bailiwick.policy.v1.Transcript" json:"transcript,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1494,6 +1546,13 @@ func (x *KeyExchange) GetMobility() Mobility {
 		return x.Mobility
 	}
 	return Mobility_MOBILITY_UNSPECIFIED
+}
+
+func (x *KeyExchange) GetTranscript() Transcript {
+	if x != nil {
+		return x.Transcript
+	}
+	return Transcript_TRANSCRIPT_UNSPECIFIED
 }
 
 // Exemptions are packets that no rule sees, beside those that are always exempt.
@@ -1649,7 +1708,7 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x04auth\x18\x02 \x03(\v2\x19.bailiwick.policy.v1.AuthR\x04auth\x12\x10\n" +
 	"\x03pfs\x18\x03 \x01(\bR\x03pfs\x129\n" +
 	"\blifetime\x18\x04 \x01(\v2\x1d.bailiwick.policy.v1.LifetimeR\blifetime\x12\x17\n" +
-	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\xd0\x02\n" +
+	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\x91\x03\n" +
 	"\vKeyExchange\x125\n" +
 	"\x06offers\x18\x01 \x03(\v2\x1d.bailiwick.policy.v1.IkeOfferR\x06offers\x12\x1f\n" +
 	"\vlifetime_ns\x18\x02 \x01(\x03R\n" +
@@ -1659,7 +1718,10 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"revocation\x18\x04 \x01(\x0e2\x1f.bailiwick.policy.v1.RevocationR\n" +
 	"revocation\x12/\n" +
 	"\x13reauthentication_ns\x18\x05 \x01(\x03R\x12reauthenticationNs\x129\n" +
-	"\bmobility\x18\x06 \x01(\x0e2\x1d.bailiwick.policy.v1.MobilityR\bmobility\"p\n" +
+	"\bmobility\x18\x06 \x01(\x0e2\x1d.bailiwick.policy.v1.MobilityR\bmobility\x12?\n" +
+	"\n" +
+	"transcript\x18\a \x01(\x0e2\x1f.bailiwick.policy.v1.TranscriptR\n" +
+	"transcript\"p\n" +
 	"\n" +
 	"Exemptions\x12\x1c\n" +
 	"\tmulticast\x18\x01 \x01(\bR\tmulticast\x12\x1c\n" +
@@ -1692,7 +1754,12 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x1bINTERFACE_CLASS_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13INTERFACE_CLASS_ALL\x10\x01\x12\x17\n" +
 	"\x13INTERFACE_CLASS_LAN\x10\x02\x12!\n" +
-	"\x1dINTERFACE_CLASS_REMOTE_ACCESS\x10\x03*S\n" +
+	"\x1dINTERFACE_CLASS_REMOTE_ACCESS\x10\x03*V\n" +
+	"\n" +
+	"Transcript\x12\x1a\n" +
+	"\x16TRANSCRIPT_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12TRANSCRIPT_REQUIRE\x10\x01\x12\x14\n" +
+	"\x10TRANSCRIPT_NEVER\x10\x02*S\n" +
 	"\n" +
 	"Revocation\x12\x1a\n" +
 	"\x16REVOCATION_UNSPECIFIED\x10\x00\x12\x12\n" +
@@ -1719,7 +1786,7 @@ func file_bailiwick_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_bailiwick_policy_v1_policy_proto_rawDescData
 }
 
-var file_bailiwick_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_bailiwick_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
 var file_bailiwick_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_bailiwick_policy_v1_policy_proto_goTypes = []any{
 	(AddressKind)(0),        // 0: bailiwick.policy.v1.AddressKind
@@ -1727,56 +1794,58 @@ var file_bailiwick_policy_v1_policy_proto_goTypes = []any{
 	(FallbackMode)(0),       // 2: bailiwick.policy.v1.FallbackMode
 	(AuthMethod)(0),         // 3: bailiwick.policy.v1.AuthMethod
 	(InterfaceClass)(0),     // 4: bailiwick.policy.v1.InterfaceClass
-	(Revocation)(0),         // 5: bailiwick.policy.v1.Revocation
-	(Mobility)(0),           // 6: bailiwick.policy.v1.Mobility
-	(Childless)(0),          // 7: bailiwick.policy.v1.Childless
-	(*Policy)(nil),          // 8: bailiwick.policy.v1.Policy
-	(*Rule)(nil),            // 9: bailiwick.policy.v1.Rule
-	(*Filter)(nil),          // 10: bailiwick.policy.v1.Filter
-	(*Address)(nil),         // 11: bailiwick.policy.v1.Address
-	(*PortRange)(nil),       // 12: bailiwick.policy.v1.PortRange
-	(*FilterAction)(nil),    // 13: bailiwick.policy.v1.FilterAction
-	(*Fallback)(nil),        // 14: bailiwick.policy.v1.Fallback
-	(*Lifetime)(nil),        // 15: bailiwick.policy.v1.Lifetime
-	(*EspOffer)(nil),        // 16: bailiwick.policy.v1.EspOffer
-	(*IkeOffer)(nil),        // 17: bailiwick.policy.v1.IkeOffer
-	(*Auth)(nil),            // 18: bailiwick.policy.v1.Auth
-	(*DefaultResponse)(nil), // 19: bailiwick.policy.v1.DefaultResponse
-	(*KeyExchange)(nil),     // 20: bailiwick.policy.v1.KeyExchange
-	(*Exemptions)(nil),      // 21: bailiwick.policy.v1.Exemptions
+	(Transcript)(0),         // 5: bailiwick.policy.v1.Transcript
+	(Revocation)(0),         // 6: bailiwick.policy.v1.Revocation
+	(Mobility)(0),           // 7: bailiwick.policy.v1.Mobility
+	(Childless)(0),          // 8: bailiwick.policy.v1.Childless
+	(*Policy)(nil),          // 9: bailiwick.policy.v1.Policy
+	(*Rule)(nil),            // 10: bailiwick.policy.v1.Rule
+	(*Filter)(nil),          // 11: bailiwick.policy.v1.Filter
+	(*Address)(nil),         // 12: bailiwick.policy.v1.Address
+	(*PortRange)(nil),       // 13: bailiwick.policy.v1.PortRange
+	(*FilterAction)(nil),    // 14: bailiwick.policy.v1.FilterAction
+	(*Fallback)(nil),        // 15: bailiwick.policy.v1.Fallback
+	(*Lifetime)(nil),        // 16: bailiwick.policy.v1.Lifetime
+	(*EspOffer)(nil),        // 17: bailiwick.policy.v1.EspOffer
+	(*IkeOffer)(nil),        // 18: bailiwick.policy.v1.IkeOffer
+	(*Auth)(nil),            // 19: bailiwick.policy.v1.Auth
+	(*DefaultResponse)(nil), // 20: bailiwick.policy.v1.DefaultResponse
+	(*KeyExchange)(nil),     // 21: bailiwick.policy.v1.KeyExchange
+	(*Exemptions)(nil),      // 22: bailiwick.policy.v1.Exemptions
 }
 var file_bailiwick_policy_v1_policy_proto_depIdxs = []int32{
-	9,  // 0: bailiwick.policy.v1.Policy.rules:type_name -> bailiwick.policy.v1.Rule
-	19, // 1: bailiwick.policy.v1.Policy.default_response:type_name -> bailiwick.policy.v1.DefaultResponse
-	20, // 2: bailiwick.policy.v1.Policy.key_exchange:type_name -> bailiwick.policy.v1.KeyExchange
-	21, // 3: bailiwick.policy.v1.Policy.exemptions:type_name -> bailiwick.policy.v1.Exemptions
-	10, // 4: bailiwick.policy.v1.Rule.filters:type_name -> bailiwick.policy.v1.Filter
-	13, // 5: bailiwick.policy.v1.Rule.action:type_name -> bailiwick.policy.v1.FilterAction
-	18, // 6: bailiwick.policy.v1.Rule.auth:type_name -> bailiwick.policy.v1.Auth
+	10, // 0: bailiwick.policy.v1.Policy.rules:type_name -> bailiwick.policy.v1.Rule
+	20, // 1: bailiwick.policy.v1.Policy.default_response:type_name -> bailiwick.policy.v1.DefaultResponse
+	21, // 2: bailiwick.policy.v1.Policy.key_exchange:type_name -> bailiwick.policy.v1.KeyExchange
+	22, // 3: bailiwick.policy.v1.Policy.exemptions:type_name -> bailiwick.policy.v1.Exemptions
+	11, // 4: bailiwick.policy.v1.Rule.filters:type_name -> bailiwick.policy.v1.Filter
+	14, // 5: bailiwick.policy.v1.Rule.action:type_name -> bailiwick.policy.v1.FilterAction
+	19, // 6: bailiwick.policy.v1.Rule.auth:type_name -> bailiwick.policy.v1.Auth
 	4,  // 7: bailiwick.policy.v1.Rule.interfaces:type_name -> bailiwick.policy.v1.InterfaceClass
-	11, // 8: bailiwick.policy.v1.Filter.source:type_name -> bailiwick.policy.v1.Address
-	11, // 9: bailiwick.policy.v1.Filter.destination:type_name -> bailiwick.policy.v1.Address
-	12, // 10: bailiwick.policy.v1.Filter.source_port:type_name -> bailiwick.policy.v1.PortRange
-	12, // 11: bailiwick.policy.v1.Filter.destination_port:type_name -> bailiwick.policy.v1.PortRange
+	12, // 8: bailiwick.policy.v1.Filter.source:type_name -> bailiwick.policy.v1.Address
+	12, // 9: bailiwick.policy.v1.Filter.destination:type_name -> bailiwick.policy.v1.Address
+	13, // 10: bailiwick.policy.v1.Filter.source_port:type_name -> bailiwick.policy.v1.PortRange
+	13, // 11: bailiwick.policy.v1.Filter.destination_port:type_name -> bailiwick.policy.v1.PortRange
 	0,  // 12: bailiwick.policy.v1.Address.kind:type_name -> bailiwick.policy.v1.AddressKind
 	1,  // 13: bailiwick.policy.v1.FilterAction.action:type_name -> bailiwick.policy.v1.Action
-	14, // 14: bailiwick.policy.v1.FilterAction.fallback:type_name -> bailiwick.policy.v1.Fallback
-	16, // 15: bailiwick.policy.v1.FilterAction.offers:type_name -> bailiwick.policy.v1.EspOffer
-	15, // 16: bailiwick.policy.v1.FilterAction.lifetime:type_name -> bailiwick.policy.v1.Lifetime
+	15, // 14: bailiwick.policy.v1.FilterAction.fallback:type_name -> bailiwick.policy.v1.Fallback
+	17, // 15: bailiwick.policy.v1.FilterAction.offers:type_name -> bailiwick.policy.v1.EspOffer
+	16, // 16: bailiwick.policy.v1.FilterAction.lifetime:type_name -> bailiwick.policy.v1.Lifetime
 	2,  // 17: bailiwick.policy.v1.Fallback.mode:type_name -> bailiwick.policy.v1.FallbackMode
 	3,  // 18: bailiwick.policy.v1.Auth.method:type_name -> bailiwick.policy.v1.AuthMethod
-	16, // 19: bailiwick.policy.v1.DefaultResponse.offers:type_name -> bailiwick.policy.v1.EspOffer
-	18, // 20: bailiwick.policy.v1.DefaultResponse.auth:type_name -> bailiwick.policy.v1.Auth
-	15, // 21: bailiwick.policy.v1.DefaultResponse.lifetime:type_name -> bailiwick.policy.v1.Lifetime
-	17, // 22: bailiwick.policy.v1.KeyExchange.offers:type_name -> bailiwick.policy.v1.IkeOffer
-	7,  // 23: bailiwick.policy.v1.KeyExchange.childless:type_name -> bailiwick.policy.v1.Childless
-	5,  // 24: bailiwick.policy.v1.KeyExchange.revocation:type_name -> bailiwick.policy.v1.Revocation
-	6,  // 25: bailiwick.policy.v1.KeyExchange.mobility:type_name -> bailiwick.policy.v1.Mobility
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	17, // 19: bailiwick.policy.v1.DefaultResponse.offers:type_name -> bailiwick.policy.v1.EspOffer
+	19, // 20: bailiwick.policy.v1.DefaultResponse.auth:type_name -> bailiwick.policy.v1.Auth
+	16, // 21: bailiwick.policy.v1.DefaultResponse.lifetime:type_name -> bailiwick.policy.v1.Lifetime
+	18, // 22: bailiwick.policy.v1.KeyExchange.offers:type_name -> bailiwick.policy.v1.IkeOffer
+	8,  // 23: bailiwick.policy.v1.KeyExchange.childless:type_name -> bailiwick.policy.v1.Childless
+	6,  // 24: bailiwick.policy.v1.KeyExchange.revocation:type_name -> bailiwick.policy.v1.Revocation
+	7,  // 25: bailiwick.policy.v1.KeyExchange.mobility:type_name -> bailiwick.policy.v1.Mobility
+	5,  // 26: bailiwick.policy.v1.KeyExchange.transcript:type_name -> bailiwick.policy.v1.Transcript
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_policy_v1_policy_proto_init() }
@@ -1789,7 +1858,7 @@ func file_bailiwick_policy_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_policy_v1_policy_proto_rawDesc), len(file_bailiwick_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      8,
+			NumEnums:      9,
 			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
