@@ -151,9 +151,9 @@ func (s *SA) peerProof(entry spd.Auth, id wire.ID, auth wire.Auth, m message) (p
 			return proof{}, &ike.Verified{Reason: ike.ReasonInternal, Detail: err.Error()}
 		}
 	}
-	message, nonce, skp := hs.request, hs.nr, keys.PI
+	message, nonce, skp := hs.signedInit(true), hs.nr, keys.PI
 	if s.initiator {
-		message, nonce, skp = hs.response, hs.ni, keys.PR
+		message, nonce, skp = hs.signedInit(false), hs.ni, keys.PR
 	}
 	octets, err := s.signedOctets(message, nonce, skp, id, m.header.MessageID)
 	if err != nil {
