@@ -39,6 +39,8 @@ deps: ## install the Debian packages that the tests need
 test: deps build ## run every test
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /e2e/)
+	@# Bugs that are seeded on purpose must be found.
+	$(GO) test -tags ikebug ./node/ike/impair ./node/ike/ikesim -run 'Mutants|Impair'
 	@# Whole machines in namespaces, one package after another: they measure what a busy machine distorts.
 	$(GO) test -race -p 1 -timeout 30m ./e2e/...
 

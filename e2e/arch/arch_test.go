@@ -24,7 +24,7 @@ var pure = []string{
 	"directory", "directory/guard",
 	"policies", "policies/predefined", "policies/proposal", "policies/resolve", "policies/spd/...", "policies/compile",
 	"pki", "pki/certlint", "pki/enroll", "pki/trust",
-	"node/sa", "node/ike", "node/ike/wire", "node/ike/suite", "node/ike/ikev2", "node/ike/engine",
+	"node/sa", "node/ike", "node/ike/wire", "node/ike/suite", "node/ike/ikev2", "node/ike/engine", "node/ike/impair",
 	"node/packet", "node/esp",
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -49,6 +50,9 @@ func (e *Engine) cookieValid(cookie []byte, spii wire.SPI, ni []byte, from netip
 	if cookie[0] == c.version-1 && c.previous.Len() > 0 {
 		secret, version = c.previous, c.version-1
 	}
+	if impair.On(impair.CookieUnbound) {
+		from = netip.AddrPort{}
+	}
 	return subtle.ConstantTimeCompare(cookie, suite.Cookie(secret, version, spii, ni, from)) == 1
 }
 
@@ -60,6 +64,10 @@ func (e *Engine) sendCookie(d ike.Datagram, h wire.Header, ni []byte) {
 	}
 	e.rotateCookies()
 	e.count("cookies_sent")
-	cookie := suite.Cookie(e.cookies.current, e.cookies.version, h.SPIi, ni, d.Remote)
+	from := d.Remote
+	if impair.On(impair.CookieUnbound) {
+		from = netip.AddrPort{}
+	}
+	cookie := suite.Cookie(e.cookies.current, e.cookies.version, h.SPIi, ni, from)
 	e.answer(d, h, wire.Notify{Type: wire.NotifyCookie, Data: cookie})
 }

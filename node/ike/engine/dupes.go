@@ -6,6 +6,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
@@ -44,6 +45,7 @@ func (e *Engine) established(x *entry, initialContact bool) {
 			continue
 		}
 		switch {
+		case initialContact && impair.On(impair.IgnoreFirstContact):
 		case initialContact && y.sa.Origin().Established.Before(x.sa.Created()):
 			// RFC 7296 2.4: the peer has lost what was there before. What came up meanwhile is not meant.
 			e.run(y, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonInitialContact, "the peer has started anew") })
@@ -52,7 +54,27 @@ func (e *Engine) established(x *entry, initialContact bool) {
 		}
 	}
 	e.succeeds(x)
+	for _, w := range e.flows.to(x.filed.remote.Addr()) { // the peer is not silent, whoever of the two has come through
+		if e.serves(x, w) {
+			e.flows.clearAt(w, time.Time{})
+		}
+	}
 	e.attachWaiting(x)
+}
+
+// compare looks for duplicates of an SA that was no candidate when they were established.
+func (e *Engine) compare(x *entry) {
+	for _, y := range slices.Clone(e.table.byPeer[x.filed.remote.Addr()]) {
+		if y == x || y.gone || y.retiring || !y.sa.Usable() || y.sa.Peer() != x.sa.Peer() || y.sa.Auth() != x.sa.Auth() ||
+			!sameAddresses(x, y) {
+			continue
+		}
+		a, b := x.sa.Origin(), y.sa.Origin()
+		if a.Initiator != b.Initiator && a.Created.Before(b.Established.Add(crossing)) && b.Created.Before(a.Established.Add(crossing)) {
+			e.duplicates(x, y)
+			return
+		}
+	}
 }
 
 // sameAddresses tells whether two SAs are between the same two addresses. A peer that has several, of IPv4 and of IPv6,
@@ -64,6 +86,9 @@ func sameAddresses(x, y *entry) bool {
 }
 
 func (e *Engine) duplicates(x, y *entry) {
+	if impair.On(impair.KeepDuplicates) {
+		return
+	}
 	loser, survivor := x, y
 	if y.sa.Origin().Exchange.Loses(x.sa.Origin().Exchange) {
 		loser, survivor = y, x
@@ -104,7 +129,8 @@ func (e *Engine) retireOne(r *retirement) bool {
 	case r.loser.gone || r.loser.sa.State() != ikev2.StateEstablished:
 		return true
 	case r.survivor.gone || !r.survivor.sa.Usable():
-		r.loser.retiring = false // it is the only one again
+		r.loser.retiring = false // it is the only one again, or a duplicate of one that came meanwhile
+		e.compare(r.loser)
 		return true
 	case r.passive:
 		if late { // the peer does not follow this rule: both stay

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
@@ -81,6 +82,9 @@ func (e *Engine) rule(id string) (ike.Rule, bool) {
 // Step handles one event. The slice is valid until the next Step; what it holds belongs to the caller.
 func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 	e.begin(now)
+	if !impair.On(impair.ClockBack) {
+		now = e.now
+	}
 	switch ev := ev.(type) {
 	case ike.Datagram:
 		e.datagram(ev)
@@ -88,15 +92,15 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 	case ike.JobDone:
 		if spi, ok := e.jobs[ev.ID]; ok {
 			delete(e.jobs, ev.ID)
-			e.with(spi, func(s *ikev2.SA) { s.JobDone(e.now, ev.ID, ev.Result) })
+			e.with(spi, func(s *ikev2.SA) { s.JobDone(now, ev.ID, ev.Result) })
 		}
 	case ike.Acquire:
 		e.count("acquire")
 		e.acquire(ev.Flow)
 	case ike.ChildExpiring:
-		e.withChild(ev.SPI, func(s *ikev2.SA) { s.Expire(e.now, ev) })
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.Expire(now, ev) })
 	case ike.PeerMoved:
-		e.withChild(ev.SPI, func(s *ikev2.SA) { s.PeerMoved(e.now, ev.SPI, ev.Remote) })
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.PeerMoved(now, ev.SPI, ev.Remote) })
 	case ike.AddressesChanged:
 		e.addressesChanged(ev)
 	case ike.Heard:
@@ -115,7 +119,7 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 		} else {
 			e.count("key_update_failed")
 		}
-		e.withChild(ev.SPI, func(s *ikev2.SA) { s.InstallFailed(e.now, ev.SPI) })
+		e.withChild(ev.SPI, func(s *ikev2.SA) { s.InstallFailed(now, ev.SPI) })
 	case ike.Shutdown:
 		e.shutdown(ev.Reason)
 	}

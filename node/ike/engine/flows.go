@@ -7,6 +7,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
@@ -197,7 +198,7 @@ func (e *Engine) attach(w *flow, x *entry) {
 // armFallback sets the time at which the silence of the peer grants clear traffic.
 func (e *Engine) armFallback(w *flow) {
 	x, ok := e.table.bySPI[w.owner]
-	if w.rule.Fallback.Mode != spd.FallbackWait || !ok || x.answered || !w.cleared.IsZero() || x.sa.State() >= ikev2.StateEstablished {
+	if w.rule.Fallback.Mode != spd.FallbackWait && !impair.On(impair.FallbackAnyway) || !ok || x.answered || !w.cleared.IsZero() || x.sa.State() >= ikev2.StateEstablished {
 		return
 	}
 	delay := w.rule.Fallback.Delay

@@ -5,6 +5,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 )
 
@@ -60,7 +61,9 @@ func (e *Engine) initRequest(d ike.Datagram) {
 	}
 	total, here := e.table.halfOpen, e.table.prefixes[prefixOf(d.Remote.Addr())]
 	cookied := false
-	if e.wantsCookies() || here.halfOpen >= cookieAbovePrefix {
+	if impair.On(impair.HalfOpenUnlimited) {
+		total, here = 0, population{}
+	} else if e.wantsCookies() || here.halfOpen >= cookieAbovePrefix {
 		parts, ok := wire.PeekInit(d.Bytes)
 		switch {
 		case !ok:

@@ -58,6 +58,8 @@ type nodeObserved struct {
 	removed map[sa.SPI]ike.Reason
 	windows map[windowKey]*window
 	sources map[sourceKey]*exposure
+	// replaced are the Child SAs that were removed in this step because others have replaced them.
+	replaced []sa.Child
 	// second and ticks count how often the deadline came in one second.
 	second time.Time
 	ticks  int
@@ -231,7 +233,7 @@ func (w *World) checkSwitch(n *Node, i *Installed) {
 		return
 	}
 	// A responder may use a new SA, that replaces none, after a wait: the response may have been lost.
-	if _, timer := n.event.(ike.Timeout); timer && !w.quiet() {
+	if n.timer && !w.quiet() {
 		return
 	}
 	w.broken("I1 %s sends on %s, which %s has not installed", n.Name, i.Child.Out.SPI, peer.Name)
@@ -293,12 +295,31 @@ func (w *World) checkStep(n *Node) {
 	if known != len(n.SADB) {
 		w.broken("I1 %s: the engine holds %d Child SAs, the datapath %d", n.Name, known, len(n.SADB))
 	}
+	for _, c := range n.replaced {
+		w.checkReplaced(n, &c)
+	}
 	if w.checks++; w.checks%tablesEvery == 0 {
 		if err := n.Engine.CheckTables(); err != nil {
 			w.broken("I5 %s: %s", n.Name, err)
 		}
 	}
 	w.checkCost(n, halfOpen)
+}
+
+// checkReplaced: I1, traffic does not stop with a rekey: what is removed because it was rekeyed has a successor in use.
+func (w *World) checkReplaced(n *Node, c *sa.Child) {
+	heir := false
+	for _, spi := range n.order {
+		if i := n.SADB[spi]; i != nil && slices.Equal(i.Child.LocalTS, c.LocalTS) && slices.Equal(i.Child.RemoteTS, c.RemoteTS) {
+			if i.Switched > 0 {
+				return
+			}
+			heir = heir || i.Child.ReplacesIn == c.In.SPI && !i.Failed && !i.Ending
+		}
+	}
+	if heir {
+		w.broken("I1 %s: nothing carries the traffic of Child SA %s, although there is what replaces it", n.Name, c.In.SPI)
+	}
 }
 
 // CheckRest checks what holds when nothing is under way: I1, I3.

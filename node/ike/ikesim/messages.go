@@ -196,6 +196,9 @@ func (w *World) checkCost(n *Node, halfOpen int) {
 const cheapHalfOpen = 8
 
 func (w *World) checkExposure(n *Node, s ike.Send) {
+	if w.at(s.Remote.Addr()) != nil { // no stranger: it may have proved that it receives what is sent there
+		return
+	}
 	for q := range n.Engine.SAs() {
 		if _, remote := q.Addresses(); remote.Addr() == s.Remote.Addr() && (q.Initiator() || !q.EstablishedAt().IsZero()) {
 			return

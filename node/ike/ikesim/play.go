@@ -8,6 +8,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
@@ -50,8 +51,14 @@ func meshConfig(name string, rule ike.Rule) ike.Config {
 	}
 }
 
+// wrong are the mistakes that the first node makes, and those of all others.
+type wrong struct{ first, others []impair.Fault }
+
 // Play runs a plan: what happens, then a network that heals, until nothing is under way.
-func Play(p Plan, tracing bool) *World {
+func Play(p Plan, tracing bool) *World { return playWrong(p, wrong{}, tracing) }
+
+// playWrong runs a plan with nodes that make mistakes.
+func playWrong(p Plan, by wrong, tracing bool) *World {
 	w := New(p.Seed, p.Faults)
 	w.Tracing, w.oracle = tracing, true
 	for _, s := range p.Steps {
@@ -62,6 +69,10 @@ func Play(p Plan, tracing bool) *World {
 		c.Untraced = !tracing
 		n := w.Add(np.Name, np.Addr, c)
 		n.expire = true
+		n.Wrong = by.others
+		if len(w.Nodes) == 1 {
+			n.Wrong = by.first
+		}
 		if np.NAT.IsValid() {
 			n.Hide(np.NAT)
 		}
@@ -252,29 +263,42 @@ func (w *World) heal(p Plan) {
 	}
 	w.acquireAll()
 	w.Run(healTime + behind)
-	w.acquireAll()
-	w.Run(20 * time.Second)
-	// Rest may fall into a rekey.
-	for range 240 {
-		if w.atRest() {
+	// Rest may fall into a rekey, and what was about to end ends meanwhile: who has lost what it had asks again.
+	for range 3 {
+		w.acquireAll()
+		w.Run(20 * time.Second)
+		for range 240 {
+			if w.atRest() {
+				break
+			}
+			w.Run(500 * time.Millisecond)
+		}
+		if w.allConnected() == "" {
 			break
 		}
-		w.Run(500 * time.Millisecond)
 	}
 	if why := w.unrest(); why != "" {
 		w.broken("I5 no rest: %s", why)
 	}
 	w.CheckRest()
+	if why := w.allConnected(); why != "" {
+		w.broken("I5 %s, although it asked", why)
+	}
+}
+
+// allConnected tells whose packets are not protected, of those who can reach each other; "" when all are.
+func (w *World) allConnected() string {
 	for _, a := range w.Nodes {
 		for _, b := range w.Nodes {
 			if a == b || b.nat != nil { // who is behind a NAT must come by himself
 				continue
 			}
 			if why := w.connected(a, b); why != "" {
-				w.broken("I5 %s, although it asked", why)
+				return why
 			}
 		}
 	}
+	return ""
 }
 
 // behind is how long the engine will see no time pass, because its clock has gone back.

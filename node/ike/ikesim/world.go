@@ -12,6 +12,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
@@ -81,6 +82,8 @@ type Node struct {
 	expire bool
 	// failing is how many of the next Child SAs the datapath refuses.
 	failing int
+	// Wrong are the mistakes that this node makes; none in a build without the tag ikebug.
+	Wrong []impair.Fault
 	// work replaces toy jobs, where a test wants others.
 	work func(ike.Work) ike.Result
 
@@ -89,7 +92,7 @@ type Node struct {
 	epoch  int
 	last   int
 	latest time.Time // that the engine has seen
-	event  ike.Event // that is being handled
+	timer  bool // what happens now may be for the time alone
 	policy policy
 	nodeObserved
 }
@@ -101,6 +104,7 @@ type Installed struct {
 	Switched int // order of SwitchOut; 0: never
 	Since    time.Time
 	Failed   bool // refused: InstallFailed is on its way
+	Ending   bool // its end was asked for, or may follow from a new configuration
 }
 
 // event is something that will happen.
@@ -209,22 +213,43 @@ func (n *Node) Do(ev ike.Event) {
 		return
 	}
 	w := n.world
-	if r, ok := ev.(ike.Reconfigure); ok {
-		n.Config = r.Config
+	switch e := ev.(type) {
+	case ike.Reconfigure:
+		n.Config = e.Config
 		n.policy = policy{}
+		for _, i := range n.SADB {
+			i.Ending = true
+		}
+	case ike.Close:
+		n.ending(e.Child)
+	case ike.ChildExpiring:
+		if e.Limit != ike.LimitSoft {
+			n.ending(e.SPI)
+		}
 	}
 	if d, ok := ev.(ike.Datagram); ok && !w.unchecked {
 		w.observeArrival(n, d)
 	}
-	n.event = ev
+	_, n.timer = ev.(ike.Timeout)
+	if d := n.Engine.Deadline(); !d.IsZero() && !d.After(n.now()) {
+		n.timer = true // something is due, whatever the event
+	}
 	if now := n.now(); now.After(n.latest) {
 		n.latest = now
 	}
+	n.arm()
 	actions := n.Engine.Step(n.now(), ev)
+	n.disarm()
+	n.replaced = n.replaced[:0]
 	n.execute(actions)
-	n.event = nil
 	if !w.unchecked {
 		w.checkStep(n)
+	}
+}
+
+func (n *Node) ending(spi sa.SPI) {
+	if i := n.SADB[spi]; i != nil {
+		i.Ending = true
 	}
 }
 
@@ -292,6 +317,9 @@ func (n *Node) execute(actions []ike.Action) {
 				n.order = n.live()
 			}
 			n.removed[a.Child.In.SPI] = a.Reason
+			if a.Reason == ike.ReasonRekeyed {
+				n.replaced = append(n.replaced, a.Child)
+			}
 			w.mix(a.Child.In.SPI)
 		case ike.Move:
 			if i := n.SADB[a.SPI]; i != nil {

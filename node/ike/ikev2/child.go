@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -162,6 +163,9 @@ func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
 			fmt.Sprintf("rule %q does not allow the authentication of this IKE SA", sel.rule.ID))
 	}
 	own := s.groupsOf(sel.rule)
+	if impair.On(impair.WeakerProposal) {
+		slices.Reverse(own)
+	}
 	chosen, number, ok := wire.ChooseESP(own, w.offered, w.withGroup)
 	if !ok && w.withGroup && !sel.rule.PFS {
 		// Fresh keys that only the peer insists on are no weaker: any group that is good enough for the IKE SA will do.
@@ -237,6 +241,9 @@ func (s *SA) makeChild(w *childRequest, choice childChoice, shared sa.Secret, ad
 	c := s.newChild(choice.rule, choice.isDefault, choice.mode, choice.suite, false)
 	c.LocalTS, c.RemoteTS = choice.local, choice.remote
 	c.In, c.Out = fromInitiator, fromResponder
+	if impair.On(impair.KeysReused) && w.rekeys != nil {
+		c.In, c.Out = w.rekeys.In, w.rekeys.Out
+	}
 	c.In.SPI, c.Out.SPI = w.spi, choice.peer
 	c.ex, c.fromAuth = Exchange{Ni: w.ni, Nr: w.nr}, !w.withGroup
 	if w.rekeys != nil {
@@ -270,6 +277,9 @@ func (s *SA) install(c *child) {
 	s.children = append(s.children, c)
 	s.logChildKeys(c)
 	s.trace("install Child SA in %s out %s %s %v to %v, protected by %s, rule %q", c.In.SPI, c.Out.SPI, c.Mode, c.LocalTS, c.RemoteTS, c.Suite, c.Rule)
+	if impair.On(impair.OutboundHalfFirst) {
+		s.host.Emit(ike.InstallOut{Child: c.Child})
+	}
 	s.host.Emit(ike.InstallIn{Child: c.Child})
 	s.host.Emit(ike.InstallOut{Child: c.Child})
 }

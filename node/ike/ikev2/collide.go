@@ -3,6 +3,8 @@ package ikev2
 import (
 	"bytes"
 	"fmt"
+
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 )
 
 // What happens when both sides act at the same time (RFC 7296 2.8, 2.25 and 1.4.1). This file is the only one that
@@ -124,6 +126,9 @@ func (s *SA) judge(in incoming, c *child) verdict {
 	if v == impossible {
 		panic(fmt.Sprintf("ikev2: %s while %s has no verdict", in, s.situation(in, c)))
 	}
+	if v == temporary && impair.On(impair.RefuseNothing) {
+		return proceed
+	}
 	return v
 }
 
@@ -198,7 +203,7 @@ func (s *SA) losesTo(ex Exchange, in incoming, c *child) bool {
 // lowest reports whether the lowest of all nonces is one of a: then what a made is redundant. Nonces are compared octet
 // by octet; of two with a common beginning the shorter is lower (RFC 7296 2.8.1).
 func (a Exchange) lowest(b Exchange) bool {
-	return bytes.Compare(minNonce(a), minNonce(b)) < 0
+	return bytes.Compare(minNonce(a), minNonce(b)) < 0 != impair.On(impair.WrongTieBreak)
 }
 
 // Loses reports whether what exchange a made is redundant beside what b made.

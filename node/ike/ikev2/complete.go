@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -181,7 +182,7 @@ func (s *SA) adoptNew(w *childRequest, c *child, f *childFailure, flow ike.Flow)
 // forgotten reports whether the peer deleted its half of a Child SA before the response that made it came.
 func (s *SA) forgotten(out sa.SPI) bool {
 	for i, spi := range s.deleted {
-		if spi == out {
+		if spi == out && !impair.On(impair.LateResponse) {
 			s.deleted = append(s.deleted[:i:i], s.deleted[i+1:]...)
 			return true
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -196,6 +197,13 @@ func (s *SA) answerCreate(v *serving, w *childRequest, choice childChoice, in in
 // answered sends the response with which a Child SA of the peer is complete.
 func (s *SA) answered(v *serving, w *childRequest, in incoming, c *child, payloads ...wire.Payload) {
 	if c != nil && in == rekeyChildIn {
+		if impair.On(impair.OutboundFirst) {
+			s.switchOut(c)
+		}
+		if impair.On(impair.ForgetPeerRekey) {
+			s.respond(v, payloads...)
+			return
+		}
 		w.rekeys.peerRekey = &peerRekey{child: c, ex: Exchange{Ni: w.ni, Nr: w.nr}}
 		c.twin = w.rekeys.twin // still the one to go
 	}

@@ -2,6 +2,7 @@ package ikev2
 
 import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
@@ -48,7 +49,7 @@ func (s *SA) serveInformational(v *serving, m message) {
 func (s *SA) deletedByPeer(out sa.SPI) (in sa.SPI, ok bool) {
 	c := s.childByOut(out)
 	v := s.judge(deleteChildIn, c)
-	if c != nil && c.peerRekey != nil && !c.peerRekey.child.gone && !c.peerRekey.child.deleting {
+	if c != nil && c.peerRekey != nil && !c.peerRekey.child.gone && !c.peerRekey.child.deleting && !impair.On(impair.NeverSwitch) {
 		s.switchOut(c.peerRekey.child) // RFC 7296 2.8: the delete of the old SA is the sign to use the new one
 	}
 	switch v {

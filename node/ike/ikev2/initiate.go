@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -261,7 +262,7 @@ func (s *SA) initRefused(m wire.Message) {
 		}
 		group := proposal.Group(uint16(n.Data[0])<<8 | uint16(n.Data[1]))
 		offered := slices.ContainsFunc(s.cfg.Offers, func(o proposal.IKE) bool { return o.Group == group })
-		if !offered || slices.Contains(hs.tried, group) || hs.rounds >= initRounds {
+		if !offered && !impair.On(impair.UnofferedGroup) || slices.Contains(hs.tried, group) || hs.rounds >= initRounds {
 			s.refuseLater(ike.ReasonInvalidKE, "the peer wants a key exchange method that was not offered")
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
@@ -109,7 +110,7 @@ func (s *SA) Deadline() time.Time {
 // mayRekey reports whether a rekey of the IKE SA can begin. One that lost a collision waits for its delete, and one that
 // the peer has rekeyed waits for the decision: their soft limit means nothing.
 func (s *SA) mayRekey() bool {
-	return !s.redundant && s.peerRekey == nil && !s.closing() && !s.rekeyingIKE()
+	return (!s.redundant || impair.On(impair.SpinRedundant)) && s.peerRekey == nil && !s.closing() && !s.rekeyingIKE()
 }
 
 // Heard notes that authentic ESP of the peer has come: a fresh message of any Child SA is a sign of life as good as one of

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 
@@ -80,6 +81,9 @@ func (s *SA) repeat(local, remote netip.AddrPort, datagram []byte, m wire.Messag
 	}
 	s.tell(ike.Trace{Kind: ike.TraceRepeated, Text: ike.Sentence{Format: "%s response %d, asked for again", Args: []any{m.Header.Exchange, last.id}}})
 	for _, d := range last.datagrams {
+		if impair.On(impair.AnswerDiffers) {
+			d = append(d[:len(d)-1:len(d)-1], ^d[len(d)-1])
+		}
 		s.host.Emit(ike.Send{Local: local, Remote: remote, Bytes: d})
 	}
 	return true

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
@@ -182,7 +183,7 @@ type deleteChild struct {
 }
 
 func (t *deleteChild) rank() int {
-	if t.child == nil {
+	if t.child == nil && !impair.On(impair.DeleteOldFirst) {
 		return rankDeleteUnwanted
 	}
 	return rankDeleteChild
@@ -219,7 +220,7 @@ func (t *deleteChild) begin(s *SA) bool {
 		if t.child.gone {
 			return false
 		}
-		t.child.deleting = true
+		t.child.deleting = !impair.On(impair.ForgetDeleting)
 		t.spi = t.child.In.SPI
 	}
 	s.request(wire.Informational, wire.Delete{Protocol: wire.ProtocolESP, SPIs: []sa.SPI{t.spi}})

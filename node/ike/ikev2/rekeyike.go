@@ -3,6 +3,7 @@ package ikev2
 import (
 	"fmt"
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -297,7 +298,9 @@ func (s *SA) handOver(next *SA) {
 	next.predecessor = nil
 	s.successor, s.peerRekey = next, nil
 	next.now = s.now
-	next.children = append(next.children, s.children...)
+	if !impair.On(impair.SurvivorEmpty) {
+		next.children = append(next.children, s.children...)
+	}
 	s.children = nil
 	s.abandonAll()
 	var rest []queued
@@ -327,7 +330,7 @@ func (s *SA) handOver(next *SA) {
 
 // adoptedByPeer is called when the peer uses this SA: if its predecessor has not decided yet, the peer has.
 func (s *SA) adoptedByPeer() {
-	if p := s.predecessor; p != nil && p.state == StateEstablished {
+	if p := s.predecessor; p != nil && p.state == StateEstablished && !impair.On(impair.ForgetAdoption) {
 		p.now = s.now
 		p.handOver(s)
 		s.touch(p)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 )
@@ -118,7 +119,9 @@ func (s *SA) request(exchange wire.ExchangeType, payloads ...wire.Payload) {
 		s.end(ike.ReasonInternal, ike.FaultLocal, err.Error())
 		return
 	}
-	s.win.next++
+	if !impair.On(impair.MessageIDStuck) {
+		s.win.next++
+	}
 	s.transmit(exchange, id, m)
 }
 

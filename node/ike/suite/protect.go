@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"github.com/bailiwick-net/bailiwick/node/ike/impair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
@@ -193,7 +194,9 @@ func (p *Protection) seal(dst []byte, h wire.Header, first wire.PayloadType, num
 	if p.aead != nil {
 		iv = binary.BigEndian.AppendUint64(nil, p.sealed)
 	}
-	p.sealed++
+	if !impair.On(impair.VectorRepeats) {
+		p.sealed++
+	}
 
 	start := len(dst)
 	h.Length = uint32(wire.HeaderLen + length)

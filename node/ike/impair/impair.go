@@ -1,0 +1,37 @@
+// Package impair names mistakes that tests switch on in our own IKE engine: bugs, which the simulation has to find, and
+// violations of the protocol, which the other side has to answer as the RFCs say.
+//
+// Its invariant: without the build tag ikebug every fault is off and cannot be switched on; On is then a constant, and the
+// compiler leaves out what stands behind it. It is for tests only: what a fault does stands where the code is right.
+package impair
+
+// Fault is the name of a mistake.
+type Fault string
+
+// The bugs. Each must be found by the simulation (node/ike/ikesim).
+const (
+	WrongTieBreak      Fault = "ikebug-wrong-tie-break"      // the highest nonce decides, on one side
+	ForgetDeleting     Fault = "ikebug-forget-deleting"      // a Child SA is not marked as being deleted
+	MessageIDStuck     Fault = "ikebug-message-id-stuck"     // the ID of the next request is not stepped
+	AnswerDiffers      Fault = "ikebug-answer-differs"       // a repeated response has other octets
+	OutboundFirst      Fault = "ikebug-outbound-first"       // a responder sends before the initiator can receive
+	KeysReused         Fault = "ikebug-keys-reused"          // a rekey of a Child SA keeps the keys
+	UnofferedGroup     Fault = "ikebug-unoffered-group"      // INVALID_KE_PAYLOAD is followed to any group
+	SurvivorEmpty      Fault = "ikebug-survivor-empty"       // a new IKE SA does not inherit the Child SAs
+	FallbackAnyway     Fault = "ikebug-fallback-anyway"      // silence grants clear traffic whatever the rule says
+	HalfOpenUnlimited  Fault = "ikebug-half-open-unlimited"  // no bound, and no cookies
+	LateResponse       Fault = "ikebug-late-response"        // a response makes what the peer has deleted
+	WeakerProposal     Fault = "ikebug-weaker-proposal"      // the last offer that fits is chosen
+	CookieUnbound      Fault = "ikebug-cookie-unbound"       // a cookie is good for any address
+	VectorRepeats      Fault = "ikebug-vector-repeats"       // the initialisation vector does not count
+	RefuseNothing      Fault = "ikebug-refuse-nothing"       // no TEMPORARY_FAILURE
+	NeverSwitch        Fault = "ikebug-never-switch"         // the delete of the old Child SA is no sign
+	ForgetAdoption     Fault = "ikebug-forget-adoption"      // the use of a new IKE SA by the peer decides nothing
+	SpinRedundant      Fault = "ikebug-spin-redundant"       // a redundant IKE SA wants to be rekeyed
+	ClockBack          Fault = "ikebug-clock-back"           // time goes back for the engine
+	KeepDuplicates     Fault = "ikebug-keep-duplicates"      // both IKE SAs of a simultaneous initiation stay
+	DeleteOldFirst     Fault = "ikebug-delete-old-first"     // the old Child SA is deleted before the redundant one
+	IgnoreFirstContact Fault = "ikebug-ignore-first-contact" // INITIAL_CONTACT ends nothing
+	OutboundHalfFirst  Fault = "ikebug-outbound-half-first"  // the outbound half is installed before the inbound one
+	ForgetPeerRekey    Fault = "ikebug-forget-peer-rekey"    // a collision of Child SA rekeys is not noted
+)
