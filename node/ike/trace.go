@@ -61,8 +61,9 @@ func (t Trace) String() string {
 		return fmt.Sprintf("drop: %s: %s", t.Reason, t.Text)
 	case TraceFailed:
 		return fmt.Sprintf("failed: %s (fault: %s) %s", t.Reason, t.Fault, t.Text)
+	default:
+		return t.Kind.String() + " " + t.Text.String()
 	}
-	return t.Kind.String() + " " + t.Text.String()
 }
 
 // Sentence is a text that is put together only when it is read. Its arguments must not change any more.

@@ -271,7 +271,7 @@ func (e *Engine) CheckTables() error {
 		for _, c := range x.sa.Children() {
 			want.byChild[c.In.SPI] = x
 			if t.byChild[c.In.SPI] != x {
-				return fmt.Errorf("Child SA %s is not found at IKE SA %s", c.In.SPI, x.sa.SPI())
+				return fmt.Errorf("the Child SA %s is not found at IKE SA %s", c.In.SPI, x.sa.SPI())
 			}
 		}
 	}

@@ -84,13 +84,39 @@ func BenchmarkRekey(b *testing.B) {
 		b.Run(fmt.Sprintf("sas=%d", n), func(b *testing.B) {
 			i := 0
 			for b.Loop() {
-				spi := hub.order[i]
-				hub.Do(ike.ChildExpiring{SPI: spi, Limit: ike.LimitSoft})
+				hub.Do(ike.ChildExpiring{SPI: hub.order[i%len(hub.order)], Limit: ike.LimitSoft})
 				w.Run(10 * time.Millisecond)
 				i++
 			}
 			if len(hub.SADB) != n || len(peers.SADB) != n {
 				b.Fatalf("%d and %d Child SAs after the rekeys, want %d", len(hub.SADB), len(peers.SADB), n)
+			}
+		})
+	}
+}
+
+// BenchmarkRekeyOneOfMany measures the same where all Child SAs belong to one IKE SA, which may have a thousand.
+func BenchmarkRekeyOneOfMany(b *testing.B) {
+	for _, n := range []int{10, 100, 1000} {
+		w, hub, peer := pair(1, Faults{Delay: time.Millisecond}, pskAuth, nil)
+		w.Tracing, w.unchecked = false, true
+		for i := range n {
+			f := flow(addrA, addrB)
+			f.LocalTS.Protocol, f.RemoteTS.Protocol = 6, 6
+			f.RemoteTS.PortFrom, f.RemoteTS.PortTo = uint16(i+1), uint16(i+1)
+			hub.Do(ike.Acquire{Flow: f})
+			w.Run(20 * time.Millisecond)
+		}
+		w.Run(time.Minute)
+		if len(hub.SADB) != n || len(peer.SADB) != n {
+			b.Fatalf("%d and %d Child SAs, want %d", len(hub.SADB), len(peer.SADB), n)
+		}
+		b.Run(fmt.Sprintf("children=%d", n), func(b *testing.B) {
+			i := 0
+			for b.Loop() {
+				hub.Do(ike.ChildExpiring{SPI: hub.order[i%len(hub.order)], Limit: ike.LimitSoft})
+				w.Run(20 * time.Millisecond)
+				i++
 			}
 		})
 	}
