@@ -251,6 +251,25 @@ func TestStateNotFound(t *testing.T) {
 	}
 }
 
+// FuzzEventsPostQuantum is FuzzEvents with additional key exchanges.
+func FuzzEventsPostQuantum(f *testing.F) {
+	f.Add([]byte{0, 1, 40, 4, 1, 8, 20, 1, 1, 4, 1, 200})
+	f.Add([]byte{0, 1, 40, 6, 22, 1, 4, 1, 1, 1, 200})
+	f.Add([]byte{0, 1, 40, 7, 1, 2, 4, 20, 1, 2, 1, 200})
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) > 200 {
+			return
+		}
+		w, a, b := exchangingPair(7, Faults{Delay: 3 * time.Millisecond}, []proposal.KeyExchange{hybridKE}, []proposal.KeyExchange{hybridKE})
+		play(w, []*Node{a, b}, script)
+		w.Release()
+		w.Run(5 * time.Second)
+		if len(w.Broken) > 0 {
+			t.Fatalf("%v\n%s", w.Broken, story(w))
+		}
+	})
+}
+
 // What both can is preferred; what only one of them can falls back to what both policies list, and to nothing else.
 func TestKeyExchangePreference(t *testing.T) {
 	hybrid, plain := exchanging(proposal.GroupX25519, proposal.GroupMLKEM768), exchanging(proposal.GroupX25519)

@@ -149,3 +149,32 @@ func FuzzAgree(f *testing.F) {
 		}
 	})
 }
+
+// FuzzKEM feeds encapsulation keys and ciphertexts. Whatever is not one is refused, and whatever is one gives a secret.
+func FuzzKEM(f *testing.F) {
+	private, public, err := NewKeyExchange(proposal.GroupMLKEM768)
+	if err != nil {
+		f.Fatal(err)
+	}
+	ciphertext, _, err := Encapsulate(proposal.GroupMLKEM768, public)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(public)
+	f.Add(ciphertext)
+	f.Add(make([]byte, 1568))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, group := range []proposal.Group{proposal.GroupMLKEM768, proposal.GroupMLKEM1024} {
+			got, shared, err := Encapsulate(group, data)
+			if wrong := CheckPublic(group, data); wrong != nil && err == nil {
+				t.Fatalf("%s takes %d octets: %v", group, len(data), wrong)
+			}
+			if err == nil && (shared.Len() != 32 || len(got) == 0) {
+				t.Fatalf("%s gives a secret of %d octets", group, shared.Len())
+			}
+		}
+		if shared, err := Agree(private, data); (err == nil) != (len(data) == len(ciphertext)) || err == nil && shared.Len() != 32 {
+			t.Fatalf("a ciphertext of %d octets gives a secret of %d, %v", len(data), shared.Len(), err)
+		}
+	})
+}

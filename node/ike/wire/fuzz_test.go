@@ -12,6 +12,10 @@ func FuzzParseMessage(f *testing.F) {
 	for _, r := range loadRecorded(f, sessions) {
 		f.Add(r.datagram)
 	}
+	f.Add(AppendMessage(nil, Message{Header: Header{SPIi: 1, Exchange: IKESAInit, Flags: FlagInitiator}, Payloads: []Payload{
+		SAFromIKE([]proposal.IKE{hybrid(), gcm256x25519}, 0), KE{Group: 36, Data: make([]byte, 1184)}, Nonce{Data: make([]byte, 32)},
+		Notify{Type: NotifyIntermediateExchangeSupported}, Notify{Type: NotifyFullTranscriptAuth},
+	}}))
 	f.Fuzz(func(t *testing.T, datagram []byte) {
 		m, err := ParseMessage(datagram, LimitAfterAuth)
 		checkError(t, datagram, err)
@@ -39,7 +43,14 @@ func FuzzParsePayloads(f *testing.F) {
 			f.Add(uint8(First(m.Payloads)), r.datagram[HeaderLen:])
 		}
 	}
-	own := []proposal.IKE{gcm256x25519, gcm128p256, cbcMODP, chacha}
+	for _, payloads := range [][]Payload{
+		{KE{Group: 36, Data: make([]byte, 1088)}, Notify{Type: NotifyAdditionalKeyExchange, Data: make([]byte, 16)}},
+		{SAFromIKE([]proposal.IKE{hybrid(), gcm256x25519}, 7), Nonce{Data: make([]byte, 32)}, KE{Group: 31, Data: make([]byte, 32)}},
+		{Notify{Type: NotifyStateNotFound}},
+	} {
+		f.Add(uint8(First(payloads)), AppendPayloads(nil, payloads))
+	}
+	own := []proposal.IKE{hybrid(), gcm256x25519, gcm128p256, cbcMODP, chacha}
 	ownESP := []proposal.ESP{espGCM, espCBC}
 	f.Fuzz(func(t *testing.T, first uint8, b []byte) {
 		payloads, err := ParsePayloads(PayloadType(first), b)
