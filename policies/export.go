@@ -181,6 +181,7 @@ func (p Policy) write(w *writer) {
 				w.plain("revocation", k.Revocation)
 			}
 			w.duration("reauthentication", k.Reauthentication)
+			w.flag("announceAuthentication", k.AnnounceAuthentication, false)
 			if k.Mobility != spd.MobilityAllow {
 				w.plain("mobility", k.Mobility)
 			}

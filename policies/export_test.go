@@ -76,7 +76,8 @@ func documents() *rapid.Generator[policies.Documents] {
 		var d policies.Documents
 		p := policies.Policy{Meta: meta(), Exemptions: policies.Exemptions{Multicast: flag(), Broadcast: flag(), BreakGlassTCP: ports()}}
 		p.KeyExchange = policies.KeyExchange{Offers: source.KeyExchange.Offers, Lifetime: duration(), Childless: source.KeyExchange.Childless,
-			Mobility: source.KeyExchange.Mobility, Transcript: source.KeyExchange.Transcript, Revocation: source.KeyExchange.Revocation, Reauthentication: duration()}
+			Mobility: source.KeyExchange.Mobility, Transcript: source.KeyExchange.Transcript, Revocation: source.KeyExchange.Revocation, Reauthentication: duration(),
+			AnnounceAuthentication: flag()}
 		p.DefaultResponse = policies.DefaultResponse{Active: flag(), Offers: offers(), PFS: flag(), Idle: duration()}
 		for _, r := range source.Rules {
 			rule := policies.Rule{

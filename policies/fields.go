@@ -143,12 +143,13 @@ func (r *reader) policy(n ast.Node) Policy {
 	}
 	if f, ok := m.fields["keyExchange"]; ok {
 		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime", "childless", "mobility", "revocation", "reauthentication",
-			"transcript")
+			"transcript", "announceAuthentication")
 		p.KeyExchange = KeyExchange{
 			Offers: texts(k, "offers", proposal.ParseIKE), Lifetime: parsed(k, "lifetime", parseDuration),
 			Childless: parsed(k, "childless", spd.ParseChildless), Mobility: parsed(k, "mobility", spd.ParseMobility),
 			Revocation: parsed(k, "revocation", spd.ParseRevocation), Reauthentication: parsed(k, "reauthentication", parseDuration),
-			Transcript: parsed(k, "transcript", spd.ParseTranscript),
+			Transcript:             parsed(k, "transcript", spd.ParseTranscript),
+			AnnounceAuthentication: k.flag("announceAuthentication", false),
 		}
 	}
 	if f, ok := m.fields["exemptions"]; ok {

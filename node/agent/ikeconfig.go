@@ -32,6 +32,7 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 		ForceEncap:  n.ForceEncap,
 		KeyLog:      n.KeyLog,
 	}
+	config.AnnounceAuthentication = exchange.AnnounceAuthentication
 	config.Revocation, config.Reauthentication = exchange.Revocation, exchange.Reauthentication
 	if !credentials.Identity.IsZero() {
 		id := credentials.Identity.IKEID()

@@ -255,6 +255,8 @@ type Encapsulated struct {
 type Sign struct {
 	Octets []byte
 	Hashes []uint16 // SIGNATURE_HASH_ALGORITHMS of the peer; empty when it sent none
+	// Accepted are the AlgorithmIdentifiers that the peer announced (RFC 9593), as DER; empty when it announced none.
+	Accepted [][]byte
 }
 
 // Signed is the result of Sign.
@@ -338,6 +340,8 @@ type Config struct {
 	Childless       spd.Childless  // when IKE SAs are made without a Child SA (RFC 6023)
 	Transcript      spd.Transcript // whether AUTH covers both messages of IKE_SA_INIT
 	Revocation      spd.Revocation // how much must be known of the standing of a peer
+	// AnnounceAuthentication tells peers which ways to authenticate this side accepts (RFC 9593).
+	AnnounceAuthentication bool
 	// Reauthentication is how long an authentication counts; 0 means as long as the certificates (RFC 4478).
 	Reauthentication time.Duration
 	// ForceEncap asks for UDP encapsulation even without a NAT, which foreign peers understand as a NAT in between.

@@ -175,12 +175,15 @@ type KeyExchange struct {
 	Mobility Mobility
 	// Transcript tells whether both sides authenticate the whole of IKE_SA_INIT.
 	Transcript Transcript
+	// AnnounceAuthentication tells peers which ways to authenticate a machine accepts (RFC 9593), for fleets with several
+	// kinds of credentials.
+	AnnounceAuthentication bool
 }
 
 // IsZero reports whether nothing is set.
 func (k KeyExchange) IsZero() bool {
 	return len(k.Offers) == 0 && k.Lifetime == 0 && k.Childless == ChildlessAccept && k.Mobility == MobilityAllow &&
-		k.Revocation == RevocationKnown && k.Reauthentication == 0 && k.Transcript == TranscriptPrefer
+		k.Revocation == RevocationKnown && k.Reauthentication == 0 && k.Transcript == TranscriptPrefer && !k.AnnounceAuthentication
 }
 
 // Revocation tells how much a machine must know of the standing of a peer that shows a certificate: whether the

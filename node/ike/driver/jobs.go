@@ -92,7 +92,7 @@ func (j *Jobs) run(now time.Time, work ike.Work) (result ike.Result) {
 		if key == nil {
 			return ike.Signed{Err: errNoKey}
 		}
-		method, data, err := suite.Sign(rand.Reader, key, hashes(w.Hashes), w.Octets)
+		method, data, err := suite.SignAmong(rand.Reader, key, hashes(w.Hashes), w.Accepted, w.Octets)
 		return ike.Signed{Method: byte(method), Data: data, Err: err}
 	case ike.Verify:
 		return j.verifier.VerifyPeer(now, w)

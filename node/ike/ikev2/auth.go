@@ -63,6 +63,7 @@ func (s *SA) requestAuth(id wire.ID, auth wire.Auth, plain *wire.Auth, failure *
 	if s.ownPPK() {
 		payloads = append(payloads, s.namePPK(plain)...)
 	}
+	payloads = append(payloads, s.announceAuth([]spd.Auth{s.auth})...)
 	if s.host.FirstContact(s.own, s.remote.Addr()) {
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyInitialContact})
 	}
@@ -166,7 +167,7 @@ func (s *SA) sign(entry spd.Auth, octets []byte, then func(auth wire.Auth, failu
 		then(wire.Auth{Method: wire.AuthSharedKey, Data: data}, nil)
 		return
 	}
-	s.do(ike.Sign{Octets: octets, Hashes: numbers(s.hs.hashes)}, func(r ike.Result) {
+	s.do(ike.Sign{Octets: octets, Hashes: numbers(s.hs.hashes), Accepted: s.hs.announced.algorithmIdentifiers()}, func(r ike.Result) {
 		signed, ok := r.(ike.Signed)
 		if !ok || signed.Err != nil {
 			then(wire.Auth{}, &refusal{ike.ReasonSignFailed, "sign AUTH with the machine's key: " + resultError(signed.Err)})

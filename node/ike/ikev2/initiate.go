@@ -38,6 +38,7 @@ type handshake struct {
 	tried             []proposal.Group
 	hashes            []wire.HashAlgorithm // announced by the peer
 	childless         bool                 // announced by the responder (RFC 6023 3)
+	announced         *announced           // what the peer accepts (RFC 9593); nil: unknown
 	peerPPK, mixed    bool                 // the peer knows of postquantum preshared keys; one is in the keys (RFC 8784)
 	refusal           refusal              // unprotected error, remembered until the timer ends
 
@@ -238,6 +239,8 @@ func (s *SA) receiveInitResponse(local, remote netip.AddrPort, datagram []byte, 
 	s.initial = Exchange{Ni: hs.ni, Nr: hs.nr}
 	s.trace("the peer chose %s", chosen)
 	s.readInitNotifies(m, local, remote)
+	s.readAnnounced(m.Payloads)
+	s.chooseEntry()
 	_, hs.childless = wire.FindNotify(m.Payloads, wire.NotifyChildlessIKEv2Supported)
 	s.giveUp = s.now.Add(jobTimeout)
 	s.agree(func() { s.nextIntermediate() })

@@ -97,6 +97,9 @@ func (s *SA) answerInit(r ike.Result) {
 	payloads = append(payloads, s.intermediateSupport([]proposal.IKE{s.suite})...)
 	payloads = append(payloads, s.answerPPK()...)
 	payloads = append(payloads, s.transcriptSupport()...)
+	if s.cfg.AnnounceAuthentication {
+		payloads = append(payloads, s.announceAuth(peerAuth(s.cfg, s.remote.Addr()))...)
+	}
 	if s.cfg.Childless != spd.ChildlessNever { // RFC 6023 3: the responder tells
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyChildlessIKEv2Supported})
 	}
@@ -163,6 +166,7 @@ func (s *SA) serveAuth(v *serving, m message) {
 		s.refuseAuth(v, ike.ReasonAuthFailed, detail, wire.NotifyAuthenticationFailed)
 		return
 	}
+	s.readAnnounced(m.payloads)
 	var want *childRequest // nil when the IKE SA is to have no Child SA yet
 	var entries []spd.Auth
 	if s.cfg.Childless == spd.ChildlessNever || !childless(m.payloads) {

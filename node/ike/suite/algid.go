@@ -3,6 +3,7 @@ package suite
 import (
 	"bytes"
 	"crypto"
+	"slices"
 
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 )
@@ -118,6 +119,20 @@ func pssIdentifiers(sha2, salt byte) [][]byte {
 		}
 	}
 	return list
+}
+
+// AlgorithmIdentifiers are the DER of everything that is accepted with method 14, one spelling each.
+func AlgorithmIdentifiers() [][]byte {
+	var list [][]byte
+	for _, a := range algorithms() {
+		list = append(list, a.identifiers()[0])
+	}
+	return list
+}
+
+// among reports whether a peer accepts the algorithm in the spelling that is sent; no list is every algorithm.
+func (a algorithm) among(accepted [][]byte) bool {
+	return len(accepted) == 0 || slices.ContainsFunc(accepted, func(id []byte) bool { return bytes.Equal(id, a.identifiers()[0]) })
 }
 
 // findAlgorithm returns the algorithm that the DER stands for.

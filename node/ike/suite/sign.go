@@ -35,13 +35,19 @@ func SupportedHashes() []wire.HashAlgorithm {
 // keys signing with RSASSA-PSS (RFC 8247 3.2). Without one, ECDSA keys use methods 9 to 11, which fix a SHA-2 hash; RSA
 // and Ed25519 keys have no such method, because method 1 means SHA-1 in practice: the error is ErrNoCommonHash.
 func Sign(rand io.Reader, signer crypto.Signer, peer []wire.HashAlgorithm, octets []byte) (wire.AuthMethod, []byte, error) {
+	return SignAmong(rand, signer, peer, nil, octets)
+}
+
+// SignAmong is Sign for a peer that announced the AlgorithmIdentifiers that it accepts (RFC 9593), none of which means
+// that it has not told. Only for such a peer an RSA key signs with PKCS #1 v1.5, when that accepts nothing better.
+func SignAmong(rand io.Reader, signer crypto.Signer, peer []wire.HashAlgorithm, accepted [][]byte, octets []byte) (wire.AuthMethod, []byte, error) {
 	if err := checkPublicKey(signer.Public()); err != nil {
 		return 0, nil, err
 	}
 	if key, ok := signer.Public().(*ecdsa.PublicKey); ok && len(peer) == 0 {
 		return signRaw(rand, signer, key, octets)
 	}
-	a, err := chooseAlgorithm(signer.Public(), peer)
+	a, err := chooseAlgorithm(signer.Public(), peer, accepted)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -55,7 +61,7 @@ func Sign(rand io.Reader, signer crypto.Signer, peer []wire.HashAlgorithm, octet
 }
 
 // chooseAlgorithm takes the hash that suits the key best among those that the peer announced.
-func chooseAlgorithm(pub crypto.PublicKey, peer []wire.HashAlgorithm) (algorithm, error) {
+func chooseAlgorithm(pub crypto.PublicKey, peer []wire.HashAlgorithm, accepted [][]byte) (algorithm, error) {
 	a := algorithm{scheme: schemePSS}
 	order := []wire.HashAlgorithm{wire.HashSHA256, wire.HashSHA384, wire.HashSHA512}
 	switch key := pub.(type) {
@@ -71,10 +77,15 @@ func chooseAlgorithm(pub crypto.PublicKey, peer []wire.HashAlgorithm) (algorithm
 		a.scheme = schemeEd25519
 		order = []wire.HashAlgorithm{wire.HashIdentity} // RFC 8420 2
 	}
-	for _, h := range order {
-		if slices.Contains(peer, h) {
-			a.hash = h
-			return a, nil
+	schemes := []scheme{a.scheme}
+	if a.scheme == schemePSS && len(accepted) > 0 {
+		schemes = append(schemes, schemePKCS1)
+	}
+	for _, a.scheme = range schemes {
+		for _, a.hash = range order {
+			if slices.Contains(peer, a.hash) && a.among(accepted) {
+				return a, nil
+			}
 		}
 	}
 	return algorithm{}, fmt.Errorf("sign with %T for a peer that announced %v: %w", pub, peer, ErrNoCommonHash)

@@ -16,7 +16,8 @@ func ToProto(p spd.Policy) *policyv1.Policy {
 			Offers: encodeAll(p.KeyExchange.Offers, encodeIKE), LifetimeNs: int64(p.KeyExchange.Lifetime),
 			Childless: policyv1.Childless(p.KeyExchange.Childless), Mobility: policyv1.Mobility(p.KeyExchange.Mobility),
 			Revocation: policyv1.Revocation(p.KeyExchange.Revocation), ReauthenticationNs: int64(p.KeyExchange.Reauthentication),
-			Transcript: policyv1.Transcript(p.KeyExchange.Transcript),
+			Transcript:             policyv1.Transcript(p.KeyExchange.Transcript),
+			AnnounceAuthentication: p.KeyExchange.AnnounceAuthentication,
 		},
 		Exemptions: &policyv1.Exemptions{
 			Multicast: p.Exemptions.Multicast, Broadcast: p.Exemptions.Broadcast,

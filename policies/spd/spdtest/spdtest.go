@@ -100,6 +100,7 @@ func Policy() *rapid.Generator[spd.Policy] {
 		}
 		p.KeyExchange = spd.KeyExchange{Offers: rapid.SliceOfN(IKE(), 1, 3).Draw(t, "ike"), Lifetime: duration(t)}
 		p.KeyExchange.Revocation = rapid.SampledFrom([]spd.Revocation{spd.RevocationKnown, spd.RevocationOff, spd.RevocationStrict}).Draw(t, "revocation")
+		p.KeyExchange.AnnounceAuthentication = rapid.Bool().Draw(t, "announce authentication")
 		p.KeyExchange.Reauthentication = duration(t)
 		p.KeyExchange.Transcript = rapid.SampledFrom([]spd.Transcript{spd.TranscriptPrefer, spd.TranscriptRequire, spd.TranscriptNever}).Draw(t, "transcript")
 		p.KeyExchange.Mobility = rapid.SampledFrom([]spd.Mobility{spd.MobilityAllow, spd.MobilityWithoutNAT, spd.MobilityNever}).Draw(t, "mobility")

@@ -1472,8 +1472,10 @@ type KeyExchange struct {
 	ReauthenticationNs int64      `protobuf:"varint,5,opt,name=reauthentication_ns,json=reauthenticationNs,proto3" json:"reauthentication_ns,omitempty"`
 	Mobility           Mobility   `protobuf:"varint,6,opt,name=mobility,proto3,enum=bailiwick.policy.v1.Mobility" json:"mobility,omitempty"`
 	Transcript         Transcript `protobuf:"varint,7,opt,name=transcript,proto3,enum=bailiwick.policy.v1.Transcript" json:"transcript,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Tells peers which ways to authenticate a machine accepts (RFC 9593).
+	AnnounceAuthentication bool `protobuf:"varint,8,opt,name=announce_authentication,json=announceAuthentication,proto3" json:"announce_authentication,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *KeyExchange) Reset() {
@@ -1553,6 +1555,13 @@ func (x *KeyExchange) GetTranscript() Transcript {
 		return x.Transcript
 	}
 	return Transcript_TRANSCRIPT_UNSPECIFIED
+}
+
+func (x *KeyExchange) GetAnnounceAuthentication() bool {
+	if x != nil {
+		return x.AnnounceAuthentication
+	}
+	return false
 }
 
 // Exemptions are packets that no rule sees, beside those that are always exempt.
@@ -1708,7 +1717,7 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x04auth\x18\x02 \x03(\v2\x19.bailiwick.policy.v1.AuthR\x04auth\x12\x10\n" +
 	"\x03pfs\x18\x03 \x01(\bR\x03pfs\x129\n" +
 	"\blifetime\x18\x04 \x01(\v2\x1d.bailiwick.policy.v1.LifetimeR\blifetime\x12\x17\n" +
-	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\x91\x03\n" +
+	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\xca\x03\n" +
 	"\vKeyExchange\x125\n" +
 	"\x06offers\x18\x01 \x03(\v2\x1d.bailiwick.policy.v1.IkeOfferR\x06offers\x12\x1f\n" +
 	"\vlifetime_ns\x18\x02 \x01(\x03R\n" +
@@ -1721,7 +1730,8 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\bmobility\x18\x06 \x01(\x0e2\x1d.bailiwick.policy.v1.MobilityR\bmobility\x12?\n" +
 	"\n" +
 	"transcript\x18\a \x01(\x0e2\x1f.bailiwick.policy.v1.TranscriptR\n" +
-	"transcript\"p\n" +
+	"transcript\x127\n" +
+	"\x17announce_authentication\x18\b \x01(\bR\x16announceAuthentication\"p\n" +
 	"\n" +
 	"Exemptions\x12\x1c\n" +
 	"\tmulticast\x18\x01 \x01(\bR\tmulticast\x12\x1c\n" +
