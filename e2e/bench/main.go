@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/pprof"
@@ -17,15 +18,15 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string) (err error) {
+func run(args []string, out io.Writer) (err error) {
 	if len(args) > 0 && args[0] == roleArgument {
-		return serveRole(os.Stdin, os.Stdout)
+		return serveRole(os.Stdin, out)
 	}
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
@@ -64,7 +65,9 @@ func run(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Print(report.text())
+	if _, err := io.WriteString(out, report.text()); err != nil {
+		return err
+	}
 	if *output == "" {
 		return nil
 	}

@@ -149,33 +149,49 @@ func (r *report) scale(ctx context.Context, o options, progress func(string)) er
 func (r *report) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d cores, Linux %s, %s\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Go)
-	fmt.Fprintf(&b, "Microseconds of processor time per handshake, both ends together; %d at once, median of %d rounds.\n\n", r.Peers, r.Rounds)
-	fmt.Fprintf(&b, "%-30s %6s | %7s %6s %8s %7s | %7s %6s %8s %7s | %7s %8s %8s %8s\n", "case", "floor",
-		"memory", "%floor", "per core", "per s", "udp", "%floor", "per core", "per s", "charon", "per core", "memory x", "udp x")
-	for _, row := range r.Handshakes {
-		fmt.Fprintf(&b, "%-30s %6.0f |", row.Name, row.Floor)
-		for _, c := range []*cost{row.Memory, row.UDP} {
-			if c == nil {
-				fmt.Fprintf(&b, " %7s %6s %8s %7s |", "-", "-", "-", "-")
-				continue
-			}
-			fmt.Fprintf(&b, " %7.0f %5.0f%% %8.0f %7.0f |", c.CPU, 100*row.Floor/c.CPU, c.PerCore, c.PerSecond)
-		}
-		times := func(c *cost) string {
-			if c == nil || row.Charon == nil {
-				return "-"
-			}
-			return fmt.Sprintf("%.1f", row.Charon.CPU/c.CPU)
-		}
-		if row.Charon == nil {
-			fmt.Fprintf(&b, " %7s %8s", "-", "-")
-		} else {
-			fmt.Fprintf(&b, " %7.0f %8.0f", row.Charon.CPU, row.Charon.PerCore)
-		}
-		fmt.Fprintf(&b, " %8s %8s\n", times(row.Memory), times(row.UDP))
+	if len(r.Handshakes) > 0 {
+		r.handshakesText(&b)
 	}
 	r.scaleText(&b)
 	return b.String()
+}
+
+// handshakesText prints the table of handshakes and that of the ratios.
+func (r *report) handshakesText(b *strings.Builder) {
+	fmt.Fprintf(b, "\nMicroseconds of processor time per handshake, both ends together: median and best of %d bursts of %d handshakes;\n"+
+		"handshakes per second of processor time; the floor is that of the cryptography alone.\n\n", r.Rounds, r.Peers)
+	fmt.Fprintf(b, "%-28s %6s | %17s %8s | %17s %8s | %17s %8s\n", "", "floor", "in memory", "per core", "over UDP", "per core", "two charons", "per core")
+	for _, row := range r.Handshakes {
+		fmt.Fprintf(b, "%-28s %6.0f", row.Name, row.Floor)
+		for _, c := range []*cost{row.Memory, row.UDP, row.Charon} {
+			if c == nil {
+				fmt.Fprintf(b, " | %17s %8s", "-", "-")
+				continue
+			}
+			fmt.Fprintf(b, " | %8.0f %8.0f %8.0f", c.CPU, c.Min, c.PerCore)
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\nRatios of the medians, and of the best bursts:\n\n")
+	fmt.Fprintf(b, "%-28s | %18s | %18s | %18s | %18s\n", "", "floor / memory", "floor / UDP", "charon / memory", "charon / UDP")
+	for _, row := range r.Handshakes {
+		fmt.Fprintf(b, "%-28s", row.Name)
+		for _, c := range []*cost{row.Memory, row.UDP} {
+			if c == nil {
+				fmt.Fprintf(b, " | %18s", "-")
+				continue
+			}
+			fmt.Fprintf(b, " | %8.0f%% %8.0f%%", 100*row.Floor/c.CPU, 100*row.Floor/c.Min)
+		}
+		for _, c := range []*cost{row.Memory, row.UDP} {
+			if c == nil || row.Charon == nil {
+				fmt.Fprintf(b, " | %18s", "-")
+				continue
+			}
+			fmt.Fprintf(b, " | %8.1fx %8.1fx", row.Charon.CPU/c.CPU, row.Charon.Min/c.Min)
+		}
+		b.WriteString("\n")
+	}
 }
 
 func (r *report) scaleText(b *strings.Builder) {

@@ -69,7 +69,7 @@ func TestArrivalsAreTakenInBatches(t *testing.T) {
 		q.Screen(func(ike.Datagram, []byte) (engine.Class, []byte) { return engine.ClassStranger, nil })
 		const n = 2*atATime + 3
 		for range n {
-			q.end.datagrams <- ike.Datagram{}
+			q.datagrams <- ike.Datagram{}
 		}
 		synctest.Wait()
 		taken, turns := 0, 0
@@ -86,6 +86,6 @@ func TestArrivalsAreTakenInBatches(t *testing.T) {
 			a.take(func(ike.Datagram) { t.Error("there was one more") })
 		default:
 		}
-		close(q.end.datagrams)
+		close(q.datagrams)
 	})
 }
