@@ -85,6 +85,9 @@ func TestFloodKeepsNobodyOut(t *testing.T) {
 	for i := range peers { // one after another: each has to get through on its own
 		must(ikeload.Burst(ctx, initiator, responder, i, i+1))
 	}
+	if err := initiator.Rekey(ctx); err != nil { // who is there already goes on
+		t.Errorf("rekey during the flood: %v", err)
+	}
 	for received() < 50_000 {
 		<-tick.C
 	}

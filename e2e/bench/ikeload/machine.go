@@ -123,6 +123,25 @@ func (m *Machine) ask(ctx context.Context, f ike.Flow) error {
 	}
 }
 
+// Rekey rekeys the first Child SA of every IKE SA and waits until the new ones are in use.
+func (m *Machine) Rekey(ctx context.Context) error {
+	v, err := m.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	have, asked := m.Counters(), int64(0)
+	for _, s := range v.SAs {
+		if len(s.Children) == 0 {
+			continue
+		}
+		if err := m.driver.Rekey(ctx, ike.IKESPI(s.SPI), s.Children[0].In.SPI); err != nil {
+			return err
+		}
+		asked++
+	}
+	return m.Await(ctx, func(c Counters) bool { return c.Out-have.Out >= asked && c.Removed-have.Removed >= asked })
+}
+
 // Await waits until done says so of what the datapath was told.
 func (m *Machine) Await(ctx context.Context, done func(Counters) bool) error {
 	for !done(m.Counters()) {
