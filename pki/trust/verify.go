@@ -257,6 +257,11 @@ func checkPath(path []*x509.Certificate, o Options) error {
 	if !slices.ContainsFunc(o.Usages, func(u Usage) bool { return permits(path, u) }) {
 		return refuse(ReasonWrongUsage, leaf, nil, "its path is not good for %v; its own extended key usages are %v", o.Usages, usageNames(leaf))
 	}
+	for _, issuer := range path[1:] {
+		if err := checkConstraints(issuer); err != nil {
+			return err
+		}
+	}
 	for i := range len(path) - 1 {
 		if err := o.Revoked.check(path[i], path[i+1]); err != nil {
 			return err

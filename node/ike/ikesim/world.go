@@ -92,7 +92,7 @@ type Node struct {
 	epoch  int
 	last   int
 	latest time.Time // that the engine has seen
-	timer  bool // what happens now may be for the time alone
+	timer  bool      // what happens now may be for the time alone
 	policy policy
 	nodeObserved
 }

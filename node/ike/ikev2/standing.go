@@ -198,10 +198,7 @@ func (s *SA) rejudge() {
 	}
 	s.do(work, func(r ike.Result) {
 		s.judging = false
-		v, ok := r.(ike.Verified)
-		if !ok {
-			v = ike.Verified{Reason: ike.ReasonInternal, Detail: "the job gave a result of another kind"}
-		}
+		v := judgement(r)
 		if v.Reason == ike.ReasonNone {
 			s.limitStanding(v.NotAfter)
 			if s.again {

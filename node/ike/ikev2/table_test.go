@@ -56,8 +56,9 @@ func TestTableIsComplete(t *testing.T) {
 	}
 }
 
-// What an SA that is not authenticated accepts (CVE-2014-2338).
-func TestNothingBeforeAuthentication(t *testing.T) {
+// CVE-2014-2338 (strongSwan) and CVE-2019-12312 (libreswan): an SA that is not authenticated accepted what only an
+// established one may.
+func TestCVE_2014_2338_NothingBeforeAuthentication(t *testing.T) {
 	for _, state := range []State{StateKeyExchange, StateIntermediate, StateAuthenticating} {
 		for _, exchange := range []wire.ExchangeType{wire.CreateChildSA, wire.IKEFollowupKE, wire.Informational} {
 			h := wire.Header{Exchange: exchange, Flags: wire.FlagInitiator}

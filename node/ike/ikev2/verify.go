@@ -80,10 +80,7 @@ func (s *SA) verifyCertificate(entries []spd.Auth, id wire.ID, chain [][]byte, a
 			Hashes: numbers(suite.SupportedHashes()), Auth: e, Revocation: s.cfg.Revocation,
 		}
 		s.do(work, func(r ike.Result) {
-			v, ok := r.(ike.Verified)
-			if !ok {
-				v = ike.Verified{Reason: ike.ReasonInternal, Detail: "the job gave a result of another kind"}
-			}
+			v := judgement(r)
 			if v.Reason == ike.ReasonNone {
 				then(e, made, v)
 				return
@@ -95,12 +92,29 @@ func (s *SA) verifyCertificate(entries []spd.Auth, id wire.ID, chain [][]byte, a
 	try(0)
 }
 
+// judgement reads the result of a job about a peer. One that says nothing is a refusal: nobody is accepted by default.
+func judgement(r ike.Result) ike.Verified {
+	v, ok := r.(ike.Verified)
+	switch {
+	case !ok:
+		return ike.Verified{Reason: ike.ReasonInternal, Detail: "the job gave a result of another kind"}
+	case v.Reason == ike.ReasonNone && v.Peer == "":
+		return ike.Verified{Reason: ike.ReasonInternal, Detail: "the job gave an empty verdict"}
+	}
+	return v
+}
+
 // verifyPSK looks only at the keys that the rule has for the peer's identity, so that many keys cost no more than one.
 // Where there is none, the same work is done with another key, so that time tells nothing.
 func (s *SA) verifyPSK(entries []spd.Auth, id wire.ID, auth wire.Auth, m message, then accepting) {
 	claim := claimOf(id)
 	all := entries
-	entries = slices.DeleteFunc(entries, func(e spd.Auth) bool { return !claim.is(e) })
+	entries = nil
+	for _, e := range all {
+		if claim.is(e) {
+			entries = append(entries, e)
+		}
+	}
 	if len(entries) == 0 {
 		_ = suite.VerifyPSK(s.suite.PRF, sa.NewSecret(make([]byte, 32)), s.hs.request, auth.Data)
 		err := claim.check(all[0])

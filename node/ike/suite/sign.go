@@ -125,6 +125,9 @@ func checkPublicKey(pub crypto.PublicKey) error {
 		if bits := key.N.BitLen(); bits < rsaBitsMin || bits > rsaBitsMax {
 			return fmt.Errorf("use an RSA key of %d bits where %d to %d are allowed: %w", bits, rsaBitsMin, rsaBitsMax, ErrAlgorithm)
 		}
+		if key.N.Sign() < 0 || key.N.Bit(0) == 0 {
+			return fmt.Errorf("use an RSA key with an even or negative modulus: %w", ErrAlgorithm)
+		}
 		if key.E < 3 || key.E%2 == 0 {
 			return fmt.Errorf("use an RSA key with exponent %d: %w", key.E, ErrAlgorithm)
 		}

@@ -162,6 +162,10 @@ func parseBody(kind PayloadType, critical bool, b []byte, at int) (Payload, erro
 	return Unknown{Type: kind, Body: b}, nil
 }
 
+// limitID bounds identification data: a distinguished name is the longest that is legitimate, and what comes after this
+// payload is read, printed and compared before anybody is authenticated.
+const limitID = 2048
+
 func parseID(kind PayloadType, b []byte, at int) (Payload, error) {
 	if len(b) < 4 {
 		return nil, syntaxf(at, "%s payload: %d octets, at least 4 needed", kind, len(b))
@@ -170,6 +174,9 @@ func parseID(kind PayloadType, b []byte, at int) (Payload, error) {
 	// RFC 7296 3.5: the address types have exactly the length of an address.
 	if p.Type == IDIPv4Addr && len(p.Data) != 4 || p.Type == IDIPv6Addr && len(p.Data) != 16 {
 		return nil, syntaxf(at, "%s payload: %s with %d octets", kind, p.Type, len(p.Data))
+	}
+	if len(p.Data) > limitID {
+		return nil, syntaxf(at, "%s payload: identification data of %d octets, more than %d", kind, len(p.Data), limitID)
 	}
 	if p.Type != IDNull && len(p.Data) == 0 {
 		return nil, syntaxf(at, "%s payload: empty %s", kind, p.Type)
