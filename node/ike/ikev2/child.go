@@ -66,6 +66,7 @@ type childRequest struct {
 	private       any
 	rekeys        *child
 	ni, nr        []byte
+	narrowed      narrowing
 }
 
 // groupsOf adapts the offers of a rule to its PFS setting. Without a group of their own they take the one of the IKE SA.

@@ -117,7 +117,26 @@ func readdress(list []sa.Selector, a netip.Addr) []sa.Selector {
 // narrow finds the rule that decides about a request and narrows the request to it: the first rule that covers the
 // request whole, else the first that covers the packet it was made for, else the first that covers a part. Where no rule
 // does, the default response narrows to the two hosts.
+//
+// A request is narrowed before authentication and again after it; a long policy need not be searched twice for that.
 func (s *SA) narrow(want *childRequest) (selection, bool) {
+	n := &want.narrowed
+	if n.cfg != s.cfg || n.local != s.local || n.remote != s.remote {
+		*n = narrowing{cfg: s.cfg, local: s.local, remote: s.remote}
+		n.selection, n.found = s.search(want)
+	}
+	return n.selection, n.found
+}
+
+// narrowing is what a request was narrowed to, under a configuration and between two addresses.
+type narrowing struct {
+	cfg           *ike.Config
+	local, remote netip.AddrPort
+	selection     selection
+	found         bool
+}
+
+func (s *SA) search(want *childRequest) (selection, bool) {
 	local, remote := want.local, want.remote
 	var told, toldRemote netip.Addr
 	if want.transport && (s.natLocal || s.natRemote) {
