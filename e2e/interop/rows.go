@@ -54,7 +54,7 @@ var rows = []Row{
 	{48, "transport mode", "", []Peer{KernelESP}, Open, "no test yet", nil},
 	{49, "AH", "", []Peer{KernelESP}, Open, "no test yet", nil},
 	{50, "extended sequence numbers", "", []Peer{KernelESP}, Open, "no test yet", nil},
-	{51, "algorithms", "AES-GCM, AES-CBC, ChaCha20-Poly1305; SHA-2; MODP-2048, ECP-256, ECP-384, X25519; either side initiates", []Peer{StrongSwan59}, Shown, "", []string{strongswan + "TestSuites"}},
+	{51, "algorithms", "AES-GCM, AES-CBC, ChaCha20-Poly1305; SHA-2; MODP-2048, ECP-256, ECP-384, ECP-521, X25519; either side initiates", []Peer{StrongSwan59}, Shown, "", []string{strongswan + "TestSuites"}},
 	{52, "NAT", "", []Peer{StrongSwan59}, Open, "no test yet", nil},
 	{53, "MOBIKE (RFC 4555)", "", []Peer{StrongSwan59}, Open, "no test yet", nil},
 	{54, "REDIRECT (RFC 5685)", "nothing is announced; a REDIRECT in IKE_SA_INIT, in IKE_AUTH or later moves nothing", []Peer{StrongSwan59, Script}, Refused, "a policy names its peers, and nobody but the controller changes it", []string{strongswan + "TestRedirect"}},

@@ -14,7 +14,7 @@ var integrityNames = map[Integrity]string{IntegHMACSHA256128: sha256, IntegHMACS
 
 var groupNames = map[Group]string{
 	GroupMODP2048: "modp2048", GroupMODP3072: "modp3072", GroupMODP4096: "modp4096",
-	GroupECP256: "ecp256", GroupECP384: "ecp384", GroupX25519: "x25519",
+	GroupECP256: "ecp256", GroupECP384: "ecp384", GroupECP521: "ecp521", GroupX25519: "x25519",
 	GroupMLKEM768: "mlkem768", GroupMLKEM1024: "mlkem1024",
 }
 

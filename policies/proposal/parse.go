@@ -82,7 +82,7 @@ func cipherText(e Encryption, bits uint16) string {
 //	cipher = "AES128" / "AES192" / "AES256" / "AES-GCM-128" / "AES-GCM-192" / "AES-GCM-256" / "CHACHA20-POLY1305"
 //	hash   = "SHA256" / "SHA384" / "SHA512"
 //	group  = method *7( "+" method )
-//	method = "x25519" / "ecp256" / "ecp384" / "modp2048" / "modp3072" / "modp4096" / "mlkem768" / "mlkem1024"
+//	method = "x25519" / "ecp256" / "ecp384" / "ecp521" / "modp2048" / "modp3072" / "modp4096" / "mlkem768" / "mlkem1024"
 //
 // Methods behind the first one are additional key exchanges (RFC 9370): "x25519+mlkem768" is as strong as the stronger of
 // the two. The hash serves as pseudo-random function and, where the cipher has none of its own, as integrity. Upper and

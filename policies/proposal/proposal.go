@@ -51,6 +51,7 @@ const (
 	GroupMODP4096  Group = 16
 	GroupECP256    Group = 19
 	GroupECP384    Group = 20
+	GroupECP521    Group = 21
 	GroupX25519    Group = 31
 	GroupMLKEM768  Group = 36
 	GroupMLKEM1024 Group = 37

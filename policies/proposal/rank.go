@@ -37,7 +37,7 @@ func DefaultESP() []ESP {
 
 // groupBits is the strength of a key exchange (NIST SP 800-57 part 1, table 2; RFC 3526 8; RFC 7748 7; FIPS 203 8).
 var groupBits = map[Group]int{
-	GroupMODP2048: 112, GroupMODP3072: 128, GroupMODP4096: 152, GroupECP256: 128, GroupECP384: 192, GroupX25519: 128,
+	GroupMODP2048: 112, GroupMODP3072: 128, GroupMODP4096: 152, GroupECP256: 128, GroupECP384: 192, GroupECP521: 256, GroupX25519: 128,
 	GroupMLKEM768: 192, GroupMLKEM1024: 256,
 }
 

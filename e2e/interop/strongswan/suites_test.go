@@ -31,6 +31,10 @@ func TestSuites(t *testing.T) {
 			"chacha20poly1305-prfsha256-ecp256", "chacha20poly1305", "ECP_256", "CHACHA20_POLY1305", "", "CHACHA20_POLY1305", "",
 		},
 		{
+			"gcm256-ecp521", "AES-GCM-256-SHA512-ecp521", "ESP[AES-GCM-256]",
+			"aes256gcm16-prfsha512-ecp521", "aes256gcm16", "ECP_521", "AES_GCM_16", "256", "AES_GCM_16", "256",
+		},
+		{
 			"cbc128-modp2048", "AES128-SHA256-modp2048", "ESP[AES-256,SHA256]",
 			"aes128-sha256-modp2048", "aes256-sha256", "MODP_2048", "AES_CBC", "128", "AES_CBC", "256",
 		},

@@ -63,7 +63,7 @@ func (j *Jobs) slow(work ike.Work) bool {
 }
 
 func slowGroup(g proposal.Group) bool {
-	return g == proposal.GroupMODP2048 || g == proposal.GroupMODP3072 || g == proposal.GroupMODP4096
+	return g == proposal.GroupECP521 || g == proposal.GroupMODP2048 || g == proposal.GroupMODP3072 || g == proposal.GroupMODP4096
 }
 
 // run does the work. A panic in it becomes a failed result: it concerns one peer only.

@@ -40,6 +40,8 @@ func curveOf(group proposal.Group) ecdh.Curve {
 		return ecdh.P256()
 	case proposal.GroupECP384:
 		return ecdh.P384()
+	case proposal.GroupECP521:
+		return ecdh.P521()
 	case proposal.GroupX25519:
 		return ecdh.X25519()
 	default:

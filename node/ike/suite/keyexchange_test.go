@@ -49,6 +49,24 @@ var exchangeVectors = []struct {
 			"e558dbef53eecde3d3fccfc1aea08a89a987475d12fd950d83cfa41732bc509d0d1ac43a0336def96fda41d0774a3571" +
 			"dcfbec7aacf3196472169e838430367f66eebe3c6e70c416dd5f0c68759dd1fff83fa40142209dff5eaad96db9e6386c",
 		"11187331c279962d93d604243fd592cb9d0a926f422e47187521287e7156c5c4d603135569b9e9d09cf5d4a270f59746"},
+	{"RFC 5903 group 21", proposal.GroupECP521,
+		"" +
+			"0037ade9319a89f4dabdb3ef411aaccca5123c61acab57b5393dce47608172a095aa85a30fe1c2952c6771d937ba9777" +
+			"f5957b2639bab072462f68c27a57382d4a52",
+		"" +
+			"0145ba99a847af43793fdd0e872e7cdfa16be30fdc780f97bccc3f078380201e9c677d600b343757a3bdbf2a3163e4c2" +
+			"f869cca7458aa4a4effc311f5cb151685eb9",
+		"" +
+			"0015417e84dbf28c0ad3c278713349dc7df153c897a1891bd98bab4357c9ecbee1e3bf42e00b8e380aeae57c2d107564" +
+			"941885942af5a7f4601723c4195d176ced3e017cae20b6641d2eeb695786d8c946146239d099e18e1d5a514c739d7cb4" +
+			"a10ad8a788015ac405d7799dc75e7b7d5b6cf2261a6a7f1507438bf01beb6ca3926f9582",
+		"" +
+			"00d0b3975ac4b799f5bea16d5e13e9af971d5e9b984c9f39728b5e5739735a219b97c356436adc6e95bb0352f6be64a6" +
+			"c2912d4ef2d0433ced2b6171640012d9460f015c68226383956e3bd066e797b623c27ce0eac2f551a10c2c724d985207" +
+			"7b87220b6536c5c408a1d2aebb8e86d678ae49cb57091f4732296579ab44fcd17f0fc56a",
+		"" +
+			"01144c7d79ae6956bc8edb8e7c787c4521cb086fa64407f97894e5e6b2d79b04d1427e73ca4baa240a34786859810c06" +
+			"b3c715a3a8cc3151f2bee417996d19f3ddea"},
 	{"RFC 8031 X25519", proposal.GroupX25519,
 		"751fb4308655b476b6789b7325f9ea8cddd16a58533ff6d9e60009464a5f9d94",
 		"0a54645253290d60ddadd0e030bacd9e5501efdc220755a1e978f1b839a05688",
@@ -93,6 +111,7 @@ var groups = map[proposal.Group]struct{ public, shared int }{
 	proposal.GroupMODP4096: {512, 512},
 	proposal.GroupECP256:   {64, 32},
 	proposal.GroupECP384:   {96, 48},
+	proposal.GroupECP521:   {132, 66},
 	proposal.GroupX25519:   {32, 32},
 }
 
@@ -224,7 +243,7 @@ func TestAgreeRefusesPublicValues(t *testing.T) {
 			cases[group] = append(cases[group], bad{name, v.FillBytes(make([]byte, m.size()))})
 		}
 	}
-	for _, group := range []proposal.Group{proposal.GroupECP256, proposal.GroupECP384} {
+	for _, group := range []proposal.Group{proposal.GroupECP256, proposal.GroupECP384, proposal.GroupECP521} {
 		_, public, _ := NewKeyExchange(group)
 		off := bytes.Clone(public)
 		off[len(off)-1] ^= 1
@@ -289,7 +308,7 @@ func TestPrivateValues(t *testing.T) {
 }
 
 func BenchmarkKeyExchange(b *testing.B) {
-	for _, group := range []proposal.Group{proposal.GroupX25519, proposal.GroupECP256, proposal.GroupECP384,
+	for _, group := range []proposal.Group{proposal.GroupX25519, proposal.GroupECP256, proposal.GroupECP384, proposal.GroupECP521,
 		proposal.GroupMODP2048, proposal.GroupMODP3072, proposal.GroupMODP4096} {
 		_, public, err := NewKeyExchange(group)
 		if err != nil {

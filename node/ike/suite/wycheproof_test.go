@@ -62,6 +62,7 @@ func TestWycheproofKeyExchange(t *testing.T) {
 		{"x25519", proposal.GroupX25519, 32},
 		{"ecdh_secp256r1_ecpoint", proposal.GroupECP256, 32},
 		{"ecdh_secp384r1_ecpoint", proposal.GroupECP384, 48},
+		{"ecdh_secp521r1_ecpoint", proposal.GroupECP521, 66},
 	} {
 		agreed, refused := 0, 0
 		for _, g := range loadWycheproof(t, c.file).TestGroups {

@@ -249,7 +249,7 @@ func lifetime(t *rapid.T) spd.Lifetime {
 }
 
 var groups = []proposal.Group{
-	proposal.GroupMODP2048, proposal.GroupMODP3072, proposal.GroupMODP4096, proposal.GroupECP256, proposal.GroupECP384,
+	proposal.GroupMODP2048, proposal.GroupMODP3072, proposal.GroupMODP4096, proposal.GroupECP256, proposal.GroupECP384, proposal.GroupECP521,
 	proposal.GroupX25519, proposal.GroupMLKEM768, proposal.GroupMLKEM1024,
 }
 
