@@ -107,16 +107,17 @@ func (e *Engine) duplicates(x, y *entry) {
 // retire closes the duplicates whose survivor is ready.
 func (e *Engine) retire() bool {
 	due := e.retiring.take(e.now, nil)
-	for _, a := range due {
-		r := a.of
-		if e.retireOne(r) {
-			continue
-		}
+	for _, a := range due { // at once, so that none is forgotten when the code of an SA panics
 		step := retireStep
-		if r.passive {
+		if a.of.passive {
 			step = time.Second
 		}
 		e.retiring.set(a, e.now.Add(step))
+	}
+	for _, a := range due {
+		if e.retireOne(a.of) {
+			e.retiring.set(a, time.Time{})
+		}
 	}
 	return len(due) > 0
 }

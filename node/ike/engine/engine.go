@@ -188,9 +188,26 @@ func (e *Engine) Abandon(detail string) []ike.Action {
 		IKE: ike.IKESPI(x.sa.SPI()), Peer: x.sa.Peer(), Remote: remote,
 		Reason: ike.ReasonInternal, Fault: ike.FaultLocal, Detail: detail,
 	})
+	e.failed(x, Failure{Remote: remote.Addr(), Peer: x.sa.Peer(), Reason: ike.ReasonInternal, Fault: ike.FaultLocal, Detail: detail})
+	if x.sa.EstablishedAt().IsZero() {
+		e.countMainFailure(ike.ReasonInternal)
+	}
 	e.table.forget(x)
 	e.orphans(x.sa.SPI(), ike.ReasonInternal, ike.FaultLocal, detail, true)
+	e.repair()
 	return e.out
+}
+
+// repair files everything anew after a panic: it may have come while others that were due had been taken from their
+// agenda, or while what had changed was not filed yet.
+func (e *Engine) repair() {
+	for _, x := range e.table.order.all() {
+		e.table.file(x)
+		e.table.deadline.set(&x.due, x.sa.Deadline())
+	}
+	for _, w := range e.flows.order.all() {
+		e.flows.schedule(w)
+	}
 }
 
 // run calls into an SA, then takes its notes.

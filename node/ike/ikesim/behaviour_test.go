@@ -476,3 +476,20 @@ func TestInstallFailed(t *testing.T) {
 	w.Run(time.Second)
 	mirrored(t, w, a, b, 0)
 }
+
+func TestPresharedKeyOfAnotherPeer(t *testing.T) {
+	w, a, b := pair(1, calm, pskAuth, nil)
+	c := b.Config
+	c.Rules = slices.Clone(c.Rules)
+	c.Rules[0].Auth = []spd.Auth{{Method: spd.AuthPSK, Secret: "shared", RemoteID: "fqdn:another.example"}}
+	b.Do(ike.Reconfigure{Config: c})
+	a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+	w.Run(time.Second)
+	if f := b.Engine.Snapshot().Failures; len(f) != 1 || f[0].Reason != ike.ReasonIDMismatch || f[0].Fault != ike.FaultPeer {
+		t.Errorf("the responder has the failures %+v, want %s", f, ike.ReasonIDMismatch)
+	}
+	if f := a.Engine.Snapshot().Failures; len(f) != 1 || f[0].Reason != ike.ReasonAuthRefused || f[0].Fault != ike.FaultLocal {
+		t.Errorf("the initiator has the failures %+v, want %s", f, ike.ReasonAuthRefused)
+	}
+	verify(t, w)
+}
