@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies/predefined"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
@@ -78,6 +81,58 @@ func TestDisabledMachineIsCutOff(t *testing.T) {
 		defer s.Close()
 		_, err := s.next()
 		return err == nil
+	})
+}
+
+// denials waits for the next message about whom not to believe.
+func (s *Session) denials() trust.Denials {
+	s.t.Helper()
+	for {
+		m, err := s.next()
+		if err != nil {
+			s.t.Fatalf("waiting for denials: %v", err)
+		}
+		d := m.GetDenials()
+		if d == nil {
+			s.note(m)
+			continue
+		}
+		set, err := trust.ParseDenials(d.GetContent())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return set
+	}
+}
+
+// The other nodes hear of a disabled machine at once, and those that come later with their session, also after a restart
+// of the controller.
+func TestNodesHearOfDisabledMachines(t *testing.T) {
+	f := Start(t, Bank)
+	f.Apply(BankLinks)
+	ws1 := f.Node("ws1")
+	ws1.Connect(&nodev1.Hello{}).AcceptAssignment()
+	sql1 := f.Node("sql1")
+	s := sql1.Connect(&nodev1.Hello{})
+	if set := s.denials(); set.Len() != 0 {
+		t.Fatalf("at first %v are denied", set.Machines())
+	}
+	f.WriteDirectory(disabled(Bank, "ws1"))
+	want := ws1.Identity.UUID()
+	heard := func(s *Session, when string) {
+		t.Helper()
+		if set := s.denials(); !slices.Equal(set.Machines(), []pki.UUID{want}) {
+			t.Errorf("%s %v are denied, want %v", when, set.Machines(), want)
+		}
+	}
+	heard(s, "in an open session")
+	heard(sql1.Connect(&nodev1.Hello{}), "in a new session")
+	f.Restart()
+	heard(sql1.Connect(&nodev1.Hello{}), "after a restart")
+	f.WriteDirectory(Bank)
+	f.Eventually("the machine is enabled again", func() bool {
+		set := sql1.Connect(&nodev1.Hello{}).denials()
+		return set.Len() == 0
 	})
 }
 
