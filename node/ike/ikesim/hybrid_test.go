@@ -229,6 +229,51 @@ var followups = []crossing{
 	}},
 }
 
+// On a path that takes small datagrams only, both messages of IKE_INTERMEDIATE are cut again: the response under the keys
+// from before it, although its sender uses the next ones already.
+func TestIntermediateOnANarrowPath(t *testing.T) {
+	for name, narrow := range map[string]func(from *Node) bool{
+		"both ways": func(*Node) bool { return true },
+		"response":  func(from *Node) bool { return from.Name == "b.example" },
+		"request":   func(from *Node) bool { return from.Name == "a.example" },
+	} {
+		hybrid := []proposal.IKE{exchanging(proposal.GroupX25519, proposal.GroupMLKEM768)}
+		w, a, b := offering(2, Faults{Delay: 5 * time.Millisecond}, pskAuth, hybrid, hybrid)
+		w.translate = func(from, _ *Node, d *ike.Datagram) bool { return !narrow(from) || len(d.Bytes) <= 548 }
+		a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+		w.Run(time.Minute)
+		mirrored(t, w, a, b, 1)
+		if !strings.Contains(story(w), "smaller fragments") || a.Ups != 1 {
+			t.Errorf("%s: %d IKE SAs, want one, with messages cut smaller\n%s", name, a.Ups, story(w))
+		}
+	}
+}
+
+// A new configuration while the secret of the last exchange is being computed ends what was agreed on under the old one: no
+// side makes keys of it, and the initiator begins anew.
+func TestReconfigureDuringFollowup(t *testing.T) {
+	for what, begin := range map[string]func(a *Node){"child": (*Node).rekeyChild, "IKE": (*Node).rekeyIKE} {
+		w, a, b := exchangingPair(5, Faults{Delay: 10 * time.Millisecond}, []proposal.KeyExchange{hybridKE}, []proposal.KeyExchange{hybridKE})
+		a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+		w.Run(time.Second)
+		w.Faults.JobTime = 400 * time.Millisecond
+		begin(a)
+		for range 4000 {
+			if strings.Contains(story(w), "received IKE_FOLLOWUP_KE request") {
+				break
+			}
+			w.Run(time.Millisecond)
+		}
+		b.Do(ike.Reconfigure{Config: b.Config})
+		w.Run(time.Minute)
+		mirrored(t, w, a, b, 1)
+		if text := story(w); !strings.Contains(text, "send IKE_FOLLOWUP_KE response") || !strings.Contains(text, "N(STATE_NOT_FOUND)") ||
+			strings.Count(text, "] send CREATE_CHILD_SA request") != 2 {
+			t.Errorf("%s: the initiator has not begun anew\n%s", what, text)
+		}
+	}
+}
+
 // A responder that has forgotten what it agreed on says so, and the initiator begins anew.
 func TestStateNotFound(t *testing.T) {
 	for what, begin := range map[string]func(a *Node){"child": (*Node).rekeyChild, "IKE": (*Node).rekeyIKE} {

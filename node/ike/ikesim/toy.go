@@ -21,12 +21,12 @@ var toyKey = []byte("toy signature key")
 func (n *Node) toy(work ike.Work) ike.Result {
 	switch w := work.(type) {
 	case ike.Generate:
-		private := make([]byte, toyLen(w.Group))
+		private := make([]byte, toyLen(w.Group, false))
 		_, _ = n.source.Read(private)
 		return ike.Generated{Public: bytes.Clone(private), Private: private}
 	case ike.Agree:
 		own := w.Private.([]byte)
-		if len(w.Peer) != 32 {
+		if len(w.Peer) != toyLen(w.Group, true) {
 			return ike.Agreed{Err: errors.New("public value of another length")}
 		}
 		a, b := own, w.Peer
@@ -36,10 +36,10 @@ func (n *Node) toy(work ike.Work) ike.Result {
 		sum := sha256.Sum256(append(bytes.Clone(a), b...))
 		return ike.Agreed{Shared: sa.NewSecret(sum[:])}
 	case ike.Encapsulate:
-		if len(w.Peer) != toyLen(w.Group) {
+		if len(w.Peer) != toyLen(w.Group, false) {
 			return ike.Encapsulated{Err: errors.New("public value of another length")}
 		}
-		public := make([]byte, 32)
+		public := make([]byte, toyLen(w.Group, true))
 		_, _ = n.source.Read(public)
 		sum := sha256.Sum256(slices.Concat(w.Peer, public))
 		return ike.Encapsulated{Public: public, Shared: sa.NewSecret(sum[:])}
@@ -68,12 +68,14 @@ func (n *Node) standing(id []byte) ike.Verified {
 	return ike.Verified{Peer: name, NotAfter: expiry}
 }
 
-// toyLen is the length of an initiator's public value: that of a KEM matters to the engine and to the path.
-func toyLen(g proposal.Group) int {
-	switch g {
-	case proposal.GroupMLKEM768:
+// toyLen is the length of a public value: that of a KEM matters to the engine and to the path.
+func toyLen(g proposal.Group, responder bool) int {
+	switch {
+	case g == proposal.GroupMLKEM768 && responder:
+		return 1088
+	case g == proposal.GroupMLKEM768:
 		return 1184
-	case proposal.GroupMLKEM1024:
+	case g == proposal.GroupMLKEM1024:
 		return 1568
 	default:
 		return 32
