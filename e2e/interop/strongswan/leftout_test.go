@@ -55,19 +55,19 @@ func TestAuthenticationLeftOut(t *testing.T) {
 			},
 		},
 		{
-			name: "eap-server", from: fromNode, reason: ike.ReasonAuthFailed, logged: "constraint requires EAP_MD5",
+			name: "eap-server", from: fromNode, reason: ike.ReasonAuthRefused, logged: "constraint requires EAP_MD5",
 			peer: func(*testing.T, *pair) charon.Config {
 				return partner(usualIKE, usualESP, load("eap-identity eap-md5"), sections("", secret), ends(nil, map[string]string{"auth": "eap-md5"}))
 			},
 		},
 		{
-			name: "second-round-of-the-node", from: fromNode, reason: ike.ReasonAuthFailed, logged: "AUTH_FAILED",
+			name: "second-round-of-the-node", from: fromNode, reason: ike.ReasonAuthRefused, logged: "AUTH_FAILED",
 			peer: func(*testing.T, *pair) charon.Config {
 				return partner(usualIKE, usualESP, sections("remote-2 {\n auth = psk\n id = user@bank.example\n}", ""))
 			},
 		},
 		{
-			name: "raw-key", from: fromPeer, reason: ike.ReasonAuthFailed, logged: "received AUTHENTICATION_FAILED notify error",
+			name: "raw-key", from: fromPeer, reason: ike.ReasonCertInvalid, logged: "received AUTHENTICATION_FAILED notify error",
 			policy: policy{authenticate: byCertificate},
 			peer: func(t *testing.T, p *pair) charon.Config {
 				p.join(catest.New(t))
