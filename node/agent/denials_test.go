@@ -37,14 +37,14 @@ func TestDenialsReachTheEngineAtOnce(t *testing.T) {
 			t.Errorf("damaged denials were taken: %d are left", s.identity.denied.Len())
 		}
 		// The set is current as long as the session that told it is open, and no longer.
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		if age := time.Since(*s.identity.heard); age > time.Second {
 			t.Errorf("with an open session the denials are %v old", age)
 		}
 		s.session.events <- control.Disconnected{}
 		s.session.events <- control.Connected{Controller: "controller:7443"}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		if age := time.Since(*s.identity.heard); age < 59*time.Second {
 			t.Errorf("a session that has told nothing makes the denials %v old", age)

@@ -199,3 +199,39 @@ func TestOneOfManyPresharedKeys(t *testing.T) {
 	}
 	verify(t, w)
 }
+
+// BenchmarkPresharedKeys makes one IKE SA with a gateway that has that many preshared keys in one rule. The work of the
+// jobs is a toy's, so that the rest stands out.
+func BenchmarkPresharedKeys(b *testing.B) {
+	for _, keys := range []int{1, 500} {
+		b.Run(fmt.Sprint(keys), func(b *testing.B) {
+			var list []spd.Auth
+			secrets := map[string]sa.Secret{}
+			for i := range keys {
+				name := fmt.Sprintf("peer%d.example", i)
+				list = append(list, spd.Auth{Method: spd.AuthPSK, Secret: name, RemoteID: "fqdn:" + name})
+				secrets[name] = sa.NewSecret(fmt.Appendf(nil, "the preshared key of %s, of enough octets", name))
+			}
+			last := fmt.Sprintf("peer%d.example", keys-1)
+			w := New(1, calm)
+			w.unchecked = true
+			gateway := config("gateway.example", addrB, meshRule(addrB, pskAuth))
+			gateway.Rules[0].Auth, gateway.Secrets, gateway.Untraced = list, secrets, true
+			g := w.Add("gateway.example", addrB, gateway)
+			c := config(last, addrA, meshRule(addrA, pskAuth))
+			c.Secrets, c.Untraced = map[string]sa.Secret{"shared": secrets[last]}, true
+			a := w.Add(last, addrA, c)
+			for b.Loop() {
+				a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+				w.Run(100 * time.Millisecond)
+				if len(g.SADB) != 1 {
+					b.Fatal("no association")
+				}
+				for _, s := range a.Engine.Snapshot().SAs {
+					a.Do(ike.Close{IKE: ike.IKESPI(s.SPI)})
+				}
+				w.Run(time.Second)
+			}
+		})
+	}
+}

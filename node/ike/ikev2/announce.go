@@ -86,7 +86,7 @@ func (s *SA) chooseEntry() {
 		return
 	}
 	for _, e := range hs.rule.Auth {
-		if hs.announced.accepts(e) && s.holds(e) && !(wantsPPK(e) && !hs.peerPPK) {
+		if hs.announced.accepts(e) && s.holds(e) && (hs.peerPPK || !wantsPPK(e)) {
 			s.trace("the peer announces other authentication than %s: %s is used", s.auth.Method, e.Method)
 			s.auth = e
 			return
