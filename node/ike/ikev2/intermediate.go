@@ -78,6 +78,11 @@ func (s *SA) firstProtected() wire.ExchangeType {
 	return wire.IKEAuth
 }
 
+// lastKeys reports whether the keys that are being put into use stay.
+func (s *SA) lastKeys() bool {
+	return s.hs == nil || !needsIntermediate(s.suite) || s.state == StateIntermediate && len(s.hs.left) == 1
+}
+
 // beginIntermediate is called when the first keys are in use.
 func (s *SA) beginIntermediate() {
 	s.state = StateAuthenticating

@@ -12,8 +12,9 @@ import (
 // the configuration asks for them: whoever reads them reads all traffic. Wireshark before 4.6 does not know
 // ChaCha20-Poly1305 and refuses those lines.
 
+// logIKEKeys logs the keys in use. Of those that IKE_INTERMEDIATE replaces there is no line: Wireshark knows one per IKE SA.
 func (s *SA) logIKEKeys() {
-	if !s.cfg.KeyLog {
+	if !s.cfg.KeyLog || !s.lastKeys() {
 		return
 	}
 	line := fmt.Appendf(nil, "uat:ikev2_decryption_table:%s,%s,%x,%x,\"%s\",%x,%x,\"%s\"",
