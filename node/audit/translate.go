@@ -93,7 +93,7 @@ func invalid(r ike.Reason) bool {
 func mainFailure(r ike.Reason) Kind {
 	switch r {
 	case ike.ReasonUnknownIssuer, ike.ReasonIssuerNotAllowed, ike.ReasonCertExpired, ike.ReasonCertNotYetValid,
-		ike.ReasonCertRevoked, ike.ReasonCertInvalid:
+		ike.ReasonCertRevoked, ike.ReasonCertInvalid, ike.ReasonStandingUnknown:
 		return MainFailedByCert
 	default:
 		return MainFailed

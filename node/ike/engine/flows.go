@@ -341,8 +341,8 @@ func (e *Engine) orphans(owner wire.SPI, reason ike.Reason, fault ike.Fault, det
 func aboutAuthentication(r ike.Reason) bool {
 	switch r {
 	case ike.ReasonAuthFailed, ike.ReasonUnknownIssuer, ike.ReasonCertExpired, ike.ReasonCertNotYetValid,
-		ike.ReasonCertRevoked, ike.ReasonPeerDenied, ike.ReasonNoPPK, ike.ReasonStandingUnknown, ike.ReasonCertInvalid, ike.ReasonIssuerNotAllowed, ike.ReasonIDMismatch, ike.ReasonNoCredential,
-		ike.ReasonSignFailed, ike.ReasonAuthRefused, ike.ReasonAuthNotAllowed:
+		ike.ReasonCertRevoked, ike.ReasonPeerDenied, ike.ReasonNoPPK, ike.ReasonStandingUnknown, ike.ReasonCertInvalid,
+		ike.ReasonIssuerNotAllowed, ike.ReasonIDMismatch, ike.ReasonNoCredential, ike.ReasonSignFailed, ike.ReasonAuthRefused, ike.ReasonAuthNotAllowed:
 		return true
 	default:
 		return false

@@ -13,6 +13,25 @@ import (
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
+// TestGuardIsTold lets many begin and never go on: that cookies are wanted is told once, and once that they are not.
+func TestGuardIsTold(t *testing.T) {
+	w, a, b := pair(1, calm, pskAuth, nil)
+	for i := range 200 {
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i / 100), byte(i)}), 500)
+		b.Do(ike.Datagram{Local: netip.AddrPortFrom(addrB, 500), Remote: from, Bytes: initRequest(uint64(i+1), nil)})
+		w.Run(time.Millisecond)
+	}
+	if on, all := count(w, "b.example", "guard first messages need a cookie"), count(w, "b.example", "] guard "); on != 1 || all != 1 {
+		t.Fatalf("that cookies are wanted is told %d times of %d\n%s", on, all, story(w))
+	}
+	w.Run(40 * time.Second) // the half-open SAs are gone
+	a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+	w.Run(time.Second)
+	if off, all := count(w, "b.example", "guard first messages need no cookie"), count(w, "b.example", "] guard "); off != 1 || all != 2 {
+		t.Errorf("that cookies are no longer wanted is told %d times of %d", off, all)
+	}
+}
+
 // figures are the statistics of a node's IKE engine, by name.
 func figures(n *Node) map[string]uint64 {
 	all := make(map[string]uint64)
