@@ -97,7 +97,11 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 		return err
 	}
 	seen := &observer{trace: trace.NewHub(), audit: events}
-	negotiation := agent.Negotiation{ForceEncap: config.Encapsulation == "always", KeyLog: config.KeyLog != "", Secrets: psks}
+	tokens, err := crashSecret(config.StateDir)
+	if err != nil {
+		return err
+	}
+	negotiation := agent.Negotiation{CrashSecret: tokens, ForceEncap: config.Encapsulation == "always", KeyLog: config.KeyLog != "", Secrets: psks}
 	ike, err := driver.New(driver.Config{
 		IKE:       agent.IKEConfig(spd.Set{}, members.Credentials(), negotiation),
 		Transport: carried,

@@ -16,6 +16,8 @@ type Negotiation struct {
 	ForceEncap bool
 	KeyLog     bool
 	Secrets    map[string]sa.Secret
+	// CrashSecret makes the tokens of quick crash detection.
+	CrashSecret sa.Secret
 }
 
 // IKEConfig is the configuration that enforces the set with these credentials. Rules appear in the order of weight; a
@@ -29,6 +31,7 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 		Mobility:    mobility(exchange.Mobility),
 		Transcript:  exchange.Transcript,
 		Secrets:     n.Secrets,
+		CrashSecret: n.CrashSecret,
 		ForceEncap:  n.ForceEncap,
 		KeyLog:      n.KeyLog,
 	}

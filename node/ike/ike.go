@@ -347,6 +347,9 @@ type Config struct {
 	// ForceEncap asks for UDP encapsulation even without a NAT, which foreign peers understand as a NAT in between.
 	ForceEncap bool
 	Mobility   Mobility
+	// CrashSecret makes the tokens by which peers notice a restart of this machine at once (RFC 6290); it outlives the
+	// restart. Empty makes none.
+	CrashSecret sa.Secret
 	// Port and NATPort are the UDP ports of both sides; 0 means 500 and 4500.
 	Port, NATPort uint16
 	Liveness      time.Duration // silence before a liveness check; 0 means 30 s

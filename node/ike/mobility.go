@@ -1,6 +1,10 @@
 package ike
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/bailiwick-net/bailiwick/node/sa"
+)
 
 // Mobility tells whether IKE SAs follow a change of address (MOBIKE, RFC 4555).
 type Mobility uint8
@@ -24,6 +28,18 @@ type AddressesChanged struct {
 }
 
 func (AddressesChanged) event() {}
+
+// UnknownESP says that ESP came for an SPI that nobody has here.
+type UnknownESP struct {
+	SPI           sa.SPI
+	Local, Remote netip.AddrPort // ports are those of the UDP encapsulation, 0 without
+	Octets        int            // length of the packet
+}
+
+func (UnknownESP) event() {}
+
+// ReasonPeerRestarted says that the peer has proved to have forgotten the IKE SA (RFC 6290).
+const ReasonPeerRestarted Reason = "peer-restarted"
 
 // ReasonAddressChanged says that an address of either side is gone, and that what was bound to it could not follow.
 const ReasonAddressChanged Reason = "address-changed"

@@ -157,6 +157,8 @@ func ReasonTable() []Explanation {
 			"Nothing."},
 		{ReasonAddressChanged, ClassEnd, FaultNone, "An address of either side is gone, and what was bound to it could not follow.",
 			"Nothing: the association is made anew when there is traffic. Allow mobility in the policy to keep tunnels alive."},
+		{ReasonPeerRestarted, ClassEnd, FaultPeer, "The peer has proved that it lost the association in a restart.",
+			"Nothing: it is made anew when there is traffic."},
 		{ReasonInitialContact, ClassEnd, FaultPeer, "The peer has started anew and knows nothing of what was before.",
 			"Nothing, when it was restarted on purpose."},
 		{ReasonShutdown, ClassEnd, FaultNone, "The side that says so stops.",

@@ -2,9 +2,9 @@ package userspace
 
 import (
 	"errors"
-	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/esp"
+	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/node/transport"
@@ -49,8 +49,9 @@ func (l *loop) inbound(d *transport.Datagram, start, end int) {
 	a := l.sadb.children[spi]
 	if a == nil {
 		l.counters[counterBadSPI]++
-		if l.logger.IsDebug() && l.now.Sub(l.unknown) >= time.Second {
+		if l.now.Sub(l.unknown) >= unknownEvery {
 			l.unknown = l.now
+			l.emit(ike.UnknownESP{SPI: spi, Local: d.Local, Remote: d.Remote, Octets: end - start})
 			l.logger.Debug("ESP packet of an unknown SPI", "spi", spi, "remote", d.Remote)
 		}
 		return

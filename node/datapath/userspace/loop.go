@@ -49,7 +49,7 @@ type loop struct {
 	gone     chan struct{} // tells that
 	nextTick time.Time
 	warned   time.Time // when warn logged last
-	unknown  time.Time // when an unknown SPI was logged last
+	unknown  time.Time // when an unknown SPI was reported last
 
 	ready    bool    // a policy was set; before that nothing passes
 	set      spd.Set // in force

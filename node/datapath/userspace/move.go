@@ -13,6 +13,9 @@ import (
 // reportEvery bounds how often packets of one mobile SA from an unexpected address are reported.
 const reportEvery = time.Second
 
+// unknownEvery bounds how often ESP of unknown SPIs is reported.
+const unknownEvery = 250 * time.Millisecond
+
 // move gives an SA other outer addresses.
 type move struct {
 	spi           sa.SPI

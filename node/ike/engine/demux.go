@@ -33,9 +33,12 @@ func (e *Engine) datagram(d ike.Datagram) {
 		own = h.SPIr
 	}
 	if own == 0 {
-		if h.Exchange == wire.IKESAInit && !h.Response() && h.MessageID == 0 {
+		switch {
+		case h.Exchange == wire.IKESAInit && !h.Response() && h.MessageID == 0:
 			e.initRequest(d)
-		} else {
+		case h.Exchange == wire.Informational && !h.Response():
+			e.outsideSA(d)
+		default:
 			e.drop(d, ike.ReasonMalformed)
 		}
 		return
@@ -45,7 +48,7 @@ func (e *Engine) datagram(d ike.Datagram) {
 		e.drop(d, ike.ReasonUnknownSPI)
 		if !h.Response() {
 			// RFC 7296 2.21.4: MAY tell, outside of any SA, seldom and never longer than what came.
-			e.refuse(d, h, wire.NotifyInvalidIKESPI, nil)
+			e.refuseSPI(d, h)
 		}
 		return
 	}
@@ -78,12 +81,14 @@ func (e *Engine) malformed(d ike.Datagram, h wire.Header, err error) {
 }
 
 // answer sends one unprotected response that keeps nothing here.
-func (e *Engine) answer(d ike.Datagram, h wire.Header, n wire.Notify) {
+func (e *Engine) answer(d ike.Datagram, h wire.Header, notifies ...wire.Notify) {
 	m := wire.Message{
 		Header: wire.Header{
 			SPIi: h.SPIi, SPIr: h.SPIr, Exchange: h.Exchange, MessageID: h.MessageID, Flags: wire.FlagResponse,
 		},
-		Payloads: []wire.Payload{n},
+	}
+	for _, n := range notifies {
+		m.Payloads = append(m.Payloads, n)
 	}
 	if !h.FromInitiator() {
 		m.Header.Flags |= wire.FlagInitiator

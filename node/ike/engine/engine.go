@@ -20,27 +20,28 @@ type Engine struct {
 	now  time.Time
 	out  []ike.Action
 
-	rules     map[string]int // index in cfg.Rules by ID
-	table     table
-	running   *entry // whose code runs: a panic is its fault
-	jobs      map[ike.JobID]wire.SPI
-	lastJob   ike.JobID
-	flows     flows
-	backoff   map[flowKey]time.Time
-	secured   map[securedKey]struct{}
-	failures  []Failure
-	cookies   cookies
-	front     *Front
-	replies   replies // to garbage
-	refusals  replies // to first messages that make no SA
-	retiring  agenda[*retirement]
-	retired   uint64       // retirements so far
-	closing   []*entry     // closed ones that are kept to repeat their last answer, the oldest first
-	addresses []netip.Addr // own ones
-	stopping  bool
-	guarded   time.Time // when cookies were wanted last
-	toldGuard bool      // that they are wanted
-	counters  map[string]uint64
+	rules      map[string]int // index in cfg.Rules by ID
+	table      table
+	running    *entry // whose code runs: a panic is its fault
+	jobs       map[ike.JobID]wire.SPI
+	lastJob    ike.JobID
+	flows      flows
+	backoff    map[flowKey]time.Time
+	secured    map[securedKey]struct{}
+	failures   []Failure
+	cookies    cookies
+	front      *Front
+	replies    replies // to garbage
+	refusals   replies // to first messages that make no SA
+	espReplies replies // to ESP of unknown SPIs
+	retiring   agenda[*retirement]
+	retired    uint64       // retirements so far
+	closing    []*entry     // closed ones that are kept to repeat their last answer, the oldest first
+	addresses  []netip.Addr // own ones
+	stopping   bool
+	guarded    time.Time // when cookies were wanted last
+	toldGuard  bool      // that they are wanted
+	counters   map[string]uint64
 }
 
 // New returns an engine without SAs. seed supplies SPIs, nonces, initialisation vectors and jitter; it must not fail.
@@ -101,6 +102,8 @@ func (e *Engine) Step(now time.Time, ev ike.Event) []ike.Action {
 		e.withChild(ev.SPI, func(s *ikev2.SA) { s.Expire(now, ev) })
 	case ike.PeerMoved:
 		e.withChild(ev.SPI, func(s *ikev2.SA) { s.PeerMoved(now, ev.SPI, ev.Remote) })
+	case ike.UnknownESP:
+		e.unknownESP(ev)
 	case ike.AddressesChanged:
 		e.addressesChanged(ev)
 	case ike.Heard:

@@ -68,6 +68,7 @@ func (s *SA) requestAuth(id wire.ID, auth wire.Auth, plain *wire.Auth, failure *
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyInitialContact})
 	}
 	payloads = append(payloads, s.offerMobility()...)
+	payloads = append(payloads, s.ownToken()...)
 	if !hs.childless || s.cfg.Childless != spd.ChildlessPrefer {
 		hs.first = s.newChildRequest(*hs.flow, *hs.rule, false)
 		hs.first.ni, hs.first.nr = hs.ni, hs.nr
@@ -139,6 +140,7 @@ func (s *SA) becomeEstablished(payloads []wire.Payload) {
 	s.giveUp = timeZero
 	s.hs = nil
 	s.learnMobility(payloads)
+	s.takeToken(payloads)
 	s.startLife()
 	s.readAuthLifetime(payloads)
 	if s.doubt && s.chain != nil {

@@ -22,6 +22,7 @@ func (s *SA) serveInformational(v *serving, m message) {
 		return
 	}
 	s.readAuthLifetime(m.payloads)
+	s.takeToken(m.payloads)
 	reply, then := s.mobilityAnswer(v, m)
 	var answer []sa.SPI
 	for _, p := range m.payloads {

@@ -86,11 +86,27 @@ func (s *SA) learnMobility(payloads []wire.Payload) {
 func (s *SA) additional() []netip.Addr {
 	var list []netip.Addr
 	for _, a := range s.host.Addresses() {
-		if a != s.local.Addr() && reachable(a) && len(list) < limitAdditional {
+		if a != s.local.Addr() && reachable(a) && !s.inside(a) && len(list) < limitAdditional {
 			list = append(list, a)
 		}
 	}
 	return list
+}
+
+// inside reports whether an own address belongs to what a tunnel to the peer protects: no path begins there.
+func (s *SA) inside(a netip.Addr) bool {
+	for i := range s.cfg.Rules {
+		r := &s.cfg.Rules[i]
+		if r.Mode != sa.Tunnel || r.Tunnel != s.remote.Addr() && r.Tunnel != s.home {
+			continue
+		}
+		for _, p := range r.Pairs {
+			if within := []sa.Selector{p.Local}; bound(within, a) && !bound(within, s.local.Addr()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // reachable reports whether a peer on another link may send to an address.
@@ -253,7 +269,7 @@ func (s *SA) nextPath() (local, remote netip.AddrPort, ok bool) {
 			port = s.natPort()
 		}
 		for _, l := range own {
-			if l.BitLen() != r.BitLen() || !reachable(l) && l != s.local.Addr() {
+			if l.BitLen() != r.BitLen() || l != s.local.Addr() && (!reachable(l) || s.inside(l)) {
 				continue
 			}
 			p := path{netip.AddrPortFrom(l, s.local.Port()), netip.AddrPortFrom(r, port)}

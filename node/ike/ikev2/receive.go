@@ -53,6 +53,9 @@ func (s *SA) receive(local, remote netip.AddrPort, datagram []byte, m wire.Messa
 		return
 	}
 	switch {
+	case !protected(m) && s.hs == nil:
+		s.drop(ike.ReasonUnprotected, m.Header, nil)
+		s.receiveUnprotected(m)
 	case s.in == nil:
 		s.hold(local, remote, datagram, m)
 	case m.Header.Response():

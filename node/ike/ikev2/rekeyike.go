@@ -321,6 +321,9 @@ func (s *SA) handOver(next *SA) {
 		Auth: next.auth.Method, Replaces: ike.IKESPI(s.own),
 	})
 	next.up = true
+	if len(s.token) > 0 && len(next.token) == 0 {
+		next.enqueue(&giveToken{}, timeZero)
+	}
 	if reason := s.closingFor(); reason != ike.ReasonNone && reason != ike.ReasonRekeyed {
 		next.closeIKE(reason) // what was to end ends under whatever keys
 	}

@@ -240,6 +240,7 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 		payloads = append(payloads, s.authLifetime()...)
 		s.becomeEstablished(m.payloads)
 		payloads = append(payloads, s.answerMobility()...)
+		payloads = append(payloads, s.ownToken()...)
 		if want == nil {
 			s.respond(v, payloads...)
 			return

@@ -103,6 +103,7 @@ type SA struct {
 	natLocal, natRemote, encap bool
 	natTraversal               bool // the peer knows of NATs
 	mobility
+	crash
 
 	hs       *handshake // nil once established
 	auth     spd.Auth   // the entry by which both sides are authenticated

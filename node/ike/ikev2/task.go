@@ -150,6 +150,9 @@ func (*liveness) begin(s *SA) bool {
 	if s.leads() && s.natLocal && s.cfg.Mobility != ike.MobilityWithoutNAT { // RFC 4555 3.8: finds out about the NAT as well
 		payloads = s.natPayloads(s.local, s.remote)
 	}
+	if len(s.token) > 0 { // leaves room for the peer's in an answer that is no longer (RFC 6290 4.1)
+		payloads = append(payloads, s.ownToken()...)
+	}
 	s.request(wire.Informational, payloads...)
 	return true
 }
