@@ -99,6 +99,17 @@ func (m *Machine) Snapshot(ctx context.Context) (engine.Snapshot, error) {
 	return m.driver.Snapshot(ctx)
 }
 
+// failures are what went wrong, for the error of who waits in vain.
+func (m *Machine) failures() []engine.Failure {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	v, err := m.Snapshot(ctx)
+	if err != nil {
+		return nil
+	}
+	return v.Failures
+}
+
 // errStuck says that associations did not come up in time.
 var errStuck = errors.New("not every association came up")
 
@@ -144,7 +155,11 @@ func (m *Machine) Rekey(ctx context.Context) error {
 
 // Await waits until done says so of what the datapath was told.
 func (m *Machine) Await(ctx context.Context, done func(Counters) bool) error {
+	refused := m.Counters().Refused
 	for !done(m.Counters()) {
+		if m.Counters().Refused > refused { // nobody asks again
+			return fmt.Errorf("%w, and some were refused: %+v", errStuck, m.Counters())
+		}
 		select {
 		case <-m.datapath.changed:
 		case <-ctx.Done():

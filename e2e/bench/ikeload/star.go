@@ -57,7 +57,7 @@ func (s *Star) Up(ctx context.Context) error {
 				errs[i] = m.Await(ctx, func(c Counters) bool { return c.Out >= 1 })
 			}
 			if errs[i] != nil {
-				errs[i] = fmt.Errorf("spoke %d: %w", i, errs[i])
+				errs[i] = fmt.Errorf("spoke %d: %w, because of %+v", i, errs[i], m.failures())
 			}
 		})
 	}
