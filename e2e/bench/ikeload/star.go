@@ -63,7 +63,7 @@ func (s *Star) Up(ctx context.Context) error {
 	}
 	wait.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return err
+		return fmt.Errorf("%w\nthe hub says: %+v", err, s.Hub.failures())
 	}
 	return s.Hub.Await(ctx, func(c Counters) bool { return c.In >= int64(len(s.Spokes)) })
 }

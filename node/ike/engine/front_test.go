@@ -152,3 +152,34 @@ func TestFrontDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations, want 0", n)
 	}
 }
+
+// A copy of a first message can be accepted although another was asked for a cookie. The one with the cookie is the last
+// that the initiator sent, and its AUTH covers that: both are one SA.
+func TestRequestWithAndWithoutCookieIsOne(t *testing.T) {
+	e := New(ike.Config{Offers: []proposal.IKE{frontOffer}}, rand.NewChaCha8([32]byte{}))
+	now := time.Unix(0, 0)
+	step(e, now, firstMessage(1, nil))
+	only := e.table.order.all()[0]
+	for i := range cookieAbove {
+		step(e, now, firstMessage(100+i, nil))
+	}
+	many := e.table.halfOpen
+	_, answer := e.Front().Screen(firstMessage(1, nil), nil)
+	latest := firstMessage(1, cookieIn(t, answer))
+	for _, c := range []struct {
+		name string
+		d    ike.Datagram
+		want []byte
+	}{
+		{"with a wrong cookie", firstMessage(1, []byte("wrong")), firstMessage(1, nil).Bytes},
+		{"with the cookie", latest, latest.Bytes},
+		{"without it, late", firstMessage(1, nil), latest.Bytes},
+	} {
+		actions := step(e, now, c.d)
+		sent := slices.ContainsFunc(actions, func(a ike.Action) bool { _, ok := a.(ike.Send); return ok })
+		if !sent || e.table.halfOpen != many || !bytes.Equal(only.sa.InitRequest(), c.want) {
+			t.Errorf("%s: answered: %v, %d half-open IKE SAs, want %d, and the request of %d octets, want %d",
+				c.name, sent, e.table.halfOpen, many, len(only.sa.InitRequest()), len(c.want))
+		}
+	}
+}

@@ -56,7 +56,12 @@ func (e *Engine) initRequest(d ike.Datagram) {
 		return
 	}
 	if x := e.table.repeated(d.Remote, h.SPIi, d.Bytes); x != nil {
-		e.run(x, func(s *ikev2.SA) { s.RepeatInit(e.now) })
+		// Under load a request can be asked for a cookie although an earlier copy of it is accepted, or the other way round.
+		var latest []byte
+		if parts, ok := wire.PeekInit(d.Bytes); ok && e.cookieValid(parts.Cookie, h.SPIi, parts.Nonce, d.Remote) {
+			latest = d.Bytes
+		}
+		e.run(x, func(s *ikev2.SA) { s.RepeatInit(e.now, latest) })
 		return
 	}
 	total, here := e.table.halfOpen, e.table.prefixes[prefixOf(d.Remote.Addr())]

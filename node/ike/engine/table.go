@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -201,10 +200,10 @@ func unlist[K comparable](m map[K][]*entry, key K, x *entry) {
 	m[key] = slices.Delete(list, i, i+1)
 }
 
-// repeated finds the half-open SA that this very IKE_SA_INIT request made.
+// repeated finds the half-open SA that this IKE_SA_INIT request made, be it with or without a cookie.
 func (t *table) repeated(from netip.AddrPort, peer wire.SPI, datagram []byte) *entry {
 	for _, x := range t.byInit[initKey{from, peer}] {
-		if bytes.Equal(x.sa.InitRequest(), datagram) {
+		if wire.SameInit(x.sa.InitRequest(), datagram) {
 			return x
 		}
 	}

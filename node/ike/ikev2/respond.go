@@ -119,9 +119,13 @@ func (s *SA) InitRequest() []byte {
 	return s.hs.request
 }
 
-// RepeatInit sends the IKE_SA_INIT response again.
-func (s *SA) RepeatInit(now time.Time) {
+// RepeatInit sends the IKE_SA_INIT response again. latest is the request as it came with a valid cookie, or nil: it is the
+// last that the initiator sent, and what its AUTH covers (RFC 7296 2.6, 2.15).
+func (s *SA) RepeatInit(now time.Time, latest []byte) {
 	s.now = now
+	if s.hs != nil && latest != nil {
+		s.hs.request = slices.Clone(latest)
+	}
 	if s.hs != nil && s.hs.response != nil && s.state == StateKeyExchange {
 		s.sendAll(s.local, s.remote, [][]byte{s.hs.response})
 	}

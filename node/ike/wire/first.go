@@ -1,6 +1,9 @@
 package wire
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // InitParts are the few octets of an IKE_SA_INIT request that a cookie is computed over, found without parsing the rest.
 type InitParts struct {
@@ -48,4 +51,30 @@ func cookieOf(body []byte) []byte {
 		return body[skip:]
 	}
 	return nil
+}
+
+// SameInit reports whether two IKE_SA_INIT requests differ by nothing but a cookie: then they are one request of one
+// initiator, before and after it was asked for the cookie (RFC 7296 2.6).
+func SameInit(a, b []byte) bool {
+	firstA, restA, okA := withoutCookie(a)
+	firstB, restB, okB := withoutCookie(b)
+	// From the SPIs to the message ID; in between is the type of the first payload, behind them the length.
+	return okA && okB && bytes.Equal(a[:16], b[:16]) && bytes.Equal(a[17:24], b[17:24]) && firstA == firstB && bytes.Equal(restA, restB)
+}
+
+// withoutCookie returns the payloads of a message behind its cookie, and the type of the first of them.
+func withoutCookie(message []byte) (first PayloadType, rest []byte, ok bool) {
+	h, err := ParseHeader(message)
+	if err != nil {
+		return 0, nil, false
+	}
+	first, rest = h.NextPayload, message[HeaderLen:]
+	if first != TypeNotify || len(rest) < genericHeaderLen || cookieOf(rest[genericHeaderLen:]) == nil {
+		return first, rest, true
+	}
+	length := int(binary.BigEndian.Uint16(rest[2:]))
+	if length < genericHeaderLen || length > len(rest) {
+		return 0, nil, false
+	}
+	return PayloadType(rest[0]), rest[length:], true
 }

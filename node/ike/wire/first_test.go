@@ -79,3 +79,40 @@ func FuzzPeekInit(f *testing.F) {
 		}
 	})
 }
+
+func TestSameInit(t *testing.T) {
+	request := func(spi SPI, nonce byte, cookies ...[]byte) []byte {
+		m := Message{Header: Header{SPIi: spi, Exchange: IKESAInit, Flags: FlagInitiator}}
+		for _, c := range cookies {
+			m.Payloads = append(m.Payloads, Notify{Type: NotifyCookie, Data: c})
+		}
+		m.Payloads = append(m.Payloads, Nonce{Data: bytes.Repeat([]byte{nonce}, 32)}, Notify{Type: NotifyFragmentationSupported})
+		return AppendMessage(nil, m)
+	}
+	plain := request(1, 1)
+	for name, c := range map[string]struct {
+		other []byte
+		want  bool
+	}{
+		"itself":             {plain, true},
+		"with a cookie":      {request(1, 1, []byte{1, 2, 3}), true},
+		"with two cookies":   {request(1, 1, []byte{1}, []byte{2}), false},
+		"another nonce":      {request(1, 2), false},
+		"another SPI":        {request(2, 1), false},
+		"another and cookie": {request(1, 2, []byte{1}), false},
+		"nothing":            {nil, false},
+	} {
+		if got := SameInit(plain, c.other); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+		if got := SameInit(c.other, plain); got != c.want {
+			t.Errorf("%s, the other way round: %v, want %v", name, got, c.want)
+		}
+	}
+	with := request(1, 1, []byte{1, 2, 3})
+	for n := range with {
+		if SameInit(plain, with[:n]) {
+			t.Errorf("the same as the first %d octets", n)
+		}
+	}
+}
