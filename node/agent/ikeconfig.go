@@ -73,7 +73,7 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 func ikeRule(rule *spd.Rule, first ike.Pair) ike.Rule {
 	r := ike.Rule{
 		ID: rule.ID, Mode: sa.Transport, Pairs: []ike.Pair{first},
-		Offers: rule.Action.Offers, Auth: rule.Auth, PFS: rule.Action.PFS,
+		Offers: rule.Action.Offers, Auth: rule.Auth, PFS: rule.Action.PFS, Associations: rule.Action.Associations,
 		Lifetime: rule.Action.Lifetime, Fallback: rule.Action.Fallback,
 	}
 	if rule.Tunnel.IsValid() {

@@ -324,6 +324,8 @@ type Rule struct {
 	Lifetime spd.Lifetime
 	Fallback spd.Fallback
 	Idle     time.Duration // 0 means no idle limit
+	// Associations is how many Child SAs with the same selectors are wanted (RFC 9611); 0 means one.
+	Associations uint8
 }
 
 // Config is everything that the engine decides by. It is replaced whole, never changed.

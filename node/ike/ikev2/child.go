@@ -67,6 +67,8 @@ type childRequest struct {
 	rekeys        *child
 	ni, nr        []byte
 	narrowed      narrowing
+	resource      uint32 // RFC 9611; 0 for the first of its selectors
+	resources     bool   // the peer's request says that it wants several
 }
 
 // groupsOf adapts the offers of a rule to its PFS setting. Without a group of their own they take the one of the IKE SA.
@@ -107,6 +109,9 @@ func (s *SA) childPayloads(w *childRequest) []wire.Payload {
 	if w.transport {
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyUseTransportMode})
 	}
+	if w.rekeys == nil {
+		payloads = append(payloads, resourceInfo(w.rule, w.resource)...)
+	}
 	payloads = append(payloads, wire.SAFromESP(w.offers, w.spi, w.withGroup))
 	if w.withGroup {
 		payloads = append(payloads, wire.Nonce{Data: w.ni})
@@ -129,6 +134,7 @@ func (s *SA) readChildRequest(payloads []wire.Payload) (*childRequest, error) {
 	}
 	w := &childRequest{offered: offered, local: tsr.Selectors, remote: tsi.Selectors}
 	_, w.transport = wire.FindNotify(payloads, wire.NotifyUseTransportMode)
+	w.resource, w.resources = readResource(payloads)
 	w.ke, w.hasKE = wire.Find[wire.KE](payloads, nil)
 	if n, ok := wire.Find[wire.Nonce](payloads, nil); ok {
 		w.ni = n.Data
@@ -157,6 +163,9 @@ func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
 	if !ok {
 		return refuse(wire.NotifyTSUnacceptable, ike.ReasonTSUnacceptable,
 			fmt.Sprintf("no rule covers %v to %v", w.remote, w.local))
+	}
+	if w.resource > 0 && w.rekeys == nil && s.tooManyResources(sel) { // RFC 9611 5.2
+		return refuse(wire.NotifyTSMaxQueue, ike.ReasonChildLimit, fmt.Sprintf("rule %q wants no more of these selectors", sel.rule.ID))
 	}
 	// The rule that covers the traffic must allow the way in which this peer was authenticated.
 	if !slices.Contains(sel.rule.Auth, s.auth) {
@@ -222,6 +231,9 @@ func (s *SA) answerChild(w *childRequest, choice childChoice, ke *wire.KE) []wir
 	var payloads []wire.Payload
 	if choice.mode == sa.Transport {
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyUseTransportMode})
+	}
+	if w.resources && w.rekeys == nil {
+		payloads = append(payloads, resourceInfo(choice.rule, w.resource)...)
 	}
 	payloads = append(payloads, wire.AnswerESP(choice.suite, choice.number, w.offered, w.spi))
 	if w.withGroup {

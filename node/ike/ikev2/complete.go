@@ -145,7 +145,12 @@ func narrowed(offered, answered []sa.Selector) []sa.Selector {
 
 // finishChild completes the Child SA of IKE_AUTH, or a new one of CREATE_CHILD_SA, for a flow.
 func (s *SA) finishChild(w *childRequest, payloads []wire.Payload, flow ike.Flow) {
-	s.completeChild(w, payloads, func(c *child, f *childFailure) { s.adoptNew(w, c, f, flow) })
+	s.completeChild(w, payloads, func(c *child, f *childFailure) {
+		s.adoptNew(w, c, f, flow)
+		if _, more := readResource(payloads); more && f == nil {
+			s.moreResources(flow, w.rule)
+		}
+	})
 }
 
 // adoptNew installs a new Child SA and uses it at once, or reports the failure.

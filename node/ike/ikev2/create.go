@@ -15,11 +15,12 @@ import (
 
 // newChild makes a Child SA for a flow with CREATE_CHILD_SA (RFC 7296 1.3.1).
 type newChild struct {
-	flow    ike.Flow
-	rule    ike.Rule
-	attempt int
-	want    *childRequest
-	moved   bool // INVALID_KE_PAYLOAD was followed once
+	flow     ike.Flow
+	rule     ike.Rule
+	attempt  int
+	want     *childRequest
+	moved    bool   // INVALID_KE_PAYLOAD was followed once
+	resource uint32 // RFC 9611; 0 for the one that the flow waits for
 }
 
 func (*newChild) rank() int { return rankNewChild }
@@ -32,12 +33,13 @@ func (s *SA) Acquire(now time.Time, flow ike.Flow, rule ike.Rule) {
 }
 
 func (t *newChild) begin(s *SA) bool {
-	if c := s.carrying(t.flow); c != nil { // the peer was faster
+	if c := s.carrying(t.flow); c != nil && t.resource == 0 { // the peer was faster
 		s.trace("Child SA in %s carries the flow already", c.In.SPI)
 		s.note(FlowServed{Flow: t.flow})
 		return false
 	}
 	t.want = s.newChildRequest(t.flow, t.rule, true)
+	t.want.resource = t.resource
 	s.startCreate(t, t.want, nil)
 	return true
 }
@@ -98,7 +100,14 @@ func (t *newChild) finish(s *SA, m message) {
 		}
 		s.done(t)
 		s.troubled = timeZero
+		if t.resource > 0 {
+			s.adoptResource(t.want, c, f, t.flow)
+			return
+		}
 		s.adoptNew(t.want, c, f, t.flow)
+		if _, more := readResource(m.payloads); more && f == nil {
+			s.moreResources(t.flow, &t.rule)
+		}
 	})
 }
 

@@ -69,7 +69,7 @@ func (s *SA) keep(c *child) bool {
 // sameNegotiation reports whether two versions of a rule make the same Child SAs.
 func sameNegotiation(a, b *ike.Rule) bool {
 	return a != nil && b != nil && a.Mode == b.Mode && a.Tunnel == b.Tunnel && slices.Equal(a.Offers, b.Offers) &&
-		a.PFS == b.PFS && a.Lifetime == b.Lifetime && a.Idle == b.Idle
+		a.PFS == b.PFS && a.Associations == b.Associations && a.Lifetime == b.Lifetime && a.Idle == b.Idle
 }
 
 func ruleByID(cfg *ike.Config, id string) *ike.Rule {
