@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -117,6 +118,7 @@ type recorder struct {
 		current  []sa.SPI
 		refused  []ike.Flow
 		trace    []string
+		failing  string // the step that the datapath refuses
 	}
 }
 
@@ -126,18 +128,45 @@ func newRecorder() *recorder {
 	return r
 }
 
+// errNoRoom is what a datapath says that takes no more.
+var errNoRoom = errors.New("no room for another SA")
+
+// fail lets a step be refused from now on; "" lets all succeed.
+func (r *recorder) fail(step string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.failing = step
+}
+
+func (r *recorder) refuses(step string) error {
+	if r.mu.failing == step {
+		return errNoRoom
+	}
+	return nil
+}
+
 func (r *recorder) InstallIn(c sa.Child) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.refuses("inbound"); err != nil {
+		return err
+	}
 	r.mu.children[c.In.SPI] = c
 	return nil
 }
 
-func (r *recorder) InstallOut(sa.Child) error { return nil }
+func (r *recorder) InstallOut(sa.Child) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refuses("outbound")
+}
 
 func (r *recorder) SwitchOut(c sa.Child) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.refuses("switch"); err != nil {
+		return err
+	}
 	r.mu.current = append(r.mu.current, c.In.SPI)
 	return nil
 }
