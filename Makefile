@@ -10,6 +10,7 @@ PREFIX    ?= /usr/local
 FUZZTIME  ?= 10m
 SEEDS     ?= 1000000
 FROM      ?= 1
+STATES    ?= 300000
 SHARDS    ?= $(shell nproc)
 .DEFAULT_GOAL := help
 
@@ -74,6 +75,10 @@ soak: ## run SEEDS simulated IKE schedules (1,000,000) from FROM on, SHARDS at a
 	$(GO) test -c -o $(BIN)/ikesim.test ./node/ike/ikesim
 	nice -n 19 $(BIN)/ikesim.test -test.run '^TestSoak$$' -test.timeout 0 \
 	  -ikesim.soak $(SEEDS) -ikesim.from $(FROM) -ikesim.shards $(SHARDS)
+
+.PHONY: explore
+explore: ## explore small IKE worlds, up to STATES states of each (300,000)
+	$(GO) test ./node/ike/ikesim -run '^TestExplore$$' -ikesim.explore $(STATES) -timeout 24h -v
 
 .PHONY: bench
 bench: bench-ike bench-datapath ## run every measurement

@@ -133,6 +133,7 @@ func (w *World) perform(p Plan, s Step) {
 		w.reconfigure(n, p.Nodes[s.Node].Config)
 	case OpClock:
 		n.Skew = time.Duration(s.Arg) * time.Millisecond
+		w.disturbed = true // a wait for the peer may be over before the peer has had the time
 		w.farJumped = w.farJumped || max(s.Arg, -s.Arg) >= farJump
 	case OpRebind:
 		n.Rebind(s.Arg == 1)

@@ -152,7 +152,12 @@ func (n *Node) boot() {
 	binary.BigEndian.PutUint64(seed[:], n.world.seed)
 	copy(seed[8:24], n.Name)
 	binary.BigEndian.PutUint64(seed[24:], uint64(n.epoch))
-	n.source = rand.NewChaCha8(seed)
+	n.bootWith(rand.NewChaCha8(seed))
+}
+
+// bootWith starts the node with a source of randomness of its own.
+func (n *Node) bootWith(source io.Reader) {
+	n.source = source
 	n.Engine = engine.New(n.Config, n.source)
 	n.SADB = make(map[sa.SPI]*Installed)
 	n.order, n.latest = nil, time.Time{}
