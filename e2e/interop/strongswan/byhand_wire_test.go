@@ -134,10 +134,10 @@ func TestZeroSPIs(t *testing.T) {
 		x.silent()
 		peer := handmade.New(t, x.config)
 		x.asksTheNode()
-		m, datagram := peer.AwaitInit()
+		m, _ := peer.AwaitInit()
 		// A proper answer, but for the responder's SPI: the node waits for a better one, and repeats its request.
 		peer.AnswerUnprotected(m, 0, peer.InitAnswer(m)...)
-		m, datagram = peer.AwaitInit()
+		m, datagram := peer.AwaitInit()
 		peer.Respond(m, datagram)
 		peer.AnswerAuth(ownSPI)
 		x.until("the node has the child", func() (bool, error) { return len(x.oursNow().Children) == 1, nil })
