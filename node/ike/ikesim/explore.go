@@ -125,6 +125,7 @@ func (w *smallWorld) take(m move) {
 		w.operate(m.at)
 	case 'r':
 		w.left[2]--
+		w.disturbed = true // a wait for the peer may be over before the peer has been heard
 		n := w.Nodes[m.at]
 		n.Skew += max(0, n.Engine.Deadline().Sub(n.now()))
 		w.note(m.at, []byte{'r'})
