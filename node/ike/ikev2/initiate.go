@@ -328,7 +328,7 @@ func (s *SA) agree(then func()) {
 // float moves to port 4500 when there is a NAT or encapsulation is wanted (RFC 7296 2.23), and when the SA may move: a
 // NAT may be on its way later (RFC 4555 3.3).
 func (s *SA) float() {
-	if !s.encap && !(s.cfg.Mobility != ike.MobilityOff && s.natTraversal) {
+	if !s.encap && (s.cfg.Mobility == ike.MobilityOff || !s.natTraversal) {
 		return
 	}
 	port := s.natPort()

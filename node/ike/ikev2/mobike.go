@@ -233,7 +233,7 @@ func (s *SA) moveChildren() {
 	for _, c := range slices.Clone(s.children) {
 		switch {
 		case c.gone:
-		case c.Mode == sa.Transport && !(bound(c.LocalTS, s.local.Addr()) && bound(c.RemoteTS, s.remote.Addr())):
+		case c.Mode == sa.Transport && (!bound(c.LocalTS, s.local.Addr()) || !bound(c.RemoteTS, s.remote.Addr())):
 			s.closeChild(c, ike.ReasonAddressChanged)
 		case c.Local != s.local || c.Remote != s.remote || c.Encap != s.encap:
 			c.Local, c.Remote, c.Encap = s.local, s.remote, s.encap
