@@ -72,6 +72,7 @@ type sealed struct {
 // seal encrypts payloads into one datagram, or into fragments when they do not fit and the peer supports those.
 func (s *SA) seal(exchange wire.ExchangeType, id uint32, response bool, payloads []wire.Payload) (sealed, error) {
 	h := s.header(exchange, id, response)
+	payloads = impaired(payloads)
 	s.traceMessage(ike.TraceSent, wire.Message{Header: h, Payloads: payloads})
 	m := sealed{by: s.out, header: h, first: wire.First(payloads), inner: wire.AppendPayloads(nil, payloads), small: s.smallPath}
 	var err error

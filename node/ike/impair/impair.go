@@ -35,3 +35,13 @@ const (
 	OutboundHalfFirst  Fault = "ikebug-outbound-half-first"  // the outbound half is installed before the inbound one
 	ForgetPeerRekey    Fault = "ikebug-forget-peer-rekey"    // a collision of Child SA rekeys is not noted
 )
+
+// The violations of the protocol in messages that an SA protects. The other side must answer each as the RFCs say.
+const (
+	ShortNonce Fault = "ikebug-send-short-nonce" // 8 octets (RFC 7296 2.10)
+	TwoNonces  Fault = "ikebug-send-two-nonces"
+	NoAuth     Fault = "ikebug-send-no-auth"
+	BadAuth    Fault = "ikebug-send-bad-auth"
+	OtherGroup Fault = "ikebug-send-other-group" // KE of a group that no proposal has
+	DeleteAH   Fault = "ikebug-send-delete-ah"   // a Child SA is deleted with the protocol of another
+)
