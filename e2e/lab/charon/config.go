@@ -85,11 +85,12 @@ func (a Auth) String() string {
 	return fmt.Sprintf("auth(%d)", uint8(a))
 }
 
-// Child is one Child SA configuration, in tunnel mode.
+// Child is one Child SA configuration, in tunnel mode if Settings do not say otherwise. A selector that is not set is the
+// end of the IKE SA.
 type Child struct {
 	Name              string
 	LocalTS, RemoteTS netip.Prefix
-	Proposals         []string
+	Proposals         []string // of ESP
 	Settings          map[string]string
 }
 
@@ -259,8 +260,11 @@ func (c *Connection) write(b *section) {
 	b.open("children")
 	for _, child := range c.Children {
 		b.open(child.Name)
-		b.set("local_ts", child.LocalTS.String())
-		b.set("remote_ts", child.RemoteTS.String())
+		for key, selector := range map[string]netip.Prefix{"local_ts": child.LocalTS, "remote_ts": child.RemoteTS} {
+			if selector.IsValid() {
+				b.set(key, selector.String())
+			}
+		}
 		b.set("esp_proposals", strings.Join(child.Proposals, ","))
 		b.set("mode", "tunnel")
 		b.all(child.Settings)

@@ -16,7 +16,7 @@ import (
 var modules = []string{
 	"virtio_mmio", "virtio_console", "virtio_net",
 	"esp4", "esp6", "ah4", "ah6", "xfrm_user", "dummy", "veth",
-	"jitterentropy_rng", "drbg", "ctr", "gcm", "seqiv", "echainiv", "authenc", "sha512_generic", "chacha_generic", "poly1305_generic", "chacha20poly1305", "aesni_intel",
+	"jitterentropy_rng", "drbg", "ctr", "gcm", "seqiv", "echainiv", "authenc", "authencesn", "sha512_generic", "chacha_generic", "poly1305_generic", "chacha20poly1305", "aesni_intel",
 }
 
 // module is one kernel module and the names of those that it needs.
