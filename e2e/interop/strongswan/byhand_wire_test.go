@@ -60,8 +60,13 @@ func TestRepeatedMessages(t *testing.T) {
 			t.Helper()
 			peer.Send(request)
 			_, first := peer.Expect("the response to " + what)
-			peer.Send(request)
-			_, second := peer.Expect("the response to the same " + what)
+			var second []byte
+			if x.isNode {
+				peer.Send(request)
+				_, second = peer.Expect("the response to the same " + what)
+			} else { // it passes over a repetition that comes while it is still at the first
+				_, second = peer.Ask("the same "+what, request)
+			}
 			if !bytes.Equal(first, second) {
 				t.Errorf("the same %s is answered with %x, then with %x", what, first, second)
 			}
