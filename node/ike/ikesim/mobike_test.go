@@ -327,6 +327,44 @@ func TestMOBIKEFindsAnotherPath(t *testing.T) {
 	}
 }
 
+// A peer that tells every address it has, as strongSwan does, also tells those inside its network. They lie in the tunnel:
+// when the path is dead, nothing is sent to them in clear.
+func TestMOBIKETriesNoPathIntoTheTunnel(t *testing.T) {
+	w, a, b, _, narrow := gateways(1, calm)
+	inner := netip.MustParseAddr("10.1.0.200")
+	// The responder's own rule ends before the address, so that it tells it.
+	a.Config.Rules[0].Pairs[0].Local.To = netip.MustParseAddr("10.1.0.127")
+	for _, n := range []*Node{a, b} {
+		n.Config.Mobility = ike.MobilityOn
+		n.boot()
+	}
+	a.Others = []netip.Addr{inner}
+	a.addresses(addrA, inner)
+	b.addresses(addrB)
+	b.Do(ike.Acquire{Flow: narrow})
+	w.Run(time.Second)
+	mirrored(t, w, a, b, 1)
+	if count(w, "a.example", "N(ADDITIONAL_IP4_ADDRESS)") == 0 {
+		t.Fatalf("the responder does not tell the address\n%s", story(w))
+	}
+	repeated, inside := 0, 0
+	w.translate = func(from, _ *Node, d *ike.Datagram) bool {
+		switch {
+		case from != b:
+		case d.Local.Addr() == inner || d.Remote.Addr() == inner:
+			inside++
+		default:
+			repeated++
+		}
+		return false
+	}
+	w.disturbed = true
+	w.Run(90 * time.Second)
+	if repeated < 4 || inside != 0 {
+		t.Errorf("%d messages to the peer and %d to the address inside, want at least 4 and none\n%s", repeated, inside, story(w))
+	}
+}
+
 // Transport mode cannot move: the Child SA ends, the IKE SA moves, and the next one is made through it.
 func TestMOBIKEWithTransportMode(t *testing.T) {
 	w, a, b := pair(1, calm, pskAuth, nil)

@@ -95,13 +95,24 @@ func (s *SA) additional() []netip.Addr {
 
 // inside reports whether an own address belongs to what a tunnel to the peer protects: no path begins there.
 func (s *SA) inside(a netip.Addr) bool {
+	return s.protects(a, s.local.Addr(), func(p ike.Pair) sa.Selector { return p.Local })
+}
+
+// behind reports whether an address that the peer tells belongs to what a tunnel to it protects: no path ends there. Else
+// messages about the tunnel would go where only the tunnel may lead.
+func (s *SA) behind(a netip.Addr) bool {
+	return s.protects(a, s.remote.Addr(), func(p ike.Pair) sa.Selector { return p.Remote })
+}
+
+// protects reports whether a tunnel to the peer holds an address on one side, and not the outer address of that side.
+func (s *SA) protects(a, outer netip.Addr, side func(ike.Pair) sa.Selector) bool {
 	for i := range s.cfg.Rules {
 		r := &s.cfg.Rules[i]
 		if r.Mode != sa.Tunnel || r.Tunnel != s.remote.Addr() && r.Tunnel != s.home {
 			continue
 		}
 		for _, p := range r.Pairs {
-			if within := []sa.Selector{p.Local}; bound(within, a) && !bound(within, s.local.Addr()) {
+			if within := []sa.Selector{side(p)}; bound(within, a) && !bound(within, outer) {
 				return true
 			}
 		}
@@ -264,6 +275,9 @@ func (s *SA) nextPath() (local, remote netip.AddrPort, ok bool) {
 		peer = append(peer, s.home)
 	}
 	for _, r := range peer {
+		if r != s.remote.Addr() && s.behind(r) {
+			continue
+		}
 		port := s.remote.Port()
 		if r != s.remote.Addr() && s.local.Port() == s.natPort() {
 			port = s.natPort()
