@@ -31,7 +31,6 @@ type player struct {
 	random  randomness
 	publics [][]byte          // own public values, in order
 	shared  map[string][]byte // by the peer's public value
-	hashes  []wire.HashAlgorithm
 
 	sent     []message
 	keys     map[sa.SPI]sa.Child // installed, by inbound SPI

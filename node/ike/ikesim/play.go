@@ -152,6 +152,7 @@ func (w *World) perform(p Plan, s Step) {
 		w.damage(n, s.Arg)
 	case OpCut:
 		w.cut(n)
+	case ops:
 	}
 }
 

@@ -218,7 +218,7 @@ func (s *SA) serveFollowup(v *serving, m message) {
 		return
 	}
 	stopped := func() bool { // things may have changed since the last exchange, and during the jobs
-		refused := false
+		var refused bool
 		switch {
 		case s.win.serving != v:
 			return true

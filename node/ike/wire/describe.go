@@ -48,7 +48,7 @@ func (p Proposal) describe() string {
 }
 
 func (t Transform) describe() string {
-	name := ""
+	var name string
 	switch {
 	case t.Type == TransformEncryption:
 		name = proposal.Encryption(t.ID).String()
