@@ -49,6 +49,7 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"outbound half waits for the switch", outIsUsedAfterSwitch},
 		{"limits end an SA", limits},
 		{"peers behind a NAT may move", moves},
+		{"an SA that IKE moves goes on elsewhere", movedByIKE},
 		{"authentic packets are signs of life", heard},
 		{"long transfers complete", transfers},
 		{"connections from before the SA go on", bigSegments},
