@@ -27,6 +27,7 @@ type analysed struct {
 	t         *testing.T
 	ctx       context.Context
 	hosts     [2]*lab.Host
+	processes [2]*lab.Process
 	clients   [2]*localapi.Client
 	dirs      [2]string
 	addresses [2]netip.Addr
@@ -38,6 +39,18 @@ var analysedNames = [2]string{"left.bank.example", "right.bank.example"}
 const analysedPort = 7008
 
 func openAnalysed(t *testing.T, addresses [2]netip.Addr, ike, esp, encapsulation string) *analysed {
+	t.Helper()
+	a := connectAnalysed(t, addresses)
+	ca := catest.New(t)
+	for i := range a.hosts {
+		a.start(i, ca, fmt.Sprintf(analysedPolicy, addresses[1-i], esp, ike), encapsulation)
+	}
+	a.awaitPolicies()
+	return a
+}
+
+// connectAnalysed makes the hosts, on which nothing runs yet.
+func connectAnalysed(t *testing.T, addresses [2]netip.Addr) *analysed {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
@@ -79,9 +92,11 @@ func openAnalysed(t *testing.T, addresses [2]netip.Addr, ike, esp, encapsulation
 	if err := l.Link(ends[0], ends[1]); err != nil {
 		t.Fatal(err)
 	}
-	ca := catest.New(t)
-	for i := range a.hosts {
-		a.start(i, ca, fmt.Sprintf(`apiVersion: bailiwick.net/v1alpha1
+	return a
+}
+
+// analysedPolicy protects TCP to an address with an offer for ESP and one for IKE.
+const analysedPolicy = `apiVersion: bailiwick.net/v1alpha1
 kind: FilterList
 name: Between
 filters:
@@ -106,15 +121,16 @@ rules:
 keyExchange:
   offers: ["%s"]
   lifetime: 8h
-`, addresses[1-i], esp, ike), encapsulation)
-	}
+`
+
+func (a *analysed) awaitPolicies() {
+	a.t.Helper()
 	for i := range a.hosts {
 		a.until("the node enforces its policy", func() bool {
-			s, err := a.clients[i].Status(ctx)
+			s, err := a.clients[i].Status(a.ctx)
 			return err == nil && s.Policy == "Analysed"
 		})
 	}
-	return a
 }
 
 func (a *analysed) start(i int, ca *catest.CA, policy, encapsulation string) {
@@ -144,7 +160,14 @@ func (a *analysed) start(i int, ca *catest.CA, policy, encapsulation string) {
 	if err := store.Save(credentials); err != nil {
 		a.t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+	a.launch(i, encapsulation)
+}
+
+// launch runs a node that start has prepared, the first time or again.
+func (a *analysed) launch(i int, encapsulation string) {
+	a.t.Helper()
+	dir := a.dirs[i]
+	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -154,7 +177,7 @@ func (a *analysed) start(i int, ca *catest.CA, policy, encapsulation string) {
 		"--log-level", "debug", "--policy", filepath.Join(dir, "policy.yaml"), "--policy-name", "Analysed",
 		"--encapsulation", encapsulation, "--keylog", filepath.Join(dir, "keys"), "--audit-file", filepath.Join(dir, "audit"))
 	cmd.Stdout, cmd.Stderr = log, log
-	if _, err := a.hosts[i].Start(cmd); err != nil {
+	if a.processes[i], err = a.hosts[i].Start(cmd); err != nil {
 		a.t.Fatal(err)
 	}
 	a.clients[i] = localapi.NewClient(socket)
