@@ -106,7 +106,7 @@ func TestRekey(t *testing.T) {
 }
 
 // stream keeps a TCP connection busy until the returned function is called, which requires that every message was
-// answered and that there were some.
+// answered. The first one is answered when stream returns, so that whatever the test does next meets traffic.
 func (p *pair) stream(from side) (stop func() int) {
 	p.t.Helper()
 	conn, err := p.dial(from, 10*time.Second)
@@ -114,8 +114,11 @@ func (p *pair) stream(from side) (stop func() int) {
 		p.t.Fatalf("connect from the %s: %v", from, err)
 	}
 	p.t.Cleanup(func() { _ = conn.Close() })
+	if err := roundTrip(conn, marker, 15*time.Second); err != nil {
+		p.t.Fatalf("the first message from the %s: %v", from, err)
+	}
 	ended, result := make(chan struct{}), make(chan error, 1)
-	messages := 0
+	messages := 1
 	go func() {
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
@@ -138,9 +141,6 @@ func (p *pair) stream(from side) (stop func() int) {
 		close(ended)
 		if err := <-result; err != nil {
 			p.t.Errorf("the TCP connection from the %s was lost after %d messages: %v", from, messages, err)
-		}
-		if messages == 0 {
-			p.t.Errorf("no message came through from the %s", from)
 		}
 		return messages
 	}
