@@ -10,7 +10,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -250,27 +249,50 @@ func (p *Peer) NextID() uint32 {
 	return p.next - 1
 }
 
-// Request sends a protected request and returns what its response holds.
+// Request sends a protected request, again when it stays without an answer for long, and returns what its response holds.
+// strongSwan passes over a request while it is busy with another one of the same message ID, however malformed.
 func (p *Peer) Request(exchange wire.ExchangeType, payloads ...wire.Payload) []wire.Payload {
 	p.t.Helper()
 	id := p.NextID()
-	p.Send(p.Seal(exchange, id, false, payloads...))
-	return p.Response(exchange, id)
+	request := p.Seal(exchange, id, false, payloads...)
+	sent := 0
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		p.Send(request)
+		sent++
+		if m, datagram, ok := p.await(exchange, id, patience/4); ok {
+			p.copies[string(datagram)] += sent - 1
+			return p.Open(m, datagram)
+		}
+	}
+	p.t.Fatalf("waited in vain for the response to %s %d", exchange, id)
+	return nil
 }
 
 // Response waits for the response to a request, and answers requests of the other side meanwhile.
 func (p *Peer) Response(exchange wire.ExchangeType, id uint32) []wire.Payload {
 	p.t.Helper()
+	m, datagram, ok := p.await(exchange, id, patience)
+	if !ok {
+		p.t.Fatalf("waited in vain for the response to %s %d", exchange, id)
+	}
+	return p.Open(m, datagram)
+}
+
+// await is Response as it came. ok is false when nothing comes for a time.
+func (p *Peer) await(exchange wire.ExchangeType, id uint32, timeout time.Duration) (m wire.Message, datagram []byte, ok bool) {
+	p.t.Helper()
 	for {
-		m, datagram := p.Expect(fmt.Sprintf("the response to %s %d", exchange, id))
-		if !m.Header.Response() {
+		m, datagram, ok = p.Read(timeout)
+		switch {
+		case !ok:
+			return m, nil, false
+		case !m.Header.Response():
 			p.serve(m, datagram)
-			continue
-		}
-		if m.Header.Exchange != exchange || m.Header.MessageID != id {
+		case m.Header.Exchange != exchange || m.Header.MessageID != id:
 			p.t.Fatalf("%s came, want the response to %s %d", m, exchange, id)
+		default:
+			return m, datagram, true
 		}
-		return p.Open(m, datagram)
 	}
 }
 
