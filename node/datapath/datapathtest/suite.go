@@ -62,6 +62,7 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"policy swaps leak nothing", swaps},
 		{"a new policy decides what waits", swapDecidesWhatWaits},
 		{"SAs that cannot be are refused", refusesBadSAs},
+		{"what waits for an SA that goes unused asks again", unusedRemoved},
 		{"gateways forward through the tunnel", gateway},
 		{"reverse path filter does not matter", reversePath},
 		{"stray packets are dropped", strayPackets},

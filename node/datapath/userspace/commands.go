@@ -144,7 +144,7 @@ func (c switchOut) run(l *loop) error {
 			l.secured[soft] = true
 		}
 	}
-	l.resume(func(q *queue) bool { return q.flow.Rule == a.child.Rule && a.coversOut(&q.flow.Packet) })
+	l.resume(a.serves)
 	return nil
 }
 
@@ -157,7 +157,16 @@ func (c remove) run(l *loop) error {
 	delete(l.sadb.children, c.spi)
 	l.counters[counterKeyDeletions]++
 	l.forget()
+	if !a.switched {
+		// What waited for this one, since IKE saw it coming, would wait in vain: it asks again.
+		l.resume(a.serves)
+	}
 	return nil
+}
+
+// serves reports whether a queue may have waited for this SA.
+func (a *association) serves(q *queue) bool {
+	return q.flow.Rule == a.child.Rule && a.coversOut(&q.flow.Packet)
 }
 
 func (c fallback) run(l *loop) error {
