@@ -46,7 +46,7 @@ const (
 	NoPeer       Peer = iota
 	StrongSwan59      // Debian 12's, with ESP in user space
 	StrongSwan61      // a newer one, with ML-KEM and ESP without UDP
-	KernelESP         // strongSwan 5.9.8 in a guest, on the kernel's ESP
+	KernelESP         // StrongSwan61 in a guest, on the kernel's ESP
 	Script            // messages made by hand, sent to the node and to strongSwan
 	Faults            // none: the node's own datapath fails
 )
@@ -61,7 +61,7 @@ func (p Peer) String() string {
 	case StrongSwan61:
 		return "strongSwan 6.1"
 	case KernelESP:
-		return "strongSwan on kernel ESP"
+		return "strongSwan 6.1 on kernel ESP"
 	case Script:
 		return "handmade messages"
 	case Faults:

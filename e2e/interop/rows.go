@@ -1,6 +1,10 @@
 package interop
 
-const strongswan = "interop/strongswan."
+// The folders of the tests.
+const (
+	strongswan = "interop/strongswan."
+	kernel     = "interop/kernel."
+)
 
 // rows is the matrix.
 var rows = []Row{
@@ -50,10 +54,10 @@ var rows = []Row{
 	{44, "started at once and on demand", "the peer begins at once or when a packet asks, and loads its configuration again under traffic; the node always begins when a packet asks", []Peer{StrongSwan59}, Shown, "strongSwan in user space drops what it traps and tells nobody: there the packets of the node ask", []string{strongswan + "TestStartAndTrap"}},
 	{45, "selectors with protocols and ports", "a peer protects one protocol, a port or a range of ports of a tunnel; the Child SA is for those, and what they leave out is refused aloud and goes nowhere", []Peer{StrongSwan59}, Shown, "in tunnel rules of the node, filters are of addresses; those of transport mode have ports", []string{strongswan + "TestPortSelectors"}},
 	{46, "narrowing, TS_UNACCEPTABLE", "the responder narrows to what both have; what has nothing in common is refused", []Peer{StrongSwan59}, Shown, "", []string{strongswan + "TestNarrowing", strongswan + "TestFailures"}},
-	{47, "mesh of hosts on demand", "", []Peer{KernelESP}, Open, "needs transport mode: a guest whose kernel has ESP", nil},
-	{48, "transport mode", "", []Peer{KernelESP}, Open, "needs a guest whose kernel has ESP", nil},
-	{49, "AH", "", []Peer{KernelESP}, Open, "AH is not negotiated; no peer stands opposite yet", nil},
-	{50, "extended sequence numbers", "", []Peer{KernelESP}, Open, "needs a guest whose kernel has ESP; negotiated between nodes in simulation", nil},
+	{47, "mesh of hosts on demand", "", []Peer{KernelESP}, Open, "transport mode is shown against one guest; a mesh needs several", nil},
+	{48, "transport mode", "between the ends themselves, over IPv4 and IPv6, in UDP and without, preshared keys and certificates, either side initiates over IPv4; packets in fragments; ended by either side, nothing goes in clear and new traffic brings new SAs", []Peer{KernelESP}, Shown, "over IPv6 only the node initiates: the peer does not always send its first message on port 4500 there", []string{kernel + "TestTransport", kernel + "TestDelete"}},
+	{49, "AH", "a peer that wants AH and nothing else, in transport and in tunnel mode, gets NO_PROPOSAL_CHOSEN and refuses the node so; the node says why; no Child SA is left and nothing goes in clear from the node, whoever initiates", []Peer{KernelESP}, Refused, "AH leaves payload readable; ESP does all that it does for the payload", []string{kernel + "TestAH"}},
+	{50, "extended sequence numbers", "used where the peer wants them and left where it does not, as its kernel tells, with AES-GCM and AES-CBC, either side initiates; still so after a rekey by either side, under a connection that lives through it", []Peer{KernelESP}, Shown, "no test sends the 2^32 packets after which the high-order half is not zero", []string{kernel + "TestExtendedSequenceNumbers"}},
 	{51, "algorithms", "AES-GCM, AES-CBC, ChaCha20-Poly1305; SHA-2; MODP-2048, ECP-256, ECP-384, ECP-521, X25519; either side initiates", []Peer{StrongSwan59}, Shown, "", []string{strongswan + "TestSuites"}},
 	{52, "NAT", "", []Peer{StrongSwan59}, Open, "strongSwan makes a NAT believed in every test here, so that all of them run in UDP; a real NAT is in the tests of the datapath and in simulation", nil},
 	{53, "MOBIKE (RFC 4555)", "either side gets another address under a connection, which lives through it; a peer that moves proves that it receives there", []Peer{StrongSwan59}, Shown, "strongSwan in user space makes the Child SA anew instead of moving it", []string{strongswan + "TestMobileNode", strongswan + "TestMobilePeer"}},

@@ -10,6 +10,7 @@ import (
 
 // TestTransport protects what the two ends say to each other, without a tunnel around it, over either family.
 func TestTransport(t *testing.T) {
+	shows(t, 48)
 	for _, c := range []struct {
 		name   string
 		policy pair.Policy
