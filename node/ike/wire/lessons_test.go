@@ -2,7 +2,10 @@ package wire
 
 import (
 	"bytes"
+	"slices"
 	"testing"
+
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
 // CVE-2026-12413 (libreswan): unknown payloads before an encrypted fragment overflowed a table of fixed size, behind an
@@ -63,6 +66,30 @@ func TestCVE_2023_23009_MalformedSelectorsAreRefused(t *testing.T) {
 	} {
 		if p, err := ParsePayloads(TypeTSi, raw(NoNextPayload, body...)); err == nil {
 			t.Errorf("% x gives %v", body, p)
+		}
+	}
+}
+
+// CVE-2016-5391 (libreswan): a proposal for an IKE SA without a group was accepted, and crashed when a key was to be
+// computed. Each type that a protocol demands has to be there (RFC 7296 3.3.3), in offers and in answers.
+func TestCVE_2016_5391_NoTransformIsLeftOut(t *testing.T) {
+	own := []proposal.IKE{cbcMODP}
+	whole := SAFromIKE(own, 0)
+	if _, _, ok := ChooseIKE(own, whole); !ok {
+		t.Fatal("the whole offer is not acceptable")
+	}
+	if _, _, err := AcceptIKE(own, whole, false); err != nil {
+		t.Fatalf("the whole answer: %v", err)
+	}
+	for i, left := range whole.Proposals[0].Transforms {
+		p := whole.Proposals[0]
+		p.Transforms = slices.Delete(slices.Clone(p.Transforms), i, i+1)
+		part := SA{Proposals: []Proposal{p}}
+		if chosen, _, ok := ChooseIKE(own, part); ok {
+			t.Errorf("an offer without %s is accepted as %v", left.Type, chosen)
+		}
+		if chosen, _, err := AcceptIKE(own, part, false); err == nil {
+			t.Errorf("an answer without %s is accepted as %v", left.Type, chosen)
 		}
 	}
 }
