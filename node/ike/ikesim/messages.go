@@ -168,6 +168,9 @@ const (
 	mostQueued         = 4096
 	// mostAmplified bounds what goes to an address that has proved nothing, as a multiple of what came from it.
 	mostAmplified = 3
+	// authenticESP is what ESP that is authentic counts as octets of its source: the peer has sent it, and may be asked
+	// there whether it has moved.
+	authenticESP = 4096
 )
 
 // checkCost: I7.

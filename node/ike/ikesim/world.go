@@ -232,8 +232,15 @@ func (n *Node) Do(ev ike.Event) {
 			n.ending(e.SPI)
 		}
 	}
-	if d, ok := ev.(ike.Datagram); ok && !w.unchecked {
-		w.observeArrival(n, d)
+	switch e := ev.(type) {
+	case ike.Datagram:
+		if !w.unchecked {
+			w.observeArrival(n, e)
+		}
+	case ike.UnknownESP:
+		n.exposure(e.Remote.Addr()).in += e.Octets
+	case ike.PeerMoved:
+		n.exposure(e.Remote.Addr()).in += authenticESP
 	}
 	_, n.timer = ev.(ike.Timeout)
 	if d := n.Engine.Deadline(); !d.IsZero() && !d.After(n.now()) {
