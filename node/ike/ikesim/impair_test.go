@@ -24,6 +24,13 @@ func TestImpair(t *testing.T) {
 		{impair.ShortNonce, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(INVALID_SYNTAX)", 0},
 		{impair.TwoNonces, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(INVALID_SYNTAX)", 0},
 		{impair.OtherGroup, true, (*Node).rekeyIKE, "send CREATE_CHILD_SA response 2 N(INVALID_KE_PAYLOAD)", 1},
+		{impair.ZeroSPI, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(NO_PROPOSAL_CHOSEN)", 1},
+		{impair.RekeyAH, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(CHILD_SA_NOT_FOUND)", 2}, // the other then makes a new one
+		{impair.OfferAH, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(NO_PROPOSAL_CHOSEN)", 1},
+		{impair.NoKeyBits, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(NO_PROPOSAL_CHOSEN)", 1},
+		{impair.ShortKE, true, (*Node).rekeyIKE, "send CREATE_CHILD_SA response 2 N(INVALID_SYNTAX)", 0},
+		{impair.OtherAuth, false, nil, "send IKE_AUTH response 1 N(AUTHENTICATION_FAILED)", 0},
+		{impair.Unknown, true, (*Node).deleteChild, "send INFORMATIONAL response 2 D(ESP)", 0}, // it is passed over
 		{impair.DeleteAH, true, (*Node).deleteChild, "send INFORMATIONAL response 2", 1},
 	} {
 		t.Run(string(c.fault), func(t *testing.T) {

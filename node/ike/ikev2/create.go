@@ -158,7 +158,7 @@ func (s *SA) serveCreate(v *serving, m message) {
 	rekey, isRekey := wire.FindNotify(m.payloads, wire.NotifyRekeySA)
 	if isRekey {
 		in = rekeyChildIn
-		if len(rekey.SPI) == 4 {
+		if rekey.Protocol == wire.ProtocolESP && len(rekey.SPI) == 4 { // RFC 7296 3.10: an SPI counts within its protocol
 			old = s.childByOut(spiOf(rekey.SPI))
 		}
 	}

@@ -44,4 +44,11 @@ const (
 	BadAuth    Fault = "ikebug-send-bad-auth"
 	OtherGroup Fault = "ikebug-send-other-group" // KE of a group that no proposal has
 	DeleteAH   Fault = "ikebug-send-delete-ah"   // a Child SA is deleted with the protocol of another
+	ZeroSPI    Fault = "ikebug-send-zero-spi"    // of a Child SA, which is reserved (RFC 4303 2.1)
+	RekeyAH    Fault = "ikebug-send-rekey-ah"    // N(REKEY_SA) with the protocol of another
+	OfferAH    Fault = "ikebug-send-offer-ah"    // a proposal with the protocol of another
+	NoKeyBits  Fault = "ikebug-send-no-key-bits" // AES without the Key Length attribute (RFC 7296 3.3.5)
+	ShortKE    Fault = "ikebug-send-short-ke"    // one octet is missing
+	OtherAuth  Fault = "ikebug-send-other-auth"  // the AUTH method of a preshared key becomes that of RSA
+	Unknown    Fault = "ikebug-send-unknown"     // a payload that nobody knows, not critical (RFC 7296 2.5)
 )
