@@ -44,7 +44,7 @@ const (
 	idle           situation = iota
 	rekeyingChild            // own rekey of the same Child SA is outstanding
 	followingChild           // own rekey of it has come to IKE_FOLLOWUP_KE
-	deletingChild            // own delete of it is outstanding, or its successor is installed
+	deletingChild            // own delete of it is outstanding or next, or its successor is installed
 	creatingChild            // own new Child SA is outstanding
 	rekeyingIKE              // own rekey of the IKE SA is outstanding
 	followingIKE             // own rekey of the IKE SA has come to IKE_FOLLOWUP_KE
@@ -154,7 +154,7 @@ func (s *SA) situation(in incoming, c *child) situation {
 		return followingIKE
 	case rekeying && (current.sent || in != rekeyIKEIn):
 		return rekeyingIKE
-	case named && (c.deleting || c.replaced):
+	case named && (c.deleting || c.replaced), in == rekeyChildIn && s.deleteWaits(c):
 		return deletingChild
 	}
 	switch t := s.current.(type) {

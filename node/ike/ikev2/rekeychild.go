@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -213,6 +214,15 @@ func (s *SA) closeChild(c *child, reason ike.Reason) {
 		}
 	}
 	s.enqueue(&deleteChild{child: c, reason: reason}, timeZero)
+}
+
+// deleteWaits reports whether an own delete of a Child SA is next. A rekey of it by the peer would leave a successor
+// behind that nobody deletes (RFC 7296 2.25.1: TEMPORARY_FAILURE while this side tries to close it).
+func (s *SA) deleteWaits(c *child) bool {
+	return slices.ContainsFunc(s.queue, func(q queued) bool {
+		d, ok := q.task.(*deleteChild)
+		return ok && d.child == c
+	})
 }
 
 func (t *deleteChild) begin(s *SA) bool {
