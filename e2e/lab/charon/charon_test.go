@@ -31,6 +31,9 @@ func TestTwoDaemonsTalk(t *testing.T) {
 	})
 	t.Run("forky", func(t *testing.T) {
 		newer, err := root.Open(ctx, root.StrongSwan)
+		if errors.Is(err, root.ErrUnreachable) {
+			t.Skipf("a newer strongSwan is needed: %v", err)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

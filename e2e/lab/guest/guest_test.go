@@ -25,6 +25,9 @@ func TestGuest(t *testing.T) {
 		t.Skip("a guest on a wire of a lab needs root")
 	}
 	programs, err := root.Open(t.Context(), root.StrongSwan)
+	if errors.Is(err, root.ErrUnreachable) {
+		t.Skipf("a newer strongSwan is needed: %v", err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func build(ctx context.Context, config Config, dir string) error {
 	defer os.RemoveAll(work)
 	archives, err := download(ctx, config, work)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	if err := prepare(dir); err != nil {
 		return err

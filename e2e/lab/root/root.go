@@ -44,6 +44,10 @@ type Root struct {
 // layout counts changes of this package that make finished roots useless.
 const layout = 1
 
+// ErrUnreachable says that the mirror does not give what a root is made of: there is no network, or it has no such suite.
+// Tests that need the root cannot run then.
+var ErrUnreachable = errors.New("the Debian mirror does not give it")
+
 // CacheDir is where finished roots and whatever else takes long to make are kept between runs: a directory of the user's
 // own cache.
 func CacheDir() (string, error) {
