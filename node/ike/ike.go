@@ -29,6 +29,9 @@ type Flow struct {
 	LocalTS       sa.Selector
 	RemoteTS      sa.Selector
 	Packet        spd.Packet
+	// DefaultResponse is that the default response protects the traffic, and no rule: Rule is empty then. Traffic asks for
+	// nothing of the kind; it is made anew from what a peer once asked for.
+	DefaultResponse bool
 }
 
 // Datagram is an IKE message from the network, without the non-ESP marker.

@@ -145,11 +145,8 @@ func (e *Engine) retireOne(r *retirement) bool {
 		// What only the duplicate carries is made again at the survivor.
 		r.moved = true
 		for _, c := range r.loser.sa.Children() {
-			f := ike.Flow{
-				Rule: c.Rule, Local: c.Local.Addr(), Remote: c.Remote.Addr(), LocalTS: c.LocalTS[0], RemoteTS: c.RemoteTS[0],
-			}
-			rule, ok := e.rule(c.Rule)
-			if ok && !c.DefaultResponse && !r.survivor.sa.Covers(f) {
+			rule, ok := e.ruleOf(c)
+			if f := flowOf(c); ok && !r.survivor.sa.Covers(f) {
 				e.run(r.survivor, func(s *ikev2.SA) { s.Acquire(e.now, f, rule) })
 			}
 		}

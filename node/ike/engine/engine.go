@@ -258,9 +258,12 @@ func (e *Engine) after(x *entry) {
 			e.established(x, n.InitialContact)
 		case ikev2.ReauthDue:
 			e.reauthenticate(x)
+		case ikev2.PeerForgot:
+			e.peerForgot(x)
 		case ikev2.ChildUp:
 			e.count("child_established")
 			e.childUp(x, n.Child)
+			e.revived(x)
 		case ikev2.FlowServed:
 			if w, ok := e.flows.byKey[keyOf(n.Flow)]; ok {
 				e.flows.remove(w)
@@ -275,11 +278,13 @@ func (e *Engine) after(x *entry) {
 			e.countDrop(n.Reason)
 		case ikev2.FlowFailed:
 			e.flowFailed(n)
+			e.revived(x)
 		case ikev2.Successor:
 			e.count("ike_rekeyed")
 			e.after(e.table.add(n.SA, false))
 		case ikev2.Closed:
 			e.closed(x, n)
+			e.revived(x)
 		}
 	}
 	if next := x.sa.Successor(); next != nil {

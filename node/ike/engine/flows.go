@@ -185,7 +185,7 @@ func (e *Engine) serves(x *entry, w *flow) bool {
 	local, remote := x.sa.Addresses()
 	// The peer of a tunnel may have moved; rules know it by where it was.
 	there := remote.Addr() == w.flow.Remote || w.rule.Mode == sa.Tunnel && x.sa.Home() == w.flow.Remote
-	return !x.retiring && there && local.Addr() == w.flow.Local && slices.Contains(w.rule.Auth, x.sa.Auth())
+	return !x.retiring && !x.forgotten && there && local.Addr() == w.flow.Local && slices.Contains(w.rule.Auth, x.sa.Auth())
 }
 
 func (e *Engine) attach(w *flow, x *entry) {

@@ -78,3 +78,46 @@ func (e *Engine) outsideSA(d ike.Datagram) {
 		e.run(x, func(s *ikev2.SA) { s.PeerLostChild(e.now, out) })
 	}
 }
+
+// peerForgot ends an SA of which the peer has proved that it knows nothing. Rules ask for another one with their next
+// packet, and hold it meanwhile; the default response holds nothing: what the peer wanted protected would go in clear. So
+// another SA is made for that first, and the forgotten one, whose packets the peer drops, stays until then.
+func (e *Engine) peerForgot(x *entry) {
+	if x.forgotten {
+		return
+	}
+	x.forgotten = true
+	for _, c := range x.sa.Children() {
+		if e.stopping || x.retiring || !c.DefaultResponse || e.carriedBeside(x, c) {
+			continue
+		}
+		if y := e.again(x, c); y != nil {
+			e.count("restarted_peer_asked")
+			y.revives = x
+			e.after(y)
+			return
+		}
+	}
+	e.dropForgotten(x)
+}
+
+// carriedBeside reports whether another SA with the peer carries what a Child SA of x does.
+func (e *Engine) carriedBeside(x *entry, c sa.Child) bool {
+	return slices.ContainsFunc(e.table.byPeer[x.filed.remote.Addr()], func(y *entry) bool {
+		return twins(x, y) && y.sa.Covers(flowOf(c))
+	})
+}
+
+// revived ends the forgotten SA that x was begun for.
+func (e *Engine) revived(x *entry) {
+	if old := x.revives; old != nil {
+		x.revives = nil
+		e.dropForgotten(old)
+	}
+}
+
+func (e *Engine) dropForgotten(x *entry) {
+	e.run(x, func(s *ikev2.SA) {
+		s.Drop(e.now, ike.ReasonPeerRestarted, "the peer has proved that it knows nothing of the IKE SA")
+	})
+}

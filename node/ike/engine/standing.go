@@ -5,6 +5,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
+	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
 // renewLimit is when an SA that was authenticated anew takes over in any case.
@@ -28,20 +29,43 @@ func (e *Engine) reauthenticate(x *entry) {
 		return
 	}
 	for _, c := range x.sa.Children() {
-		rule, ok := e.rule(c.Rule)
-		if !ok || c.DefaultResponse || !slices.Contains(rule.Auth, x.sa.Auth()) || !e.credential(x.sa.Auth()) {
-			continue
+		if y := e.again(x, c); y != nil {
+			e.count("reauthentication")
+			y.renews = x
+			e.after(y)
+			return
 		}
-		flow := ike.Flow{
-			Rule: c.Rule, Local: c.Local.Addr(), Remote: c.Remote.Addr(), LocalTS: c.LocalTS[0], RemoteTS: c.RemoteTS[0],
-		}
-		e.count("reauthentication")
-		y := e.table.add(ikev2.Initiate(e, e.now, e.cfg, flow, rule, x.sa.Auth()), false)
-		y.renews = x
-		e.after(y)
-		return
 	}
 	// Without a Child SA that this side may ask for there is nothing to keep.
+}
+
+// again begins another IKE SA like x, for what a Child SA of it carries; nil when the policy does not stand for that. Even
+// what the default response answered is asked for then: it does so to keep what the peer wanted, never to begin anything.
+func (e *Engine) again(x *entry, c sa.Child) *entry {
+	rule, ok := e.ruleOf(c)
+	if !ok || !slices.Contains(rule.Auth, x.sa.Auth()) || !e.credential(x.sa.Auth()) {
+		return nil
+	}
+	return e.table.add(ikev2.Initiate(e, e.now, e.cfg, flowOf(c), rule, x.sa.Auth()), false)
+}
+
+// flowOf is the flow that a Child SA carries.
+func flowOf(c sa.Child) ike.Flow {
+	return ike.Flow{
+		Rule: c.Rule, DefaultResponse: c.DefaultResponse, Local: c.Local.Addr(), Remote: c.Remote.Addr(),
+		LocalTS: c.LocalTS[0], RemoteTS: c.RemoteTS[0],
+	}
+}
+
+// ruleOf finds what made a Child SA.
+func (e *Engine) ruleOf(c sa.Child) (ike.Rule, bool) {
+	if !c.DefaultResponse {
+		return e.rule(c.Rule)
+	}
+	if e.cfg.DefaultResponse == nil {
+		return ike.Rule{}, false
+	}
+	return *e.cfg.DefaultResponse, true
 }
 
 // renewed lets an SA that was authenticated anew take over from the one it was made for.
@@ -84,5 +108,5 @@ func (e *Engine) takeOver(x *entry) {
 
 // twins reports whether y is another SA in use with the same peer.
 func twins(x, y *entry) bool {
-	return y != x && !y.gone && y.sa.Usable() && y.sa.Peer() == x.sa.Peer() && y.sa.Auth() == x.sa.Auth() && sameAddresses(x, y)
+	return y != x && !y.gone && !y.forgotten && y.sa.Usable() && y.sa.Peer() == x.sa.Peer() && y.sa.Auth() == x.sa.Auth() && sameAddresses(x, y)
 }

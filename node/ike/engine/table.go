@@ -53,6 +53,8 @@ type entry struct {
 	handed    bool        // its Child SAs are filed under the successor
 	told      ikev2.State // the state that was told last
 	renews    *entry      // the SA that this one is to take over from; nil: none
+	forgotten bool        // the peer has proved that it knows nothing of it
+	revives   *entry      // the forgotten SA that ends when this one has come to something or to nothing; nil: none
 }
 
 // filing is under what an SA is found.

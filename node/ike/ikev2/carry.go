@@ -25,7 +25,7 @@ func (s *SA) carrying(flow ike.Flow) *child {
 		return c
 	}
 	for _, c := range s.children {
-		if s.lasting(c) && c.Rule == flow.Rule && !c.DefaultResponse && coversPacket(c.Child, flow.Packet) {
+		if s.lasting(c) && c.Rule == flow.Rule && c.DefaultResponse == flow.DefaultResponse && coversPacket(c.Child, flow.Packet) {
 			return c
 		}
 	}

@@ -89,7 +89,7 @@ func (s *SA) groupsOf(r *ike.Rule) []proposal.ESP {
 // newChildRequest prepares an own negotiation for a flow. The group of the key exchange is that of the first offer.
 func (s *SA) newChildRequest(flow ike.Flow, rule ike.Rule, withGroup bool) *childRequest {
 	return &childRequest{
-		spi: s.host.ChildSPI(), rule: &rule, offers: s.groupsOf(&rule), transport: wantsTransport(&rule),
+		spi: s.host.ChildSPI(), rule: &rule, isDefault: flow.DefaultResponse, offers: s.groupsOf(&rule), transport: wantsTransport(&rule),
 		local: []sa.Selector{flow.LocalTS}, remote: []sa.Selector{flow.RemoteTS}, withGroup: withGroup,
 	}
 }
@@ -447,7 +447,7 @@ func (s *SA) Covers(flow ike.Flow) bool { return s.covering(flow) != nil }
 
 func (s *SA) covering(flow ike.Flow) *child {
 	for _, c := range s.children {
-		if !c.gone && !c.deleting && !c.replaced && c.Rule == flow.Rule && !c.DefaultResponse && CoversFlow(c.Child, flow) {
+		if !c.gone && !c.deleting && !c.replaced && c.Rule == flow.Rule && c.DefaultResponse == flow.DefaultResponse && CoversFlow(c.Child, flow) {
 			return c
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"time"
 
-	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -15,7 +14,7 @@ import (
 // (INVALID_IKE_SPI), or to ESP (INVALID_SPI), but not prove it: such messages are not protected, and anyone can send
 // them. They cause a liveness check before its time and nothing else (RFC 7296 2.4). With quick crash detection (RFC
 // 6290) each side gives the other a token while the SA lives, which only itself can compute, from a secret that outlives
-// its restart: the right token in the clear is the proof, and ends the SA at once.
+// its restart: the right token in the clear is the proof, and ends the SA as soon as nothing would be in clear because of that.
 
 const (
 	// hintEvery bounds the liveness checks that unprotected messages cause.
@@ -83,7 +82,7 @@ func (s *SA) receiveUnprotected(m wire.Message) {
 	}
 	if n, ok := wire.FindNotify(m.Payloads, wire.NotifyQuickCrashDetection); ok && len(s.token) > 0 &&
 		subtle.ConstantTimeCompare(n.Data, s.token) == 1 {
-		s.end(ike.ReasonPeerRestarted, ike.FaultPeer, "the peer has proved that it knows nothing of the IKE SA")
+		s.note(PeerForgot{})
 		return
 	}
 	if _, ok := wire.FindNotify(m.Payloads, wire.NotifyInvalidIKESPI); ok && m.Header.Response() {
@@ -99,6 +98,12 @@ func (s *SA) PeerLostChild(now time.Time, out sa.SPI) {
 		s.advance()
 	}
 }
+
+// PeerForgot says that the peer has proved that it knows nothing of the IKE SA any more. Whoever takes the note ends the
+// SA, which else goes on.
+type PeerForgot struct{}
+
+func (PeerForgot) note() {}
 
 // hint asks the peer whether it is there, though not for everybody who says that it is not.
 func (s *SA) hint() {

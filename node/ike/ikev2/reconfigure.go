@@ -15,7 +15,7 @@ func (s *SA) Reconfigure(now time.Time, cfg *ike.Config) {
 	case s.state == StateClosed:
 		return
 	case s.hs != nil:
-		if s.hs.flow != nil && !sameNegotiation(s.hs.rule, ruleByID(cfg, s.hs.flow.Rule)) || s.win.serving == nil && !s.suiteAllowed() {
+		if s.hs.flow != nil && !sameNegotiation(s.hs.rule, ruleOf(cfg, *s.hs.flow)) || s.win.serving == nil && !s.suiteAllowed() {
 			s.end(ike.ReasonPolicyChanged, ike.FaultLocal, "")
 		}
 		return
@@ -34,7 +34,7 @@ func (s *SA) Reconfigure(now time.Time, cfg *ike.Config) {
 	var queue []queued
 	for _, q := range s.queue {
 		if t, ok := q.task.(*newChild); ok {
-			r := ruleByID(cfg, t.flow.Rule)
+			r := ruleOf(cfg, t.flow)
 			if r == nil {
 				s.note(FlowFailed{Flow: t.flow, Reason: ike.ReasonPolicyChanged, Fault: ike.FaultLocal})
 				continue
@@ -70,6 +70,14 @@ func (s *SA) keep(c *child) bool {
 func sameNegotiation(a, b *ike.Rule) bool {
 	return a != nil && b != nil && a.Mode == b.Mode && a.Tunnel == b.Tunnel && slices.Equal(a.Offers, b.Offers) &&
 		a.PFS == b.PFS && a.Associations == b.Associations && a.Lifetime == b.Lifetime && a.Idle == b.Idle
+}
+
+// ruleOf finds what decides about a flow.
+func ruleOf(cfg *ike.Config, f ike.Flow) *ike.Rule {
+	if f.DefaultResponse {
+		return cfg.DefaultResponse
+	}
+	return ruleByID(cfg, f.Rule)
 }
 
 func ruleByID(cfg *ike.Config, id string) *ike.Rule {
