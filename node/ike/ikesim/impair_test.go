@@ -26,6 +26,7 @@ func TestImpair(t *testing.T) {
 		{impair.OtherGroup, true, (*Node).rekeyIKE, "send CREATE_CHILD_SA response 2 N(INVALID_KE_PAYLOAD)", 1},
 		{impair.ZeroSPI, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(NO_PROPOSAL_CHOSEN)", 1},
 		{impair.RekeyAH, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(CHILD_SA_NOT_FOUND)", 2}, // the other then makes a new one
+		{impair.RekeySPI, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(INVALID_SYNTAX)", 0},
 		{impair.OfferAH, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(NO_PROPOSAL_CHOSEN)", 1},
 		{impair.NoKeyBits, true, (*Node).rekeyChild, "send CREATE_CHILD_SA response 2 N(NO_PROPOSAL_CHOSEN)", 1},
 		{impair.ShortKE, true, (*Node).rekeyIKE, "send CREATE_CHILD_SA response 2 N(INVALID_SYNTAX)", 0},

@@ -158,7 +158,12 @@ func (s *SA) serveCreate(v *serving, m message) {
 	rekey, isRekey := wire.FindNotify(m.payloads, wire.NotifyRekeySA)
 	if isRekey {
 		in = rekeyChildIn
-		if rekey.Protocol == wire.ProtocolESP && len(rekey.SPI) == 4 { // RFC 7296 3.10: an SPI counts within its protocol
+		if len(rekey.SPI) != 4 { // RFC 7296 3.10: no Child SA has such an SPI, and no answer may name it
+			s.respond(v, wire.Notify{Type: wire.NotifyInvalidSyntax})
+			s.end(ike.ReasonSyntax, ike.FaultPeer, fmt.Sprintf("the peer rekeys a Child SA with an SPI of %d octets", len(rekey.SPI)))
+			return
+		}
+		if rekey.Protocol == wire.ProtocolESP { // RFC 7296 3.10: an SPI counts within its protocol
 			old = s.childByOut(spiOf(rekey.SPI))
 		}
 	}

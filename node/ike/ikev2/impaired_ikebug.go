@@ -24,6 +24,10 @@ func impaired(payloads []wire.Payload) []wire.Payload {
 				v.Protocol = wire.ProtocolAH
 				p = v
 			}
+			if impair.On(impair.RekeySPI) && v.Type == wire.NotifyRekeySA {
+				v.SPI = append(slices.Clone(v.SPI), v.SPI...)
+				p = v
+			}
 		case wire.Nonce:
 			if impair.On(impair.ShortNonce) {
 				v.Data = slices.Clone(v.Data[:8])

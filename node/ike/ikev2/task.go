@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -35,6 +36,7 @@ const (
 type queued struct {
 	task      task
 	notBefore time.Time // zero: as soon as possible
+	again     bool      // it met a temporary failure before
 }
 
 // tasks are all own exchanges, the running one first.
@@ -50,7 +52,7 @@ func (s *SA) tasks() []task {
 }
 
 func (s *SA) enqueue(t task, notBefore time.Time) {
-	s.queue = append(s.queue, queued{t, notBefore})
+	s.queue = append(s.queue, queued{task: t, notBefore: notBefore})
 }
 
 // ready reports whether an own exchange may begin. While a request of the peer is being served none is begun: that
@@ -76,8 +78,8 @@ func (s *SA) advance() {
 			return
 		}
 		t := s.queue[best].task
+		s.current, s.again = t, s.queue[best].again
 		s.queue = append(s.queue[:best:best], s.queue[best+1:]...)
-		s.current = t
 		if !t.begin(s) && s.current == t {
 			s.current = nil
 		}
@@ -95,6 +97,9 @@ func (s *SA) done(t task) {
 // keep (RFC 7296 2.25).
 func (s *SA) later(t task, attempt int, limit time.Time) {
 	s.done(t)
+	if !s.again && !slices.ContainsFunc(s.queue, func(q queued) bool { return q.again }) {
+		s.troubled = timeZero // what was in trouble before is over, without a success to say so
+	}
 	if s.troubled.IsZero() {
 		s.troubled = s.now
 	} else if s.now.Sub(s.troubled) > troubledLimit {
@@ -107,7 +112,7 @@ func (s *SA) later(t task, attempt int, limit time.Time) {
 	}
 	wait = time.Duration(float64(wait) * (0.5 + s.fraction()))
 	s.trace("temporary failure, next try in %s", wait.Round(time.Millisecond))
-	s.enqueue(t, s.now.Add(wait))
+	s.queue = append(s.queue, queued{task: t, notBefore: s.now.Add(wait), again: true})
 }
 
 // closing reports whether the delete of the IKE SA waits or is under way.

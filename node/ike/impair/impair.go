@@ -46,6 +46,7 @@ const (
 	DeleteAH   Fault = "ikebug-send-delete-ah"   // a Child SA is deleted with the protocol of another
 	ZeroSPI    Fault = "ikebug-send-zero-spi"    // of a Child SA, which is reserved (RFC 4303 2.1)
 	RekeyAH    Fault = "ikebug-send-rekey-ah"    // N(REKEY_SA) with the protocol of another
+	RekeySPI   Fault = "ikebug-send-rekey-spi"   // N(REKEY_SA) with an SPI of eight octets
 	OfferAH    Fault = "ikebug-send-offer-ah"    // a proposal with the protocol of another
 	NoKeyBits  Fault = "ikebug-send-no-key-bits" // AES without the Key Length attribute (RFC 7296 3.3.5)
 	ShortKE    Fault = "ikebug-send-short-ke"    // one octet is missing
