@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/tun"
@@ -58,7 +59,7 @@ func (b *bench) enforce(t *testing.T, addresses ...netip.Addr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.table.replace(steering.Compile(set, testParams), true, nil); err != nil {
+	if err := b.table.Replace(steering.Compile(set, testParams), true, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -108,7 +109,7 @@ func TestICMPErrorsDoNotQuoteProtectedPackets(t *testing.T) {
 	} {
 		b.enforce(t, me4, me6)
 		if test.soft {
-			if err := b.table.add(steering.SoftSet("all", spd.In, test.from.Is6()), pair{test.from, test.to}, time.Minute); err != nil {
+			if err := b.table.Add(steering.SoftSet("all", spd.In, test.from.Is6()), nftable.Pair{Local: test.from, Remote: test.to}, time.Minute); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -179,7 +180,7 @@ func TestSourceNATIsNoWayOut(t *testing.T) {
 	if !forward(53) {
 		t.Error("a packet that the policy permits did not leave")
 	}
-	if err := b.table.add(steering.SoftSet("all", spd.Out, false), pair{card, peer}, time.Minute); err != nil {
+	if err := b.table.Add(steering.SoftSet("all", spd.Out, false), nftable.Pair{Local: card, Remote: peer}, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if !forward(5000) {

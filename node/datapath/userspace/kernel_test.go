@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/tun"
@@ -33,7 +34,7 @@ var testParams = steering.Params{
 // outbound packets none is: raw sockets may use any source.
 type bench struct {
 	host     *lab.Host
-	table    *filterTable
+	table    *nftable.Table
 	card     *tun.Device
 	tunnel   *tun.Device
 	raw      map[bool]*clearSocket // by whether it carries the mark of the own sockets
@@ -53,7 +54,7 @@ func newBench(t *testing.T, l *lab.Lab, d spd.Direction) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		err := errors.Join(b.table.close(), b.judge.CloseLasting(), b.card.Close(), b.tunnel.Close(), b.raw[false].close(), b.raw[true].close())
+		err := errors.Join(b.table.Close(), b.judge.CloseLasting(), b.card.Close(), b.tunnel.Close(), b.raw[false].close(), b.raw[true].close())
 		if err != nil {
 			t.Error(err)
 		}
@@ -89,7 +90,7 @@ func newBench(t *testing.T, l *lab.Lab, d spd.Direction) *bench {
 }
 
 func (b *bench) open(d spd.Direction) (err error) {
-	if b.table, err = openFilterTable(DefaultNFTable); err != nil {
+	if b.table, err = nftable.Open(DefaultNFTable); err != nil {
 		return err
 	}
 	if b.card, err = tun.Open(tun.Config{Name: "eth0", NoOffload: true}); err != nil {
@@ -272,7 +273,7 @@ func TestKernelAgreesWithLookup(t *testing.T) {
 		}
 		rules := steering.Compile(set, testParams)
 		for _, d := range []spd.Direction{spd.Out, spd.In} {
-			if err := benches[d].table.replace(rules, true, nil); err != nil {
+			if err := benches[d].table.Replace(rules, true, nil); err != nil {
 				t.Fatal(err)
 			}
 			for i, p := range packets {
@@ -344,11 +345,11 @@ func wanted(d spd.Direction, m spd.Match, p spd.Packet, s spd.State) spd.Fate {
 	return v.Fate
 }
 
-func pairOf(d spd.Direction, p spd.Packet) pair {
+func pairOf(d spd.Direction, p spd.Packet) nftable.Pair {
 	if d == spd.In {
-		return pair{p.Destination, p.Source}
+		return nftable.Pair{Local: p.Destination, Remote: p.Source}
 	}
-	return pair{p.Source, p.Destination}
+	return nftable.Pair{Local: p.Source, Remote: p.Destination}
 }
 
 // grant brings the kernel into a state, if the rule of the packet has it, and returns the state it is in.
@@ -363,7 +364,7 @@ func (b *bench) grant(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s 
 	if s == spd.StateNone || s == spd.StateSecured && m.Rule.Action.Fallback.Mode != spd.FallbackDiscover {
 		return spd.StateNone
 	}
-	if err := b.table.add(set, pairOf(d, p), ttl); err != nil {
+	if err := b.table.Add(set, pairOf(d, p), ttl); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -379,7 +380,7 @@ func (b *bench) take(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s s
 	default:
 		return
 	}
-	if err := b.table.remove(set, pairOf(d, p)); err != nil {
+	if err := b.table.Remove(set, pairOf(d, p)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -402,11 +403,11 @@ func TestLargePolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var table *filterTable
-	var watch *tableWatch
+	var table *nftable.Table
+	var watch *nftable.Watch
 	err = h.Do(func() (err error) {
-		if table, err = openFilterTable(DefaultNFTable); err == nil {
-			watch, err = watchTable(DefaultNFTable, table.port)
+		if table, err = nftable.Open(DefaultNFTable); err == nil {
+			watch, err = table.Watch()
 		}
 		return err
 	})
@@ -414,7 +415,7 @@ func TestLargePolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(watch.close(), table.close()); err != nil {
+		if err := errors.Join(watch.Close(), table.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -434,26 +435,20 @@ func TestLargePolicy(t *testing.T) {
 	}
 	for range 2 {
 		begin := time.Now()
-		if err := table.replace(steering.Compile(set, testParams), true, nil); err != nil {
+		if err := table.Replace(steering.Compile(set, testParams), true, nil); err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("%d filters in force after %s", len(set.Filters()), time.Since(begin))
 	}
 	// Notifications that do not fit the buffer count as changes by another program: the table would be restored for ever.
-	if err := watch.conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		messages, err := watch.conn.Receive()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			break
-		}
-		if err != nil || slices.ContainsFunc(messages, watch.concerns) {
-			t.Fatalf("the watch takes own changes for those of others: %v", err)
-		}
+	go watch.Run()
+	select {
+	case <-watch.Changed():
+		t.Fatal("the watch takes own changes for those of others")
+	case <-time.After(time.Second):
 	}
 	got, want := 0, len(set.Filters())
-	for name := range table.counters() {
+	for name := range table.Counters() {
 		if strings.HasPrefix(name, "filter/") {
 			got++
 		}

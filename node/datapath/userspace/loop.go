@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -40,7 +41,7 @@ type loop struct {
 	stopped  chan struct{} // closed when the thread has ended
 	events   chan ike.Event
 	clear    *clearSocket
-	table    *filterTable
+	table    *nftable.Table
 	routing  *routing
 
 	now      time.Time // of the current round

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -259,7 +260,7 @@ func (l *loop) discover(m spd.Match, p spd.Packet) bool {
 	key := softKey{m.Rule.ID, p.Source, p.Destination}
 	for _, direction := range []spd.Direction{spd.In, spd.Out} {
 		set := steering.SoftSet(key.rule, direction, key.local.Is6())
-		if err := l.table.add(set, pair{key.local, key.remote}, ttl); err != nil {
+		if err := l.table.Add(set, nftable.Pair{Local: key.local, Remote: key.remote}, ttl); err != nil {
 			l.warn("cannot grant a soft association", err)
 			return false
 		}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath"
+	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -44,14 +45,14 @@ const eventQueue = 4096
 type backend struct {
 	cfg     Config
 	device  *tun.Device
-	table   *filterTable
+	table   *nftable.Table
 	routing *routing
 	clear   *clearSocket
 	loop    *loop
 	params  steering.Params
 
 	home      namespace
-	watch     *tableWatch
+	watch     *nftable.Watch
 	repaired  chan struct{} // closed when the goroutine of repair has ended
 	recovered chan struct{} // closed when the goroutine of recoverTUN has ended
 
@@ -62,8 +63,8 @@ type backend struct {
 		fresh   bool // no policy was set yet: what an earlier process left is to be replaced
 		notes   []string
 		set     spd.Set
-		dynamic map[dynamic]int // entries of the dynamic sets, with the number of SAs
-		owner   map[sa.SPI][]dynamic
+		dynamic map[nftable.Dynamic]int // entries of the dynamic sets, with the number of SAs
+		owner   map[sa.SPI][]nftable.Dynamic
 		last    map[string]uint64 // counters of the thread after it ended
 	}
 }
@@ -82,12 +83,12 @@ func New(cfg Config) (datapath.Backend, error) {
 		Device: cfg.Name, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel, Forward: MarkForward,
 	}}
 	b.mu.fresh = true
-	b.mu.dynamic, b.mu.owner = map[dynamic]int{}, map[sa.SPI][]dynamic{}
+	b.mu.dynamic, b.mu.owner = map[nftable.Dynamic]int{}, map[sa.SPI][]nftable.Dynamic{}
 	if err := b.open(); err != nil {
 		return nil, errors.Join(err, b.closeKernel())
 	}
 	go b.loop.run()
-	go b.watch.run()
+	go b.watch.Run()
 	go b.repair()
 	go b.recoverTUN()
 	return b, nil
@@ -97,16 +98,16 @@ func (b *backend) open() (err error) {
 	if b.home, err = currentNamespace(); err != nil {
 		return err
 	}
-	if b.table, err = openFilterTable(b.cfg.NFTable); err != nil {
+	if b.table, err = nftable.Open(b.cfg.NFTable); err != nil {
 		return err
 	}
-	if b.watch, err = watchTable(b.cfg.NFTable, b.table.port); err != nil {
+	if b.watch, err = b.table.Watch(); err != nil {
 		return err
 	}
 	if b.routing, err = openRouting(b.cfg.Table, b.cfg.Priority, b.cfg.Name); err != nil {
 		return err
 	}
-	b.params.Conntrack = !b.table.reassembles()
+	b.params.Conntrack = !b.table.Reassembles()
 	if b.params.Conntrack {
 		b.mu.notes = append(b.mu.notes, "The kernel has no nft_tproxy: connection tracking reassembles fragments, for all traffic of the machine.")
 	}
@@ -187,7 +188,7 @@ func (b *backend) SetPolicy(ctx context.Context, set spd.Set) error {
 	if err := b.do(prepare{set}); err != nil {
 		return fmt.Errorf("set policy %q: %w", set.Name(), err)
 	}
-	if err := b.table.replace(steering.Compile(set, b.params), b.mu.fresh, nil); err != nil {
+	if err := b.table.Replace(steering.Compile(set, b.params), b.mu.fresh, nil); err != nil {
 		return errors.Join(fmt.Errorf("set policy %q: %w", set.Name(), err), b.do(abort{}))
 	}
 	b.mu.fresh = false
@@ -242,14 +243,14 @@ func (b *backend) steer(child sa.Child) error {
 	if _, known := b.mu.owner[child.In.SPI]; known || child.Rule != "" {
 		return nil
 	}
-	entries, err := dynamicOf(child.LocalTS, child.RemoteTS)
+	entries, err := nftable.DynamicOf(child.LocalTS, child.RemoteTS)
 	if err != nil {
 		return fmt.Errorf("install outbound SA %s: %w", child.Out.SPI, err)
 	}
 	b.mu.owner[child.In.SPI] = entries
 	for _, e := range entries {
 		if b.mu.dynamic[e]++; b.mu.dynamic[e] == 1 {
-			if err := b.table.addDynamic(e); err != nil {
+			if err := b.table.AddDynamic(e); err != nil {
 				return fmt.Errorf("install outbound SA %s: %w", child.Out.SPI, err)
 			}
 		}
@@ -292,9 +293,9 @@ func (b *backend) endSoft(child sa.Child) error {
 	if !ok || !known || rule.Action.Fallback.Mode == spd.FallbackNone || rule.Tunnel.IsValid() {
 		return nil
 	}
-	p := pair{key.local, key.remote}
+	p := nftable.Pair{Local: key.local, Remote: key.remote}
 	if rule.Action.Fallback.Mode == spd.FallbackDiscover {
-		if err := b.table.add(steering.SecuredSet(rule.ID, p.local.Is6()), p, 0); err != nil {
+		if err := b.table.Add(steering.SecuredSet(rule.ID, p.Local.Is6()), p, 0); err != nil {
 			return err
 		}
 	}
@@ -303,10 +304,10 @@ func (b *backend) endSoft(child sa.Child) error {
 
 // forbid takes the permission of a soft association back from the kernel.
 func (b *backend) forbid(key softKey) error {
-	p := pair{key.local, key.remote}
+	p := nftable.Pair{Local: key.local, Remote: key.remote}
 	return errors.Join(
-		b.table.remove(steering.SoftSet(key.rule, spd.Out, p.local.Is6()), p),
-		b.table.remove(steering.SoftSet(key.rule, spd.In, p.local.Is6()), p),
+		b.table.Remove(steering.SoftSet(key.rule, spd.Out, p.Local.Is6()), p),
+		b.table.Remove(steering.SoftSet(key.rule, spd.In, p.Local.Is6()), p),
 	)
 }
 
@@ -324,7 +325,7 @@ func (b *backend) Remove(in sa.SPI) error {
 	for _, e := range b.mu.owner[in] {
 		if b.mu.dynamic[e]--; b.mu.dynamic[e] == 0 {
 			delete(b.mu.dynamic, e)
-			errs = append(errs, b.table.removeDynamic(e))
+			errs = append(errs, b.table.RemoveDynamic(e))
 		}
 	}
 	delete(b.mu.owner, in)
@@ -356,13 +357,13 @@ func (b *backend) Fallback(flow ike.Flow, ttl time.Duration) error {
 	}
 	key := softKey{flow.Rule, flow.Local, flow.Remote}
 	// Answers are accepted before the first packet leaves, and what waited leaves before the kernel lets others pass.
-	p := pair{key.local, key.remote}
-	err := b.table.add(steering.SoftSet(key.rule, spd.In, p.local.Is6()), p, ttl)
+	p := nftable.Pair{Local: key.local, Remote: key.remote}
+	err := b.table.Add(steering.SoftSet(key.rule, spd.In, p.Local.Is6()), p, ttl)
 	if err == nil {
 		err = b.do(fallback{key, time.Now().Add(ttl)})
 	}
 	if err == nil {
-		err = b.table.add(steering.SoftSet(key.rule, spd.Out, p.local.Is6()), p, ttl)
+		err = b.table.Add(steering.SoftSet(key.rule, spd.Out, p.Local.Is6()), p, ttl)
 	}
 	if err != nil {
 		return errors.Join(err, b.do(endFallback{key}), b.forbid(key))
@@ -409,7 +410,7 @@ func (b *backend) Status() datapath.Status {
 	if err := b.do(status{&s}); err != nil {
 		s.Notes = append(s.Notes, err.Error())
 	}
-	for name, n := range b.table.counters() {
+	for name, n := range b.table.Counters() {
 		s.Counters["nft/"+name] = n
 	}
 	return s
@@ -438,7 +439,7 @@ func (b *backend) close(release bool) error {
 	close(b.loop.gone)
 	if release {
 		// The table first: without it nothing is marked any more.
-		err = errors.Join(err, b.table.release(), b.routing.release())
+		err = errors.Join(err, b.table.Release(), b.routing.release())
 	}
 	return errors.Join(err, b.loop.poller.Load().Close(), b.closeKernel())
 }
@@ -453,7 +454,7 @@ func (b *backend) closeKernel() error {
 		errs = append(errs, b.device.Close())
 	}
 	if b.watch != nil {
-		errs = append(errs, b.watch.close())
+		errs = append(errs, b.watch.Close())
 	}
 	if b.clear != nil {
 		errs = append(errs, b.clear.close())
@@ -462,7 +463,7 @@ func (b *backend) closeKernel() error {
 		errs = append(errs, b.routing.close())
 	}
 	if b.table != nil {
-		errs = append(errs, b.table.close())
+		errs = append(errs, b.table.Close())
 	}
 	return errors.Join(errs...)
 }

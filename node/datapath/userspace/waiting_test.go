@@ -170,25 +170,6 @@ func TestCoveredKnowsICMP(t *testing.T) {
 	}
 }
 
-func TestDynamicEntries(t *testing.T) {
-	one, two := selector("10.0.0.1", 0, 0, 65535), selector("10.0.0.2", 6, 80, 80)
-	got, err := dynamicOf([]sa.Selector{one}, []sa.Selector{two})
-	if err != nil || len(got) != 1 {
-		t.Fatalf("entries are %+v, %v, want one", got, err)
-	}
-	if got[0].protocol != 6 || got[0].remoteFrom != 80 || got[0].localTo != 65535 || got[0].set().Name != "dyn_port4" {
-		t.Errorf("entry is %+v in set %s, want TCP port 80 at the remote side", got[0], got[0].set().Name)
-	}
-	if got, err := dynamicOf([]sa.Selector{selector("10.0.0.1", 17, 0, 65535)}, []sa.Selector{two}); err != nil || len(got) != 0 {
-		t.Errorf("entries of UDP with TCP are %+v, %v, want none", got, err)
-	}
-	wide := one
-	wide.To = netip.MustParseAddr("10.0.0.9")
-	if _, err := dynamicOf([]sa.Selector{wide}, []sa.Selector{two}); err == nil {
-		t.Error("a range of hosts gave no error")
-	}
-}
-
 func TestExpiring(t *testing.T) {
 	a := testAssociation(1, "r", 0, 0, 65535)
 	a.child.Soft, a.child.Hard, a.child.Idle = sa.Limits{Bytes: 10}, sa.Limits{Time: time.Minute}, time.Second

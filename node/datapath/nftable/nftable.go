@@ -1,4 +1,9 @@
-package userspace
+// Package nftable puts a steering.Ruleset into force: one nftables table, changed in transactions, watched for what others
+// do to it.
+//
+// Its invariant: there is no moment without rules between two rulesets, and what a call refused changed nothing. It leaves
+// what the rules say to its sibling steering and what follows from a change to the backends.
+package nftable
 
 import (
 	"bytes"
@@ -20,9 +25,9 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
-// filterTable is the nftables table of the backend. Every change is one transaction of the kernel. A call after an
+// Table is the nftables table of the backend. Every change is one transaction of the kernel. A call after an
 // error finds what was in force before.
-type filterTable struct {
+type Table struct {
 	table *nftables.Table
 	port  uint32 // of the netlink socket: changes that come from it are our own
 
@@ -67,9 +72,9 @@ func widen(c *netlink.Conn) error {
 	return errors.Join(err, set)
 }
 
-// openFilterTable prepares for changes of the table in the network namespace of the calling thread. What the table
+// Open prepares for changes of the table in the network namespace of the calling thread. What the table
 // holds stays in force.
-func openFilterTable(name string) (*filterTable, error) {
+func Open(name string) (*Table, error) {
 	var port uint32
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		port = c.PID()
@@ -78,7 +83,7 @@ func openFilterTable(name string) (*filterTable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the netlink socket of nftables: %w", err)
 	}
-	t := &filterTable{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: name}, port: port}
+	t := &Table{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: name}, port: port}
 	t.mu.conn = conn
 	t.mu.sets, t.mu.chains, t.mu.base = map[string]bool{}, map[string]bool{}, map[string]uint64{}
 	if err := t.readExisting(); err != nil {
@@ -87,7 +92,7 @@ func openFilterTable(name string) (*filterTable, error) {
 	return t, nil
 }
 
-func (t *filterTable) readExisting() error {
+func (t *Table) readExisting() error {
 	tables, err := t.mu.conn.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return err
@@ -118,10 +123,10 @@ func (t *filterTable) readExisting() error {
 	return nil
 }
 
-// replace puts a ruleset into force in one transaction. Base chains stay hooked and named sets keep their elements, so
+// Replace puts a ruleset into force in one transaction. Base chains stay hooked and named sets keep their elements, so
 // there is no moment without rules. With fresh, the elements of sets, which belong to an earlier process, go. The dynamic
 // entries are put in, if they are not there.
-func (t *filterTable) replace(rules steering.Ruleset, fresh bool, entries []dynamic) error {
+func (t *Table) Replace(rules steering.Ruleset, fresh bool, entries []Dynamic) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.mu.conn
@@ -179,7 +184,7 @@ func (t *filterTable) replace(rules steering.Ruleset, fresh bool, entries []dyna
 	return nil
 }
 
-func (t *filterTable) set(s steering.Set) *nftables.Set {
+func (t *Table) set(s steering.Set) *nftables.Set {
 	address := nftables.TypeIPAddr
 	if s.IPv6 {
 		address = nftables.TypeIP6Addr
@@ -201,7 +206,7 @@ func (t *filterTable) set(s steering.Set) *nftables.Set {
 	}
 }
 
-func (t *filterTable) chain(c steering.Chain) *nftables.Chain {
+func (t *Table) chain(c steering.Chain) *nftables.Chain {
 	out := &nftables.Chain{Table: t.table, Name: c.Name}
 	if c.Hook == steering.HookNone {
 		return out
@@ -228,9 +233,9 @@ func (t *filterTable) chain(c steering.Chain) *nftables.Chain {
 	return out
 }
 
-// reassembles reports whether the kernel can reassemble fragments without connection tracking. It tries, in a table that
+// Reassembles reports whether the kernel can reassemble fragments without connection tracking. It tries, in a table that
 // no other transaction ever sees.
-func (t *filterTable) reassembles() bool {
+func (t *Table) Reassembles() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.mu.conn
@@ -243,16 +248,16 @@ func (t *filterTable) reassembles() bool {
 }
 
 // pair is the key of a soft or secured set.
-type pair struct{ local, remote netip.Addr }
+type Pair struct{ Local, Remote netip.Addr }
 
-// add puts a pair into a set, for a time if ttl is not 0. A pair that is there already gets the new time.
-func (t *filterTable) add(s steering.Set, p pair, ttl time.Duration) error {
+// Add puts a pair into a set, for a time if ttl is not 0. A pair that is there already gets the new time.
+func (t *Table) Add(s steering.Set, p Pair, ttl time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.mu.sets[s.Name] {
-		return fmt.Errorf("add %s to %s in nftables set %s: the policy in force has no such set", p.local, p.remote, s.Name)
+		return fmt.Errorf("add %s to %s in nftables set %s: the policy in force has no such set", p.Local, p.Remote, s.Name)
 	}
-	element := nftables.SetElement{Key: key(p.local, p.remote), Timeout: ttl}
+	element := nftables.SetElement{Key: key(p.Local, p.Remote), Timeout: ttl}
 	// An element that exists keeps its time: it is replaced in one transaction.
 	c := t.mu.conn
 	bare := nftables.SetElement{Key: element.Key}
@@ -262,18 +267,18 @@ func (t *filterTable) add(s steering.Set, p pair, ttl time.Duration) error {
 		return fmt.Errorf("encode an element of nftables set %s: %w", s.Name, err)
 	}
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("add %s to %s to nftables set %s: %w", p.local, p.remote, s.Name, err)
+		return fmt.Errorf("add %s to %s to nftables set %s: %w", p.Local, p.Remote, s.Name, err)
 	}
 	return nil
 }
 
-// remove takes a pair out of a set, if it is there.
-func (t *filterTable) remove(s steering.Set, p pair) error {
-	return t.drop(s, nftables.SetElement{Key: key(p.local, p.remote)})
+// Remove takes a pair out of a set, if it is there.
+func (t *Table) Remove(s steering.Set, p Pair) error {
+	return t.drop(s, nftables.SetElement{Key: key(p.Local, p.Remote)})
 }
 
 // drop takes an element out of a set, if it is there: it is added first, which changes nothing for one that exists.
-func (t *filterTable) drop(s steering.Set, elements ...nftables.SetElement) error {
+func (t *Table) drop(s steering.Set, elements ...nftables.SetElement) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.mu.sets[s.Name] {
@@ -289,8 +294,8 @@ func (t *filterTable) drop(s steering.Set, elements ...nftables.SetElement) erro
 	return nil
 }
 
-// dynamic is one entry of the dynamic sets: the selectors of an SA that no filter asks for. It is comparable.
-type dynamic struct {
+// Dynamic is one entry of the dynamic sets: the selectors of an SA that no filter asks for. It is comparable.
+type Dynamic struct {
 	local, remote          netip.Addr
 	protocol               uint8
 	localFrom, localTo     uint16
@@ -298,9 +303,9 @@ type dynamic struct {
 	hasProtocol, hasPorts_ bool
 }
 
-// dynamicOf returns the entries of a pair of selectors lists. Only single hosts are possible.
-func dynamicOf(local, remote []sa.Selector) ([]dynamic, error) {
-	var out []dynamic
+// DynamicOf returns the entries of a pair of selectors lists. Only single hosts are possible.
+func DynamicOf(local, remote []sa.Selector) ([]Dynamic, error) {
+	var out []Dynamic
 	for _, l := range local {
 		for _, r := range remote {
 			if l.From != l.To || r.From != r.To {
@@ -309,7 +314,7 @@ func dynamicOf(local, remote []sa.Selector) ([]dynamic, error) {
 			if l.From.Is4() != r.From.Is4() {
 				continue
 			}
-			d := dynamic{local: l.From, remote: r.From}
+			d := Dynamic{local: l.From, remote: r.From}
 			// The narrower protocol counts; two different ones describe no packet.
 			d.protocol = max(l.Protocol, r.Protocol)
 			if l.Protocol != 0 && r.Protocol != 0 && l.Protocol != r.Protocol {
@@ -326,11 +331,11 @@ func dynamicOf(local, remote []sa.Selector) ([]dynamic, error) {
 	return out, nil
 }
 
-func (d dynamic) set() steering.Set {
+func (d Dynamic) set() steering.Set {
 	return steering.DynamicSet(d.local.Is6(), d.hasProtocol, d.hasPorts_)
 }
 
-func (d dynamic) element() nftables.SetElement {
+func (d Dynamic) element() nftables.SetElement {
 	from := key(d.local, d.remote)
 	if !d.hasProtocol {
 		return nftables.SetElement{Key: from}
@@ -343,7 +348,8 @@ func (d dynamic) element() nftables.SetElement {
 	return nftables.SetElement{Key: ports(from, d.localFrom, d.remoteFrom), KeyEnd: ports(to, d.localTo, d.remoteTo)}
 }
 
-func (t *filterTable) addDynamic(d dynamic) error {
+// AddDynamic puts an entry into its dynamic set.
+func (t *Table) AddDynamic(d Dynamic) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := d.set()
@@ -359,7 +365,8 @@ func (t *filterTable) addDynamic(d dynamic) error {
 	return nil
 }
 
-func (t *filterTable) removeDynamic(d dynamic) error { return t.drop(d.set(), d.element()) }
+// RemoveDynamic takes an entry out of its dynamic set, if it is there.
+func (t *Table) RemoveDynamic(d Dynamic) error { return t.drop(d.set(), d.element()) }
 
 // key is the concatenation of addresses as the kernel compares it: each part padded to 4 octets.
 func key(addresses ...netip.Addr) []byte {
@@ -377,14 +384,14 @@ func ports(b []byte, local, remote uint16) []byte {
 	return append(b, 0, 0)
 }
 
-// counters returns the packets that the rules counted, by comment.
-func (t *filterTable) counters() map[string]uint64 {
+// Counters returns the packets that the rules counted, by comment.
+func (t *Table) Counters() map[string]uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.countersLocked()
 }
 
-func (t *filterTable) countersLocked() map[string]uint64 {
+func (t *Table) countersLocked() map[string]uint64 {
 	out := map[string]uint64{}
 	for name, n := range t.mu.base {
 		out[name] = n
@@ -409,8 +416,8 @@ func (t *filterTable) countersLocked() map[string]uint64 {
 	return out
 }
 
-// release removes the table.
-func (t *filterTable) release() error {
+// Release removes the table.
+func (t *Table) Release() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.mu.conn.AddTable(t.table) // so that the deletion of a table that never was is no error
@@ -422,7 +429,8 @@ func (t *filterTable) release() error {
 	return nil
 }
 
-func (t *filterTable) close() error {
+// Close ends the use of the table, which stays in force.
+func (t *Table) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.mu.conn.CloseLasting()
