@@ -87,6 +87,7 @@ type Node struct {
 	// work replaces toy jobs, where a test wants others.
 	work func(ike.Work) ike.Result
 
+	keyLog []string // what it has logged, where its configuration asks for that
 	world  *World
 	source io.Reader
 	epoch  int
@@ -358,6 +359,7 @@ func (n *Node) execute(actions []ike.Action) {
 		case ike.Trace:
 			w.logf("%s [%04x] %s", n.Name, uint64(a.IKE)>>48, a)
 		case ike.KeyLog:
+			n.keyLog = append(n.keyLog, string(a.Line.Expose()))
 		default:
 			panic(fmt.Sprintf("ikesim: unknown action %T", a))
 		}
