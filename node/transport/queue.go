@@ -11,14 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Sizes in octets, where nothing else is said.
 const (
 	// headroom before a received datagram: an IPv6 header can be built over the start of an ESP packet.
 	headroom = 40
 	// maxDatagram is what recvmsg can give: an IP packet, or a super-packet of UDP_GRO.
 	maxDatagram = 65535
 	// Limits of one sendmsg with UDP_SEGMENT. Kernels before 6.9 take 64 segments.
-	maxSendOctets   = 65507
-	maxSendSegments = 64
+	MaxSendOctets   = 65507
+	MaxSendSegments = 64
 )
 
 // Queue is what one packet thread reads and writes: its sockets on the NAT port, and the raw ones in queue 0. One
@@ -33,11 +34,15 @@ type Queue struct {
 	name    unix.RawSockaddrInet6
 	vector  unix.Iovec
 	header  unix.Msghdr
+	many    many
 }
 
 func (q *Queue) add(sock *socket) { q.all = append(q.all, sock) }
 
-// FDs returns the descriptors to poll for input.
+// Len returns how many descriptors there are.
+func (q *Queue) Len() int { return len(q.all) }
+
+// FDs returns the descriptors to poll for input. ReceiveFrom knows them by their place.
 func (q *Queue) FDs() []int {
 	fds := make([]int, 0, len(q.all))
 	for _, sock := range q.all {
@@ -50,6 +55,8 @@ func (q *Queue) FDs() []int {
 type Batch struct {
 	Datagrams []Datagram // what the last ReceiveESP gave
 
+	want      int // messages that the next call asks for
+	touched   int // headers that the last call wrote to
 	datagrams []Datagram
 	buffers   [][]byte // those of the messages; a dropped message makes datagrams lag behind
 	headers   []messageHeader
@@ -65,9 +72,17 @@ type messageHeader struct {
 	_      [unsafe.Sizeof(uintptr(0)) - 4]byte
 }
 
-// NewBatch returns room for n datagrams of 64 KiB; 8 is a good n.
+// longDatagram is what the kernel joined, and fewDatagrams are as many of them as a processor's cache holds.
+const (
+	longDatagram = 16 << 10
+	fewDatagrams = 8
+)
+
+// NewBatch returns room for n datagrams of 64 KiB, memory that only long ones use. One receive call takes up to n short
+// datagrams, and up to 8 long ones; 64 is a good n.
 func NewBatch(n int) *Batch {
 	b := &Batch{
+		want: min(n, fewDatagrams), touched: n,
 		datagrams: make([]Datagram, n), buffers: make([][]byte, n), headers: make([]messageHeader, n), names: make([]unix.RawSockaddrInet6, n),
 		controls: make([]controlBuffer, n), vectors: make([]unix.Iovec, n),
 	}
@@ -90,33 +105,47 @@ func NewBatch(n int) *Batch {
 func (q *Queue) ReceiveESP(b *Batch) error {
 	b.Datagrams = b.datagrams[:0]
 	for range q.all {
-		sock := q.all[q.first]
+		first := q.first
 		q.first = (q.first + 1) % len(q.all)
-		n, err := sock.receive(b)
-		if err != nil {
-			q.sockets.receiveErrors.Add(1)
+		if more, err := q.ReceiveFrom(first, b); err != nil || more || len(b.Datagrams) > 0 {
 			return err
-		}
-		for i := range n {
-			q.sockets.take(b, i, sock)
-		}
-		if len(b.Datagrams) > 0 {
-			return nil
 		}
 	}
 	return ErrWouldBlock
 }
 
+// ReceiveFrom fills b.Datagrams from the socket that stands at place i of FDs, without blocking. There may be more where it
+// says so. The datagrams are valid until the next call.
+func (q *Queue) ReceiveFrom(i int, b *Batch) (more bool, err error) {
+	b.Datagrams = b.datagrams[:0]
+	sock := q.all[i]
+	asked := b.want
+	n, err := sock.receive(b)
+	if err != nil {
+		q.sockets.receiveErrors.Add(1)
+		return false, err
+	}
+	b.touched = n
+	b.want = len(b.headers)
+	for i := range n {
+		if b.headers[i].length >= longDatagram {
+			b.want = min(len(b.headers), fewDatagrams)
+		}
+		q.sockets.take(b, i, sock)
+	}
+	return n == asked, nil
+}
+
 // receive is recvmmsg; 0 when there is nothing.
 func (k *socket) receive(b *Batch) (int, error) {
-	for i := range b.headers {
+	for i := range b.headers[:b.touched] {
 		h := &b.headers[i].header
 		h.Namelen = unix.SizeofSockaddrInet6
 		h.SetControllen(controlSize)
 		h.Flags = 0
 	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(k.fd), uintptr(unsafe.Pointer(&b.headers[0])),
-		uintptr(len(b.headers)), unix.MSG_DONTWAIT, 0, 0)
+		uintptr(b.want), unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case 0:
 		return int(n), nil
@@ -217,12 +246,21 @@ func (q *Queue) SendESP(m *Message) error {
 	}
 	for rest := m.Payload; len(rest) > 0; {
 		n := segment
-		if len(rest) > segment && sock.gso.Load() {
-			n = max(1, min(maxSendSegments, maxSendOctets/segment)) * segment
+		offload := sock.gso.Load()
+		switch {
+		case !offload:
+			n = maxMany * segment
+		case len(rest) > segment:
+			n = max(1, min(MaxSendSegments, MaxSendOctets/segment)) * segment
 		}
 		n = min(n, len(rest))
-		err := q.send(sock, m, rest[:n], segment)
-		if n > segment && (errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE)) {
+		var err error
+		if !offload && n > segment {
+			err = q.sendEach(sock, m, rest[:n], segment)
+		} else {
+			err = q.send(sock, m, rest[:n], segment)
+		}
+		if offload && n > segment && (errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE)) {
 			// EIO: the device has no checksum offload, which UDP_SEGMENT needs. It will not get it; EINVAL and
 			// EMSGSIZE are about this one path, whose MTU the segments exceed: one by one they may be fragmented.
 			if errors.Is(err, unix.EIO) {
@@ -268,37 +306,15 @@ func (q *Queue) find(m *Message) *socket {
 	return nil
 }
 
-// sendEach sends the segments of b in a call each.
-func (q *Queue) sendEach(sock *socket, m *Message, b []byte, segment int) error {
-	for len(b) > 0 {
-		n := min(segment, len(b))
-		if err := q.send(sock, m, b[:n], segment); err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
-}
-
 // send is sendmsg of b, cut in segments where it is longer than one.
 func (q *Queue) send(sock *socket, m *Message, b []byte, segment int) error {
 	if len(b) <= segment {
 		segment = 0
 	}
-	control := q.control.build(sock.v6, m.Local.Addr(), m.TrafficClass, segment)
-	q.header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&q.name)), Iov: &q.vector}
-	port := m.Remote.Port()
-	if sock.raw {
-		port = 0
-	}
-	q.header.Namelen = sock.address(&q.name, netip.AddrPortFrom(m.Remote.Addr(), port))
+	q.header = q.address(sock, m, segment)
 	q.vector.Base = &b[0]
 	q.vector.SetLen(len(b))
-	q.header.SetIovlen(1)
-	if len(control) > 0 {
-		q.header.Control = &control[0]
-		q.header.SetControllen(len(control))
-	}
+	q.header.Iov = &q.vector
 	waited := false
 	for {
 		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(sock.fd), uintptr(unsafe.Pointer(&q.header)), unix.MSG_DONTWAIT)
@@ -309,9 +325,30 @@ func (q *Queue) send(sock *socket, m *Message, b []byte, segment int) error {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && !waited:
 			waited = true
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(sock.fd), Events: unix.POLLOUT}}, writeWait) // the next try tells
+			sock.waitForRoom()
 		default:
 			return errno
 		}
 	}
+}
+
+// waitForRoom waits a moment until a full socket has sent something; the next try tells.
+func (k *socket) waitForRoom() {
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(k.fd), Events: unix.POLLOUT}}, writeWait)
+}
+
+// address returns a message header with one part, addresses and options. It is valid until the next call.
+func (q *Queue) address(sock *socket, m *Message, segment int) unix.Msghdr {
+	h := unix.Msghdr{Name: (*byte)(unsafe.Pointer(&q.name))}
+	port := m.Remote.Port()
+	if sock.raw {
+		port = 0
+	}
+	h.Namelen = sock.address(&q.name, netip.AddrPortFrom(m.Remote.Addr(), port))
+	h.SetIovlen(1)
+	if control := q.control.build(sock.v6, m.Local.Addr(), m.TrafficClass, segment); len(control) > 0 {
+		h.Control = &control[0]
+		h.SetControllen(len(control))
+	}
+	return h
 }

@@ -68,16 +68,21 @@ func (w *Writer) Add(pkt []byte, checksumUnknown bool) error {
 		w.stats.Failed++
 		return err
 	}
+	return w.AddParsed(pkt, &info, checksumUnknown)
+}
+
+// AddParsed is Add for a packet that packet.Parse has said info of. It keeps no pointer to info.
+func (w *Writer) AddParsed(pkt []byte, info *packet.Info, checksumUnknown bool) (err error) {
 	w.stats.Packets++
 	pkt = pkt[:info.Length]
 	headers, payload := w.coalescible(pkt, info)
 	same := w.find(info)
-	if !payload || !checksumUnknown && !packet.VerifyChecksum(pkt, info) {
+	if !payload || !checksumUnknown && !packet.VerifyChecksum(pkt, *info) {
 		// What was kept of this flow goes first; a wrong checksum is left for the receiver to see.
 		if same >= 0 {
 			err = w.close(same)
 		}
-		if e := w.writeAlone(pkt, info, checksumUnknown); e != nil {
+		if e := w.writeAlone(pkt, *info, checksumUnknown); e != nil {
 			return e
 		}
 		return err
@@ -100,7 +105,7 @@ func (w *Writer) Add(pkt []byte, checksumUnknown bool) error {
 }
 
 // coalescible returns the length of the headers of pkt and whether it carries payload that may join others.
-func (w *Writer) coalescible(pkt []byte, info packet.Info) (headers int, ok bool) {
+func (w *Writer) coalescible(pkt []byte, info *packet.Info) (headers int, ok bool) {
 	if info.Fragment || w.queue.offloads&OffloadChecksum == 0 {
 		return 0, false
 	}
@@ -134,7 +139,7 @@ func (w *Writer) coalescible(pkt []byte, info packet.Info) (headers int, ok bool
 }
 
 // find returns the open flow that a packet belongs to, or -1.
-func (w *Writer) find(info packet.Info) int {
+func (w *Writer) find(info *packet.Info) int {
 	for i := range w.flows[:w.used] {
 		f := &w.flows[i].info
 		if f.Protocol == info.Protocol && f.SourcePort == info.SourcePort && f.DestinationPort == info.DestinationPort &&
@@ -145,8 +150,8 @@ func (w *Writer) find(info packet.Info) int {
 	return -1
 }
 
-func (f *flow) start(pkt []byte, info packet.Info, headers int) {
-	f.head, f.info, f.headers, f.size = pkt, info, headers, len(pkt)-headers
+func (f *flow) start(pkt []byte, info *packet.Info, headers int) {
+	f.head, f.info, f.headers, f.size = pkt, *info, headers, len(pkt)-headers
 	f.length, f.count, f.closed = len(pkt), 1, false
 	if info.Protocol == packet.ProtocolTCP {
 		upper := pkt[info.HeaderLen:]
@@ -157,7 +162,7 @@ func (f *flow) start(pkt []byte, info packet.Info, headers int) {
 }
 
 // join adds pkt to the flow where the kernel's own splitting would give it back unchanged.
-func (f *flow) join(pkt []byte, info packet.Info, headers int) bool {
+func (f *flow) join(pkt []byte, info *packet.Info, headers int) bool {
 	size := len(pkt) - headers
 	if f.closed || headers != f.headers || size > f.size || f.length+size > MaxPacket || f.count == maxSegments {
 		return false

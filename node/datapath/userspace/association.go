@@ -2,6 +2,7 @@ package userspace
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -33,6 +34,10 @@ type association struct {
 	installed time.Time
 	used      time.Time
 	told      [4]bool // limits that were reported, by ike.Limit
+	// next and nextTime are where the first limit lies that was not reported; before that there is nothing to look at.
+	next     sa.Limits
+	nextTime time.Time
+	opened   bool // packets of the batch at hand
 
 	inOctets, outOctets, inPackets, outPackets uint64
 	replayed, failed, mismatch, discarded      uint64
@@ -153,14 +158,22 @@ func covered(selectors []sa.Selector, address netip.Addr, protocol uint8, port u
 	return false
 }
 
+// limit is one that an SA may reach.
+type limit struct {
+	limit  ike.Limit
+	bounds sa.Limits
+}
+
+// limits are in the order in which they count.
+func (a *association) limits() [2]limit {
+	return [2]limit{{ike.LimitHard, a.child.Hard}, {ike.LimitSoft, a.child.Soft}}
+}
+
 // expiring returns the limit that a has reached and that was not reported yet.
 func (a *association) expiring(now time.Time) (ike.Limit, bool) {
 	age := now.Sub(a.installed)
 	octets, packets := max(a.inOctets, a.outOctets), max(a.inPackets, a.outPackets)
-	for _, l := range []struct {
-		limit  ike.Limit
-		bounds sa.Limits
-	}{{ike.LimitHard, a.child.Hard}, {ike.LimitSoft, a.child.Soft}} {
+	for _, l := range a.limits() {
 		b := l.bounds
 		reached := b.Time > 0 && age >= b.Time || b.Bytes > 0 && octets >= b.Bytes || b.Packets > 0 && packets >= b.Packets
 		if reached && !a.told[l.limit] {
@@ -171,6 +184,29 @@ func (a *association) expiring(now time.Time) (ike.Limit, bool) {
 		return ike.LimitIdle, true
 	}
 	return 0, false
+}
+
+// never is later than any limit in time.
+const never = 100 * 365 * 24 * time.Hour
+
+// remind notes where the next limit lies.
+func (a *association) remind() {
+	a.next = sa.Limits{Time: never, Bytes: math.MaxUint64, Packets: math.MaxUint64}
+	for _, l := range a.limits() {
+		if a.told[l.limit] {
+			continue
+		}
+		if l.bounds.Time > 0 {
+			a.next.Time = min(a.next.Time, l.bounds.Time)
+		}
+		if l.bounds.Bytes > 0 {
+			a.next.Bytes = min(a.next.Bytes, l.bounds.Bytes)
+		}
+		if l.bounds.Packets > 0 {
+			a.next.Packets = min(a.next.Packets, l.bounds.Packets)
+		}
+	}
+	a.nextTime = a.installed.Add(a.next.Time)
 }
 
 func (a *association) status() datapath.ChildStatus {

@@ -11,27 +11,34 @@ import (
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
-// receive takes one batch of ESP packets, opens them in place and writes them to the TUN.
-func (l *loop) receive() bool {
-	err := l.sockets.ReceiveESP(l.batch)
-	if errors.Is(err, transport.ErrWouldBlock) {
-		return false
-	}
-	if err != nil {
-		l.warn("cannot receive ESP", err)
-		return false
-	}
-	l.counters[counterDatagrams] += uint64(len(l.batch.Datagrams))
-	for i := range l.batch.Datagrams {
-		d := &l.batch.Datagrams[i]
-		for start, end, ok := d.Next(); ok; start, end, ok = d.Next() {
-			l.inbound(d, start, end)
+// receive takes what came to the socket at a place of the queue, up to a bound, batch by batch: it opens the packets in
+// place and writes them to the TUN.
+func (l *loop) receive(place int) {
+	for range receivesPerRound {
+		more, err := l.sockets.ReceiveFrom(place, l.batch)
+		if err != nil {
+			l.warn("cannot receive ESP", err)
+			return
+		}
+		l.counters[counterDatagrams] += uint64(len(l.batch.Datagrams))
+		for i := range l.batch.Datagrams {
+			d := &l.batch.Datagrams[i]
+			for start, end, ok := d.Next(); ok; start, end, ok = d.Next() {
+				l.inbound(d, start, end)
+			}
+		}
+		if err := l.writer.Flush(); err != nil {
+			l.tunFailed(err)
+		}
+		for i, a := range l.opened {
+			a.in.Recycle()
+			a.opened, l.opened[i] = false, nil
+		}
+		l.opened = l.opened[:0]
+		if !more {
+			return
 		}
 	}
-	if err := l.writer.Flush(); err != nil {
-		l.tunFailed(err)
-	}
-	return true
 }
 
 func (l *loop) tunFailed(err error) {
@@ -70,6 +77,10 @@ func (l *loop) inbound(d *transport.Datagram, start, end int) {
 	a.inPackets++
 	a.inOctets += octets
 	a.used = l.now
+	if !a.opened {
+		a.opened = true
+		l.opened = append(l.opened, a)
+	}
 	l.counters[counterConfidentialIn] += octets
 	l.counters[counterPacketsOpened]++
 	if !a.switched && a.out != nil {
@@ -82,7 +93,7 @@ func (l *loop) inbound(d *transport.Datagram, start, end int) {
 		l.moved(a, d, opened.Sequence)
 	}
 	l.deliver(a, d, opened)
-	l.checkLimits(a)
+	l.account(a)
 }
 
 func (l *loop) openFailed(a *association, err error) {
@@ -111,9 +122,12 @@ func (l *loop) deliver(a *association, d *transport.Datagram, opened esp.Opened)
 	}
 	p := info.SPD()
 	icmp(&p, info, pkt)
-	key := checkedKey{a.child.In.SPI, p}
-	if !l.checked[key] && !l.check(a, p, key) {
-		return
+	if l.last.in != a || l.last.inbound != p {
+		key := checkedKey{a.child.In.SPI, p}
+		if !l.checked[key] && !l.check(a, p, key) {
+			return
+		}
+		l.last.in, l.last.inbound = a, p
 	}
 	if a.child.Mode == sa.Tunnel {
 		l.counters[counterTunnelIn] += uint64(len(pkt))
@@ -126,9 +140,9 @@ func (l *loop) deliver(a *association, d *transport.Datagram, opened esp.Opened)
 		setTrafficClass(pkt, d.TrafficClass)
 	}
 	if info.Protocol == packet.ProtocolTCP {
-		clampMSS(pkt, info, a.limit)
+		clampMSS(pkt, &info, a.limit)
 	}
-	if err := l.writer.Add(pkt, opened.ChecksumUnknown); err != nil {
+	if err := l.writer.AddParsed(pkt, &info, opened.ChecksumUnknown); err != nil {
 		l.tunFailed(err)
 	}
 }

@@ -21,13 +21,13 @@ import (
 
 // Bounds of one round of the packet thread.
 const (
-	readsPerRound    = 16 // packets or super-packets of the TUN
-	receivesPerRound = 8  // batches of datagrams
-	idleRounds       = 50 // that only yield the processor before the thread sleeps
+	readsPerRound    = 64      // packets or super-packets of the TUN
+	octetsPerRound   = 8 << 16 // of them
+	receivesPerRound = 2       // batches of datagrams of each socket
+	idleRounds       = 50      // that only yield the processor before the thread sleeps
 	tick             = 250 * time.Millisecond
 	lostPause        = 5 * time.Millisecond
 	cacheSize        = 1 << 16
-	sendBuffer       = 160 << 10 // one sealed super-packet: 64 KiB and the overhead of its segments
 )
 
 // loop is the packet thread: it alone reads the TUN and the ESP sockets, and it alone touches the state below. It runs
@@ -64,12 +64,23 @@ type loop struct {
 	sources  map[string]flowSource
 
 	counters [counters]uint64
+	last     last
 	buffer   []byte
-	send     []byte
+	outbox   outbox
+	message  transport.Message
+	opened   []*association // in the batch at hand
 	reply    []byte
 	splitter tun.Splitter
 	writer   *tun.Writer
 	batch    *transport.Batch
+}
+
+// last is the decision about the packet before, in each direction: most packets have the same 5-tuple.
+type last struct {
+	outbound spd.Packet
+	out      *association // nil when there is none
+	inbound  spd.Packet
+	in       *association // nil when there is none
 }
 
 // checkedKey names an inbound 5-tuple of an SA.
@@ -82,37 +93,28 @@ type checkedKey struct {
 func (l *loop) run() {
 	runtime.LockOSThread()
 	defer close(l.stopped)
-	idle := 0
+	idle, wait := 0, time.Duration(0)
 	for !l.stopping {
+		if err := l.poller.Load().Wait(wait); err != nil {
+			l.warn("cannot wait for packets", err)
+		}
 		l.now = time.Now()
 		worked := l.commands()
 		if l.now.After(l.nextTick) {
 			l.nextTick = l.now.Add(tick)
 			l.housekeep()
 		}
-		for range readsPerRound {
-			if !l.readTUN() {
-				break
-			}
-			worked = true
-		}
-		for range receivesPerRound {
-			if !l.receive() {
-				break
-			}
-			worked = true
-		}
+		worked = l.round() || worked
 		if worked {
-			idle = 0
+			idle, wait = 0, 0
 			continue
 		}
 		if idle++; idle < idleRounds {
+			wait = 0
 			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 			continue
 		}
-		if err := l.poller.Load().Wait(tick); err != nil {
-			l.warn("cannot wait for packets", err)
-		}
+		wait = tick
 		if l.lost {
 			// A deleted TUN is always ready. What should go through it is refused by the kernel.
 			_, _ = unix.Poll(nil, int(lostPause.Milliseconds()))
@@ -126,6 +128,24 @@ func (l *loop) run() {
 			return
 		}
 	}
+}
+
+// round moves the packets that the last look at the descriptors found, and reports whether there were any.
+func (l *loop) round() bool {
+	poller := l.poller.Load() // a command may have exchanged it: then nothing is ready yet
+	worked := false
+	if poller.Ready(0) {
+		l.readTUN()
+		worked = !l.lost
+	}
+	for place := range l.sockets.Len() {
+		if poller.Ready(place + 1) {
+			l.receive(place)
+			worked = true
+		}
+	}
+	l.flush()
+	return worked
 }
 
 func (l *loop) commands() bool {
@@ -167,6 +187,7 @@ const heardEvery = 10 * time.Second
 
 // checkLimits reports the limits that an SA reached; beyond a hard one it carries nothing any more (RFC 4301 4.4.2.1).
 func (l *loop) checkLimits(a *association) {
+	defer a.remind()
 	for {
 		limit, ok := a.expiring(l.now)
 		if !ok {
@@ -183,10 +204,19 @@ func (l *loop) checkLimits(a *association) {
 	}
 }
 
+// account looks at the limits of an SA that has carried packets, where one may have been reached.
+func (l *loop) account(a *association) {
+	if a.outOctets >= a.next.Bytes || a.inOctets >= a.next.Bytes || a.outPackets >= a.next.Packets || a.inPackets >= a.next.Packets ||
+		!l.now.Before(a.nextTime) {
+		l.checkLimits(a)
+	}
+}
+
 // forget empties the caches of decisions. It is called whenever a decision may come out differently.
 func (l *loop) forget() {
 	clear(l.cache)
 	clear(l.checked)
+	l.last = last{}
 }
 
 // emit hands an event to the reader of Events, unless it lags too far behind.

@@ -12,7 +12,6 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
-	"github.com/bailiwick-net/bailiwick/node/transport"
 	"github.com/bailiwick-net/bailiwick/node/tun"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
@@ -25,10 +24,23 @@ type decision struct {
 	match       spd.Match
 }
 
-func (l *loop) readTUN() bool {
+// readTUN takes what the kernel wants protected, up to a bound, and sends it.
+func (l *loop) readTUN() {
+	for reads, octets := 0, 0; reads < readsPerRound && octets < octetsPerRound; reads++ {
+		n := l.readOne()
+		if n == 0 {
+			break
+		}
+		octets += n
+	}
+	l.flush()
+}
+
+// readOne takes one packet or super-packet, and returns its length; 0 when there is none.
+func (l *loop) readOne() int {
 	header, pkt, err := l.tun.Read(l.buffer)
 	if errors.Is(err, tun.ErrWouldBlock) {
-		return false
+		return 0
 	}
 	if err != nil {
 		if !l.lost {
@@ -39,11 +51,11 @@ func (l *loop) readTUN() bool {
 			default:
 			}
 		}
-		return false
+		return 0
 	}
 	l.counters[counterTUNReads]++
 	l.outbound(header, pkt)
-	return true
+	return len(pkt)
 }
 
 // outbound takes one packet or super-packet that the kernel wants protected. The policy is asked again: it may have
@@ -60,8 +72,13 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 	}
 	p := info.SPD()
 	icmp(&p, info, pkt)
+	if l.last.out != nil && p == l.last.outbound {
+		l.protect(l.last.out, header, pkt, &info)
+		return
+	}
 	if a, ok := l.cache[p]; ok {
-		l.protect(a, header, pkt, info)
+		l.last.outbound, l.last.out = p, a
+		l.protect(a, header, pkt, &info)
 		return
 	}
 	d := l.decide(p)
@@ -71,7 +88,7 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 			clear(l.cache)
 		}
 		l.cache[p] = d.association
-		l.protect(d.association, header, pkt, info)
+		l.protect(d.association, header, pkt, &info)
 	case spd.Pass:
 		if d.effect == spd.Acquire && !l.discover(d.match, p) {
 			return
@@ -282,10 +299,11 @@ func (l *loop) resume(choose func(*queue) bool) {
 			l.outbound(tun.Header{}, pkt)
 		}
 	}
+	l.flush()
 }
 
-// protect seals a packet or super-packet into one contiguous buffer and sends it with one call.
-func (l *loop) protect(a *association, header tun.Header, pkt []byte, info packet.Info) {
+// protect seals a packet or super-packet into the outbox.
+func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *packet.Info) {
 	if a.dead || a.out == nil {
 		l.counters[counterExpired]++
 		l.forget()
@@ -298,38 +316,20 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info packe
 	if l.splitter.SegmentLen() > a.limit && l.answerTooBig(a, pkt, info) {
 		return
 	}
-	l.send = l.send[:0]
-	segment, packets := 0, uint64(0)
+	packets, octets := a.outPackets, a.outOctets
 	for inner, ok := l.splitter.Next(); ok; inner, ok = l.splitter.Next() {
 		if info.Protocol == packet.ProtocolTCP {
 			clampMSS(inner, info, a.limit)
 		}
-		sealed, err := a.out.Seal(l.send, inner)
-		if err != nil {
+		if err := l.seal(a, inner, info.TrafficClass); err != nil {
 			l.sealFailed(a, err)
 			break
 		}
-		if segment == 0 {
-			segment = len(sealed)
-		}
-		l.send = sealed
-		packets++
 	}
+	packets, octets = a.outPackets-packets, a.outOctets-octets
 	if packets == 0 {
 		return
 	}
-	err := l.sockets.SendESP(&transport.Message{
-		Local: a.child.Local, Remote: a.remote, Encap: a.child.Encap, TrafficClass: info.TrafficClass,
-		Payload: l.send, SegmentLen: segment,
-	})
-	if err != nil {
-		l.counters[counterSendFailed] += packets
-		a.discarded += packets
-		l.warn("cannot send ESP", err)
-	}
-	octets := uint64(len(l.send))
-	a.outPackets += packets
-	a.outOctets += octets
 	a.used = l.now
 	l.counters[counterConfidentialOut] += octets
 	l.counters[counterPacketsSealed] += packets
@@ -338,7 +338,7 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info packe
 	} else {
 		l.counters[counterTransportOut] += octets
 	}
-	l.checkLimits(a)
+	l.account(a)
 }
 
 func (l *loop) sealFailed(a *association, err error) {
@@ -356,7 +356,7 @@ func (l *loop) sealFailed(a *association, err error) {
 // answerTooBig tells the sender of a packet that does not fit the path to send shorter ones, and reports whether it
 // did. Only senders that listen are told: TCP, and IPv4 with DF. Others get their packet through, and the ESP packet is
 // fragmented: in transport mode the fragments of an inner packet could not be protected (RFC 4303 3.1.1).
-func (l *loop) answerTooBig(a *association, pkt []byte, info packet.Info) bool {
+func (l *loop) answerTooBig(a *association, pkt []byte, info *packet.Info) bool {
 	listens := info.Protocol == packet.ProtocolTCP || info.Version == 4 && pkt[6]&0x40 != 0
 	if !listens {
 		return false
@@ -375,7 +375,7 @@ func (l *loop) answerTooBig(a *association, pkt []byte, info packet.Info) bool {
 }
 
 // clampMSS keeps the peers from sending segments that do not fit the path once they are sealed.
-func clampMSS(pkt []byte, info packet.Info, limit int) {
+func clampMSS(pkt []byte, info *packet.Info, limit int) {
 	const synFlag, flagsAt = 0x02, 13
 	if at := info.HeaderLen + flagsAt; at >= len(pkt) || pkt[at]&synFlag == 0 {
 		return
@@ -385,7 +385,7 @@ func clampMSS(pkt []byte, info packet.Info, limit int) {
 		headers = packet.IPv6HeaderLen + tcpHeaderLen
 	}
 	if limit > headers {
-		packet.ClampMSS(pkt, info, uint16(limit-headers))
+		packet.ClampMSS(pkt, *info, uint16(limit-headers))
 	}
 }
 

@@ -130,8 +130,8 @@ func (b *backend) open() (err error) {
 		clear: b.clear, table: b.table, routing: b.routing,
 		sadb: newSADB(), waiting: newWaiting(b.cfg.Limits), soft: map[softKey]time.Time{}, secured: map[softKey]bool{},
 		cache: map[spd.Packet]*association{}, checked: map[checkedKey]bool{}, sources: map[string]flowSource{},
-		buffer: make([]byte, tun.BufferSize), send: make([]byte, 0, sendBuffer),
-		writer: tun.NewWriter(b.device.Queue(0)), batch: transport.NewBatch(8), gone: make(chan struct{}, 1),
+		buffer: make([]byte, tun.BufferSize), outbox: newOutbox(),
+		writer: tun.NewWriter(b.device.Queue(0)), batch: transport.NewBatch(64), gone: make(chan struct{}, 1),
 	}
 	b.loop.poller.Store(poller)
 	return nil
