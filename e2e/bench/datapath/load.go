@@ -24,8 +24,10 @@ type figures struct {
 	Small       float64 `json:"udp_64_kpps"`
 	RoundTrip   float64 `json:"round_trip_us"`
 	Connections float64 `json:"connections_s"`
-	Machine     float64 `json:"machine_cpu_s_per_gb"` // of the whole machine, one flow
-	First       float64 `json:"first_packet_ms"`      // of a flow that nothing is there for yet
+	Machine     float64 `json:"machine_cpu_s_per_gb"`  // of the whole machine, one flow
+	Daemons     float64 `json:"daemons_cpu_s_per_gb"`  // of the daemons of both ends, one flow
+	EachSmall   float64 `json:"daemons_cpu_us_per_64"` // of the daemons of both ends, for each packet of UDP 64 that arrived
+	First       float64 `json:"first_packet_ms"`       // of a flow that nothing is there for yet
 }
 
 // load drives one path through everything that is measured.
@@ -42,10 +44,15 @@ func load(ctx context.Context, n *network, seconds int) (f figures, err error) {
 	if err != nil {
 		return f, err
 	}
-	octets, rate, err := n.tcp(ctx, 1, seconds)
+	var octets, rate float64
+	spent, err := n.spent(func() (err error) {
+		octets, rate, err = n.tcp(ctx, 1, seconds)
+		return err
+	})
 	if err != nil {
 		return f, err
 	}
+	f.Daemons = spent.Seconds() / (octets / 1e9)
 	after, err := busyTime()
 	if err != nil {
 		return f, err
@@ -58,9 +65,14 @@ func load(ctx context.Context, n *network, seconds int) (f figures, err error) {
 	if f.Large, err = n.udp(ctx, 1372, seconds); err != nil { // fits every path in one packet
 		return f, err
 	}
-	if f.Small, err = n.udp(ctx, 64, seconds); err != nil {
+	spent, err = n.spent(func() (err error) {
+		f.Small, err = n.udp(ctx, 64, seconds)
+		return err
+	})
+	if err != nil {
 		return f, err
 	}
+	f.EachSmall = float64(spent.Microseconds()) / (f.Small * 1e3 * float64(seconds))
 	if f.RoundTrip, err = n.ping(ctx); err != nil {
 		return f, err
 	}
@@ -147,19 +159,26 @@ func (n *network) udp(ctx context.Context, size, seconds int) (float64, error) {
 	return (r.End.Sum.Packets - r.End.Sum.Lost) / r.End.Sum.Seconds / 1e3, nil
 }
 
-var pingAverage = regexp.MustCompile(`= [\d.]+/([\d.]+)/`)
+var pingTime = regexp.MustCompile(`time=([\d.]+) ms`)
 
+// ping is the median of many round trips, in microseconds.
 func (n *network) ping(ctx context.Context) (float64, error) {
-	out, err := n.hosts[0].RunContext(ctx, "ping", "-q", "-c", "2000", "-i", "0.001", "-I", n.source().String(), n.target.String())
+	out, err := n.hosts[0].RunContext(ctx, "ping", "-c", "2000", "-i", "0.001", "-I", n.source().String(), n.target.String())
 	if err != nil {
 		return 0, err
 	}
-	m := pingAverage.FindStringSubmatch(out)
-	if m == nil {
+	var times []float64
+	for _, m := range pingTime.FindAllStringSubmatch(out, -1) {
+		ms, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			return 0, err
+		}
+		times = append(times, ms*1e3)
+	}
+	if len(times) == 0 {
 		return 0, fmt.Errorf("ping says %q", out)
 	}
-	ms, err := strconv.ParseFloat(m[1], 64)
-	return ms * 1e3, err
+	return median(times), nil
 }
 
 // connect opens and closes connections one after another.

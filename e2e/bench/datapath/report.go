@@ -76,6 +76,8 @@ var columns = []struct {
 	{"RTT us", "%.0f", func(f figures) float64 { return f.RoundTrip }, true},
 	{"conn/s", "%.0f", func(f figures) float64 { return f.Connections }, true},
 	{"CPU s/GB", "%.2f", func(f figures) float64 { return f.Machine }, false},
+	{"daemons s/GB", "%.2f", func(f figures) float64 { return f.Daemons }, true},
+	{"us per 64", "%.2f", func(f figures) float64 { return f.EachSmall }, true},
 	{"first ms", "%.1f", func(f figures) float64 { return f.First }, false},
 }
 
