@@ -1,10 +1,13 @@
 package interop_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/e2e/interop"
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 )
 
 // TestDatapathRefuses lets the datapath refuse each step of a Child SA, whoever asked for it. Nothing of it is left on
@@ -12,30 +15,23 @@ import (
 func TestDatapathRefuses(t *testing.T) {
 	interop.Shows(t, "interop", 62)
 	for _, step := range []string{"inbound", "outbound", "switch"} {
-		for _, by := range []string{"own", "charon"} {
-			t.Run(step+"/"+by, func(t *testing.T) {
-				p := start(t, setup{})
+		for _, by := range pair.Sides {
+			t.Run(step+"/"+by.String(), func(t *testing.T) {
+				p := start(t, setup{ike: "aes256-sha256-x25519", esp: "aes256gcm16-x25519"})
 				p.record.fail(step)
-				ask := func() {
-					if by == "own" {
-						p.acquire()
-						return
-					}
-					_, _ = p.trySwanctl("--initiate", "--child", "lab", "--timeout", "5")
-				}
-				ask()
-				p.eventually("neither side has a Child SA", func() bool {
+				p.ask(by)
+				p.Until("neither side has a Child SA", func() (bool, error) {
 					told := false
 					p.record.mu.Lock()
 					for _, line := range p.record.mu.trace {
 						told = told || strings.Contains(line, "install") || strings.Contains(line, "refuse")
 					}
 					p.record.mu.Unlock()
-					list := p.swanctl("--list-sas", "--raw")
-					return told && p.record.count() == 0 && !strings.Contains(list, "state=INSTALLED")
+					theirs, err := p.Charon.SAs(p.Ctx)
+					return told && p.record.count() == 0 && !slices.ContainsFunc(theirs, func(s charon.SA) bool { return len(pair.Installed(s)) > 0 }), err
 				})
 				p.record.fail("")
-				ask()
+				p.ask(by)
 				p.up()
 			})
 		}

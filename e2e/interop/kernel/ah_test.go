@@ -22,13 +22,13 @@ func TestAH(t *testing.T) {
 				p.StartNode(policy)
 				capture := p.Capture()
 				if initiator == pair.FromNode {
-					p.Silent(pair.FromNode, policy.Path())
+					p.Silent(pair.FromNode)
 				} else if err := p.Charon.Initiate(p.Ctx, pair.NetName); err == nil {
 					t.Error("strongSwan says that it has the child")
 				} else {
 					p.Logged("received NO_PROPOSAL_CHOSEN notify")
 				}
-				p.Silent(pair.FromPeer, policy.Path())
+				p.Silent(pair.FromPeer)
 				p.Fails(pair.PeerOuter, ike.ReasonNoProposal)
 				if children := p.Ours().Children; len(children) != 0 {
 					t.Errorf("the node has %+v, want no child", children)

@@ -23,8 +23,8 @@ func TestDelete(t *testing.T) {
 		p.StartPeer(pair.Partner(policy, "", ""))
 		p.StartNode(policy)
 		capture := p.Capture()
-		p.BringUp(initiator, policy.Path())
-		p.Talk(pair.FromNode, policy.Path())
+		p.BringUp(initiator)
+		p.Talk(pair.FromNode)
 		return p, capture, p.Ours()
 	}
 	t.Run("child-by-peer", func(t *testing.T) {
@@ -33,11 +33,11 @@ func TestDelete(t *testing.T) {
 			t.Fatal(err)
 		}
 		gone(p, before.Children[0])
-		p.Talk(pair.FromNode, policy.Path())
+		p.Talk(pair.FromNode)
 		if _, ours := p.Agree(pair.FromNode); ours.IKE[0].SPI != before.IKE[0].SPI {
 			t.Errorf("the IKE SA went with its child: it was %s, now it is %s", before.IKE[0].SPI, ours.IKE[0].SPI)
 		}
-		nothingClear(p, capture)
+		p.SentNothingClear(capture)
 	})
 	t.Run("ike-by-peer", func(t *testing.T) {
 		p, capture, before := start(t, pair.FromPeer)
@@ -45,9 +45,9 @@ func TestDelete(t *testing.T) {
 			t.Fatal(err)
 		}
 		gone(p, before.Children[0])
-		p.Talk(pair.FromNode, policy.Path())
+		p.Talk(pair.FromNode)
 		p.Agree(pair.FromNode)
-		nothingClear(p, capture)
+		p.SentNothingClear(capture)
 	})
 	t.Run("ike-by-node", func(t *testing.T) {
 		p, capture, before := start(t, pair.FromNode)
@@ -60,11 +60,11 @@ func TestDelete(t *testing.T) {
 		p.Logged("received DELETE for IKE_SA")
 		goneFromGuest(p, before.Children[0])
 		// What must be protected stays blocked without the daemon.
-		p.Silent(pair.FromNode, policy.Path())
+		p.Silent(pair.FromNode)
 		p.RestartNode()
-		p.Talk(pair.FromNode, policy.Path())
+		p.Talk(pair.FromNode)
 		p.Agree(pair.FromNode)
-		nothingClear(p, capture)
+		p.SentNothingClear(capture)
 	})
 }
 
@@ -83,17 +83,4 @@ func goneFromGuest(p *pair.Pair, child localapi.Child) {
 		states := guestStates(p)
 		return states[child.In] == "" && states[child.Out] == "", nil
 	})
-}
-
-// nothingClear requires that there was ESP and that the node sent nothing but that and IKE. The guest may: its policy
-// goes with its SAs.
-func nothingClear(p *pair.Pair, capture *lab.Capture) {
-	p.T.Helper()
-	frames, err := capture.Stop()
-	if err != nil {
-		p.T.Fatal(err)
-	}
-	if w := pair.Look(frames); w.ESP == 0 || w.ClearSent != 0 || w.Markers != 0 {
-		p.T.Errorf("on the wire: %+v, want ESP and nothing in clear from the node", w)
-	}
 }

@@ -30,13 +30,13 @@ func TestExtendedSequenceNumbers(t *testing.T) {
 				p.StartPeer(pair.Partner(policy, "", c.esp))
 				p.StartNode(policy)
 				capture := p.Capture()
-				p.BringUp(initiator, policy.Path())
-				stop := p.Stream(pair.FromNode, policy.Path())
+				p.BringUp(initiator)
+				stop := p.Stream(pair.FromNode)
 				p.Agree(initiator)
 				counts(p, c.want)
 				for _, side := range pair.Sides {
 					p.RekeyChild(side)
-					p.Talk(pair.FromPeer, policy.Path())
+					p.Talk(pair.FromPeer)
 					p.Agree(initiator)
 					counts(p, c.want)
 				}

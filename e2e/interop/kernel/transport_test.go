@@ -17,7 +17,7 @@ func TestTransport(t *testing.T) {
 		esp    string
 	}{
 		{"psk", pair.Policy{}, "aes256gcm16-esn-noesn"},
-		{"certificates", pair.Policy{Certificate: true}, "aes256gcm16-esn-noesn"},
+		{"certificates", pair.Policy{Authenticate: pair.ByCertificate}, "aes256gcm16-esn-noesn"},
 		{"cbc", pair.Policy{ESP: "ESP[AES-256,SHA256]"}, "aes256-sha256-esn-noesn"},
 		{"chacha", pair.Policy{ESP: "ESP[CHACHA20-POLY1305]"}, "chacha20poly1305-noesn"},
 		{"ipv6", pair.Policy{V6: true}, "aes256gcm16-esn-noesn"},
@@ -33,16 +33,18 @@ func TestTransport(t *testing.T) {
 				policy := c.policy
 				policy.Transport = true
 				var change []func(*charon.Config)
-				if policy.Certificate {
-					change = append(change, p.Join(catest.New(t)))
+				if policy.Authenticate == pair.ByCertificate {
+					ca := catest.New(t)
+					p.Join(ca)
+					change = append(change, pair.Certified(t, ca, ca, pair.PeerName))
 				}
 				p.StartPeer(pair.Partner(policy, "", c.esp, change...))
 				p.StartNode(policy)
 				capture := p.Capture()
-				p.BringUp(initiator, policy.Path())
-				p.Talk(pair.FromNode, policy.Path())
-				p.Talk(pair.FromPeer, policy.Path())
-				p.Ping(policy.Path(), 56, 3000)
+				p.BringUp(initiator)
+				p.Talk(pair.FromNode)
+				p.Talk(pair.FromPeer)
+				p.Ping(56, 3000)
 				w := p.Protected(capture)
 				theirs, ours := p.Agree(initiator)
 				if theirs.Children[0].Mode != "TRANSPORT" || ours.Children[0].Mode != "transport" ||

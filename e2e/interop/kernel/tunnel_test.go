@@ -16,7 +16,7 @@ func TestTunnel(t *testing.T) {
 		policy pair.Policy
 	}{
 		{"psk", pair.Policy{}},
-		{"certificates", pair.Policy{Certificate: true, PFS: true}},
+		{"certificates", pair.Policy{Authenticate: pair.ByCertificate, PFS: true}},
 		{"udp", pair.Policy{UDP: true}},
 	} {
 		for _, initiator := range pair.Sides {
@@ -27,18 +27,20 @@ func TestTunnel(t *testing.T) {
 					esp = "aes256gcm16-ecp384-esn-noesn"
 				}
 				var change []func(*charon.Config)
-				if c.policy.Certificate {
-					change = append(change, p.Join(catest.New(t)))
+				if c.policy.Authenticate == pair.ByCertificate {
+					ca := catest.New(t)
+					p.Join(ca)
+					change = append(change, pair.Certified(t, ca, ca, pair.PeerName))
 				}
 				p.StartPeer(pair.Partner(c.policy, "", esp, change...))
 				p.StartNode(c.policy)
 				capture := p.Capture()
-				p.BringUp(initiator, pair.Inner)
-				p.Talk(pair.FromNode, pair.Inner)
-				p.Talk(pair.FromPeer, pair.Inner)
-				p.Ping(pair.Inner, 56, 3000)
+				p.BringUp(initiator)
+				p.Talk(pair.FromNode)
+				p.Talk(pair.FromPeer)
+				p.Ping(56, 3000)
 				p.RekeyChild(initiator.Other())
-				p.Talk(initiator.Other(), pair.Inner)
+				p.Talk(initiator.Other())
 				w := p.Protected(capture)
 				theirs, ours := p.Agree(initiator)
 				if theirs.Children[0].Mode != "TUNNEL" || ours.Children[0].Mode != "tunnel" ||

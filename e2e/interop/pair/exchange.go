@@ -44,8 +44,7 @@ var (
 	Outer6 = Path{NodeOuter6, PeerOuter6}
 )
 
-// Path is the one that the policy protects.
-func (p Policy) Path() Path {
+func (p Policy) path() Path {
 	switch {
 	case p.Transport && p.V6:
 		return Outer6
@@ -55,13 +54,13 @@ func (p Policy) Path() Path {
 	return Inner
 }
 
-// Dial connects to the echo service of the other side.
-func (p *Pair) Dial(from Side, path Path, timeout time.Duration) (conn net.Conn, err error) {
+// Dial connects to the echo service of the other side, on the way that the policy protects.
+func (p *Pair) Dial(from Side, timeout time.Duration) (conn net.Conn, err error) {
 	dialer := net.Dialer{Timeout: timeout}
-	target := netip.AddrPortFrom(path.Peer, echoPort).String()
+	target := netip.AddrPortFrom(p.Path.Peer, EchoPort).String()
 	host := p.Node
 	if from == FromPeer {
-		target = netip.AddrPortFrom(path.Node, echoPort).String()
+		target = netip.AddrPortFrom(p.Path.Node, EchoPort).String()
 		if p.VM != nil {
 			return p.dialGuest(target, timeout)
 		}
@@ -88,8 +87,8 @@ func (p *Pair) dialGuest(target string, timeout time.Duration) (net.Conn, error)
 }
 
 // Exchange connects, sends the marker and reads it back.
-func (p *Pair) Exchange(from Side, path Path, timeout time.Duration) error {
-	conn, err := p.Dial(from, path, timeout)
+func (p *Pair) Exchange(from Side, timeout time.Duration) error {
+	conn, err := p.Dial(from, timeout)
 	if err != nil {
 		return err
 	}
@@ -98,32 +97,45 @@ func (p *Pair) Exchange(from Side, path Path, timeout time.Duration) error {
 }
 
 // Talk requires that an exchange succeeds.
-func (p *Pair) Talk(from Side, path Path) {
+func (p *Pair) Talk(from Side) {
 	p.T.Helper()
-	if err := p.Exchange(from, path, 20*time.Second); err != nil {
+	if err := p.Exchange(from, 20*time.Second); err != nil {
 		p.T.Fatalf("exchange from the %s: %v", from, err)
 	}
 }
 
 // Silent requires that an exchange fails.
-func (p *Pair) Silent(from Side, path Path) {
+func (p *Pair) Silent(from Side) {
 	p.T.Helper()
-	if err := p.Exchange(from, path, time.Second); err == nil {
+	if err := p.Exchange(from, time.Second); err == nil {
 		p.T.Errorf("an exchange from the %s succeeds", from)
 	}
 }
 
-// Stream keeps a TCP connection busy until the returned function is called, which requires that every message was
-// answered and that there were some.
-func (p *Pair) Stream(from Side, path Path) (stop func() int) {
+// Refused requires that an attempt of a side to bring a Child SA up fails: ours by traffic, strongSwan by command.
+func (p *Pair) Refused(initiator Side) {
 	p.T.Helper()
-	conn, err := p.Dial(from, path, 10*time.Second)
+	if initiator == FromNode {
+		p.Silent(FromNode)
+	} else if err := p.Charon.Initiate(p.Ctx, NetName); err == nil {
+		p.T.Error("strongSwan says that it has the child")
+	}
+}
+
+// Stream keeps a TCP connection busy until the returned function is called, which requires that every message was
+// answered. The first one is answered when Stream returns, so that whatever the test does next meets traffic.
+func (p *Pair) Stream(from Side) (stop func() int) {
+	p.T.Helper()
+	conn, err := p.Dial(from, 10*time.Second)
 	if err != nil {
 		p.T.Fatalf("connect from the %s: %v", from, err)
 	}
 	p.T.Cleanup(func() { _ = conn.Close() })
+	if err := lab.RoundTrip(conn, Marker, time.Now().Add(20*time.Second)); err != nil {
+		p.T.Fatalf("the first message from the %s: %v", from, err)
+	}
 	ended, result := make(chan struct{}), make(chan error, 1)
-	messages := 0
+	messages := 1
 	go func() {
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
@@ -147,24 +159,21 @@ func (p *Pair) Stream(from Side, path Path) (stop func() int) {
 		if err := <-result; err != nil {
 			p.T.Errorf("the TCP connection from the %s was lost after %d messages: %v", from, messages, err)
 		}
-		if messages == 0 {
-			p.T.Errorf("no message came through from the %s", from)
-		}
 		return messages
 	}
 }
 
 // Ping requires that either side answers the other one's echo requests of the sizes in octets; large ones travel in
 // fragments.
-func (p *Pair) Ping(path Path, sizes ...int) {
+func (p *Pair) Ping(sizes ...int) {
 	p.T.Helper()
 	for _, size := range sizes {
 		args := []string{"ping", "-c", "1", "-W", "10", "-s", strconv.Itoa(size), "-p", hex.EncodeToString(Marker[:16])}
-		if _, err := p.Node.RunContext(p.Ctx, append(args, "-I", path.Node.String(), path.Peer.String())...); err != nil {
+		if _, err := p.Node.RunContext(p.Ctx, append(args, "-I", p.Path.Node.String(), p.Path.Peer.String())...); err != nil {
 			p.T.Errorf("ping of %d octets from the node: %v", size, err)
 		}
 		var err error
-		args = append(args, "-I", path.Peer.String(), path.Node.String())
+		args = append(args, "-I", p.Path.Peer.String(), p.Path.Node.String())
 		if p.VM != nil {
 			_, err = p.VM.RunContext(p.Ctx, args...)
 		} else {

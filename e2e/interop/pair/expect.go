@@ -2,6 +2,7 @@ package pair
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -63,12 +64,13 @@ func Look(frames []lab.Frame) Wire {
 }
 
 func (w *Wire) protocol(protocol byte, body []byte, sent bool) {
-	const udp, esp, icmpv6 = 17, 50, 58
+	const icmp, udp, esp, icmpv6 = 1, 17, 50, 58
 	switch {
 	case protocol == esp:
 		w.ESP++
 	case protocol == udp && len(body) > 8 && w.udp(body, sent):
 	case protocol == icmpv6 && len(body) > 0 && body[0] >= 130 && body[0] <= 143: // neighbours, routers, groups
+	case protocol == icmp && refusesProtected(body):
 	case protocol == 0: // groups again, behind a hop-by-hop header
 	default:
 		w.Clear++
@@ -76,6 +78,23 @@ func (w *Wire) protocol(protocol byte, body []byte, sent bool) {
 			w.ClearSent++
 		}
 	}
+}
+
+// refusesProtected reports whether an ICMP message says that IKE or ESP was not taken: a kernel whose daemon has ended
+// says so, and quotes what came.
+func refusesProtected(body []byte) bool {
+	const unreachable, header = 3, 8
+	if len(body) < header+20 || body[0] != unreachable {
+		return false
+	}
+	packet := body[header:]
+	length := int(packet[0]&15) * 4
+	if len(packet) < length {
+		return false
+	}
+	var quoted Wire
+	quoted.protocol(packet[9], packet[length:], false)
+	return quoted.IKE+quoted.ESP+quoted.Encap != 0
 }
 
 // udp tells IKE from ESP in UDP by the marker (RFC 3948 2.2).
@@ -104,25 +123,52 @@ func (w *Wire) udp(body []byte, sent bool) bool {
 	return true
 }
 
-// Protected requires that everything in the capture was IKE or ESP, and that there was both.
-func (p *Pair) Protected(capture *lab.Capture) Wire {
+// stopped ends a capture and counts what it holds.
+func (p *Pair) stopped(capture *lab.Capture) Wire {
 	p.T.Helper()
 	frames, err := capture.Stop()
 	if err != nil {
 		p.T.Fatal(err)
 	}
-	w := Look(frames)
+	return Look(frames)
+}
+
+// Protected requires that everything in the capture was IKE or ESP, and that there was both.
+func (p *Pair) Protected(capture *lab.Capture) Wire {
+	p.T.Helper()
+	w := p.stopped(capture)
 	if w.IKE == 0 || w.ESP+w.Encap == 0 || w.Clear != 0 || w.Markers != 0 {
 		p.T.Errorf("on the wire: %+v, want IKE and ESP and nothing in clear", w)
 	}
 	return w
 }
 
+// SentNothingClear requires that the node sent nothing but IKE and ESP, whatever the peer did, and that there was ESP.
+func (p *Pair) SentNothingClear(capture *lab.Capture) Wire {
+	p.T.Helper()
+	w := p.stopped(capture)
+	if w.ESP+w.Encap == 0 || w.ClearSent != 0 {
+		p.T.Errorf("on the wire: %+v, want ESP and nothing in clear from the node", w)
+	}
+	return w
+}
+
+// Quiet requires that the node sends nothing in clear until the test ends, whether there is ESP or not.
+func (p *Pair) Quiet() {
+	p.T.Helper()
+	capture := p.Capture()
+	p.T.Cleanup(func() {
+		if w := p.stopped(capture); w.ClearSent != 0 {
+			p.T.Errorf("on the wire: %+v, want nothing in clear from the node", w)
+		}
+	})
+}
+
 // BringUp lets a side negotiate: ours by traffic, strongSwan by command.
-func (p *Pair) BringUp(initiator Side, path Path) {
+func (p *Pair) BringUp(initiator Side) {
 	p.T.Helper()
 	if initiator == FromNode {
-		p.Talk(FromNode, path)
+		p.Talk(FromNode)
 		return
 	}
 	if err := p.Charon.Initiate(p.Ctx, NetName); err != nil {
@@ -140,7 +186,21 @@ func (p *Pair) Ours() localapi.Associations {
 	return ours
 }
 
-func installed(s charon.SA) []charon.ChildSA {
+// Carries lets a side bring an IKE SA with a Child SA up and requires that it carries exchanges from both, that nothing
+// goes in clear and that both ends have the same.
+func (p *Pair) Carries(initiator Side) (charon.SA, localapi.Associations) {
+	p.T.Helper()
+	capture := p.Capture()
+	p.BringUp(initiator)
+	p.Talk(FromNode)
+	p.Talk(FromPeer)
+	p.Protected(capture)
+	return p.Agree(initiator)
+}
+
+// Installed are the Child SAs of an IKE SA that are in use: strongSwan keeps what it has rekeyed for a few seconds, for late
+// packets.
+func Installed(s charon.SA) []charon.ChildSA {
 	return slices.DeleteFunc(slices.Clone(s.Children), func(c charon.ChildSA) bool { return c.State != "INSTALLED" })
 }
 
@@ -156,7 +216,7 @@ func (p *Pair) Agree(initiator Side) (charon.SA, localapi.Associations) {
 		p.T.Fatalf("strongSwan has %+v, the node has %+v; want one IKE SA with one child", theirs, ours)
 	}
 	their, our := theirs[0], ours.IKE[0]
-	if their.Children = installed(their); len(their.Children) != 1 {
+	if their.Children = Installed(their); len(their.Children) != 1 {
 		p.T.Fatalf("strongSwan has children %+v, want one", theirs[0].Children)
 	}
 	own, foreign := their.ResponderSPI, their.InitiatorSPI
@@ -172,19 +232,25 @@ func (p *Pair) Agree(initiator Side) (charon.SA, localapi.Associations) {
 	return their, ours
 }
 
+// rekey lets a side begin, ours by its local interface.
+func (p *Pair) rekey(by Side, ours localapi.Rekey, theirs func(context.Context, string) error, name string) {
+	p.T.Helper()
+	var err error
+	if by == FromNode {
+		err = p.Client.Rekey(p.Ctx, ours)
+	} else {
+		err = theirs(p.Ctx, name)
+	}
+	if err != nil {
+		p.T.Fatalf("rekey %s from the %s: %v", name, by, err)
+	}
+}
+
 // RekeyChild lets a side rekey the Child SA, and waits until both ends have only the new one.
 func (p *Pair) RekeyChild(by Side) {
 	p.T.Helper()
 	before := p.Ours().Children
-	var err error
-	if by == FromNode {
-		err = p.Client.Rekey(p.Ctx, localapi.Rekey{Child: before[0].In})
-	} else {
-		err = p.Charon.RekeyChild(p.Ctx, NetName)
-	}
-	if err != nil {
-		p.T.Fatal(err)
-	}
+	p.rekey(by, localapi.Rekey{Child: before[0].In}, p.Charon.RekeyChild, NetName)
 	p.Until("both ends have the new Child SA only", func() (bool, error) {
 		now := p.Ours().Children
 		theirs, err := p.Charon.SAs(p.Ctx)
@@ -192,7 +258,7 @@ func (p *Pair) RekeyChild(by Side) {
 			return false, err
 		}
 		// strongSwan keeps what it has rekeyed for a few seconds, for late packets.
-		children := installed(theirs[0])
+		children := Installed(theirs[0])
 		return len(children) == 1 && children[0].Out == now[0].In, nil
 	})
 }
@@ -201,19 +267,11 @@ func (p *Pair) RekeyChild(by Side) {
 func (p *Pair) RekeyIKE(by Side) {
 	p.T.Helper()
 	before := p.Ours().IKE
-	var err error
-	if by == FromNode {
-		err = p.Client.Rekey(p.Ctx, localapi.Rekey{IKE: before[0].SPI})
-	} else {
-		err = p.Charon.RekeyIKE(p.Ctx, ConnName)
-	}
-	if err != nil {
-		p.T.Fatal(err)
-	}
+	p.rekey(by, localapi.Rekey{IKE: before[0].SPI}, p.Charon.RekeyIKE, ConnName)
 	p.Until("both ends have the new IKE SA only", func() (bool, error) {
 		now := p.Ours()
 		theirs, err := p.Charon.SAs(p.Ctx)
-		return err == nil && len(theirs) == 1 && theirs[0].State == "ESTABLISHED" && len(installed(theirs[0])) == 1 &&
+		return err == nil && len(theirs) == 1 && theirs[0].State == "ESTABLISHED" && len(Installed(theirs[0])) == 1 &&
 			len(now.IKE) == 1 && len(now.Children) == 1 && now.IKE[0].SPI != before[0].SPI && now.IKE[0].Initiator == (by == FromNode), err
 	})
 }

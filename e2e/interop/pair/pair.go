@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,7 +23,6 @@ import (
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/guest"
-	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 )
 
@@ -44,12 +44,13 @@ const (
 	PeerName = "peer.bank.example"
 	ConnName = "bailiwick" // strongSwan's connection
 	NetName  = "net"       // its child
-	pskName  = "partner"
-	echoPort = 7007
+	PSKName  = "partner"
+	EchoPort = 7007
 	device   = "eth0"
 )
 
-var psk = []byte("a preshared key of the right length")
+// PSK is the preshared key of the ends.
+var PSK = []byte("a preshared key of the right length")
 
 // nodeBinary is the daemon under test, built by Main.
 var nodeBinary string
@@ -108,26 +109,27 @@ type Pair struct {
 	Client  *localapi.Client
 	Charon  *charon.Daemon
 
-	dir  string
-	root *root.Root
+	Dir  string // what both daemons keep and log, until the test ends
+	Path Path   // where exchanges go: Inner, or what the policy of StartNode protects
+
 	args []string
 }
 
-// WithRoot makes a network of two hosts, where strongSwan is that of a root.
-func WithRoot(t testing.TB, prefix string, r *root.Root) *Pair {
+// WithHost makes a network of two hosts, where strongSwan is that of Debian 12 or of the root that its configuration names.
+func WithHost(t testing.TB, prefix string) *Pair {
 	t.Helper()
 	p, l := newPair(t, prefix)
-	p.root = r
 	var err error
 	if p.Peer, err = l.Host("peer"); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Link(nodeEnd(p.Node), lab.End{Host: p.Peer, Device: device, Addresses: []netip.Prefix{
-		netip.PrefixFrom(PeerOuter, 24), netip.PrefixFrom(PeerOuter6, 64),
-	}}); err != nil {
+	end := func(h *lab.Host, a netip.Addr) lab.End {
+		return lab.End{Host: h, Device: device, Addresses: []netip.Prefix{netip.PrefixFrom(a, 24)}}
+	}
+	if err := l.Link(end(p.Node, NodeOuter), end(p.Peer, PeerOuter)); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(p.Peer.AddAddress("lo", netip.PrefixFrom(PeerInner, 32)), p.Peer.ServeEcho(p.Ctx, echoPort)); err != nil {
+	if err := errors.Join(p.Peer.AddAddress("lo", netip.PrefixFrom(PeerInner, 32)), p.Peer.ServeEcho(p.Ctx, EchoPort)); err != nil {
 		t.Fatal(err)
 	}
 	p.Run(p.Peer, "ip", "route", "add", NodeNet.String(), "via", NodeOuter.String(), "src", PeerInner.String())
@@ -140,7 +142,7 @@ func WithGuest(t testing.TB, prefix string, bridge *lab.Bridge, g *guest.Guest) 
 	t.Helper()
 	p, _ := newPair(t, prefix)
 	p.VM = g
-	if err := bridge.Attach(nodeEnd(p.Node)); err != nil {
+	if err := bridge.Attach(lab.End{Host: p.Node, Device: device, Addresses: []netip.Prefix{netip.PrefixFrom(NodeOuter, 24), netip.PrefixFrom(NodeOuter6, 64)}}); err != nil {
 		t.Fatal(err)
 	}
 	p.route()
@@ -161,11 +163,7 @@ func SetUp(ctx context.Context, g *guest.Guest) error {
 			return err
 		}
 	}
-	return g.ServeEcho(ctx, echoPort)
-}
-
-func nodeEnd(h *lab.Host) lab.End {
-	return lab.End{Host: h, Device: device, Addresses: []netip.Prefix{netip.PrefixFrom(NodeOuter, 24), netip.PrefixFrom(NodeOuter6, 64)}}
+	return g.ServeEcho(ctx, EchoPort)
 }
 
 // route gives the node a way in clear, so that whatever is not protected would show on the wire.
@@ -179,7 +177,7 @@ func newPair(t testing.TB, prefix string) (*Pair, *lab.Lab) {
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	// The directory goes after the processes that write to it. Its path leaves room for the name of a unix socket.
 	dir, err := os.MkdirTemp("", "io")
@@ -200,11 +198,11 @@ func newPair(t testing.TB, prefix string) (*Pair, *lab.Lab) {
 			t.Error(err)
 		}
 	})
-	p := &Pair{T: t, Ctx: ctx, dir: dir, Client: localapi.NewClient(filepath.Join(dir, "node.sock"))}
+	p := &Pair{T: t, Ctx: ctx, Dir: dir, Path: Inner, Client: localapi.NewClient(filepath.Join(dir, "node.sock"))}
 	if p.Node, err = l.Host("node"); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(p.Node.AddAddress("lo", netip.PrefixFrom(NodeInner, 32)), p.Node.ServeEcho(ctx, echoPort)); err != nil {
+	if err := errors.Join(p.Node.AddAddress("lo", netip.PrefixFrom(NodeInner, 32)), p.Node.ServeEcho(ctx, EchoPort)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.end)
@@ -245,7 +243,7 @@ func (p *Pair) end() {
 	if !p.T.Failed() {
 		return
 	}
-	ours, _ := os.ReadFile(filepath.Join(p.dir, "node.log"))
+	ours, _ := os.ReadFile(p.log())
 	for name, content := range map[string]string{"node": string(ours), "strongSwan": theirs} {
 		const most = 12000
 		if len(content) > most {
@@ -258,29 +256,27 @@ func (p *Pair) end() {
 // StartNode starts the daemon with a policy of its own and waits until it enforces it.
 func (p *Pair) StartNode(policy Policy) {
 	p.T.Helper()
-	state := filepath.Join(p.dir, "state")
-	if err := os.MkdirAll(filepath.Join(state, "secrets"), 0o700); err != nil {
+	p.Path = policy.path()
+	key := PSK
+	if policy.Key != nil {
+		key = policy.Key
+	}
+	p.Secret(PSKName, key)
+	document := filepath.Join(p.Dir, "policy.yaml")
+	if err := os.WriteFile(document, policy.document(), 0o600); err != nil {
 		p.T.Fatal(err)
 	}
-	for file, content := range map[string][]byte{
-		filepath.Join(state, "secrets", pskName): psk,
-		filepath.Join(p.dir, "policy.yaml"):      policy.document(),
-	} {
-		if err := os.WriteFile(file, content, 0o600); err != nil {
-			p.T.Fatal(err)
-		}
-	}
-	p.args = []string{
-		nodeBinary, "run", "--state-dir", state, "--socket", filepath.Join(p.dir, "node.sock"), "--log-level", "debug",
-		"--policy", filepath.Join(p.dir, "policy.yaml"), "--policy-name", policyName, "--encapsulation", policy.encapsulation(),
-	}
+	p.args = append([]string{
+		nodeBinary, "run", "--state-dir", p.state(), "--socket", filepath.Join(p.Dir, "node.sock"), "--log-level", "trace",
+		"--policy", document, "--policy-name", policyName, "--encapsulation", policy.encapsulation(),
+	}, policy.Args...)
 	p.RestartNode()
 }
 
 // RestartNode starts the daemon again.
 func (p *Pair) RestartNode() {
 	p.T.Helper()
-	out, err := os.OpenFile(filepath.Join(p.dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(p.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		p.T.Fatal(err)
 	}
@@ -304,7 +300,7 @@ func (p *Pair) RestartNode() {
 // StartPeer starts strongSwan.
 func (p *Pair) StartPeer(config charon.Config) {
 	p.T.Helper()
-	config.Host, config.Root, config.Guest, config.Dir = p.Peer, p.root, p.VM, filepath.Join(p.dir, "charon")
+	config.Host, config.Guest, config.Dir = p.Peer, p.VM, filepath.Join(p.Dir, "charon")
 	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 		p.T.Fatal(err)
 	}
@@ -312,6 +308,18 @@ func (p *Pair) StartPeer(config charon.Config) {
 	if p.Charon, err = charon.Start(p.Ctx, config); err != nil {
 		p.T.Fatal(err)
 	}
+}
+
+func (p *Pair) log() string { return filepath.Join(p.Dir, "node.log") }
+
+// NodeTold reports whether the node's log tells of something.
+func (p *Pair) NodeTold(text string) bool {
+	p.T.Helper()
+	log, err := os.ReadFile(p.log())
+	if err != nil {
+		p.T.Fatal(err)
+	}
+	return strings.Contains(string(log), text)
 }
 
 // Until polls every 20 ms, for half a minute.

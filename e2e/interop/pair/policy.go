@@ -1,16 +1,11 @@
 package pair
 
 import (
-	"crypto"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
-	"github.com/bailiwick-net/bailiwick/node/identity"
-	"github.com/bailiwick-net/bailiwick/pki/catest"
 )
 
 const policyName = "Partner"
@@ -29,12 +24,24 @@ type Policy struct {
 	IKELifetime string
 	Transport   bool // between the ends themselves, instead of the networks behind them
 	V6          bool // over IPv6, in transport mode
-	Certificate bool // with certificates of Join, instead of a preshared key
 	PFS         bool
 	UDP         bool // ESP in UDP although there is no NAT
 	// KeyExchange is further text of the section keyExchange, with two spaces before each line.
 	KeyExchange string
+	// Authenticate is one entry of authentication in flow form: ByPSK, ByCertificate, or another one.
+	Authenticate string
+	Local        string // network behind the node; NodeNet when empty
+	Remote       string // network behind the peer; PeerNet when empty
+	Tunnel       string // address of the peer; PeerOuter when empty
+	Key          []byte // preshared key, where it is not PSK
+	Args         []string
 }
+
+// ByPSK and ByCertificate are how the ends authenticate.
+const (
+	ByPSK         = `{method: psk, secretRef: ` + PSKName + `, localID: "fqdn:` + NodeName + `", remoteID: "fqdn:` + PeerName + `"}`
+	ByCertificate = `{method: certificate, remoteID: "fqdn:` + PeerName + `"}`
+)
 
 // encapsulation is the node's own setting.
 func (p Policy) encapsulation() string {
@@ -54,22 +61,18 @@ func (p Policy) document() []byte {
 	list := func(offers string) string {
 		return `["` + strings.Join(strings.Fields(offers), `", "`) + `"]`
 	}
-	source, destination, tunnel := NodeNet.String(), PeerNet.String(), "\n    tunnel:\n      remote: "+PeerOuter.String()
+	source, destination, tunnel := or(p.Local, NodeNet.String()), or(p.Remote, PeerNet.String()), "\n    tunnel:\n      remote: "+or(p.Tunnel, PeerOuter.String())
 	if p.Transport {
 		source, destination, tunnel = "me", PeerOuter.String(), ""
 		if p.V6 {
 			destination = PeerOuter6.String()
 		}
 	}
-	authentication := `{method: psk, secretRef: ` + pskName + `, localID: "fqdn:` + NodeName + `", remoteID: "fqdn:` + PeerName + `"}`
-	if p.Certificate {
-		authentication = `{method: certificate, remoteID: "fqdn:` + PeerName + `"}`
-	}
 	return fmt.Appendf(nil, `apiVersion: bailiwick.net/v1alpha1
 kind: FilterList
 name: Partner
 filters:
-  - source: %s
+  - source: "%s"
     destination: "%s"
 ---
 apiVersion: bailiwick.net/v1alpha1
@@ -90,7 +93,7 @@ rules:
 keyExchange:
   offers: %s
   lifetime: %s
-%s`, source, destination, list(or(p.ESP, UsualESP)), p.PFS, policyName, authentication, tunnel,
+%s`, source, destination, list(or(p.ESP, UsualESP)), p.PFS, policyName, or(p.Authenticate, ByPSK), tunnel,
 		list(or(p.IKE, UsualIKE)), or(p.IKELifetime, "8h"), p.KeyExchange)
 }
 
@@ -104,7 +107,7 @@ func Partner(policy Policy, ike, esp string, change ...func(*charon.Config)) cha
 		esp = UsualPeerESP
 	}
 	config := charon.Config{
-		Secrets: []charon.Secret{{IDs: []string{NodeName, PeerName}, Key: psk}},
+		Secrets: []charon.Secret{{IDs: []string{NodeName, PeerName}, Key: PSK}},
 		Connections: []charon.Connection{{
 			Name: ConnName, Local: PeerOuter, Remote: NodeOuter, Auth: charon.AuthPSK,
 			LocalID: PeerName, RemoteID: NodeName, Proposals: []string{ike}, Settings: map[string]string{},
@@ -145,33 +148,4 @@ func Option(key, value string) func(*charon.Config) {
 // Plugin changes a setting of a plugin of the daemon: "kernel-libipsec.raw_esp".
 func Plugin(key, value string) func(*charon.Config) {
 	return func(c *charon.Config) { c.Plugins[key] = value }
-}
-
-// Join gives the node a certificate of the CA, as joining would leave it, and returns the change that gives strongSwan
-// one.
-func (p *Pair) Join(ca *catest.CA) func(*charon.Config) {
-	p.T.Helper()
-	own := ca.Machine(p.T, catest.Identity(p.T, NodeName))
-	theirs := ca.Machine(p.T, catest.Identity(p.T, PeerName))
-	signer, ok := own.PrivateKey.(crypto.Signer)
-	peerSigner, peerOK := theirs.PrivateKey.(crypto.Signer)
-	if !ok || !peerOK {
-		p.T.Fatal("a key of the CA does not sign")
-	}
-	store, err := identity.Open(filepath.Join(p.dir, "state"))
-	if err != nil {
-		p.T.Fatal(err)
-	}
-	credentials, err := identity.NewCredentials(time.Now(), signer, own.Certificate, ca.Bundle(), nil)
-	if err != nil {
-		p.T.Fatal(err)
-	}
-	if err := store.Save(credentials); err != nil {
-		p.T.Fatal(err)
-	}
-	return func(c *charon.Config) {
-		c.Certificates = []charon.Certificate{{Name: "peer", Chain: theirs.Certificate, Key: peerSigner}}
-		c.Authorities = [][]byte{ca.Authority.Root.Raw}
-		c.Connections[0].Auth, c.Connections[0].Certificate = charon.AuthCertificate, "peer"
-	}
 }

@@ -8,18 +8,14 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
-	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	pkica "github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
-	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
 
 // newKey makes a key of the kind that the name says.
@@ -60,34 +56,6 @@ func issued(t *testing.T, ca *catest.CA, kind, dnsName string) charon.Certificat
 	return charon.Certificate{Name: "peer", Chain: ca.Sign(t, profile, key, catest.Identity(t, dnsName)).Chain(), Key: key}
 }
 
-// joinWith gives the node a certificate, and what it trusts.
-func (p *pair) joinWith(cert charon.Certificate, bundle trust.Bundle) {
-	p.t.Helper()
-	store, err := identity.Open(filepath.Join(p.dir, "state"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	credentials, err := identity.NewCredentials(time.Now(), cert.Key, cert.Chain, bundle, nil)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if err := store.Save(credentials); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// secret puts a further key into the node's secrets.
-func (p *pair) secret(name string, content []byte) {
-	p.t.Helper()
-	dir := filepath.Join(p.dir, "state", "secrets")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
 // TestSignatures authenticates the two ends by keys of every kind, also of different kinds, with the hashes that both
 // announce (RFC 7427, RFC 8420).
 func TestSignatures(t *testing.T) {
@@ -97,20 +65,15 @@ func TestSignatures(t *testing.T) {
 		{"p256", "rsa2048"}, {"rsa2048", "p256"}, {"rsa4096", "rsa4096"}, {"p384", "p256"}, {"p256", "p384"},
 		{"p521", "p521"}, {"ed25519", "ed25519"}, {"ed25519", "rsa2048"},
 	} {
-		for _, initiator := range []side{fromNode, fromPeer} {
+		for _, initiator := range pair.Sides {
 			t.Run(fmt.Sprintf("node-%s-peer-%s/%s", c.node, c.peer, initiator), func(t *testing.T) {
 				p := newPair(t)
 				ca := catest.New(t)
-				p.startPeer(partner(usualIKE, usualESP, authenticated(issued(t, ca, c.peer, peerName), ca, peerName)))
-				p.joinWith(issued(t, ca, c.node, nodeName), ca.Bundle())
-				p.startNode(policy{authenticate: byCertificate})
-				capture := p.capture()
-				p.bringUp(initiator)
-				p.talk(fromNode)
-				p.talk(fromPeer)
-				p.protected(capture)
-				p.agree(initiator)
-				p.logged("authentication of '" + nodeName + "' with " + map[string]string{
+				p.StartPeer(partner(pair.UsualPeerIKE, pair.UsualPeerESP, pair.Authenticated(issued(t, ca, c.peer, pair.PeerName), ca, pair.PeerName)))
+				p.JoinWith(issued(t, ca, c.node, pair.NodeName), ca.Bundle())
+				p.StartNode(pair.Policy{Authenticate: pair.ByCertificate})
+				p.Carries(initiator)
+				p.Logged("authentication of '" + pair.NodeName + "' with " + map[string]string{
 					"rsa2048": "RSA_EMSA_PSS", "rsa4096": "RSA_EMSA_PSS",
 					"p256": "ECDSA_WITH_SHA256_DER", "p384": "ECDSA_WITH_SHA384_DER", "p521": "ECDSA_WITH_SHA512_DER", "ed25519": "ED25519",
 				}[c.node])
@@ -124,33 +87,27 @@ func TestSignatures(t *testing.T) {
 func TestSignaturesOfOldPeers(t *testing.T) {
 	t.Parallel()
 	shows(t, 4)
-	old := option("signature_authentication", "no")
+	old := pair.Option("signature_authentication", "no")
 	for _, kind := range []string{"p256", "p384", "p521", "rsa2048"} {
-		for _, initiator := range []side{fromNode, fromPeer} {
+		for _, initiator := range pair.Sides {
 			t.Run(kind+"/"+initiator.String(), func(t *testing.T) {
 				p := newPair(t)
 				ca := catest.New(t)
-				p.startPeer(partner(usualIKE, usualESP, authenticated(issued(t, ca, kind, peerName), ca, peerName), old))
+				p.StartPeer(partner(pair.UsualPeerIKE, pair.UsualPeerESP, pair.Authenticated(issued(t, ca, kind, pair.PeerName), ca, pair.PeerName), old))
 				node := kind
 				if kind == "rsa2048" {
 					node = "p256"
 				}
-				p.joinWith(issued(t, ca, node, nodeName), ca.Bundle())
-				p.startNode(policy{authenticate: byCertificate})
+				p.JoinWith(issued(t, ca, node, pair.NodeName), ca.Bundle())
+				p.StartNode(pair.Policy{Authenticate: pair.ByCertificate})
 				if kind != "rsa2048" {
-					p.bringUp(initiator)
-					p.talk(fromNode)
-					p.agree(initiator)
+					p.BringUp(initiator)
+					p.Talk(pair.FromNode)
+					p.Agree(initiator)
 					return
 				}
-				if initiator == fromNode {
-					if err := p.exchange(fromNode, 3*time.Second); err == nil {
-						t.Error("an exchange from the node succeeds")
-					}
-				} else if err := p.charon.Initiate(p.ctx, netName); err == nil {
-					t.Error("strongSwan says that it has the child")
-				}
-				p.fails([]ike.Reason{ike.ReasonAuthFailed})
+				p.Refused(initiator)
+				p.Fails(pair.PeerOuter, ike.ReasonAuthFailed)
 			})
 		}
 	}
@@ -185,30 +142,19 @@ func TestPostquantumPresharedKeys(t *testing.T) {
 		{"another key", ", ppkRef: " + name, theirs([]byte("fedcba9876543210fedcba9876543210"), "yes"), false,
 			[]ike.Reason{ike.ReasonAuthFailed, ike.ReasonAuthRefused}},
 	} {
-		for _, initiator := range []side{fromNode, fromPeer} {
+		for _, initiator := range pair.Sides {
 			t.Run(c.name+"/"+initiator.String(), func(t *testing.T) {
 				p := newPair(t)
-				p.secret(name, key)
-				p.startPeer(partner(usualIKE, usualESP, c.peer))
-				p.startNode(policy{authenticate: byPSK[:len(byPSK)-1] + c.node + "}"})
+				p.Secret(name, key)
+				p.StartPeer(partner(pair.UsualPeerIKE, pair.UsualPeerESP, c.peer))
+				p.StartNode(pair.Policy{Authenticate: pair.ByPSK[:len(pair.ByPSK)-1] + c.node + "}"})
 				if c.want != nil {
-					if initiator == fromNode {
-						if err := p.exchange(fromNode, 4*time.Second); err == nil {
-							t.Error("an exchange from the node succeeds")
-						}
-					} else if err := p.charon.Initiate(p.ctx, netName); err == nil {
-						t.Error("strongSwan says that it has the child")
-					}
-					p.fails(c.want)
+					p.Refused(initiator)
+					p.Fails(pair.PeerOuter, c.want...)
 					return
 				}
-				capture := p.capture()
-				p.bringUp(initiator)
-				p.talk(fromNode)
-				p.talk(fromPeer)
-				p.protected(capture)
-				p.agree(initiator)
-				if said, err := p.charon.Logged("using PPK for PPK_ID '" + name + "'"); err != nil || said != c.mixed {
+				p.Carries(initiator)
+				if said, err := p.Charon.Logged("using PPK for PPK_ID '" + name + "'"); err != nil || said != c.mixed {
 					t.Errorf("strongSwan says %t that it uses the key, want %t (%v)", said, c.mixed, err)
 				}
 			})
@@ -222,22 +168,22 @@ func TestRightOfSeveralCertificates(t *testing.T) {
 	t.Parallel()
 	shows(t, 10)
 	const second = "second.bank.example"
-	for _, name := range []string{peerName, second} {
+	for _, name := range []string{pair.PeerName, second} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t)
 			ca := catest.New(t)
-			config := partner(usualIKE, usualESP, authenticated(issued(t, ca, "p256", peerName), ca, peerName))
+			config := partner(pair.UsualPeerIKE, pair.UsualPeerESP, pair.Authenticated(issued(t, ca, "p256", pair.PeerName), ca, pair.PeerName))
 			other := config.Connections[0]
 			other.Name, other.LocalID, other.Certificate = "second", second, "second"
 			cert := issued(t, ca, "rsa2048", second)
 			cert.Name = "second"
 			config.Certificates = append(config.Certificates, cert)
 			config.Connections = append(config.Connections, other)
-			p.startPeer(config)
-			p.join(ca)
-			p.startNode(policy{authenticate: `{method: certificate, remoteID: "fqdn:` + name + `"}`})
-			p.talk(fromNode)
-			if ours := p.oursNow(); len(ours.IKE) != 1 || ours.IKE[0].Peer != name {
+			p.StartPeer(config)
+			p.Join(ca)
+			p.StartNode(pair.Policy{Authenticate: `{method: certificate, remoteID: "fqdn:` + name + `"}`})
+			p.Talk(pair.FromNode)
+			if ours := p.Ours(); len(ours.IKE) != 1 || ours.IKE[0].Peer != name {
 				t.Errorf("the node has %+v, want an IKE SA with %s", ours.IKE, name)
 			}
 		})
@@ -250,22 +196,17 @@ func TestFormsOfIdentity(t *testing.T) {
 	t.Parallel()
 	shows(t, 17)
 	for _, c := range []struct{ name, ours, theirs, node, peer string }{
-		{"address", "ip:" + nodeOuter.String(), "ip:" + peerOuter.String(), nodeOuter.String(), peerOuter.String()},
+		{"address", "ip:" + pair.NodeOuter.String(), "ip:" + pair.PeerOuter.String(), pair.NodeOuter.String(), pair.PeerOuter.String()},
 		{"mail", "email:node@bank.example", "email:peer@bank.example", "node@bank.example", "peer@bank.example"},
-		{"no IDr", "fqdn:" + nodeName, "fqdn:" + peerName, "%any", peerName},
+		{"no IDr", "fqdn:" + pair.NodeName, "fqdn:" + pair.PeerName, "%any", pair.PeerName},
 	} {
-		for _, initiator := range []side{fromNode, fromPeer} {
+		for _, initiator := range pair.Sides {
 			t.Run(c.name+"/"+initiator.String(), func(t *testing.T) {
-				p := newPair(t)
-				p.startPeer(partner(usualIKE, usualESP, func(config *charon.Config) {
+				p := ready(t, pair.Policy{Authenticate: fmt.Sprintf(`{method: psk, secretRef: %s, localID: "%s", remoteID: "%s"}`, pair.PSKName, c.ours, c.theirs)}, func(config *charon.Config) {
 					config.Connections[0].LocalID, config.Connections[0].RemoteID = c.peer, c.node
-					config.Secrets = []charon.Secret{{Key: psk}}
-				}))
-				p.startNode(policy{authenticate: fmt.Sprintf(`{method: psk, secretRef: %s, localID: "%s", remoteID: "%s"}`, pskName, c.ours, c.theirs)})
-				p.bringUp(initiator)
-				p.talk(fromNode)
-				p.talk(fromPeer)
-				p.agree(initiator)
+					config.Secrets = []charon.Secret{{Key: pair.PSK}}
+				})
+				p.Carries(initiator)
 			})
 		}
 	}
@@ -277,15 +218,13 @@ func TestOneMethodBothWays(t *testing.T) {
 	shows(t, 16)
 	p := newPair(t)
 	ca := catest.New(t)
-	config := partner(usualIKE, usualESP, authenticated(issued(t, ca, "p256", peerName), ca, peerName))
+	config := partner(pair.UsualPeerIKE, pair.UsualPeerESP, pair.Authenticated(issued(t, ca, "p256", pair.PeerName), ca, pair.PeerName))
 	config.Connections[0].RemoteSettings = map[string]string{"auth": "psk"}
-	p.startPeer(config)
-	p.join(ca)
-	p.startNode(policy{})
-	if err := p.charon.Initiate(p.ctx, netName); err == nil {
-		t.Error("strongSwan says that it has the child")
-	}
-	p.fails([]ike.Reason{ike.ReasonAuthFailed})
+	p.StartPeer(config)
+	p.Join(ca)
+	p.StartNode(pair.Policy{})
+	p.Refused(pair.FromPeer)
+	p.Fails(pair.PeerOuter, ike.ReasonAuthFailed)
 }
 
 // TestAuthenticationLifetime lets the node's policy end authentications after a while (RFC 4478): as initiator it makes a
@@ -293,24 +232,24 @@ func TestOneMethodBothWays(t *testing.T) {
 func TestAuthenticationLifetime(t *testing.T) {
 	t.Parallel()
 	shows(t, 38)
-	for _, initiator := range []side{fromNode, fromPeer} {
+	for _, initiator := range pair.Sides {
 		t.Run(initiator.String(), func(t *testing.T) {
 			p := newPair(t)
 			ca := catest.New(t)
-			p.startPeer(partner(usualIKE, usualESP, authenticated(issued(t, ca, "p256", peerName), ca, peerName), option("make_before_break", "yes")))
-			p.join(ca)
-			p.startNode(policy{authenticate: byCertificate, exchange: "  reauthentication: 15s\n"})
-			capture := p.capture()
-			p.bringUp(initiator)
-			stop := p.stream(fromNode)
-			before := p.oursNow()
+			p.StartPeer(partner(pair.UsualPeerIKE, pair.UsualPeerESP, pair.Authenticated(issued(t, ca, "p256", pair.PeerName), ca, pair.PeerName), pair.Option("make_before_break", "yes")))
+			p.Join(ca)
+			p.StartNode(pair.Policy{Authenticate: pair.ByCertificate, KeyExchange: "  reauthentication: 15s\n"})
+			capture := p.Capture()
+			p.BringUp(initiator)
+			stop := p.Stream(pair.FromNode)
+			before := p.Ours()
 			p.settled(localapi.Associations{IKE: before.IKE, Children: before.Children})
 			stop()
-			if initiator == fromPeer {
-				p.logged("received AUTH_LIFETIME of 1")
+			if initiator == pair.FromPeer {
+				p.Logged("received AUTH_LIFETIME of 1")
 			}
-			p.talk(fromPeer)
-			if w := p.sentNothingClear(capture); w.clear != 0 {
+			p.Talk(pair.FromPeer)
+			if w := p.SentNothingClear(capture); w.Clear != 0 {
 				t.Errorf("on the wire: %+v, want nothing in clear", w)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/e2e/interop/handmade"
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
@@ -66,21 +67,14 @@ func TestCookiesByHand(t *testing.T) {
 			t.Errorf("with the cookie IKE_AUTH is answered with %s", wire.Message{Payloads: answer})
 		}
 		peer.Alive()
-	}, option("cookie_threshold", "4"), option("cookie_threshold_ip", "4"), option("block_threshold", "50"))
+	}, pair.Option("cookie_threshold", "4"), pair.Option("cookie_threshold_ip", "4"), pair.Option("block_threshold", "50"))
 	t.Run("initiator", func(t *testing.T) {
-		x := againstNode(t, policy{})
-		x.silent()
-		peer := handmade.New(t, x.config)
-		x.asksTheNode()
-		m, first := peer.AwaitInit()
+		x, peer, m, first := asked(t)
 		// Neither an empty cookie nor one that is too long is one (RFC 7296 2.6): the request is repeated as it was.
 		for _, bad := range [][]byte{{}, handmade.Random(65)} {
 			peer.AnswerUnprotected(m, 0, wire.Notify{Type: wire.NotifyCookie, Data: bad})
 		}
-		m, again := peer.AwaitInit()
-		if !bytes.Equal(first, again) {
-			t.Errorf("the request is repeated as %s, differently", m)
-		}
+		m = unchanged(t, peer, first)
 		cookie := handmade.Random(64)
 		peer.AnswerUnprotected(m, 0, wire.Notify{Type: wire.NotifyCookie, Data: cookie})
 		m, datagram := peer.AwaitInit()
@@ -92,9 +86,7 @@ func TestCookiesByHand(t *testing.T) {
 		if !bytes.Equal(datagram[wire.HeaderLen+72:], first[wire.HeaderLen:]) || !bytes.Equal(datagram[:16], first[:16]) {
 			t.Error("with the cookie the request changed")
 		}
-		peer.Respond(m, datagram)
-		peer.AnswerAuth(ownSPI)
-		x.until("the node has the child", func() (bool, error) { return len(x.oursNow().Children) == 1, nil })
+		x.completes(peer, m, datagram)
 	})
 }
 
@@ -104,23 +96,14 @@ func TestInvalidKEByHand(t *testing.T) {
 	t.Parallel()
 	shows(t, 22)
 	t.Run("initiator", func(t *testing.T) {
-		x := againstNode(t, policy{})
-		x.silent()
-		peer := handmade.New(t, x.config)
-		x.asksTheNode()
-		m, first := peer.AwaitInit()
+		x, peer, m, first := asked(t)
 		// Nobody but an attacker asks for what was not offered, or for what was tried: no key exchange is made with it.
 		for _, group := range []byte{2, 14, 20} {
 			peer.AnswerUnprotected(m, 0, wire.Notify{Type: wire.NotifyInvalidKEPayload, Data: []byte{0, group}})
 		}
-		m, again := peer.AwaitInit()
-		if !bytes.Equal(first, again) {
-			t.Errorf("the request changed to %s", m)
-		}
-		x.fails([]ike.Reason{ike.ReasonInvalidKE})
-		peer.Respond(m, again)
-		peer.AnswerAuth(ownSPI)
-		x.until("the node has the child", func() (bool, error) { return len(x.oursNow().Children) == 1, nil })
+		m = unchanged(t, peer, first)
+		x.Fails(pair.PeerOuter, ike.ReasonInvalidKE)
+		x.completes(peer, m, first)
 	})
 	targets(t, func(t *testing.T, x *target) {
 		peer := handmade.New(t, x.config)
@@ -195,7 +178,7 @@ func TestProposalsByHand(t *testing.T) {
 		"des":          change(func(p *wire.Proposal) { p.Transforms[0] = wire.Transform{Type: wire.TransformEncryption, ID: 2} }),
 		"esp":          change(func(p *wire.Proposal) { p.Protocol, p.SPI = wire.ProtocolESP, []byte{1, 2, 3, 4} }),
 	}
-	x := againstNode(t, policy{})
+	x := againstNode(t, pair.Policy{})
 	peer := handmade.New(t, x.config)
 	offer := func(proposals ...wire.Proposal) func([]wire.Payload) []wire.Payload {
 		for i := range proposals {
@@ -210,7 +193,7 @@ func TestProposalsByHand(t *testing.T) {
 			t.Errorf("proposal %s is answered with %s, want NO_PROPOSAL_CHOSEN alone", name, m)
 		}
 	}
-	x.fails([]ike.Reason{ike.ReasonNoProposal})
+	x.Fails(pair.PeerOuter, ike.ReasonNoProposal)
 	// All of them, then a good one with its transforms twice: that one is chosen, each transform once.
 	list := []wire.Proposal{}
 	for _, p := range bad {
@@ -273,7 +256,7 @@ func TestRekeySelectors(t *testing.T) {
 		}
 		peer.Alive()
 		if x.isNode {
-			children := x.oursNow().Children
+			children := x.Ours().Children
 			if len(children) != 1 || !slices.Equal(children[0].RemoteTS, []string{half.String()}) {
 				t.Errorf("the node has %+v, want one child to %s", children, half)
 			}
@@ -299,31 +282,23 @@ func TestRedirect(t *testing.T) {
 	shows(t, 54)
 	gateway := wire.Notify{Type: wire.NotifyRedirect, Data: append([]byte{1, 4}, 10, 9, 0, 99)} // an IPv4 address
 	t.Run("initiator", func(t *testing.T) {
-		x := againstNode(t, policy{})
-		x.silent()
-		peer := handmade.New(t, x.config)
-		x.asksTheNode()
-		m, first := peer.AwaitInit()
+		x, peer, m, first := asked(t)
 		if _, ok := wire.FindNotify(m.Payloads, wire.NotifyRedirectSupported); ok {
 			t.Error("the node announces that it can be redirected")
 		}
 		peer.AnswerUnprotected(m, 0, gateway)
-		m, again := peer.AwaitInit()
-		if !bytes.Equal(first, again) {
-			t.Errorf("after a redirect the request is %s, differently", m)
-		}
-		peer.Respond(m, again)
+		peer.Respond(unchanged(t, peer, first), first)
 		peer.AnswerAuth(ownSPI, gateway)
 		if answer := peer.Request(wire.Informational, gateway); len(answer) != 0 {
 			t.Errorf("a redirect is answered with %s", wire.Message{Payloads: answer})
 		}
 		peer.Alive()
-		if ours := x.oursNow(); len(ours.IKE) != 1 || len(ours.Children) != 1 || ours.IKE[0].Remote != x.config.Local.String() {
+		if ours := x.Ours(); len(ours.IKE) != 1 || len(ours.Children) != 1 || ours.IKE[0].Remote != x.config.Local.String() {
 			t.Errorf("the node has %+v, want one IKE SA with the peer that it had", ours)
 		}
 	})
 	t.Run("responder", func(t *testing.T) {
-		x := againstNode(t, policy{})
+		x := againstNode(t, pair.Policy{})
 		peer := handmade.New(t, x.config)
 		peer.Announce = []wire.Payload{wire.Notify{Type: wire.NotifyRedirectSupported}}
 		if m := peer.Init(); slices.ContainsFunc(m.Payloads, func(p wire.Payload) bool {
@@ -339,7 +314,7 @@ func TestRedirect(t *testing.T) {
 // the Child SA that its policy knows.
 func TestConfigurationByHand(t *testing.T) {
 	shows(t, 55)
-	x := againstNode(t, policy{})
+	x := againstNode(t, pair.Policy{})
 	peer := handmade.New(t, x.config)
 	peer.Init()
 	request := append(peer.AuthRequest(x.local, x.remote, ownSPI), wire.Config{Type: wire.ConfigRequest, Attributes: []wire.ConfigAttribute{{Type: 1}, {Type: 3}}})

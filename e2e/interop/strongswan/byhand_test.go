@@ -1,12 +1,13 @@
 package strongswan
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/interop/handmade"
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
@@ -18,7 +19,7 @@ var gcm256 = proposal.IKE{Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: 
 // target is one implementation that a handmade peer speaks to. What is asserted of the node is asserted of strongSwan
 // too wherever a test says nothing else: a claim that the reference does not meet would be a wrong claim.
 type target struct {
-	*pair
+	peers
 	isNode bool
 	// local and remote are the networks of the handmade peer and of the target.
 	local, remote netip.Prefix
@@ -27,37 +28,37 @@ type target struct {
 
 // targets runs a test against the node and against strongSwan, each in a network of its own.
 func targets(t *testing.T, test func(t *testing.T, x *target), change ...func(*charon.Config)) {
-	t.Run("node", func(t *testing.T) { test(t, againstNode(t, policy{})) })
+	t.Run("node", func(t *testing.T) { test(t, againstNode(t, pair.Policy{})) })
 	t.Run("strongswan", func(t *testing.T) {
 		p := newPair(t)
-		p.startPeer(partner(usualIKE, usualESP, change...))
-		x := &target{pair: p, local: nodeNet, remote: peerNet}
+		p.StartPeer(partner(pair.UsualPeerIKE, pair.UsualPeerESP, change...))
+		x := &target{peers: p, local: pair.NodeNet, remote: pair.PeerNet}
 		// It carries ESP in UDP only, so that everything moves to port 4500: then it may begin there as well.
 		x.config = handmade.Config{
-			Host: p.node, Local: netip.AddrPortFrom(nodeOuter, 4500), Remote: netip.AddrPortFrom(peerOuter, 4500),
-			Offer: gcm256, PSK: psk, ID: nodeName, PeerID: peerName,
+			Host: p.Node, Local: netip.AddrPortFrom(pair.NodeOuter, 4500), Remote: netip.AddrPortFrom(pair.PeerOuter, 4500),
+			Offer: gcm256, PSK: pair.PSK, ID: pair.NodeName, PeerID: pair.PeerName,
 		}
 		test(t, x)
 	})
 }
 
 // againstNode starts a node whose peer is handmade.
-func againstNode(t *testing.T, rules policy) *target {
+func againstNode(t *testing.T, rules pair.Policy) *target {
 	t.Helper()
 	p := newPair(t)
-	p.startNode(rules)
-	return &target{pair: p, isNode: true, local: peerNet, remote: nodeNet, config: handmade.Config{
-		Host: p.peer, Local: netip.AddrPortFrom(peerOuter, 500), Remote: netip.AddrPortFrom(nodeOuter, 500),
-		Offer: gcm256, PSK: psk, ID: peerName, PeerID: nodeName,
+	p.StartNode(rules)
+	return &target{peers: p, isNode: true, local: pair.PeerNet, remote: pair.NodeNet, config: handmade.Config{
+		Host: p.Peer, Local: netip.AddrPortFrom(pair.PeerOuter, 500), Remote: netip.AddrPortFrom(pair.NodeOuter, 500),
+		Offer: gcm256, PSK: pair.PSK, ID: pair.PeerName, PeerID: pair.NodeName,
 	}}
 }
 
 // establish brings an IKE SA with a Child SA up.
 func (x *target) establish(peer *handmade.Peer) []wire.Payload {
-	x.t.Helper()
+	x.T.Helper()
 	answer := peer.Establish(x.local, x.remote, ownSPI)
 	if _, ok := handmade.Child(answer); !ok {
-		x.t.Fatalf("no Child SA in %s", wire.Message{Payloads: answer})
+		x.T.Fatalf("no Child SA in %s", wire.Message{Payloads: answer})
 	}
 	return answer
 }
@@ -66,11 +67,11 @@ func (x *target) establish(peer *handmade.Peer) []wire.Payload {
 const ownSPI = 0xc0ffee01
 
 // counter returns a counter of the node.
-func (p *pair) counter(name string) uint64 {
-	p.t.Helper()
-	s, err := p.client.Status(p.ctx)
+func (p peers) counter(name string) uint64 {
+	p.T.Helper()
+	s, err := p.Client.Status(p.Ctx)
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	return s.Counters[name]
 }
@@ -78,40 +79,50 @@ func (p *pair) counter(name string) uint64 {
 // counted requires that the node has counted at least so many more than before. Its loop takes datagrams in their order,
 // so that what came before the answer to a later one has been counted.
 func (x *target) counted(name string, before, more uint64) {
-	x.t.Helper()
+	x.T.Helper()
 	if !x.isNode {
 		return
 	}
 	if now := x.counter(name); now < before+more {
-		x.t.Errorf("counter %s is %d, was %d, want %d more", name, now, before, more)
+		x.T.Errorf("counter %s is %d, was %d, want %d more", name, now, before, more)
 	}
+}
+
+// asked starts a node that traffic has asked for an association, and returns its first message to the handmade peer.
+func asked(t *testing.T) (x *target, peer *handmade.Peer, m wire.Message, datagram []byte) {
+	t.Helper()
+	x = againstNode(t, pair.Policy{})
+	x.Quiet()
+	peer = handmade.New(t, x.config)
+	x.asksTheNode()
+	m, datagram = peer.AwaitInit()
+	return x, peer, m, datagram
+}
+
+// unchanged awaits the node's first message again, which must be as it was.
+func unchanged(t *testing.T, peer *handmade.Peer, first []byte) wire.Message {
+	t.Helper()
+	m, again := peer.AwaitInit()
+	if !bytes.Equal(first, again) {
+		t.Errorf("the request is repeated as %s, differently", m)
+	}
+	return m
+}
+
+// completes answers the node's first message and the one after it, so that it has a Child SA.
+func (x *target) completes(peer *handmade.Peer, m wire.Message, datagram []byte) {
+	x.T.Helper()
+	peer.Respond(m, datagram)
+	peer.AnswerAuth(ownSPI)
+	x.Until("the node has the child", func() (bool, error) { return len(x.Ours().Children) == 1, nil })
 }
 
 // asksTheNode lets traffic ask the node for an association, in the background.
-func (p *pair) asksTheNode() {
+func (p peers) asksTheNode() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = p.exchange(fromNode, 30*time.Second)
+		_ = p.Exchange(pair.FromNode, 30*time.Second)
 	}()
-	p.t.Cleanup(func() { <-done })
-}
-
-// silent requires that the node sends nothing of the inner networks in clear, whatever the test does.
-func (p *pair) silent() {
-	p.t.Helper()
-	capture := p.capture()
-	p.t.Cleanup(func() { p.nothingClear(capture) })
-}
-
-// nothingClear is sentNothingClear without ESP.
-func (p *pair) nothingClear(capture *lab.Capture) {
-	p.t.Helper()
-	frames, err := capture.Stop()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if w := look(frames); w.sent != 0 {
-		p.t.Errorf("on the wire: %+v, want nothing in clear from the node", w)
-	}
+	p.T.Cleanup(func() { <-done })
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/interop/handmade"
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 )
 
@@ -96,7 +97,7 @@ func TestRepeatedMessages(t *testing.T) {
 		peer.Alive()
 		peer.Alive()
 		if x.isNode {
-			if n := len(x.oursNow().Children); n != 1 {
+			if n := len(x.Ours().Children); n != 1 {
 				t.Errorf("the node has %d children after a repeated IKE_AUTH, want one", n)
 			}
 		}
@@ -128,24 +129,18 @@ func TestZeroSPIs(t *testing.T) {
 			t.Error("a Child SA with SPI zero is accepted")
 		}
 		if x.isNode {
-			if n := len(x.oursNow().Children); n != 0 {
+			if n := len(x.Ours().Children); n != 0 {
 				t.Errorf("the node has %d children with an SPI of zero", n)
 			}
 			peer.Alive()
 		}
 	})
 	t.Run("answer", func(t *testing.T) {
-		x := againstNode(t, policy{})
-		x.silent()
-		peer := handmade.New(t, x.config)
-		x.asksTheNode()
-		m, _ := peer.AwaitInit()
+		x, peer, m, _ := asked(t)
 		// A proper answer, but for the responder's SPI: the node waits for a better one, and repeats its request.
 		peer.AnswerUnprotected(m, 0, peer.InitAnswer(m)...)
 		m, datagram := peer.AwaitInit()
-		peer.Respond(m, datagram)
-		peer.AnswerAuth(ownSPI)
-		x.until("the node has the child", func() (bool, error) { return len(x.oursNow().Children) == 1, nil })
+		x.completes(peer, m, datagram)
 	})
 }
 
@@ -211,7 +206,7 @@ func TestFragmentsByHand(t *testing.T) {
 		peer.Alive()
 	})
 	t.Run("unsolicited", func(t *testing.T) {
-		x := againstNode(t, policy{})
+		x := againstNode(t, pair.Policy{})
 		peer := handmade.New(t, x.config)
 		peer.Init() // announces nothing
 		auth := peer.AuthRequest(x.local, x.remote, ownSPI)

@@ -3,6 +3,7 @@ package strongswan
 import (
 	"testing"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 )
 
@@ -13,40 +14,32 @@ func TestChildless(t *testing.T) {
 	shows(t, 30)
 	for _, c := range []struct {
 		name      string
-		policy    policy
+		policy    pair.Policy
 		peer      func(*charon.Config)
-		from      side
+		from      pair.Side
 		childless bool
 	}{
-		{"peer-insists", policy{}, connection("childless", "force"), fromPeer, true},
-		{"node-prefers", policy{exchange: "  childless: prefer\n"}, connection("childless", "allow"), fromNode, true},
-		{"node-prefers-peer-insists", policy{exchange: "  childless: prefer\n"}, connection("childless", "force"), fromNode, true},
-		{"node-prefers-peer-never", policy{exchange: "  childless: prefer\n"}, connection("childless", "never"), fromNode, false},
+		{"peer-insists", pair.Policy{}, pair.Connection("childless", "force"), pair.FromPeer, true},
+		{"node-prefers", pair.Policy{KeyExchange: "  childless: prefer\n"}, pair.Connection("childless", "allow"), pair.FromNode, true},
+		{"node-prefers-peer-insists", pair.Policy{KeyExchange: "  childless: prefer\n"}, pair.Connection("childless", "force"), pair.FromNode, true},
+		{"node-prefers-peer-never", pair.Policy{KeyExchange: "  childless: prefer\n"}, pair.Connection("childless", "never"), pair.FromNode, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPair(t)
-			p.startPeer(partner(usualIKE, usualESP, c.peer))
-			p.startNode(c.policy)
-			capture := p.capture()
-			p.bringUp(c.from)
-			p.talk(fromNode)
-			p.talk(fromPeer)
-			p.protected(capture)
-			p.agree(c.from)
-			if created := p.nodeTold("CREATE_CHILD_SA"); created != c.childless {
+			p, capture := established(t, c.from, c.policy, c.peer)
+			p.Talk(pair.FromNode)
+			p.Talk(pair.FromPeer)
+			p.Protected(capture)
+			p.Agree(c.from)
+			if created := p.NodeTold("CREATE_CHILD_SA"); created != c.childless {
 				t.Errorf("the Child SA came by CREATE_CHILD_SA: %t, want %t", created, c.childless)
 			}
 		})
 	}
 	t.Run("peer-insists-node-does-not", func(t *testing.T) {
-		p := newPair(t)
-		p.startPeer(partner(usualIKE, usualESP, connection("childless", "force")))
-		p.startNode(policy{exchange: "  childless: never\n"})
-		p.silent()
-		if err := p.charon.Initiate(p.ctx, netName); err == nil {
-			t.Error("strongSwan says that it has the child")
-		}
-		if ours := p.oursNow(); len(ours.Children) != 0 {
+		p := ready(t, pair.Policy{KeyExchange: "  childless: never\n"}, pair.Connection("childless", "force"))
+		p.Quiet()
+		p.Refused(pair.FromPeer)
+		if ours := p.Ours(); len(ours.Children) != 0 {
 			t.Errorf("the node has %+v", ours.Children)
 		}
 	})

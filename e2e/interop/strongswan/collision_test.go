@@ -2,15 +2,13 @@ package strongswan
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
@@ -41,49 +39,39 @@ const (
 var delays = []struct {
 	name    string
 	peer    func(*charon.Config)
-	first   side
+	first   pair.Side
 	crosses bool // each side sees the other's request before the response to its own
 }{
-	{"peer-sends-late", delay("send", createChild, true, true), fromPeer, true},
-	{"peer-asks-late", delay("send", createChild, true, false), fromPeer, false},
-	{"peer-hears-late", delay("receive", createChild, true, true), fromNode, true},
-	{"peer-is-asked-late", delay("receive", createChild, true, false), fromNode, false},
+	{"peer-sends-late", delay("send", createChild, true, true), pair.FromPeer, true},
+	{"peer-asks-late", delay("send", createChild, true, false), pair.FromPeer, false},
+	{"peer-hears-late", delay("receive", createChild, true, true), pair.FromNode, true},
+	{"peer-is-asked-late", delay("receive", createChild, true, false), pair.FromNode, false},
 }
 
 // both lets the sides act one after the other, without waiting for what comes of it.
-func (p *pair) both(first side, node, peer func() error) {
-	p.t.Helper()
+func (p peers) both(first pair.Side, node, peer func() error) {
+	p.T.Helper()
 	acts := []func() error{node, peer}
 	for _, act := range []func() error{acts[first], acts[1-first]} {
 		if err := act(); err != nil {
-			p.t.Fatal(err)
+			p.T.Fatal(err)
 		}
 	}
-}
-
-// nodeTold reports whether the node's log tells of something.
-func (p *pair) nodeTold(text string) bool {
-	p.t.Helper()
-	log, err := os.ReadFile(filepath.Join(p.dir, "node.log"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return strings.Contains(string(log), text)
 }
 
 // settled waits until both ends have one IKE SA with one Child SA, the same on both, and nothing of old. Of a collision the
 // node may have one more IKE SA for a while: the redundant one, when strongSwan was told of the end of the old SA before
 // it read the answer that made it, so that it never knew.
-func (p *pair) settled(old localapi.Associations) {
-	p.t.Helper()
-	p.until("both ends have one IKE SA with one child", func() (bool, error) {
-		ours := p.oursNow()
-		theirs, err := p.charon.SAs(p.ctx)
+func (p peers) settled(old localapi.Associations) {
+	p.T.Helper()
+	p.Until("both ends have one IKE SA with one child", func() (bool, error) {
+		ours := p.Ours()
+		theirs, err := p.Charon.SAs(p.Ctx)
 		theirs = slices.DeleteFunc(theirs, func(s charon.SA) bool { return s.State != "ESTABLISHED" })
 		if err != nil || len(ours.IKE) > 2 || len(ours.Children) != 1 || len(theirs) != 1 {
 			return false, err
 		}
-		children := installed(theirs[0])
+		children := pair.Installed(theirs[0])
 		if len(children) != 1 || ours.Children[0].In != children[0].Out || ours.Children[0].Out != children[0].In || !ours.Children[0].Current {
 			return false, nil
 		}
@@ -97,63 +85,53 @@ func (p *pair) settled(old localapi.Associations) {
 	})
 }
 
-// TestSimultaneousChildRekey rekeys the Child SA from both sides at once, with every order of the messages, under a
-// connection that must not notice.
-func TestSimultaneousChildRekey(t *testing.T) {
-	t.Parallel()
-	shows(t, 34)
+// rekeys lets both sides rekey at once, with every order of the messages, under a connection that must not notice. asks
+// are how either side is told to, settled waits for what is to come of it.
+func rekeys(t *testing.T, asks func(p peers, before localapi.Associations) (node, peer func() error), settled func(p peers, before localapi.Associations)) {
 	for _, d := range delays {
 		t.Run(d.name, func(t *testing.T) {
-			p := newPair(t)
-			p.startPeer(partner(usualIKE, usualESP, d.peer))
-			p.startNode(policy{})
-			capture := p.capture()
-			p.bringUp(fromNode)
-			stop := p.stream(fromNode)
-			before := p.oursNow()
-			p.both(d.first, func() error {
-				return p.client.Rekey(p.ctx, localapi.Rekey{Child: before.Children[0].In})
-			}, func() error { return p.charon.RekeyChild(p.ctx, netName) })
-			p.until("the node has heard of its own rekey", func() (bool, error) { return p.nodeTold("received CREATE_CHILD_SA response"), nil })
-			p.settled(localapi.Associations{Children: before.Children})
+			p, capture := established(t, pair.FromNode, pair.Policy{}, d.peer)
+			stop := p.Stream(pair.FromNode)
+			before := p.Ours()
+			node, peer := asks(p, before)
+			p.both(d.first, node, peer)
+			settled(p, before)
 			stop()
-			p.talk(fromPeer)
-			p.protected(capture)
-			if d.crosses && !p.nodeTold("rekey collision") {
+			p.Talk(pair.FromPeer)
+			p.Protected(capture)
+			if d.crosses && !p.NodeTold("rekey collision") {
 				t.Error("the node saw no collision")
-			}
-			if ours := p.oursNow(); ours.IKE[0].SPI != before.IKE[0].SPI {
-				t.Errorf("the IKE SA was %s, now it is %s", before.IKE[0].SPI, ours.IKE[0].SPI)
 			}
 		})
 	}
+}
+
+// TestSimultaneousChildRekey rekeys the Child SA from both sides at once.
+func TestSimultaneousChildRekey(t *testing.T) {
+	t.Parallel()
+	shows(t, 34)
+	rekeys(t, func(p peers, before localapi.Associations) (node, peer func() error) {
+		return func() error { return p.Client.Rekey(p.Ctx, localapi.Rekey{Child: before.Children[0].In}) },
+			func() error { return p.Charon.RekeyChild(p.Ctx, pair.NetName) }
+	}, func(p peers, before localapi.Associations) {
+		p.Until("the node has heard of its own rekey", func() (bool, error) { return p.NodeTold("received CREATE_CHILD_SA response"), nil })
+		p.settled(localapi.Associations{Children: before.Children})
+		if ours := p.Ours(); ours.IKE[0].SPI != before.IKE[0].SPI {
+			p.T.Errorf("the IKE SA was %s, now it is %s", before.IKE[0].SPI, ours.IKE[0].SPI)
+		}
+	})
 }
 
 // TestSimultaneousIKERekey does the same with the IKE SA; the Child SA goes with the one that stays.
 func TestSimultaneousIKERekey(t *testing.T) {
 	t.Parallel()
 	shows(t, 35)
-	for _, d := range delays {
-		t.Run(d.name, func(t *testing.T) {
-			p := newPair(t)
-			p.startPeer(partner(usualIKE, usualESP, d.peer))
-			p.startNode(policy{})
-			capture := p.capture()
-			p.bringUp(fromNode)
-			stop := p.stream(fromNode)
-			before := p.oursNow()
-			p.both(d.first, func() error {
-				return p.client.Rekey(p.ctx, localapi.Rekey{IKE: before.IKE[0].SPI})
-			}, func() error { return p.charon.RekeyIKE(p.ctx, connName) })
-			p.settled(localapi.Associations{IKE: before.IKE})
-			stop()
-			p.talk(fromPeer)
-			p.protected(capture)
-			if d.crosses && !p.nodeTold("rekey collision") {
-				t.Error("the node saw no collision")
-			}
-		})
-	}
+	rekeys(t, func(p peers, before localapi.Associations) (node, peer func() error) {
+		return func() error { return p.Client.Rekey(p.Ctx, localapi.Rekey{IKE: before.IKE[0].SPI}) },
+			func() error { return p.Charon.RekeyIKE(p.Ctx, pair.ConnName) }
+	}, func(p peers, before localapi.Associations) {
+		p.settled(localapi.Associations{IKE: before.IKE})
+	})
 }
 
 // TestSimultaneousInitiation lets both sides begin at once. Two IKE SAs come of it. The one with the lowest of the four
@@ -170,24 +148,22 @@ func TestSimultaneousInitiation(t *testing.T) {
 		{"late-authentication", delay("send", authenticate, true, true)},
 	} {
 		t.Run(d.name, func(t *testing.T) {
-			p := newPair(t)
-			p.startPeer(partner(usualIKE, usualESP, d.peer))
-			p.startNode(policy{})
-			capture := p.capture()
+			p := ready(t, pair.Policy{}, d.peer)
+			capture := p.Capture()
 			result := make(chan error, 1)
-			go func() { result <- p.charon.Initiate(p.ctx, netName) }()
-			p.until("strongSwan begins", func() (bool, error) { return p.charon.Logged("initiating IKE_SA") })
-			p.talk(fromNode)
+			go func() { result <- p.Charon.Initiate(p.Ctx, pair.NetName) }()
+			p.Until("strongSwan begins", func() (bool, error) { return p.Charon.Logged("initiating IKE_SA") })
+			p.Talk(pair.FromNode)
 			t.Logf("strongSwan's own: %v", <-result)
 			redundant, initiator := lowestNonce(t, capture)
-			p.until("both ends have the same, and nothing that is redundant by the node", func() (bool, error) {
-				ours := p.oursNow()
-				theirs, err := p.charon.SAs(p.ctx)
+			p.Until("both ends have the same, and nothing that is redundant by the node", func() (bool, error) {
+				ours := p.Ours()
+				theirs, err := p.Charon.SAs(p.Ctx)
 				theirs = slices.DeleteFunc(theirs, func(s charon.SA) bool { return s.State != "ESTABLISHED" })
 				if err != nil || len(ours.IKE) != len(theirs) || len(ours.Children) != len(theirs) || len(theirs) == 0 {
 					return false, err
 				}
-				if slices.ContainsFunc(ours.IKE, func(s localapi.IKE) bool { return s.SPI == redundant && initiator == fromNode }) {
+				if slices.ContainsFunc(ours.IKE, func(s localapi.IKE) bool { return s.SPI == redundant && initiator == pair.FromNode }) {
 					return false, nil
 				}
 				for _, s := range theirs {
@@ -197,19 +173,19 @@ func TestSimultaneousInitiation(t *testing.T) {
 				}
 				return true, nil
 			})
-			p.talk(fromPeer)
-			p.talk(fromNode)
-			p.sentNothingClear(capture)
+			p.Talk(pair.FromPeer)
+			p.Talk(pair.FromNode)
+			p.SentNothingClear(capture)
 		})
 	}
 }
 
 // lowestNonce finds the IKE_SA_INIT exchange with the lowest nonce: the node's SPI in it, and who initiated it.
-func lowestNonce(t *testing.T, capture *lab.Capture) (own string, initiator side) {
+func lowestNonce(t *testing.T, capture *lab.Capture) (own string, initiator pair.Side) {
 	t.Helper()
 	type exchange struct {
 		spi       wire.SPI
-		initiator side
+		initiator pair.Side
 		nonce     []byte
 	}
 	found := map[wire.SPI]*exchange{}
@@ -233,8 +209,8 @@ func lowestNonce(t *testing.T, capture *lab.Capture) (own string, initiator side
 			x.nonce = nonce.Data
 		}
 		if byNode := f.Outgoing != m.Header.Response(); byNode {
-			x.initiator, x.spi = fromNode, m.Header.SPIi
-		} else if x.initiator = fromPeer; m.Header.Response() {
+			x.initiator, x.spi = pair.FromNode, m.Header.SPIi
+		} else if x.initiator = pair.FromPeer; m.Header.Response() {
 			x.spi = m.Header.SPIr
 		}
 	}
@@ -257,31 +233,29 @@ func TestCrossingDeletes(t *testing.T) {
 	for _, d := range []struct {
 		name  string
 		peer  func(*charon.Config)
-		first side
+		first pair.Side
 	}{
-		{"peer-sends-late", delay("send", informational, true, true), fromPeer},
-		{"peer-asks-late", delay("send", informational, true, false), fromPeer},
-		{"peer-hears-late", delay("receive", informational, true, true), fromNode},
+		{"peer-sends-late", delay("send", informational, true, true), pair.FromPeer},
+		{"peer-asks-late", delay("send", informational, true, false), pair.FromPeer},
+		{"peer-hears-late", delay("receive", informational, true, true), pair.FromNode},
 	} {
 		t.Run(d.name, func(t *testing.T) {
-			p := newPair(t)
-			p.startPeer(partner(usualIKE, usualESP, d.peer))
-			p.startNode(policy{})
-			p.bringUp(fromNode)
+			p := ready(t, pair.Policy{}, d.peer)
+			p.BringUp(pair.FromNode)
 			start, result := time.Now(), make(chan error, 1)
-			p.both(d.first, func() error { return p.process.Signal(unix.SIGTERM) }, func() error {
-				go func() { result <- p.charon.TerminateIKE(p.ctx, connName) }()
-				p.until("strongSwan deletes", func() (bool, error) { return p.charon.Logged("sending DELETE for IKE_SA") })
+			p.both(d.first, func() error { return p.Process.Signal(unix.SIGTERM) }, func() error {
+				go func() { result <- p.Charon.TerminateIKE(p.Ctx, pair.ConnName) }()
+				p.Until("strongSwan deletes", func() (bool, error) { return p.Charon.Logged("sending DELETE for IKE_SA") })
 				return nil
 			})
-			if err := p.process.Stop(20 * time.Second); err != nil {
+			if err := p.Process.Stop(20 * time.Second); err != nil {
 				t.Errorf("the node ended with %v", err)
 			}
 			if err := <-result; err != nil {
 				t.Errorf("strongSwan waits for an answer: %v", err)
 			}
 			t.Logf("both ended after %s", time.Since(start).Round(10*time.Millisecond))
-			theirs, err := p.charon.SAs(p.ctx)
+			theirs, err := p.Charon.SAs(p.Ctx)
 			if err != nil || len(theirs) != 0 {
 				t.Errorf("strongSwan has %v (%v), want nothing", theirs, err)
 			}

@@ -1,13 +1,11 @@
 package strongswan
 
 import (
-	"slices"
 	"testing"
-	"time"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/node/ike"
-	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
 )
 
@@ -17,31 +15,31 @@ func TestFailures(t *testing.T) {
 	shows(t, 2, 24, 46)
 	for _, c := range []struct {
 		name   string
-		policy policy
-		peer   func(*testing.T, *pair) charon.Config
+		policy pair.Policy
+		peer   func(*testing.T, peers) charon.Config
 		// reasons that are right with the node as initiator, and as responder
 		initiator, responder []ike.Reason
 	}{
 		{
-			name: "preshared-key", policy: policy{key: []byte("not the key that the peer has")},
-			peer:      func(*testing.T, *pair) charon.Config { return partner(usualIKE, usualESP) },
+			name: "preshared-key", policy: pair.Policy{Key: []byte("not the key that the peer has")},
+			peer:      func(*testing.T, peers) charon.Config { return partner(pair.UsualPeerIKE, pair.UsualPeerESP) },
 			initiator: []ike.Reason{ike.ReasonAuthRefused}, responder: []ike.Reason{ike.ReasonAuthFailed},
 		},
 		{
-			name: "ike-proposal", policy: policy{ike: "AES-GCM-256-SHA384-x25519"},
-			peer: func(*testing.T, *pair) charon.Config { return partner("aes128-sha256-modp2048", usualESP) },
+			name: "ike-proposal", policy: pair.Policy{IKE: "AES-GCM-256-SHA384-x25519"},
+			peer: func(*testing.T, peers) charon.Config { return partner("aes128-sha256-modp2048", pair.UsualPeerESP) },
 			// An unprotected refusal ends nothing: the node tries on, and says so at once.
 			initiator: []ike.Reason{ike.ReasonNoProposal}, responder: []ike.Reason{ike.ReasonNoProposal},
 		},
 		{
-			name: "esp-proposal", policy: policy{esp: "ESP[AES-256,SHA256]"},
-			peer:      func(*testing.T, *pair) charon.Config { return partner(usualIKE, "aes128gcm16") },
+			name: "esp-proposal", policy: pair.Policy{ESP: "ESP[AES-256,SHA256]"},
+			peer:      func(*testing.T, peers) charon.Config { return partner(pair.UsualPeerIKE, "aes128gcm16") },
 			initiator: []ike.Reason{ike.ReasonNoProposal}, responder: []ike.Reason{ike.ReasonNoProposal},
 		},
 		{
 			name: "selectors",
-			peer: func(*testing.T, *pair) charon.Config {
-				c := partner(usualIKE, usualESP)
+			peer: func(*testing.T, peers) charon.Config {
+				c := partner(pair.UsualPeerIKE, pair.UsualPeerESP)
 				c.Connections[0].Children[0].LocalTS = otherNet
 				return c
 			},
@@ -49,9 +47,9 @@ func TestFailures(t *testing.T) {
 		},
 		{
 			name:   "identity-of-the-peer",
-			policy: policy{authenticate: `{method: psk, secretRef: ` + pskName + `, localID: "fqdn:` + nodeName + `", remoteID: "fqdn:another.bank.example"}`},
-			peer: func(*testing.T, *pair) charon.Config {
-				c := partner(usualIKE, usualESP)
+			policy: pair.Policy{Authenticate: `{method: psk, secretRef: ` + pair.PSKName + `, localID: "fqdn:` + pair.NodeName + `", remoteID: "fqdn:another.bank.example"}`},
+			peer: func(*testing.T, peers) charon.Config {
+				c := partner(pair.UsualPeerIKE, pair.UsualPeerESP)
 				// It accepts whatever identity the node expects of it, and answers with its own.
 				c.Secrets[0].IDs = nil
 				return c
@@ -59,82 +57,60 @@ func TestFailures(t *testing.T) {
 			initiator: []ike.Reason{ike.ReasonIDMismatch, ike.ReasonAuthRefused}, responder: []ike.Reason{ike.ReasonIDMismatch, ike.ReasonAuthRefused},
 		},
 		{
-			name: "foreign-certificate", policy: policy{authenticate: byCertificate},
-			peer: func(t *testing.T, p *pair) charon.Config {
+			name: "foreign-certificate", policy: pair.Policy{Authenticate: pair.ByCertificate},
+			peer: func(t *testing.T, p peers) charon.Config {
 				ca := catest.New(t)
-				p.join(ca)
-				return partner(usualIKE, usualESP, certified(t, catest.New(t), ca, peerName))
+				p.Join(ca)
+				return partner(pair.UsualPeerIKE, pair.UsualPeerESP, pair.Certified(t, catest.New(t), ca, pair.PeerName))
 			},
 			initiator: []ike.Reason{ike.ReasonUnknownIssuer}, responder: []ike.Reason{ike.ReasonUnknownIssuer},
 		},
 		{
-			name: "certificate-of-another-machine", policy: policy{authenticate: byCertificate},
-			peer: func(t *testing.T, p *pair) charon.Config {
+			name: "certificate-of-another-machine", policy: pair.Policy{Authenticate: pair.ByCertificate},
+			peer: func(t *testing.T, p peers) charon.Config {
 				ca := catest.New(t)
-				p.join(ca)
+				p.Join(ca)
 				// The certificate is genuine, but not that of the machine that the rule names.
-				return partner(usualIKE, usualESP, certified(t, ca, ca, "mallory.bank.example"))
+				return partner(pair.UsualPeerIKE, pair.UsualPeerESP, pair.Certified(t, ca, ca, "mallory.bank.example"))
 			},
 			initiator: []ike.Reason{ike.ReasonIDMismatch, ike.ReasonAuthRefused}, responder: []ike.Reason{ike.ReasonIDMismatch},
 		},
 		{
-			name: "peer-distrusts-us", policy: policy{authenticate: byCertificate},
-			peer: func(t *testing.T, p *pair) charon.Config {
+			name: "peer-distrusts-us", policy: pair.Policy{Authenticate: pair.ByCertificate},
+			peer: func(t *testing.T, p peers) charon.Config {
 				ca := catest.New(t)
-				p.join(ca)
-				return partner(usualIKE, usualESP, certified(t, ca, catest.New(t), peerName))
+				p.Join(ca)
+				return partner(pair.UsualPeerIKE, pair.UsualPeerESP, pair.Certified(t, ca, catest.New(t), pair.PeerName))
 			},
 			initiator: []ike.Reason{ike.ReasonAuthRefused, ike.ReasonPeerRefused}, responder: []ike.Reason{ike.ReasonAuthRefused},
 		},
 	} {
-		for _, initiator := range []side{fromNode, fromPeer} {
+		for _, initiator := range pair.Sides {
 			t.Run(c.name+"/"+initiator.String(), func(t *testing.T) {
 				p := newPair(t)
-				p.startPeer(c.peer(t, p))
-				p.startNode(c.policy)
-				capture := p.capture()
+				p.StartPeer(c.peer(t, p))
+				p.StartNode(c.policy)
+				capture := p.Capture()
 				want := c.responder
-				if initiator == fromNode {
+				if initiator == pair.FromNode {
 					want = c.initiator
-					if err := p.exchange(fromNode, time.Second); err == nil {
-						t.Error("an exchange from the node succeeds")
-					}
-				} else if err := p.charon.Initiate(p.ctx, netName); err == nil {
-					t.Error("strongSwan says that it has the child")
 				}
-				if err := p.exchange(fromPeer, time.Second); err == nil {
-					t.Error("an exchange from the peer succeeds")
-				}
+				p.Refused(initiator)
+				p.Silent(pair.FromPeer)
 				if want != nil {
-					p.fails(want)
+					p.Fails(pair.PeerOuter, want...)
 				}
-				if children := p.oursNow().Children; len(children) != 0 {
+				if children := p.Ours().Children; len(children) != 0 {
 					t.Errorf("the node has %+v, want no child", children)
 				}
 				frames, err := capture.Stop()
 				if err != nil {
 					t.Fatal(err)
 				}
-				if w := look(frames); w.sent != 0 || w.esp != 0 {
+				if w := pair.Look(frames); w.ClearSent != 0 || w.ESP+w.Encap != 0 {
 					t.Errorf("on the wire: %+v, want nothing in clear from the node and no ESP", w)
 				}
 			})
-		}
-	}
-}
-
-// fails requires that the node tells of failures, all of them for one of the reasons.
-func (p *pair) fails(want []ike.Reason) {
-	p.t.Helper()
-	var failures []localapi.Failure
-	p.until("the node tells of the failure", func() (bool, error) {
-		s, err := p.client.Status(p.ctx)
-		failures = s.Failures
-		return len(failures) > 0, err
-	})
-	for _, f := range failures {
-		if !slices.Contains(want, ike.Reason(f.Reason)) || f.Detail == "" || f.Remote != peerOuter.String() {
-			p.t.Errorf("the node says %+v, want one of %v about %s with a detail", f, want, peerOuter)
 		}
 	}
 }

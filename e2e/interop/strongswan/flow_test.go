@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 )
 
@@ -19,28 +20,24 @@ func TestShortLifetimes(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
-		policy policy
+		policy pair.Policy
 		peer   []func(*charon.Config)
 	}{
-		{"node", policy{esp: "ESP[AES-GCM-256]:8s", ikeLifetime: "20s"}, nil},
-		{"peer", policy{}, []func(*charon.Config){
-			connection("rekey_time", "20s"), connection("rand_time", "2s"), connection("over_time", "20s"),
-			child("rekey_time", "8s"), child("rand_time", "1s"), child("life_time", "16s"),
+		{"node", pair.Policy{ESP: "ESP[AES-GCM-256]:8s", IKELifetime: "20s"}, nil},
+		{"peer", pair.Policy{}, []func(*charon.Config){
+			pair.Connection("rekey_time", "20s"), pair.Connection("rand_time", "2s"), pair.Connection("over_time", "20s"),
+			pair.Child("rekey_time", "8s"), pair.Child("rand_time", "1s"), pair.Child("life_time", "16s"),
 		}},
 		// Both at the same time, so that they collide now and then (RFC 7296 2.8.1, 2.25).
-		{"both", policy{esp: "ESP[AES-GCM-256]:8s", ikeLifetime: "20s"}, []func(*charon.Config){
-			connection("rekey_time", "17s"), connection("rand_time", "2s"), connection("over_time", "20s"),
-			child("rekey_time", "7s"), child("rand_time", "1s"), child("life_time", "16s"),
+		{"both", pair.Policy{ESP: "ESP[AES-GCM-256]:8s", IKELifetime: "20s"}, []func(*charon.Config){
+			pair.Connection("rekey_time", "17s"), pair.Connection("rand_time", "2s"), pair.Connection("over_time", "20s"),
+			pair.Child("rekey_time", "7s"), pair.Child("rand_time", "1s"), pair.Child("life_time", "16s"),
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPair(t)
-			p.startPeer(partner(usualIKE, usualESP, c.peer...))
-			p.startNode(c.policy)
-			capture := p.capture()
-			p.bringUp(fromNode)
-			first := p.oursNow()
-			stops := []func() int{p.stream(fromNode), p.stream(fromPeer)}
+			p, capture := established(t, pair.FromNode, c.policy, c.peer...)
+			first := p.Ours()
+			stops := []func() int{p.Stream(pair.FromNode), p.Stream(pair.FromPeer)}
 			children, ikes := map[string]bool{}, map[string]bool{}
 			tick := time.NewTicker(250 * time.Millisecond)
 			defer tick.Stop()
@@ -49,10 +46,10 @@ func TestShortLifetimes(t *testing.T) {
 				case <-end:
 					end = nil
 				case <-tick.C:
-					for _, s := range p.oursNow().IKE {
+					for _, s := range p.Ours().IKE {
 						ikes[s.SPI] = true
 					}
-					for _, s := range p.oursNow().Children {
+					for _, s := range p.Ours().Children {
 						children[s.In] = true
 					}
 				}
@@ -60,15 +57,15 @@ func TestShortLifetimes(t *testing.T) {
 			messages := stops[0]() + stops[1]()
 			// The peer may let a Child SA run out when its rekey job meets its own rekey of the IKE SA, and its userspace ESP
 			// sends in clear until the next one is there. What the node sends is the claim here.
-			w := p.sentNothingClear(capture)
+			w := p.SentNothingClear(capture)
 			t.Logf("%d messages, %d Child SAs, %d IKE SAs, on the wire: %+v", messages, len(children), len(ikes), w)
 			if wantChildren, wantIKE := int(duration/(10*time.Second)), int(duration/(25*time.Second)); len(children) <= wantChildren || len(ikes) <= wantIKE {
 				t.Errorf("%d Child SAs and %d IKE SAs, want more than %d and %d", len(children), len(ikes), wantChildren, wantIKE)
 			}
-			if s, err := p.client.Status(p.ctx); err != nil || len(s.Failures) != 0 {
+			if s, err := p.Client.Status(p.Ctx); err != nil || len(s.Failures) != 0 {
 				t.Errorf("the node tells of failures: %+v, %v", s.Failures, err)
 			}
-			if last := p.oursNow(); len(last.IKE) > 2 || len(last.Children) > 3 || last.IKE[0].SPI == first.IKE[0].SPI {
+			if last := p.Ours(); len(last.IKE) > 2 || len(last.Children) > 3 || last.IKE[0].SPI == first.IKE[0].SPI {
 				t.Errorf("at the end the node has %+v", last)
 			}
 		})
@@ -80,14 +77,10 @@ func TestShortLifetimes(t *testing.T) {
 func TestBulk(t *testing.T) {
 	t.Parallel()
 	const size = 32 << 20
-	for _, from := range []side{fromNode, fromPeer} {
+	for _, from := range pair.Sides {
 		t.Run(from.String(), func(t *testing.T) {
-			p := newPair(t)
-			p.startPeer(partner(usualIKE, usualESP))
-			p.startNode(policy{})
-			capture := p.capture()
-			p.bringUp(fromNode)
-			conn, err := p.dial(from, 10*time.Second)
+			p, capture := established(t, pair.FromNode, pair.Policy{})
+			conn, err := p.Dial(from, 10*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,8 +90,8 @@ func TestBulk(t *testing.T) {
 			}
 			sent := make(chan error, 1)
 			go func() {
-				for n := 0; n < size; n += len(marker) {
-					if _, err := conn.Write(marker); err != nil {
+				for n := 0; n < size; n += len(pair.Marker) {
+					if _, err := conn.Write(pair.Marker); err != nil {
 						sent <- err
 						return
 					}
@@ -106,12 +99,12 @@ func TestBulk(t *testing.T) {
 				sent <- nil
 			}()
 			// The echo goes the other way at the same time.
-			start, got, buffer := time.Now(), 0, make([]byte, len(marker))
+			start, got, buffer := time.Now(), 0, make([]byte, len(pair.Marker))
 			for got < size {
 				if _, err := io.ReadFull(conn, buffer); err != nil {
 					t.Fatalf("the echo stalls after %d of %d octets: %v", got, size, err)
 				}
-				if !bytes.Equal(buffer, marker) {
+				if !bytes.Equal(buffer, pair.Marker) {
 					t.Fatalf("the echo differs after %d octets", got)
 				}
 				got += len(buffer)
@@ -120,7 +113,7 @@ func TestBulk(t *testing.T) {
 				t.Error(err)
 			}
 			t.Logf("%d Mbit/s each way", int(float64(8*got)/time.Since(start).Seconds()/1e6))
-			p.protected(capture)
+			p.Protected(capture)
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
@@ -64,7 +65,7 @@ func TestForeignCertificates(t *testing.T) {
 	shows(t, 8, 9, 11)
 	subject := pkix.Name{CommonName: "peer", OrganizationalUnit: []string{"Sales"}, Organization: []string{"Bank"}}
 	const peerDN = `O=Bank, OU=Sales, CN=peer`
-	named := func(c *x509.Certificate) { c.DNSNames = []string{peerName} }
+	named := func(c *x509.Certificate) { c.DNSNames = []string{pair.PeerName} }
 	far := func(c *x509.Certificate) { c.NotAfter = time.Date(2060, 1, 2, 3, 4, 5, 0, time.UTC) }
 	for _, c := range []struct {
 		name          string
@@ -109,29 +110,29 @@ func TestForeignCertificates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			id, remoteID := peerName, "fqdn:"+peerName
+			id, remoteID := pair.PeerName, "fqdn:"+pair.PeerName
 			if c.id != "" {
 				id, remoteID = c.id, c.remoteID
 			}
 			cert := charon.Certificate{Name: "peer", Chain: append([][]byte{leaf.cert.Raw}, chain...), Key: leaf.key}
-			config := partner(usualIKE, usualESP, authenticated(cert, ca, `"`+id+`"`))
+			config := partner(pair.UsualPeerIKE, pair.UsualPeerESP, pair.Authenticated(cert, ca, `"`+id+`"`))
 			config.Authorities = append(config.Authorities, root.cert.Raw)
-			p.startPeer(config)
-			p.joinWith(issued(t, ca, "p256", nodeName), bundle)
-			p.startNode(policy{authenticate: `{method: certificate, remoteID: "` + remoteID + `"}`})
-			err = p.charon.Initiate(p.ctx, netName)
+			p.StartPeer(config)
+			p.JoinWith(issued(t, ca, "p256", pair.NodeName), bundle)
+			p.StartNode(pair.Policy{Authenticate: `{method: certificate, remoteID: "` + remoteID + `"}`})
+			err = p.Charon.Initiate(p.Ctx, pair.NetName)
 			if c.want == nil {
 				if err != nil {
 					t.Fatal(err)
 				}
-				p.talk(fromNode)
-				p.agree(fromPeer)
+				p.Talk(pair.FromNode)
+				p.Agree(pair.FromPeer)
 				return
 			}
 			if err == nil {
 				t.Error("strongSwan says that it has the child")
 			}
-			p.fails(c.want)
+			p.Fails(pair.PeerOuter, c.want...)
 		})
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"encoding/pem"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/interop/handmade"
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
@@ -39,57 +39,51 @@ func load(plugins string) func(*charon.Config) {
 func TestAuthenticationLeftOut(t *testing.T) {
 	t.Parallel()
 	shows(t, 18, 20, 21)
-	secret := "secrets {\n  eap-peer {\n    id = " + peerName + "\n    secret = \"an EAP password\"\n  }\n  eap-node {\n    id = " + nodeName + "\n    secret = \"an EAP password\"\n  }\n}\n"
+	secret := "secrets {\n  eap-peer {\n    id = " + pair.PeerName + "\n    secret = \"an EAP password\"\n  }\n  eap-node {\n    id = " + pair.NodeName + "\n    secret = \"an EAP password\"\n  }\n}\n"
 	for _, c := range []struct {
 		name   string
-		policy policy
-		peer   func(*testing.T, *pair) charon.Config
-		from   side
+		policy pair.Policy
+		peer   func(*testing.T, peers) charon.Config
+		from   pair.Side
 		reason ike.Reason
 		logged string // what strongSwan says
 	}{
 		{
-			name: "eap-client", from: fromPeer, reason: ike.ReasonAuthFailed, logged: "received AUTHENTICATION_FAILED notify error",
-			peer: func(*testing.T, *pair) charon.Config {
-				return partner(usualIKE, usualESP, load("eap-identity eap-md5"), sections("", secret), ends(map[string]string{"auth": "eap-md5"}, nil))
+			name: "eap-client", from: pair.FromPeer, reason: ike.ReasonAuthFailed, logged: "received AUTHENTICATION_FAILED notify error",
+			peer: func(*testing.T, peers) charon.Config {
+				return partner(pair.UsualPeerIKE, pair.UsualPeerESP, load("eap-identity eap-md5"), sections("", secret), ends(map[string]string{"auth": "eap-md5"}, nil))
 			},
 		},
 		{
-			name: "eap-server", from: fromNode, reason: ike.ReasonAuthRefused, logged: "constraint requires EAP_MD5",
-			peer: func(*testing.T, *pair) charon.Config {
-				return partner(usualIKE, usualESP, load("eap-identity eap-md5"), sections("", secret), ends(nil, map[string]string{"auth": "eap-md5"}))
+			name: "eap-server", from: pair.FromNode, reason: ike.ReasonAuthRefused, logged: "constraint requires EAP_MD5",
+			peer: func(*testing.T, peers) charon.Config {
+				return partner(pair.UsualPeerIKE, pair.UsualPeerESP, load("eap-identity eap-md5"), sections("", secret), ends(nil, map[string]string{"auth": "eap-md5"}))
 			},
 		},
 		{
-			name: "second-round-of-the-node", from: fromNode, reason: ike.ReasonAuthRefused, logged: "AUTH_FAILED",
-			peer: func(*testing.T, *pair) charon.Config {
-				return partner(usualIKE, usualESP, sections("remote-2 {\n auth = psk\n id = user@bank.example\n}", ""))
+			name: "second-round-of-the-node", from: pair.FromNode, reason: ike.ReasonAuthRefused, logged: "AUTH_FAILED",
+			peer: func(*testing.T, peers) charon.Config {
+				return partner(pair.UsualPeerIKE, pair.UsualPeerESP, sections("remote-2 {\n auth = psk\n id = user@bank.example\n}", ""))
 			},
 		},
 		{
-			name: "raw-key", from: fromPeer, reason: ike.ReasonCertInvalid, logged: "received AUTHENTICATION_FAILED notify error",
-			policy: policy{authenticate: byCertificate},
-			peer: func(t *testing.T, p *pair) charon.Config {
-				p.join(catest.New(t))
-				return partner(usualIKE, usualESP, rawKey(t))
+			name: "raw-key", from: pair.FromPeer, reason: ike.ReasonCertInvalid, logged: "received AUTHENTICATION_FAILED notify error",
+			policy: pair.Policy{Authenticate: pair.ByCertificate},
+			peer: func(t *testing.T, p peers) charon.Config {
+				p.Join(catest.New(t))
+				return partner(pair.UsualPeerIKE, pair.UsualPeerESP, rawKey(t))
 			},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPair(t)
-			p.startPeer(c.peer(t, p))
-			p.startNode(c.policy)
-			p.silent()
-			if c.from == fromPeer {
-				if err := p.charon.Initiate(p.ctx, netName); err == nil {
-					t.Error("strongSwan says that it has the child")
-				}
-			} else if err := p.exchange(fromNode, time.Second); err == nil {
-				t.Error("an exchange from the node succeeds")
-			}
-			p.fails([]ike.Reason{c.reason})
-			p.logged(c.logged)
-			if ours := p.oursNow(); len(ours.Children) != 0 {
+			p.StartPeer(c.peer(t, p))
+			p.StartNode(c.policy)
+			p.Quiet()
+			p.Refused(c.from)
+			p.Fails(pair.PeerOuter, c.reason)
+			p.Logged(c.logged)
+			if ours := p.Ours(); len(ours.Children) != 0 {
 				t.Errorf("the node has %+v, want no child", ours)
 			}
 		})
@@ -126,32 +120,28 @@ func TestVirtualAddress(t *testing.T) {
 	t.Parallel()
 	shows(t, 55)
 	t.Run("peer-asks", func(t *testing.T) {
-		p := newPair(t)
-		p.startPeer(partner(usualIKE, usualESP, connection("vips", "0.0.0.0")))
-		p.startNode(policy{})
-		p.silent()
-		if err := p.charon.Initiate(p.ctx, netName); err != nil {
+		p := ready(t, pair.Policy{}, pair.Connection("vips", "0.0.0.0"))
+		p.Quiet()
+		if err := p.Charon.Initiate(p.Ctx, pair.NetName); err != nil {
 			t.Fatal(err)
 		}
-		p.logged("CPRQ(ADDR")
-		p.talk(fromNode)
-		p.talk(fromPeer)
-		theirs, _ := p.agree(fromPeer)
-		if got := theirs.Children[0].LocalTS; len(got) != 1 || got[0] != peerNet.String() {
-			t.Errorf("strongSwan's side is %v, want %s", got, peerNet)
+		p.Logged("CPRQ(ADDR")
+		p.Talk(pair.FromNode)
+		p.Talk(pair.FromPeer)
+		theirs, _ := p.Agree(pair.FromPeer)
+		if got := theirs.Children[0].LocalTS; len(got) != 1 || got[0] != pair.PeerNet.String() {
+			t.Errorf("strongSwan's side is %v, want %s", got, pair.PeerNet)
 		}
 	})
 	t.Run("peer-gives", func(t *testing.T) {
-		p := newPair(t)
-		p.startPeer(partner(usualIKE, usualESP, connection("pools", "lan"), sections("", "pools {\n lan {\n addrs = 10.66.0.0/24\n }\n}\n")))
-		p.startNode(policy{})
-		p.bringUp(fromNode)
-		p.talk(fromPeer)
-		out, err := p.node.Run("ip", "-o", "addr")
+		p := ready(t, pair.Policy{}, pair.Connection("pools", "lan"), sections("", "pools {\n lan {\n addrs = 10.66.0.0/24\n }\n}\n"))
+		p.BringUp(pair.FromNode)
+		p.Talk(pair.FromPeer)
+		out, err := p.Node.Run("ip", "-o", "addr")
 		if err != nil || strings.Contains(out, "10.66.") {
 			t.Errorf("the node has addresses %s (%v), want none of the peer's", out, err)
 		}
-		p.agree(fromNode)
+		p.Agree(pair.FromNode)
 	})
 }
 
@@ -165,32 +155,30 @@ func TestIKEv1(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t)
-			change := []func(*charon.Config){connection("version", "1"), connection("keyingtries", "1"), option("retransmit_tries", "1"), option("retransmit_timeout", "0.5"), option("i_dont_care_about_security_and_use_aggressive_mode_psk", "yes")}
+			change := []func(*charon.Config){pair.Connection("version", "1"), pair.Connection("keyingtries", "1"), pair.Option("retransmit_tries", "1"), pair.Option("retransmit_timeout", "0.5"), pair.Option("i_dont_care_about_security_and_use_aggressive_mode_psk", "yes")}
 			for k, v := range settings {
-				change = append(change, connection(k, v))
+				change = append(change, pair.Connection(k, v))
 			}
 			config := partner("aes256-sha256-modp2048", "aes256-sha256", change...)
-			second := partner(usualIKE, usualESP).Connections[0]
+			second := partner(pair.UsualPeerIKE, pair.UsualPeerESP).Connections[0]
 			second.Name, second.Children[0].Name = "second", "second"
 			config.Connections = append(config.Connections, second)
-			p.startPeer(config)
-			p.startNode(policy{})
-			p.silent()
-			if err := p.charon.Initiate(p.ctx, netName); err == nil {
-				t.Error("strongSwan says that it has an IKEv1 child")
-			}
+			p.StartPeer(config)
+			p.StartNode(pair.Policy{})
+			p.Quiet()
+			p.Refused(pair.FromPeer)
 			if n := p.counter("ike_dropped_version"); n == 0 {
 				t.Error("the node has not counted IKEv1")
 			}
-			if ours := p.oursNow(); len(ours.IKE) != 0 {
+			if ours := p.Ours(); len(ours.IKE) != 0 {
 				t.Errorf("the node has %+v of IKEv1", ours.IKE)
 			}
 			// The same peer may speak IKEv2 beside it, and the node's own negotiation never speaks anything else.
-			if err := p.charon.Initiate(p.ctx, "second"); err != nil {
+			if err := p.Charon.Initiate(p.Ctx, "second"); err != nil {
 				t.Fatal(err)
 			}
-			p.talk(fromNode)
-			p.talk(fromPeer)
+			p.Talk(pair.FromNode)
+			p.Talk(pair.FromPeer)
 		})
 	}
 }
@@ -198,7 +186,7 @@ func TestIKEv1(t *testing.T) {
 // TestIKEv1ByHand sends messages of IKEv1 that belong to nothing: every exchange, and deletes of what does not exist.
 func TestIKEv1ByHand(t *testing.T) {
 	shows(t, 59)
-	x := againstNode(t, policy{})
+	x := againstNode(t, pair.Policy{})
 	peer := handmade.New(t, x.config)
 	x.establish(peer)
 	before := x.counter("ike_dropped_version")
@@ -217,7 +205,7 @@ func TestIKEv1ByHand(t *testing.T) {
 	}
 	peer.Alive() // and nothing else was said
 	x.counted("ike_dropped_version", before, uint64(2*len(exchanges)))
-	if ours := x.oursNow(); len(ours.IKE) != 1 || len(ours.Children) != 1 {
+	if ours := x.Ours(); len(ours.IKE) != 1 || len(ours.Children) != 1 {
 		t.Errorf("the node has %+v, want what it had", ours)
 	}
 }
@@ -228,19 +216,17 @@ func TestSecondRound(t *testing.T) {
 	t.Parallel()
 	shows(t, 20)
 	t.Run("strongswan", func(t *testing.T) {
-		p := newPair(t)
-		p.startPeer(partner(usualIKE, usualESP, sections("local-2 {\n auth = psk\n id = user@bank.example\n}", "")))
-		p.startNode(policy{})
-		if err := p.charon.Initiate(p.ctx, netName); err != nil {
+		p := ready(t, pair.Policy{}, sections("local-2 {\n auth = psk\n id = user@bank.example\n}", ""))
+		if err := p.Charon.Initiate(p.Ctx, pair.NetName); err != nil {
 			t.Fatal(err)
 		}
-		p.talk(fromNode)
-		if _, ours := p.agree(fromPeer); ours.IKE[0].Peer != peerName {
+		p.Talk(pair.FromNode)
+		if _, ours := p.Agree(pair.FromPeer); ours.IKE[0].Peer != pair.PeerName {
 			t.Errorf("the node talks with %q, want the identity of the first round", ours.IKE[0].Peer)
 		}
 	})
 	t.Run("by-hand", func(t *testing.T) {
-		x := againstNode(t, policy{})
+		x := againstNode(t, pair.Policy{})
 		peer := handmade.New(t, x.config)
 		m := peer.Init()
 		if _, ok := wire.FindNotify(m.Payloads, wire.NotifyMultipleAuthSupported); ok {

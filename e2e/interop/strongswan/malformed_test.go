@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/e2e/interop/handmade"
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 )
 
@@ -15,7 +16,7 @@ import (
 // they claim to be of, and lets the next peer in.
 func TestMalformedMessages(t *testing.T) {
 	shows(t, 61)
-	x := againstNode(t, policy{})
+	x := againstNode(t, pair.Policy{})
 	peer := handmade.New(t, x.config)
 	x.establish(peer)
 	dropped := x.counter("ike_dropped_malformed")
@@ -46,11 +47,11 @@ func TestMalformedMessages(t *testing.T) {
 		t.Errorf("the node counts %d malformed messages more of %d", now-dropped, sent)
 	}
 	select {
-	case <-x.process.Done():
+	case <-x.Process.Done():
 		t.Fatal("the node ended")
 	default:
 	}
-	if ours := x.oursNow(); len(ours.Children) != 1 {
+	if ours := x.Ours(); len(ours.Children) != 1 {
 		t.Errorf("the node has %+v, want the child that it had", ours.Children)
 	}
 }

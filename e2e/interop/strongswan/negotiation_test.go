@@ -10,42 +10,33 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 )
-
-// logged requires that strongSwan's log tells of something.
-func (p *pair) logged(text string) {
-	p.t.Helper()
-	if ok, err := p.charon.Logged(text); err != nil || !ok {
-		p.t.Errorf("strongSwan's log does not say %q (%v)", text, err)
-	}
-}
 
 // TestOtherGroup starts with a group that the responder does not take, so that it asks for another one with
 // INVALID_KE_PAYLOAD (RFC 7296 1.2).
 func TestOtherGroup(t *testing.T) {
 	t.Parallel()
 	shows(t, 22)
-	t.Run("node", func(t *testing.T) {
-		p := newPair(t)
-		p.startPeer(partner("aes256gcm16-prfsha384-ecp384", "aes256gcm16"))
-		p.startNode(policy{ike: "AES-GCM-256-SHA384-x25519 AES-GCM-256-SHA384-ecp384"})
-		p.bringUp(fromNode)
-		p.logged("N(INVAL_KE)")
-		if theirs, _ := p.agree(fromNode); theirs.Group != "ECP_384" {
-			t.Errorf("the group is %s, want ECP_384", theirs.Group)
-		}
-	})
-	t.Run("peer", func(t *testing.T) {
-		p := newPair(t)
-		p.startPeer(partner("aes256gcm16-prfsha384-x25519-ecp384", "aes256gcm16"))
-		p.startNode(policy{ike: "AES-GCM-256-SHA384-ecp384"})
-		p.bringUp(fromPeer)
-		p.logged("didn't accept DH group CURVE_25519")
-		if theirs, _ := p.agree(fromPeer); theirs.Group != "ECP_384" {
-			t.Errorf("the group is %s, want ECP_384", theirs.Group)
-		}
-	})
+	for _, c := range []struct {
+		initiator             pair.Side
+		peerIKE, ike, logging string
+	}{
+		{pair.FromNode, pair.UsualPeerIKE, "AES-GCM-256-SHA384-x25519 AES-GCM-256-SHA384-ecp384", "N(INVAL_KE)"},
+		{pair.FromPeer, "aes256gcm16-prfsha384-x25519-ecp384", "AES-GCM-256-SHA384-ecp384", "didn't accept DH group CURVE_25519"},
+	} {
+		t.Run(c.initiator.String(), func(t *testing.T) {
+			p := newPair(t)
+			p.StartPeer(partner(c.peerIKE, pair.UsualPeerESP))
+			p.StartNode(pair.Policy{IKE: c.ike})
+			p.BringUp(c.initiator)
+			p.Logged(c.logging)
+			if theirs, _ := p.Agree(c.initiator); theirs.Group != "ECP_384" {
+				t.Errorf("the group is %s, want ECP_384", theirs.Group)
+			}
+		})
+	}
 }
 
 // TestCookie floods either end with IKE_SA_INIT requests, so that it demands a cookie of the other one (RFC 7296 2.6).
@@ -53,62 +44,60 @@ func TestCookie(t *testing.T) {
 	t.Parallel()
 	shows(t, 23)
 	t.Run("node", func(t *testing.T) {
-		p := newPair(t)
-		p.startPeer(partner(usualIKE, usualESP, option("cookie_threshold", "5"), option("cookie_threshold_ip", "5")))
-		p.startNode(policy{})
-		request := p.firstRequest(fromNode)
-		p.flood(p.node, peerOuter, request, 20)
-		p.restartNode()
-		p.talk(fromNode)
-		p.logged("N(COOKIE)")
+		p := ready(t, pair.Policy{}, pair.Option("cookie_threshold", "5"), pair.Option("cookie_threshold_ip", "5"))
+		request := p.firstRequest(pair.FromNode)
+		p.flood(p.Node, pair.PeerOuter, request, 20)
+		p.RestartNode()
+		p.Talk(pair.FromNode)
+		p.Logged("N(COOKIE)")
 	})
 	t.Run("peer", func(t *testing.T) {
 		p := newPair(t)
 		// strongSwan's own limits of half-open SAs do not matter: it initiates.
-		p.startPeer(partner(usualIKE, usualESP))
-		p.startNode(policy{})
-		request := p.firstRequest(fromPeer)
-		p.flood(p.peer, nodeOuter, request, 400)
-		if err := p.charon.TerminateIKE(p.ctx, connName); err != nil {
+		p.StartPeer(partner(pair.UsualPeerIKE, pair.UsualPeerESP))
+		p.StartNode(pair.Policy{})
+		request := p.firstRequest(pair.FromPeer)
+		p.flood(p.Peer, pair.NodeOuter, request, 400)
+		if err := p.Charon.TerminateIKE(p.Ctx, pair.ConnName); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.charon.Initiate(p.ctx, netName); err != nil {
+		if err := p.Charon.Initiate(p.Ctx, pair.NetName); err != nil {
 			t.Fatal(err)
 		}
-		p.logged("N(COOKIE)")
-		p.talk(fromPeer)
+		p.Logged("N(COOKIE)")
+		p.Talk(pair.FromPeer)
 	})
 }
 
 // firstRequest brings the associations up from a side and returns its IKE_SA_INIT request, as it was on the wire.
-func (p *pair) firstRequest(from side) []byte {
-	p.t.Helper()
-	capture := p.capture()
-	p.bringUp(from)
+func (p peers) firstRequest(from pair.Side) []byte {
+	p.T.Helper()
+	capture := p.Capture()
+	p.BringUp(from)
 	frames, err := capture.Stop()
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	const headers, exchange = 14 + 20 + 8, 18
 	for _, f := range frames {
-		if len(f.Data) > headers+exchange && f.Data[14+9] == unix.IPPROTO_UDP && f.Data[headers+exchange] == 34 && f.Outgoing == (from == fromNode) {
+		if len(f.Data) > headers+exchange && f.Data[14+9] == unix.IPPROTO_UDP && f.Data[headers+exchange] == 34 && f.Outgoing == (from == pair.FromNode) {
 			return f.Data[headers:]
 		}
 	}
-	p.t.Fatalf("no IKE_SA_INIT request of the %s among %d frames", from, len(frames))
+	p.T.Fatalf("no IKE_SA_INIT request of the %s among %d frames", from, len(frames))
 	return nil
 }
 
 // flood sends the request with as many different SPIs, whose answers nobody reads.
-func (p *pair) flood(host *lab.Host, target netip.Addr, request []byte, count int) {
-	p.t.Helper()
+func (p peers) flood(host *lab.Host, target netip.Addr, request []byte, count int) {
+	p.T.Helper()
 	var conn net.Conn
 	err := host.Do(func() (err error) {
 		conn, err = net.DialUDP("udp4", &net.UDPAddr{Port: 5000}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(target, 500)))
 		return err
 	})
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	defer conn.Close()
 	answer := make([]byte, 2048)
@@ -116,14 +105,14 @@ func (p *pair) flood(host *lab.Host, target netip.Addr, request []byte, count in
 		forged := slices.Clone(request)
 		binary.BigEndian.PutUint64(forged, uint64(i)+1)
 		if _, err := conn.Write(forged); err != nil {
-			p.t.Fatal(err)
+			p.T.Fatal(err)
 		}
 		// The answer tells that the request was looked at; it paces the flood.
 		if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-			p.t.Fatal(err)
+			p.T.Fatal(err)
 		}
 		if _, err := conn.Read(answer); err != nil {
-			p.t.Fatalf("request %d of the flood is not answered: %v", i+1, err)
+			p.T.Fatalf("request %d of the flood is not answered: %v", i+1, err)
 		}
 	}
 }
@@ -132,16 +121,16 @@ func (p *pair) flood(host *lab.Host, target netip.Addr, request []byte, count in
 func TestForwardSecrecy(t *testing.T) {
 	t.Parallel()
 	shows(t, 31)
-	for _, by := range []side{fromNode, fromPeer} {
+	for _, by := range pair.Sides {
 		t.Run(by.String(), func(t *testing.T) {
 			p := newPair(t)
-			p.startPeer(partner("aes256gcm16-prfsha384-ecp384", "aes256gcm16-ecp256"))
-			p.startNode(policy{esp: "ESP[AES-GCM-256]-ecp256", pfs: true})
-			p.bringUp(fromNode)
-			p.rekeyChild(by)
-			p.talk(fromPeer)
-			p.logged("ECP_256")
-			p.agree(fromNode)
+			p.StartPeer(partner("aes256gcm16-prfsha384-ecp384", "aes256gcm16-ecp256"))
+			p.StartNode(pair.Policy{ESP: "ESP[AES-GCM-256]-ecp256", PFS: true})
+			p.BringUp(pair.FromNode)
+			p.RekeyChild(by)
+			p.Talk(pair.FromPeer)
+			p.Logged("ECP_256")
+			p.Agree(pair.FromNode)
 		})
 	}
 }
@@ -150,20 +139,17 @@ func TestForwardSecrecy(t *testing.T) {
 func TestNarrowing(t *testing.T) {
 	t.Parallel()
 	shows(t, 46)
-	for _, initiator := range []side{fromNode, fromPeer} {
+	for _, initiator := range pair.Sides {
 		t.Run(initiator.String(), func(t *testing.T) {
 			p := newPair(t)
-			p.startPeer(partner("aes256gcm16-prfsha384-ecp384", "aes256gcm16"))
-			p.startNode(policy{remote: "10.2.0.0/16"})
-			p.bringUp(initiator)
-			p.talk(fromNode)
-			p.talk(fromPeer)
-			theirs, ours := p.agree(initiator)
-			if got := theirs.Children[0].LocalTS[0]; got != peerNet.String() {
-				t.Errorf("strongSwan has its side as %s, want %s", got, peerNet)
+			p.StartPeer(partner("aes256gcm16-prfsha384-ecp384", "aes256gcm16"))
+			p.StartNode(pair.Policy{Remote: "10.2.0.0/16"})
+			theirs, ours := p.Carries(initiator)
+			if got := theirs.Children[0].LocalTS[0]; got != pair.PeerNet.String() {
+				t.Errorf("strongSwan has its side as %s, want %s", got, pair.PeerNet)
 			}
-			if got := ours.Children[0].RemoteTS; len(got) != 1 || got[0] != peerNet.String() {
-				t.Errorf("the node has the peer's side as %v, want %s", got, peerNet)
+			if got := ours.Children[0].RemoteTS; len(got) != 1 || got[0] != pair.PeerNet.String() {
+				t.Errorf("the node has the peer's side as %v, want %s", got, pair.PeerNet)
 			}
 		})
 	}

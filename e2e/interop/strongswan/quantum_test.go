@@ -4,8 +4,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"time"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 )
@@ -47,27 +47,24 @@ func TestPostQuantum(t *testing.T) {
 			"aes256-sha256-ecp384-ke1_mlkem1024-ke2_x25519", "aes128gcm16-ecp384-ke1_mlkem1024-ke2_x25519", "ECP_384", []string{"ML_KEM_1024", "CURVE_25519"},
 		},
 	} {
-		for _, initiator := range []side{fromNode, fromPeer} {
+		for _, initiator := range pair.Sides {
 			t.Run(c.name+"/"+initiator.String(), func(t *testing.T) {
 				strongSwan61 := newer(t)
 				p := newPair(t)
-				p.startPeer(partner(c.peerIKE, c.peerESP, strongSwan61))
-				p.startNode(policy{ike: c.ike, esp: c.esp, pfs: true})
-				capture := p.capture()
-				p.bringUp(initiator)
-				p.talk(fromNode)
-				p.talk(fromPeer)
-				theirs, ours := p.agree(initiator)
+				p.StartPeer(partner(c.peerIKE, c.peerESP, strongSwan61))
+				p.StartNode(pair.Policy{IKE: c.ike, ESP: c.esp, PFS: true})
+				capture := p.Capture()
+				theirs, ours := p.Carries(initiator)
 				if theirs.Group != c.group || !slices.Equal(theirs.Additional, c.additional) {
 					t.Errorf("strongSwan says %+v", theirs)
 				}
 				if ours.IKE[0].Suite != c.ike {
 					t.Errorf("the node says %+v", ours)
 				}
-				stop := p.stream(fromNode)
-				for _, by := range []side{fromNode, fromPeer} {
-					p.rekeyChild(by)
-					theirs, ours := p.agree(initiator)
+				stop := p.Stream(pair.FromNode)
+				for _, by := range pair.Sides {
+					p.RekeyChild(by)
+					theirs, ours := p.Agree(initiator)
 					if child := theirs.Children[0]; child.Group != c.group || !slices.Equal(child.Additional, c.additional) {
 						t.Errorf("rekeyed by the %s, strongSwan says of the child %+v", by, child)
 					}
@@ -75,16 +72,16 @@ func TestPostQuantum(t *testing.T) {
 						t.Errorf("rekeyed by the %s, the node says of the child %+v", by, ours.Children[0])
 					}
 				}
-				for _, by := range []side{initiator, 1 - initiator} {
-					p.rekeyIKE(by)
-					theirs, ours := p.agree(by)
+				for _, by := range []pair.Side{initiator, initiator.Other()} {
+					p.RekeyIKE(by)
+					theirs, ours := p.Agree(by)
 					if theirs.Group != c.group || !slices.Equal(theirs.Additional, c.additional) || ours.IKE[0].Suite != c.ike {
 						t.Errorf("rekeyed by the %s, strongSwan says %+v, the node %+v", by, theirs, ours)
 					}
 				}
-				p.rekeyChild(initiator) // with keys of the new IKE SA
+				p.RekeyChild(initiator) // with keys of the new IKE SA
 				stop()
-				p.protected(capture)
+				p.Protected(capture)
 			})
 		}
 	}
@@ -107,8 +104,8 @@ func TestPostQuantumPreference(t *testing.T) {
 		{"peer-cannot", hybrid + " " + plain, peerPlain, false, plain},
 		{"policy-insists", hybrid, peerPlain, false, ""},
 	} {
-		for _, initiator := range []side{fromNode, fromPeer} {
-			if c.name == "peer-prefers-plain" && initiator == fromNode {
+		for _, initiator := range pair.Sides {
+			if c.name == "peer-prefers-plain" && initiator == pair.FromNode {
 				continue // the responder decides
 			}
 			t.Run(c.name+"/"+initiator.String(), func(t *testing.T) {
@@ -117,24 +114,18 @@ func TestPostQuantumPreference(t *testing.T) {
 					change = newer(t)
 				}
 				p := newPair(t)
-				p.startPeer(partner(c.peerIKE, usualESP, change))
-				p.startNode(policy{ike: c.ike})
+				p.StartPeer(partner(c.peerIKE, pair.UsualPeerESP, change))
+				p.StartNode(pair.Policy{IKE: c.ike})
 				if c.want == "" {
-					if initiator == fromNode {
-						if err := p.exchange(fromNode, 5*time.Second); err == nil {
-							t.Fatal("an exchange succeeded")
-						}
-					} else if err := p.charon.Initiate(p.ctx, netName); err == nil {
-						t.Fatal("an association came up")
-					}
-					if ours := p.oursNow(); len(ours.Children) > 0 {
+					p.Refused(initiator)
+					if ours := p.Ours(); len(ours.Children) > 0 {
 						t.Errorf("the node has %+v", ours)
 					}
 					return
 				}
-				p.bringUp(initiator)
-				p.talk(fromNode)
-				if _, ours := p.agree(initiator); ours.IKE[0].Suite != c.want {
+				p.BringUp(initiator)
+				p.Talk(pair.FromNode)
+				if _, ours := p.Agree(initiator); ours.IKE[0].Suite != c.want {
 					t.Errorf("the node says %+v, want %s", ours.IKE[0], c.want)
 				}
 			})

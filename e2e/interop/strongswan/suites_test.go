@@ -3,9 +3,7 @@ package strongswan
 import (
 	"testing"
 
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
-	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
-	"github.com/bailiwick-net/bailiwick/node/localapi"
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 )
 
 // TestSuites negotiates every suite from either side and looks at both ends and at the wire.
@@ -39,17 +37,12 @@ func TestSuites(t *testing.T) {
 			"aes128-sha256-modp2048", "aes256-sha256", "MODP_2048", "AES_CBC", "128", "AES_CBC", "256",
 		},
 	} {
-		for _, initiator := range []side{fromNode, fromPeer} {
+		for _, initiator := range pair.Sides {
 			t.Run(c.name+"/"+initiator.String(), func(t *testing.T) {
 				p := newPair(t)
-				p.startPeer(partner(c.peerIKE, c.peerESP))
-				p.startNode(policy{ike: c.ike, esp: c.esp})
-				capture := p.capture()
-				p.bringUp(initiator)
-				p.talk(fromNode)
-				p.talk(fromPeer)
-				p.protected(capture)
-				theirs, ours := p.agree(initiator)
+				p.StartPeer(partner(c.peerIKE, c.peerESP))
+				p.StartNode(pair.Policy{IKE: c.ike, ESP: c.esp})
+				theirs, ours := p.Carries(initiator)
 				if theirs.Group != c.group || theirs.Encryption != c.cipher || theirs.KeySize != c.keySize {
 					t.Errorf("strongSwan says %+v", theirs)
 				}
@@ -62,62 +55,4 @@ func TestSuites(t *testing.T) {
 			})
 		}
 	}
-}
-
-// bringUp lets a side negotiate: ours by traffic, strongSwan by command.
-func (p *pair) bringUp(initiator side) {
-	p.t.Helper()
-	if initiator == fromNode {
-		p.talk(fromNode)
-		return
-	}
-	if err := p.charon.Initiate(p.ctx, netName); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// protected requires that everything in the capture was IKE or ESP, and that there was both.
-func (p *pair) protected(capture *lab.Capture) traffic {
-	p.t.Helper()
-	frames, err := capture.Stop()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	w := look(frames)
-	if w.ike == 0 || w.esp == 0 || w.clear != 0 || w.markers != 0 {
-		p.t.Errorf("on the wire: %+v, want IKE and ESP and nothing in clear", w)
-	}
-	return w
-}
-
-// agree requires that both ends have exactly one IKE SA with one child, and that they are the same.
-func (p *pair) agree(initiator side) (charon.SA, localapi.Associations) {
-	p.t.Helper()
-	theirs, err := p.charon.SAs(p.ctx)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	ours, err := p.client.Associations(p.ctx)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if len(theirs) != 1 || len(ours.IKE) != 1 || len(ours.Children) != 1 {
-		p.t.Fatalf("strongSwan has %v, the node has %+v; want one IKE SA with one child", theirs, ours)
-	}
-	their, our := theirs[0], ours.IKE[0]
-	// strongSwan keeps what it has rekeyed for a few seconds, for late packets.
-	if their.Children = installed(their); len(their.Children) != 1 {
-		p.t.Fatalf("strongSwan has children %+v, want one", theirs[0].Children)
-	}
-	own, foreign := their.ResponderSPI, their.InitiatorSPI
-	if initiator == fromNode {
-		own, foreign = foreign, own
-	}
-	if our.Initiator != (initiator == fromNode) || their.Initiator == our.Initiator || our.SPI != own || our.PeerSPI != foreign {
-		p.t.Errorf("the node has %+v, strongSwan has %+v", our, their)
-	}
-	if child := their.Children[0]; child.In != ours.Children[0].Out || child.Out != ours.Children[0].In {
-		p.t.Errorf("the node has child %+v, strongSwan has %+v", ours.Children[0], child)
-	}
-	return their, ours
 }

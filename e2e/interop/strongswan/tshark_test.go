@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/tshark"
 )
 
@@ -14,19 +15,19 @@ import (
 func TestAnalyserChecksIntegrity(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, ike, esp, peerIKE, peerESP string }{
-		{"gcm", "AES-GCM-256-SHA384-ecp384", "ESP[AES-GCM-256]", usualIKE, usualESP},
+		{"gcm", "AES-GCM-256-SHA384-ecp384", "ESP[AES-GCM-256]", pair.UsualPeerIKE, pair.UsualPeerESP},
 		{"cbc", "AES256-SHA256-x25519", "ESP[AES-256,SHA256]", "aes256-sha256-x25519", "aes256-sha256"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPair(t)
-			p.startPeer(partner(c.peerIKE, c.peerESP))
-			keyLog := filepath.Join(p.dir, "keys")
-			p.startNode(policy{ike: c.ike, esp: c.esp, args: []string{"--keylog", keyLog}})
-			capture := p.capture()
-			p.bringUp(fromNode)
-			p.rekeyChild(fromPeer)
-			p.rekeyIKE(fromNode)
-			p.talk(fromPeer)
+			p.StartPeer(partner(c.peerIKE, c.peerESP))
+			keyLog := filepath.Join(p.Dir, "keys")
+			p.StartNode(pair.Policy{IKE: c.ike, ESP: c.esp, Args: []string{"--keylog", keyLog}})
+			capture := p.Capture()
+			p.BringUp(pair.FromNode)
+			p.RekeyChild(pair.FromPeer)
+			p.RekeyIKE(pair.FromNode)
+			p.Talk(pair.FromPeer)
 			frames, err := capture.Stop()
 			if err != nil {
 				t.Fatal(err)
@@ -35,10 +36,10 @@ func TestAnalyserChecksIntegrity(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if found := tshark.Holding(frames, marker[:16]); len(found) > 0 {
+			if found := tshark.Holding(frames, pair.Marker[:16]); len(found) > 0 {
 				t.Errorf("%d frames hold payload in clear", len(found))
 			}
-			packets, err := tshark.Run(p.ctx, tshark.Query{
+			packets, err := tshark.Run(p.Ctx, tshark.Query{
 				Frames: frames, Keys: keys, Filter: "esp || isakmp.exchangetype != 34",
 				Fields: []string{"esp.icv_good", "isakmp.enc.decrypted", "isakmp.ikev2.integrity_checksum", "ip.src", "tcp.payload"},
 			})
@@ -60,8 +61,8 @@ func TestAnalyserChecksIntegrity(t *testing.T) {
 					t.Errorf("packet %d: tshark finds %v", i+1, packet)
 				}
 			}
-			for _, from := range []string{nodeInner.String(), peerInner.String()} {
-				if want := fmt.Sprintf("%x from %s", marker, from); !said[want] {
+			for _, from := range []string{pair.NodeInner.String(), pair.PeerInner.String()} {
+				if want := fmt.Sprintf("%x from %s", pair.Marker, from); !said[want] {
 					t.Errorf("tshark did not read what %s said", from)
 				}
 			}
