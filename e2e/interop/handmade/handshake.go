@@ -73,7 +73,7 @@ func (p *Peer) AuthRequest(own, other netip.Prefix, spi sa.SPI) []wire.Payload {
 
 func (p *Peer) auth(message, nonce []byte, skp sa.Secret, id wire.ID) wire.Auth {
 	p.t.Helper()
-	octets, err := suite.OctetsToSign(p.cfg.Offer.PRF, message, nonce, skp, id)
+	octets, err := suite.OctetsToSign(p.cfg.Offer.PRF, nonce, skp, id, message)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func (p *Peer) Establish(own, other netip.Prefix, spi sa.SPI) []wire.Payload {
 	if !hasID || !hasAuth {
 		p.t.Fatalf("IKE_AUTH is answered with %s", wire.Message{Payloads: answer})
 	}
-	octets, err := suite.OctetsToSign(p.cfg.Offer.PRF, p.response, p.Ni, p.Keys.PR, id)
+	octets, err := suite.OctetsToSign(p.cfg.Offer.PRF, p.Ni, p.Keys.PR, id, p.response)
 	if err == nil {
 		err = suite.VerifyPSK(p.cfg.Offer.PRF, p.secret(), octets, auth.Data)
 	}

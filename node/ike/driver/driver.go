@@ -29,6 +29,7 @@ type Driver struct {
 	results  chan ike.JobDone
 	slots    chan struct{} // bounds the jobs that run at a time
 	done     chan struct{}
+	queue    []ike.Event     // room for those that one event brings; the loop's own
 	unsent   uint64          // messages that the transport did not take; the loop's own
 	last     engine.Snapshot // of the ended loop; written before done is closed
 }
@@ -153,15 +154,16 @@ func (d *Driver) arm(timer *time.Timer) {
 
 // step gives the engine an event and executes what it asks for, and the same with the results of quick jobs.
 func (d *Driver) step(ev ike.Event) {
-	queue := []ike.Event{ev}
-	for len(queue) > 0 {
-		ev, queue = queue[0], queue[1:]
-		for _, a := range d.contained(ev) {
+	queue := append(d.queue[:0], ev)
+	for i := 0; i < len(queue); i++ {
+		for _, a := range d.contained(queue[i]) {
 			if next := d.execute(a); next != nil {
 				queue = append(queue, next)
 			}
 		}
 	}
+	clear(queue)
+	d.queue = queue
 }
 
 // contained runs one Step. A panic ends the SA whose code it was, and nothing else.

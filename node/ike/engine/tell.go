@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/ike/ikev2"
 )
 
 // dropCounters are the names of the counters of dropped messages. Reasons that are not listed share one.
@@ -56,16 +58,24 @@ func (e *Engine) tellState(x *entry) {
 		x.told = state
 		return
 	}
-	text := ike.Sentence{Format: "%s", Args: []any{state}}
-	if x.told != 0 {
-		text = ike.Sentence{Format: "%s -> %s", Args: []any{x.told, state}}
-	}
+	was := x.told
 	x.told = state
-	e.Emit(x.trace(ike.TraceState, text))
+	e.Emit(x.trace(ike.TraceState, change{was, state}))
+}
+
+// change is the text of a new state.
+type change struct{ from, to ikev2.State } // from is 0 for the first one
+
+// String names the states.
+func (c change) String() string {
+	if c.from == 0 {
+		return c.to.String()
+	}
+	return c.from.String() + " -> " + c.to.String()
 }
 
 // trace begins a line about an SA.
-func (x *entry) trace(kind ike.TraceKind, text ike.Sentence) ike.Trace {
+func (x *entry) trace(kind ike.TraceKind, text fmt.Stringer) ike.Trace {
 	_, remote := x.sa.Addresses()
 	return ike.Trace{
 		IKE: ike.IKESPI(x.sa.SPI()), Peer: x.sa.Peer(), Remote: remote, Known: x.sa.Initiator() || x.sa.Peer() != "",

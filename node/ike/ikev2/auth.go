@@ -48,7 +48,7 @@ func (s *SA) requestAuth(id wire.ID, auth wire.Auth, plain *wire.Auth, failure *
 		return
 	}
 	hs := s.hs
-	payloads := []wire.Payload{id}
+	payloads := append(make([]wire.Payload, 0, usualPayloads), id)
 	payloads = append(payloads, s.certificates(s.auth)...)
 	if s.auth.Method == spd.AuthCertificate {
 		payloads = append(payloads, s.certRequest()...)

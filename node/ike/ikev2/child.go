@@ -105,7 +105,7 @@ func (w *childRequest) group() proposal.Group {
 // childPayloads are the payloads of an own request that describe the Child SA.
 func (s *SA) childPayloads(w *childRequest) []wire.Payload {
 	s.trace("ask for a Child SA %v to %v, offer %v", w.local, w.remote, slices.Clone(w.offers))
-	var payloads []wire.Payload
+	payloads := make([]wire.Payload, 0, usualPayloads/2)
 	if w.transport {
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyUseTransportMode})
 	}
@@ -228,7 +228,7 @@ func (s *SA) buildChild(w *childRequest, choice childChoice, ke *wire.KE, shared
 // answerChild chooses the own SPI and gives the answer to CREATE_CHILD_SA.
 func (s *SA) answerChild(w *childRequest, choice childChoice, ke *wire.KE) []wire.Payload {
 	w.spi = s.host.ChildSPI()
-	var payloads []wire.Payload
+	payloads := make([]wire.Payload, 0, usualPayloads/2)
 	if choice.mode == sa.Transport {
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyUseTransportMode})
 	}

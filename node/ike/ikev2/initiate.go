@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 	"time"
@@ -19,6 +20,8 @@ const (
 	// initRounds bounds how often COOKIE and INVALID_KE_PAYLOAD may send IKE_SA_INIT back (RFC 7296 2.6.1).
 	initRounds = 6
 	cookieMax  = 64 // RFC 7296 2.6
+	// usualPayloads is room for those of a message of the handshake.
+	usualPayloads = 16
 )
 
 // handshake is what IKE_SA_INIT and IKE_AUTH need until the SA is established.
@@ -115,7 +118,7 @@ func resultError(err error) string {
 // sendInit sends IKE_SA_INIT, the first time or again with a cookie or another group.
 func (s *SA) sendInit() {
 	hs := s.hs
-	var payloads []wire.Payload
+	payloads := make([]wire.Payload, 0, usualPayloads)
 	if hs.cookie != nil { // RFC 7296 2.6: the first payload
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyCookie, Data: hs.cookie})
 	}
@@ -167,17 +170,17 @@ func (s *SA) readInitNotifies(m wire.Message, local, remote netip.AddrPort) {
 // detectNAT compares the hashes of the peer with the addresses seen here (RFC 7296 2.23).
 func (s *SA) detectNAT(m wire.Message, local, remote netip.AddrPort) {
 	sources, sourceSeen := 0, false
-	wantSource := string(suite.NATHash(m.Header.SPIi, m.Header.SPIr, remote))
-	wantDestination := string(suite.NATHash(m.Header.SPIi, m.Header.SPIr, local))
+	wantSource := suite.NATHash(m.Header.SPIi, m.Header.SPIr, remote)
+	wantDestination := suite.NATHash(m.Header.SPIi, m.Header.SPIr, local)
 	for _, p := range m.Payloads {
 		n, ok := p.(wire.Notify)
 		switch {
 		case !ok:
 		case n.Type == wire.NotifyNATDetectionSourceIP: // there may be several, one of them must match
 			sources++
-			sourceSeen = sourceSeen || string(n.Data) == wantSource
+			sourceSeen = sourceSeen || bytes.Equal(n.Data, wantSource)
 		case n.Type == wire.NotifyNATDetectionDestinationIP:
-			s.natLocal = string(n.Data) != wantDestination
+			s.natLocal = !bytes.Equal(n.Data, wantDestination)
 		}
 	}
 	s.natTraversal = sources > 0

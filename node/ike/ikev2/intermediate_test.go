@@ -62,12 +62,13 @@ func TestIntAuth(t *testing.T) {
 
 func TestSignedInit(t *testing.T) {
 	hs := &handshake{request: []byte("request"), response: []byte("response")}
-	if i, r := hs.signedInit(true), hs.signedInit(false); string(i) != "request" || string(r) != "response" {
+	covered := func(initiator bool) string { return string(bytes.Join(hs.signedInit(initiator), nil)) }
+	if i, r := covered(true), covered(false); i != "request" || r != "response" {
 		t.Errorf("AUTH covers %q and %q", i, r)
 	}
 	hs.transcript = true
 	zeros := string(make([]byte, 8))
-	if i, r := hs.signedInit(true), hs.signedInit(false); string(i) != zeros+"responserequest" || string(r) != zeros+"requestresponse" {
+	if i, r := covered(true), covered(false); i != zeros+"responserequest" || r != zeros+"requestresponse" {
 		t.Errorf("AUTH covers %q and %q", i, r)
 	}
 }

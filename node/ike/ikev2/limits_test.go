@@ -28,7 +28,7 @@ func (*quiet) Room(int) bool                          { return true }
 func established() (*SA, *quiet) {
 	h := &quiet{}
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	return &SA{host: h, cfg: &ike.Config{}, state: StateEstablished, up: true, now: now, own: 1, peer: 2, jobs: map[ike.JobID]func(ike.Result){}}, h
+	return &SA{host: h, cfg: &ike.Config{}, state: StateEstablished, up: true, now: now, own: 1, peer: 2}, h
 }
 
 // Message IDs never wrap (RFC 7296 2.2): half way the IKE SA is rekeyed, once; near the end it is closed while its delete

@@ -67,9 +67,9 @@ type proof struct {
 	mixed  bool   // a postquantum preshared key is in the keys
 }
 
-// signedOctets are what AUTH of one side covers. message is its IKE_SA_INIT, nonce that of the other side.
-func (s *SA) signedOctets(message, nonce []byte, skp sa.Secret, id wire.ID, authID uint32) ([]byte, error) {
-	octets, err := suite.OctetsToSign(s.suite.PRF, message, nonce, skp, id)
+// signedOctets are what AUTH of one side covers. message is its IKE_SA_INIT in parts, nonce that of the other side.
+func (s *SA) signedOctets(message [][]byte, nonce []byte, skp sa.Secret, id wire.ID, authID uint32) ([]byte, error) {
+	octets, err := suite.OctetsToSign(s.suite.PRF, nonce, skp, id, message...)
 	if err != nil {
 		return nil, err
 	}

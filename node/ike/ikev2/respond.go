@@ -88,11 +88,10 @@ func (s *SA) answerInit(r ike.Result) {
 		return
 	}
 	hs.private = g.Private
-	payloads := []wire.Payload{
+	payloads := append(make([]wire.Payload, 0, usualPayloads),
 		hs.answer,
 		wire.KE{Group: hs.group, Data: g.Public},
-		wire.Nonce{Data: hs.nr},
-	}
+		wire.Nonce{Data: hs.nr})
 	payloads = append(payloads, s.initNotifies()...)
 	payloads = append(payloads, s.intermediateSupport([]proposal.IKE{s.suite})...)
 	payloads = append(payloads, s.answerPPK()...)
@@ -237,7 +236,7 @@ func (s *SA) authenticateBack(v *serving, m message, want *childRequest) {
 			s.refuseAuth(v, failure.reason, failure.detail, wire.NotifyAuthenticationFailed)
 			return
 		}
-		payloads := []wire.Payload{id}
+		payloads := append(make([]wire.Payload, 0, usualPayloads), id)
 		payloads = append(payloads, s.certificates(s.auth)...)
 		payloads = append(payloads, auth)
 		payloads = append(payloads, s.confirmPPK()...)

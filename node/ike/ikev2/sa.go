@@ -3,6 +3,7 @@ package ikev2
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -121,7 +122,7 @@ type SA struct {
 	following  *followup     // of current
 	unfinished []*unfinished // begun by the peer
 	succession
-	jobs  map[ike.JobID]func(ike.Result)
+	jobs  []job // under way
 	notes []Note
 	// touched are other SAs that a rekey has changed, for the engine to look at.
 	touched []*SA
@@ -230,19 +231,26 @@ func (s *SA) TakeNotes() []Note {
 
 func (s *SA) note(n Note) { s.notes = append(s.notes, n) }
 
+// job is work that is under way, and what its result is for.
+type job struct {
+	id   ike.JobID
+	then func(ike.Result)
+}
+
 // do starts a job whose result goes to then, unless the SA is closed before.
 func (s *SA) do(work ike.Work, then func(ike.Result)) {
-	s.jobs[s.host.Do(s.own, work)] = then
+	s.jobs = append(s.jobs, job{s.host.Do(s.own, work), then})
 }
 
 // JobDone brings the result of a job of this SA.
 func (s *SA) JobDone(now time.Time, id ike.JobID, r ike.Result) {
 	s.now = now
-	then, ok := s.jobs[id]
-	if !ok {
+	i := slices.IndexFunc(s.jobs, func(j job) bool { return j.id == id })
+	if i < 0 {
 		return
 	}
-	delete(s.jobs, id)
+	then := s.jobs[i].then
+	s.jobs = slices.Delete(s.jobs, i, i+1)
 	if s.state != StateClosed {
 		then(r)
 		s.advance()
@@ -260,7 +268,6 @@ func newSA(host Host, now time.Time, cfg *ike.Config, initiator bool, local, rem
 		host: host, cfg: cfg, now: now, initiator: initiator,
 		local: local, remote: remote,
 		state: StateKeyExchange, created: now,
-		jobs: make(map[ike.JobID]func(ike.Result)),
 	}
 	for s.own == 0 { // RFC 7296 3.1: an SPI MUST NOT be zero
 		for _, b := range host.Random(8) {
@@ -289,7 +296,7 @@ func (s *SA) end(reason ike.Reason, fault ike.Fault, detail string) {
 	s.state = StateClosed
 	s.current, s.queue, s.following = nil, nil, nil
 	s.abandonAll()
-	clear(s.jobs)
+	s.jobs = nil
 	s.win.pending, s.win.serving = nil, nil
 	for _, c := range s.children {
 		s.uninstall(c, reason)

@@ -1,8 +1,6 @@
 package ikev2
 
 import (
-	"slices"
-
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
@@ -33,14 +31,15 @@ func transcriptAgreed(setting spd.Transcript, m wire.Message) (whole, ok bool) {
 
 const errNoTranscript = "the policy requires that AUTH covers the whole of IKE_SA_INIT, which the peer does not support"
 
-// signedInit is what AUTH of one side covers of IKE_SA_INIT: its own message, or a prefix, the other one and then its own.
-func (hs *handshake) signedInit(initiator bool) []byte {
+// signedInit is what AUTH of one side covers of IKE_SA_INIT, in parts: its own message, or a prefix, the other one and then
+// its own.
+func (hs *handshake) signedInit(initiator bool) [][]byte {
 	own, other := hs.request, hs.response
 	if !initiator {
 		own, other = other, own
 	}
 	if !hs.transcript {
-		return own
+		return [][]byte{own}
 	}
-	return slices.Concat(make([]byte, transcriptPrefix), other, own)
+	return [][]byte{make([]byte, transcriptPrefix), other, own}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -17,13 +16,22 @@ const keyPad = "Key Pad for IKEv2"
 
 // OctetsToSign is what AUTH of one side covers (RFC 7296 2.15): RealMessage | Nonce of the other side |
 // prf(SK_p, body of its ID payload). message is the whole last IKE_SA_INIT message of that side, without non-ESP
-// marker. The error is ErrUnsupported.
-func OctetsToSign(prf proposal.PRF, message, nonce []byte, skp sa.Secret, id wire.ID) ([]byte, error) {
+// marker, in one part or in several. The error is ErrUnsupported.
+func OctetsToSign(prf proposal.PRF, nonce []byte, skp sa.Secret, id wire.ID, message ...[]byte) ([]byte, error) {
 	h, err := prfHash(prf)
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(message, nonce, mac(h, skp.Expose(), id.AppendBody(nil))), nil
+	length := len(nonce) + maxPRFSize
+	for _, part := range message {
+		length += len(part)
+	}
+	octets := make([]byte, 0, length)
+	for _, part := range message {
+		octets = append(octets, part...)
+	}
+	octets = append(octets, nonce...)
+	return appendMAC(octets, h, skp.Expose(), id.AppendBody(make([]byte, 0, 4+len(id.Data)))), nil
 }
 
 // IntermediateAuth is IntAuth of one side after its next IKE_INTERMEDIATE message: prf(SK_p, previous | A | P) (RFC 9242

@@ -14,8 +14,14 @@ import (
 // NATHash is the data of a NAT_DETECTION_SOURCE_IP or NAT_DETECTION_DESTINATION_IP notify (RFC 7296 2.23):
 // SHA-1(SPIi | SPIr | address | port) with the SPIs of the header of that message; spir is 0 in the first request.
 func NATHash(spii, spir wire.SPI, at netip.AddrPort) []byte {
-	b := spir.Append(spii.Append(nil))
-	b = append(b, at.Addr().Unmap().AsSlice()...)
+	b := spir.Append(spii.Append(make([]byte, 0, 2*8+16+2)))
+	if addr := at.Addr().Unmap(); addr.Is4() {
+		a := addr.As4()
+		b = append(b, a[:]...)
+	} else {
+		a := addr.As16()
+		b = append(b, a[:]...)
+	}
 	b = binary.BigEndian.AppendUint16(b, at.Port())
 	sum := sha1.Sum(b)
 	return sum[:]

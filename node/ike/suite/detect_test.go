@@ -117,7 +117,7 @@ func TestPSKRefuses(t *testing.T) {
 	if _, err := PSKAuth(1, psk, nil); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("an unknown PRF gives %v", err)
 	}
-	if _, err := OctetsToSign(1, nil, nil, psk, wire.ID{}); !errors.Is(err, ErrUnsupported) {
+	if _, err := OctetsToSign(1, nil, psk, wire.ID{}, nil); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("an unknown PRF gives %v", err)
 	}
 }
@@ -126,12 +126,12 @@ func TestPSKRefuses(t *testing.T) {
 func TestReservedOctetsOfIDAreSigned(t *testing.T) {
 	skp := sa.NewSecret(make([]byte, 32))
 	id := wire.ID{Type: wire.IDFQDN, Data: []byte("a.test")}
-	a, err := OctetsToSign(proposal.PRFHMACSHA256, []byte("message"), []byte("nonce"), skp, id)
+	a, err := OctetsToSign(proposal.PRFHMACSHA256, []byte("nonce"), skp, id, []byte("message"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	id.Reserved[1] = 7
-	b, err := OctetsToSign(proposal.PRFHMACSHA256, []byte("message"), []byte("nonce"), skp, id)
+	b, err := OctetsToSign(proposal.PRFHMACSHA256, []byte("nonce"), skp, id, []byte("message"))
 	if err != nil || bytes.Equal(a, b) || !bytes.HasPrefix(b, []byte("messagenonce")) {
 		t.Errorf("octets %x and %x, error %v", a, b, err)
 	}

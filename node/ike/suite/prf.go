@@ -24,6 +24,9 @@ func prfHash(prf proposal.PRF) (func() hash.Hash, error) {
 	return nil, fmt.Errorf("use PRF %d: %w", uint16(prf), ErrUnsupported)
 }
 
+// maxPRFSize is the longest output of a PRF in octets.
+const maxPRFSize = sha512.Size
+
 // prfSize is the length of the output of an HMAC PRF in octets, which is also that of its preferred key.
 func prfSize(prf proposal.PRF) (int, error) {
 	switch prf {
@@ -39,11 +42,16 @@ func prfSize(prf proposal.PRF) (int, error) {
 
 // mac is prf(key, parts[0] | parts[1] | ...).
 func mac(h func() hash.Hash, key []byte, parts ...[]byte) []byte {
+	return appendMAC(nil, h, key, parts...)
+}
+
+// appendMAC appends what mac returns to dst.
+func appendMAC(dst []byte, h func() hash.Hash, key []byte, parts ...[]byte) []byte {
 	m := hmac.New(h, key)
 	for _, p := range parts {
 		m.Write(p)
 	}
-	return m.Sum(nil)
+	return m.Sum(dst)
 }
 
 // prfPlus is prf+ (RFC 7296 2.13): T1 = prf(K, S | 0x01), Tn = prf(K, Tn-1 | S | n). The counter is one octet, so

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"math"
+	"slices"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
@@ -46,6 +47,7 @@ const (
 type Protection struct {
 	aead cipher.AEAD // nil with CBC
 	salt [saltLen]byte
+	room [saltLen + aeadIVLen]byte // for a nonce
 	// sealed counts the messages, and is the IV of the next one: so no (key, IV) pair is ever used twice.
 	sealed uint64
 
@@ -143,8 +145,10 @@ func (p *Protection) SealFragment(dst []byte, h wire.Header, first wire.PayloadT
 		first = wire.NoNextPayload
 	}
 	h.NextPayload = wire.TypeSKF
-	numbers := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, number), total)
-	return p.seal(dst, h, first, numbers, part, iv)
+	var numbers [fragmentLen]byte
+	binary.BigEndian.PutUint16(numbers[:], number)
+	binary.BigEndian.PutUint16(numbers[2:], total)
+	return p.seal(dst, h, first, numbers[:], part, iv)
 }
 
 // FragmentRoom is the number of inner octets that fit into an SKF message of at most size octets; 0 when none do.
@@ -191,13 +195,16 @@ func (p *Protection) seal(dst []byte, h wire.Header, first wire.PayloadType, num
 	if p.sealed >= messagesPerKey {
 		return nil, ErrExhausted
 	}
+	var counter [aeadIVLen]byte
 	if p.aead != nil {
-		iv = binary.BigEndian.AppendUint64(nil, p.sealed)
+		binary.BigEndian.PutUint64(counter[:], p.sealed)
+		iv = counter[:]
 	}
 	if !impair.On(impair.VectorRepeats) {
 		p.sealed++
 	}
 
+	dst = slices.Grow(dst, wire.HeaderLen+length)
 	start := len(dst)
 	h.Length = uint32(wire.HeaderLen + length)
 	dst = h.Append(dst)
@@ -224,8 +231,11 @@ func (p *Protection) seal(dst []byte, h wire.Header, first wire.PayloadType, num
 	return append(dst, sum[:p.icvLen]...), nil
 }
 
+// nonce is salt and IV (RFC 5282 4). It is valid until the next one is made.
 func (p *Protection) nonce(iv []byte) []byte {
-	return append(p.salt[:len(p.salt):len(p.salt)], iv...)
+	copy(p.room[:], p.salt[:])
+	copy(p.room[saltLen:], iv)
+	return p.room[:]
 }
 
 // Open checks and decrypts the SK payload of a message and returns the payloads inside, in a new slice. datagram is the

@@ -327,7 +327,7 @@ func (a *authReplay) verify(t *testing.T, n int, p sessiontest.Packet, payloads 
 	}
 	toSign := []byte(p.SignedOctets)
 	if id, ok := wire.Find(payloads, func(i wire.ID) bool { return i.Responder == (side == 1) }); ok && len(a.init[side]) > 0 {
-		got, err := OctetsToSign(o.PRF, a.init[side], a.nonce[1-side], skp, id)
+		got, err := OctetsToSign(o.PRF, a.nonce[1-side], skp, id, a.init[side])
 		if err != nil || !bytes.Equal(got, toSign) {
 			t.Errorf("packet %d: octets to sign are %x with error %v, want %x", n, got, err, toSign)
 		}

@@ -143,7 +143,8 @@ func exposed(secrets []sa.Secret) [][]byte {
 
 // ikeMaterial is prf+(SKEYSEED, Ni | Nr | SPIi | SPIr) (RFC 7296 2.14).
 func ikeMaterial(h func() hash.Hash, seed, ni, nr []byte, spii, spir wire.SPI, length int) ([]byte, error) {
-	return prfPlus(h, seed, spir.Append(spii.Append(slices.Concat(ni, nr))), length)
+	input := append(append(make([]byte, 0, len(ni)+len(nr)+2*8), ni...), nr...)
+	return prfPlus(h, seed, spir.Append(spii.Append(input)), length)
 }
 
 // childMaterial is prf+(SK_d, [g^ir (new)] | Ni | Nr) (RFC 7296 2.17), the seed followed by the secrets of additional key

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Message is a header and the payloads behind it. In a protected message the last payload is Encrypted or Fragment.
@@ -51,6 +52,7 @@ func ParsePayloads(first PayloadType, b []byte) ([]Payload, error) {
 
 // AppendMessage writes the message; next payload and length fields follow from the payloads.
 func AppendMessage(dst []byte, m Message) []byte {
+	dst = slices.Grow(dst, HeaderLen+room(m.Payloads))
 	start := len(dst)
 	h := m.Header
 	h.NextPayload = First(m.Payloads)
@@ -64,6 +66,7 @@ func AppendMessage(dst []byte, m Message) []byte {
 // First(payloads). A payload of more than 65535 octets has no representation; whoever builds one from data of any length
 // (certificates) bounds the chain by LimitAfterAuth first.
 func AppendPayloads(dst []byte, payloads []Payload) []byte {
+	dst = slices.Grow(dst, room(payloads))
 	for i, p := range payloads {
 		start := len(dst)
 		next := First(payloads[i+1:])
@@ -82,6 +85,45 @@ func AppendPayloads(dst []byte, payloads []Payload) []byte {
 		binary.BigEndian.PutUint16(dst[start+2:], uint16(len(dst)-start))
 	}
 	return dst
+}
+
+// room is about how many octets a chain of payloads takes, rather too many than too few: a message is written into one
+// piece of memory.
+func room(payloads []Payload) int {
+	n := 0
+	for _, p := range payloads {
+		n += genericHeaderLen
+		switch p := p.(type) {
+		case SA:
+			for _, prop := range p.Proposals {
+				n += 8 + len(prop.SPI) + 12*len(prop.Transforms)
+			}
+		case KE:
+			n += 4 + len(p.Data)
+		case ID:
+			n += 4 + len(p.Data)
+		case Cert:
+			n += 1 + len(p.Data)
+		case CertReq:
+			n += 1 + len(p.Data)
+		case Auth:
+			n += 4 + len(p.Data)
+		case Nonce:
+			n += len(p.Data)
+		case Notify:
+			n += 4 + len(p.SPI) + len(p.Data)
+		case Delete:
+			n += 4 + 4*len(p.SPIs)
+		case TS:
+			n += 4
+			for _, s := range p.Selectors {
+				n += 8 + 2*s.From.BitLen()/8
+			}
+		default: // of the peer only
+			n += 16
+		}
+	}
+	return n
 }
 
 // First is the type of the first payload, NoNextPayload of none.

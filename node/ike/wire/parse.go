@@ -11,6 +11,8 @@ import (
 const (
 	genericHeaderLen = 4
 	criticalBit      = 0x80
+	// usualPayloads is room for those of any message of a handshake between peers that know most extensions.
+	usualPayloads = 12
 )
 
 // parseChain reads payloads from b[at:] to its end. outer tells that SK and SKF may come, as the last payload.
@@ -55,6 +57,9 @@ func parseChain(next PayloadType, b []byte, at int, outer bool) ([]Payload, erro
 			if notifies++; notifies > LimitNotifies {
 				return nil, syntaxf(offset, "more than %d Notify payloads", LimitNotifies)
 			}
+		}
+		if payloads == nil {
+			payloads = make([]Payload, 0, usualPayloads)
 		}
 		payloads = append(payloads, p)
 		next = following
@@ -247,6 +252,9 @@ func parseTS(kind PayloadType, b []byte, at int) (Payload, error) {
 			if err != nil {
 				return nil, err
 			}
+			if p.Selectors == nil {
+				p.Selectors = make([]sa.Selector, 0, min(count, len(b)/16))
+			}
 			p.Selectors = append(p.Selectors, s)
 		} else {
 			p.Other = append(p.Other, OtherSelector{Type: t, Protocol: b[i+1], Body: b[i+4 : i+length]})
@@ -332,6 +340,9 @@ func parseProposal(b []byte, at int) (Proposal, error) {
 	}
 	p := Proposal{Number: b[4], Protocol: Protocol(b[5]), SPI: b[8 : 8+size]}
 	i := 8 + size
+	if count > 0 {
+		p.Transforms = make([]Transform, 0, min(count, (len(b)-i)/8)) // as many as there are octets for at the most
+	}
 	for n := range count {
 		if len(b)-i < 8 {
 			return Proposal{}, syntaxf(at+i, "proposal %d: %d octets left for transform %d of %d", p.Number, len(b)-i, n+1, count)

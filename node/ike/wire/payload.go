@@ -277,8 +277,7 @@ func (p TS) AppendBody(dst []byte) []byte {
 		dst = binary.BigEndian.AppendUint16(dst, length)
 		dst = binary.BigEndian.AppendUint16(dst, s.PortFrom)
 		dst = binary.BigEndian.AppendUint16(dst, s.PortTo)
-		dst = append(dst, s.From.AsSlice()...)
-		dst = append(dst, s.To.AsSlice()...)
+		dst = appendAddr(appendAddr(dst, s.From), s.To)
 	}
 	for _, o := range p.Other {
 		dst = append(dst, o.Type, o.Protocol)
@@ -286,6 +285,15 @@ func (p TS) AppendBody(dst []byte) []byte {
 		dst = append(dst, o.Body...)
 	}
 	return dst
+}
+
+func appendAddr(dst []byte, a netip.Addr) []byte {
+	if a.Is4() {
+		b := a.As4()
+		return append(dst, b[:]...)
+	}
+	b := a.As16()
+	return append(dst, b[:]...)
 }
 
 // AppendBody writes IV, ciphertext and integrity check value.
