@@ -20,7 +20,7 @@ func (r Rule) Expressions() []expr.Any {
 	for _, m := range r.Matches {
 		out = append(out, expressions(m)...)
 	}
-	if r.Verdict != 0 {
+	if r.Comment != "" {
 		out = append(out, &expr.Counter{})
 	}
 	if r.Mark != 0 {
@@ -30,19 +30,48 @@ func (r Rule) Expressions() []expr.Any {
 			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register},
 		)
 	}
-	switch r.Verdict {
-	case Accept:
-		out = append(out, &expr.Verdict{Kind: expr.VerdictAccept})
-	case Drop:
-		out = append(out, &expr.Verdict{Kind: expr.VerdictDrop})
-	case Return:
-		out = append(out, &expr.Verdict{Kind: expr.VerdictReturn})
-	case Jump:
-		out = append(out, &expr.Verdict{Kind: expr.VerdictJump, Chain: r.Target})
-	case Goto:
-		out = append(out, &expr.Verdict{Kind: expr.VerdictGoto, Chain: r.Target})
+	if r.Map != nil {
+		out = append(out, r.Map.Key.load(), &expr.Lookup{SourceRegister: register, SetName: r.Map.Name, IsDestRegSet: true})
+	}
+	if r.Verdict != 0 {
+		out = append(out, r.Verdict.Expression(r.Target))
 	}
 	return out
+}
+
+// Expression returns the verdict in the form that the kernel takes.
+func (v Verdict) Expression(target string) *expr.Verdict {
+	switch v {
+	case Accept:
+		return &expr.Verdict{Kind: expr.VerdictAccept}
+	case Drop:
+		return &expr.Verdict{Kind: expr.VerdictDrop}
+	case Return:
+		return &expr.Verdict{Kind: expr.VerdictReturn}
+	case Jump:
+		return &expr.Verdict{Kind: expr.VerdictJump, Chain: target}
+	case Goto:
+		return &expr.Verdict{Kind: expr.VerdictGoto, Chain: target}
+	}
+	panic("steering: verdict without an expression") // the set of verdicts is closed
+}
+
+// load brings a key into the register.
+func (k Key) load() expr.Any {
+	if k.Quoted {
+		offset, from, _ := k.match(span{}).(Quoted).field()
+		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: uint32(len(from))}
+	}
+	switch k.Of {
+	case L4Protocol:
+		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}
+	case SourcePort, DestinationPort:
+		return loadPort(k.Of == DestinationPort, register)
+	case ICMPType:
+		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Len: 1}
+	default:
+		return loadAddress(k.IPv6, k.Of == Destination, register)
+	}
 }
 
 func expressions(m Match) []expr.Any {
@@ -85,20 +114,18 @@ func expressions(m Match) []expr.Any {
 			return []expr.Any{load, equal(from)}
 		}
 		return []expr.Any{load, within(from, to)}
-	case ICMP:
-		value := []byte{m.Type, m.Code}
-		if m.AnyCode {
-			value = value[:1]
-		}
+	case ICMPCode:
 		return []expr.Any{
-			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Len: uint32(len(value))}, equal(value),
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 1, Len: 1}, equal([]byte{m.Code}),
 		}
 	case InSet:
 		return lookup(m)
 	case ICMPTypes:
-		return []expr.Any{
-			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Len: 1}, within([]byte{m.From}, []byte{m.To}),
+		load := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Len: 1}
+		if m.From == m.To {
+			return []expr.Any{load, equal([]byte{m.From})}
 		}
+		return []expr.Any{load, within([]byte{m.From}, []byte{m.To})}
 	case Opening:
 		const flags, syn, ack = 13, 0x02, 0x10
 		return []expr.Any{

@@ -14,23 +14,34 @@ func (c *compiler) unknown(d spd.Direction) []Rule {
 	if d == spd.In {
 		target = chainUnknownIn
 	}
-	return []Rule{{Matches: []Match{LocalAddress{Destination: d == spd.In}}, Verdict: Jump, Target: target}}
+	return []Rule{{Verdict: Jump, Target: target}}
 }
 
-// addresses drops what concerns an address that the kernel has and the policy does not know. Each known address has a
-// rule of its own, because the kernel bounds the length of a rule.
+// addresses drops what concerns an address that the kernel has and the policy does not know.
 func (c *compiler) addresses(d spd.Direction) []Rule {
 	known, exact := c.set.Addresses()
 	if !exact {
 		return nil
 	}
-	var out []Rule
-	for _, a := range known {
-		out = append(out, Rule{
-			Matches: []Match{Family{a.Is6()}, Address{Destination: d == spd.In, Range: spd.Range{From: a, To: a}}}, Verdict: Return,
-		})
+	dimension := Source
+	if d == spd.In {
+		dimension = Destination
 	}
-	return append(out, Rule{Verdict: Drop, Comment: CounterUnknownAddress})
+	var out []Rule
+	for _, v6 := range []bool{false, true} {
+		m := Map{Key: Key{Of: dimension, IPv6: v6}}
+		for _, a := range known {
+			if a.Is6() == v6 {
+				m.Elements = append(m.Elements, Element{From: a.AsSlice(), To: a.AsSlice(), Verdict: Return})
+			}
+		}
+		if len(m.Elements) == 0 {
+			continue
+		}
+		t := tree{out: &c.out, seen: c.seen}
+		out = append(out, Rule{Matches: []Match{Family{v6}}, Map: t.addMap(m)})
+	}
+	return append(out, Rule{Matches: []Match{LocalAddress{Destination: d == spd.In}}, Verdict: Drop, Comment: CounterUnknownAddress})
 }
 
 // postrouting are the last looks at what leaves.
@@ -61,30 +72,26 @@ func (c *compiler) translated() []Rule {
 	if _, exact := c.set.Addresses(); !exact {
 		return nil
 	}
-	var out []Rule
-	for i := range c.filters {
-		f := &c.filters[i]
-		if f.Direction != spd.Out || f.Loopback || f.Own {
-			continue
-		}
-		matches, ok := c.matches(f, nil)
-		if !ok {
-			continue
-		}
-		r := Rule{Matches: matches, Verdict: Drop, Comment: CounterTranslated}
+	return c.all(list{direction: spd.Out, passing: true, outcome: func(f *spd.Specific) outcome {
 		switch f.Action {
 		case spd.ActionPermit:
-			r.Verdict, r.Comment = Accept, ""
+			return outcome{Verdict: Accept}
 		case spd.ActionNegotiate:
 			if rule, ok := c.set.Rule(f.RuleID); ok && soft(rule) {
-				pass := append(matches[:len(matches):len(matches)], InSet{Set: SoftSet(rule.ID, spd.Out, !f.Source.Is4())})
-				out = append(out, Rule{Matches: pass, Verdict: Accept})
+				name := "translated_" + digest(rule.ID) + familySuffix(v6(f))
+				if !c.seen[name] {
+					c.seen[name] = true
+					c.chain(Chain{Name: name, Rules: []Rule{
+						{Matches: []Match{InSet{Set: SoftSet(rule.ID, spd.Out, v6(f))}}, Verdict: Accept},
+						{Verdict: Goto, Target: chainNotTranslated},
+					}})
+				}
+				return outcome{Verdict: Goto, Target: name}
 			}
 		default: // blocked: dropped as it stands
 		}
-		out = append(out, r)
-	}
-	return out
+		return outcome{Verdict: Goto, Target: chainNotTranslated}
+	}})
 }
 
 func (c *compiler) negotiatesIn() bool {
@@ -104,7 +111,7 @@ func (c *compiler) quoted(v6 bool) []Rule {
 		return nil
 	}
 	plain := func(m Match) Rule {
-		return Rule{Matches: []Match{Quoted{IPv6: v6, Of: m}}, Verdict: Drop, Comment: CounterQuoted}
+		return Rule{Matches: []Match{Quoted{IPv6: v6, Of: m}}, Verdict: Goto, Target: chainQuotes}
 	}
 	var out []Rule
 	if v6 { // behind extension headers the ports are somewhere else
@@ -114,42 +121,23 @@ func (c *compiler) quoted(v6 bool) []Rule {
 	} else {
 		out = append(out, plain(NoOptions{Not: true}))
 	}
-	for i := range c.filters {
-		f := &c.filters[i]
-		if f.Direction != spd.In || f.Source.Is4() == v6 || f.Loopback || f.Own || f.ICMP.Scope != spd.ICMPEvery || f.Interfaces == spd.InterfacesRemoteAccess {
-			continue
-		}
-		var matches []Match
-		add := func(m Match) { matches = append(matches, Quoted{IPv6: v6, Of: m}) }
-		if !whole(f.Source) {
-			add(Address{Range: f.Source})
-		}
-		if !whole(f.Destination) {
-			add(Address{Destination: true, Range: f.Destination})
-		}
-		if f.Protocol != 0 {
-			add(Proto(f.Protocol))
-			for _, p := range []Ports{portsOf(f.SourcePort, false), portsOf(f.DestinationPort, true)} {
-				if p != (Ports{Destination: p.Destination, To: 65535}) {
-					add(p)
-				}
-			}
-		}
+	list := list{direction: spd.In, passing: true, quoted: true, outcome: func(f *spd.Specific) outcome {
 		if f.Action != spd.ActionNegotiate {
-			out = append(out, Rule{Matches: matches, Verdict: Return})
-			continue
+			return outcome{Verdict: Accept}
 		}
 		if rule, ok := c.set.Rule(f.RuleID); ok && soft(rule) {
 			// The error goes back the way on which the packet came.
-			in := append(matches[:len(matches):len(matches)], Family{v6}, InSet{Set: SoftSet(rule.ID, spd.In, v6)})
-			out = append(out, Rule{Matches: in, Verdict: Return})
+			name := "quoted_" + digest(rule.ID) + familySuffix(v6)
+			if !c.seen[name] {
+				c.seen[name] = true
+				c.chain(Chain{Name: name, Rules: []Rule{
+					{Matches: []Match{InSet{Set: SoftSet(rule.ID, spd.In, v6)}}, Verdict: Accept},
+					{Verdict: Goto, Target: chainQuotes},
+				}})
+			}
+			return outcome{Verdict: Goto, Target: name}
 		}
-		out = append(out, Rule{Matches: matches, Verdict: Drop, Comment: CounterQuoted})
-	}
-	return out
-}
-
-func portsOf(r spd.PortRange, destination bool) Ports {
-	from, to := r.Bounds()
-	return Ports{Destination: destination, From: from, To: to}
+		return outcome{Verdict: Goto, Target: chainQuotes}
+	}, skip: func(f *spd.Specific) bool { return f.ICMP.Scope != spd.ICMPEvery }}
+	return append(out, c.family(list, v6, func(*spd.Specific) bool { return true })...)
 }

@@ -13,6 +13,7 @@ import (
 // Ruleset is the content of the table. It is a value: the same policy gives the same Ruleset.
 type Ruleset struct {
 	Sets   []Set
+	Maps   []Map
 	Chains []Chain
 }
 
@@ -38,6 +39,25 @@ type Set struct {
 	Interval bool // elements are ranges
 }
 
+// Map is a verdict map. It never changes: its name is a digest of what it holds.
+type Map struct {
+	Name     string
+	Key      Key
+	Interval bool // elements are ranges, none of which overlap
+	Counted  bool // elements count packets
+	Elements []Element
+}
+
+// Element is the verdict for the values From to To of a Key.
+type Element struct {
+	From, To []byte
+	Verdict  Verdict
+	Target   string
+	Comment  string
+}
+
+func (e Element) outcome() outcome { return outcome{e.Verdict, e.Target, e.Comment} }
+
 // Hook is where a chain sees packets.
 type Hook uint8
 
@@ -57,6 +77,8 @@ type Chain struct {
 	Hook  Hook
 	Late  bool // after source NAT
 	Rules []Rule
+	// Digest tells that the name is a digest of the rules and of all that they lead to by a name of that kind.
+	Digest bool
 }
 
 // Verdict ends a rule.
@@ -71,9 +93,10 @@ const (
 	Goto
 )
 
-// Rule counts the packets that all its matches describe, marks them if it has to, and gives the verdict.
+// Rule marks the packets that all its matches describe, if it has to, and gives the verdict. With a comment it counts them.
 type Rule struct {
 	Matches []Match
+	Map     *Map   // gives the verdict, if it has one for the packet
 	Mark    uint32 // bits of Params.Mask to set; 0 leaves the mark alone
 	Mask    uint32
 	Verdict Verdict
@@ -99,6 +122,9 @@ func (r Ruleset) Text(table string) string {
 		}
 		b.WriteString("\t}\n")
 	}
+	for i := range r.Maps {
+		r.Maps[i].write(&b)
+	}
 	for _, c := range r.Chains {
 		fmt.Fprintf(&b, "\tchain %s {\n", c.Name)
 		if c.Hook != HookNone {
@@ -115,6 +141,28 @@ func (r Ruleset) Text(table string) string {
 	}
 	b.WriteString("}\n")
 	return b.String()
+}
+
+func (m *Map) write(b *strings.Builder) {
+	fmt.Fprintf(b, "\tmap %s {\n\t\t%s : verdict\n", m.Name, m.Key.typeText())
+	if m.Interval {
+		b.WriteString("\t\tflags interval\n")
+	}
+	if m.Counted {
+		b.WriteString("\t\tcounter\n")
+	}
+	b.WriteString("\t\telements = {\n")
+	for _, e := range m.Elements {
+		fmt.Fprintf(b, "\t\t\t%s", m.Key.valueText(e.From))
+		if !bytes.Equal(e.From, e.To) {
+			b.WriteString("-" + m.Key.valueText(e.To))
+		}
+		if e.Comment != "" {
+			fmt.Fprintf(b, " comment %q", e.Comment)
+		}
+		fmt.Fprintf(b, " : %s,\n", e.Verdict.text(e.Target))
+	}
+	b.WriteString("\t\t}\n\t}\n")
 }
 
 func (s Set) types() []string {
@@ -163,28 +211,38 @@ func (h Hook) chainType() string {
 	return "filter"
 }
 
+func (v Verdict) text(target string) string {
+	switch v {
+	case Accept:
+		return "accept"
+	case Drop:
+		return "drop"
+	case Return:
+		return "return"
+	case Jump:
+		return "jump " + target
+	case Goto:
+		return "goto " + target
+	}
+	return fmt.Sprintf("verdict(%d)", uint8(v))
+}
+
 func (r Rule) text() string {
 	var parts []string
 	for _, m := range r.Matches {
 		parts = append(parts, m.text())
 	}
-	if r.Verdict != 0 {
+	if r.Comment != "" {
 		parts = append(parts, "counter")
 	}
 	if r.Mark != 0 {
 		parts = append(parts, fmt.Sprintf("meta mark set meta mark & 0x%08x | 0x%08x", ^r.Mask, r.Mark))
 	}
-	switch r.Verdict {
-	case Accept:
-		parts = append(parts, "accept")
-	case Drop:
-		parts = append(parts, "drop")
-	case Return:
-		parts = append(parts, "return")
-	case Jump:
-		parts = append(parts, "jump "+r.Target)
-	case Goto:
-		parts = append(parts, "goto "+r.Target)
+	if r.Map != nil {
+		parts = append(parts, r.Map.Key.text()+" vmap @"+r.Map.Name)
+	}
+	if r.Verdict != 0 {
+		parts = append(parts, r.Verdict.text(r.Target))
 	}
 	if r.Comment != "" {
 		parts = append(parts, fmt.Sprintf("comment %q", r.Comment))
@@ -226,11 +284,10 @@ type Ports struct {
 	From, To    uint16
 }
 
-// ICMP compares type, and unless AnyCode the code. It is preceded by a Proto.
-type ICMP struct {
-	IPv6       bool
-	Type, Code uint8
-	AnyCode    bool
+// ICMPCode compares the code. It is preceded by a Proto.
+type ICMPCode struct {
+	IPv6 bool
+	Code uint8
 }
 
 // ICMPTypes compares the type, inclusive. It is preceded by a Proto.
@@ -312,23 +369,13 @@ func (m Ports) text() string {
 	return fmt.Sprintf("th %sport %d-%d", side(m.Destination), m.From, m.To)
 }
 
-func (m ICMP) text() string {
-	name := "icmp"
-	if m.IPv6 {
-		name = "icmpv6"
-	}
-	if m.AnyCode {
-		return fmt.Sprintf("%s type %d", name, m.Type)
-	}
-	return fmt.Sprintf("%s type %d %s code %d", name, m.Type, name, m.Code)
-}
+func (m ICMPCode) text() string { return fmt.Sprintf("%s code %d", icmpName(m.IPv6), m.Code) }
 
 func (m ICMPTypes) text() string {
-	name := "icmp"
-	if m.IPv6 {
-		name = "icmpv6"
+	if m.From == m.To {
+		return fmt.Sprintf("%s type %d", icmpName(m.IPv6), m.From)
 	}
-	return fmt.Sprintf("%s type %d-%d", name, m.From, m.To)
+	return fmt.Sprintf("%s type %d-%d", icmpName(m.IPv6), m.From, m.To)
 }
 
 func (m Opening) text() string {

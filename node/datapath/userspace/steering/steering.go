@@ -28,7 +28,7 @@ type Params struct {
 }
 
 // The names of chains, sets and counters that others refer to. Counters of filters are "filter/RULE/FILTER" or
-// "exempt/NAME".
+// "exempt/NAME"; they count what the filter describes, whatever became of it.
 const (
 	ChainOutput = "output"
 	ChainInput  = "input"
@@ -99,53 +99,75 @@ func familySuffix(v6 bool) string {
 }
 
 const (
-	chainProtect    = "protect"
-	chainClear      = "clear"
-	chainTranslated = "translated"
-	chainUnknownOut = "unknown_out"
-	chainUnknownIn  = "unknown_in"
-	chainQuoted4    = "quoted4"
-	chainQuoted6    = "quoted6"
-	chainForwardOut = "forward_out"
-	chainForwardIn  = "forward_in"
+	chainProtect       = "protect"
+	chainClear         = "clear"
+	chainClearIn       = "clear_in"
+	chainTranslated    = "translated"
+	chainNotTranslated = "not_translated"
+	chainUnknownOut    = "unknown_out"
+	chainUnknownIn     = "unknown_in"
+	chainQuoted4       = "quoted4"
+	chainQuoted6       = "quoted6"
+	chainQuotes        = "quotes"
+	chainForwardOut    = "forward_out"
+	chainForwardIn     = "forward_in"
+	chainForwardClear  = "forward_clear"
+	chainForwarded     = "forwarded"
+	chainUnsteered     = "unsteered"
+	chainTunnels       = "tunnels"
 )
 
 // Compile returns the rules for a policy. The zero Set gives rules that permit everything.
 func Compile(set spd.Set, p Params) Ruleset {
-	c := compiler{set: set, params: p, filters: set.Filters()}
-	return Ruleset{Sets: c.sets(), Chains: []Chain{
-		{Name: ChainOutput, Hook: HookOutput, Rules: c.output()},
-		{Name: ChainInput, Hook: HookInput, Rules: c.input()},
-		{Name: "prerouting", Hook: HookPrerouting, Rules: c.prerouting()},
-		{Name: "forward", Hook: HookForward, Rules: c.forward()},
-		{Name: "postrouting", Hook: HookPostrouting, Rules: c.postrouting()},
-		{Name: "after_nat", Hook: HookPostrouting, Late: true, Rules: []Rule{
-			{Matches: []Match{c.marked(p.Forward), LocalAddress{}}, Verdict: Goto, Target: chainTranslated},
-		}},
-		{Name: chainTranslated, Rules: c.translated()},
-		{Name: chainUnknownOut, Rules: c.addresses(spd.Out)},
-		{Name: chainUnknownIn, Rules: c.addresses(spd.In)},
-		{Name: chainQuoted4, Rules: c.quoted(false)},
-		{Name: chainQuoted6, Rules: c.quoted(true)},
-		{Name: chainProtect, Rules: append(c.groups(),
-			// ESP of an address that the policy does not know as the machine's own would go round in circles.
-			Rule{Matches: []Match{c.marked(p.Own)}, Verdict: Drop, Comment: CounterOwn},
-			Rule{Mark: p.Protect, Mask: p.Mask, Verdict: Accept, Comment: CounterProtect},
-		)},
-		{Name: chainClear, Rules: append(c.groups(), Rule{Verdict: Accept})},
-		{Name: chainForwardOut, Rules: c.forwardOut()},
-		{Name: chainForwardIn, Rules: c.forwardIn()},
-		// Nothing jumps here. A rule like this one makes the kernel reassemble fragments before it asks any rule
-		// (nf_defrag); without it, later fragments of IPv6 have no ports that a filter could look at.
-		{Name: "defrag", Rules: []Rule{{Matches: []Match{Proto(spd.ProtocolTCP), Reassembly{p.Conntrack}}}}},
-	}}
+	c := compiler{set: set, params: p, filters: set.Filters(), seen: map[string]bool{}}
+	c.out.Sets = c.sets()
+	drop := func(name, counter string) {
+		c.chain(Chain{Name: name, Rules: []Rule{{Verdict: Drop, Comment: counter}}})
+	}
+	drop(chainClearIn, CounterClearIn)
+	drop(chainNotTranslated, CounterTranslated)
+	drop(chainQuotes, CounterQuoted)
+	drop(chainUnsteered, CounterUnsteered)
+	c.chain(Chain{Name: chainProtect, Rules: append(c.groups(),
+		// ESP of an address that the policy does not know as the machine's own would go round in circles.
+		Rule{Matches: []Match{c.marked(p.Own)}, Verdict: Drop, Comment: CounterOwn},
+		Rule{Mark: p.Protect, Mask: p.Mask, Verdict: Accept, Comment: CounterProtect},
+	)})
+	c.chain(Chain{Name: chainClear, Rules: append(c.groups(), Rule{Verdict: Accept})})
+	c.chain(Chain{Name: chainForwardClear, Rules: append(c.groups(), Rule{Verdict: Goto, Target: chainForwarded})})
+	// What is forwarded in clear is looked at again after source NAT, whichever filter let it pass.
+	c.chain(Chain{Name: chainForwarded, Rules: []Rule{{Mark: p.Forward, Mask: p.Mask, Verdict: Accept}}})
+	c.negotiations()
+	c.chain(Chain{Name: chainUnknownOut, Rules: c.addresses(spd.Out)})
+	c.chain(Chain{Name: chainUnknownIn, Rules: c.addresses(spd.In)})
+	c.chain(Chain{Name: chainTranslated, Rules: c.translated()})
+	c.chain(Chain{Name: chainQuoted4, Rules: c.quoted(false)})
+	c.chain(Chain{Name: chainQuoted6, Rules: c.quoted(true)})
+	c.chain(Chain{Name: chainForwardIn, Rules: c.forwardIn()})
+	c.chain(Chain{Name: chainForwardOut, Rules: c.forwardOut()})
+	c.chain(Chain{Name: ChainOutput, Hook: HookOutput, Rules: c.output()})
+	c.chain(Chain{Name: ChainInput, Hook: HookInput, Rules: c.input()})
+	c.chain(Chain{Name: "prerouting", Hook: HookPrerouting, Rules: c.prerouting()})
+	c.chain(Chain{Name: "forward", Hook: HookForward, Rules: c.forward()})
+	c.chain(Chain{Name: "postrouting", Hook: HookPostrouting, Rules: c.postrouting()})
+	c.chain(Chain{Name: "after_nat", Hook: HookPostrouting, Late: true, Rules: []Rule{
+		{Matches: []Match{c.marked(p.Forward), LocalAddress{}}, Verdict: Goto, Target: chainTranslated},
+	}})
+	// Nothing jumps here. A rule like this one makes the kernel reassemble fragments before it asks any rule
+	// (nf_defrag); without it, later fragments of IPv6 have no ports that a filter could look at.
+	c.chain(Chain{Name: "defrag", Rules: []Rule{{Matches: []Match{Proto(spd.ProtocolTCP), Reassembly{p.Conntrack}}}}})
+	return c.out
 }
 
 type compiler struct {
 	set     spd.Set
 	params  Params
 	filters []spd.Specific
+	out     Ruleset
+	seen    map[string]bool // chains and maps with a digest for a name
 }
+
+func (c *compiler) chain(chain Chain) { c.out.Chains = append(c.out.Chains, chain) }
 
 func (c *compiler) sets() []Set {
 	var out []Set
@@ -187,6 +209,49 @@ func (c *compiler) groups() []Rule {
 	return out
 }
 
+// forward tells chains for forwarded packets from those for the machine's own.
+const forwardSuffix = "_forward"
+
+// negotiation names the chain that decides about packets of a negotiate filter whose rule lets peers talk in clear.
+func negotiation(r *spd.Rule, d spd.Direction, v6 bool) string {
+	return "negotiate_" + d.String() + "_" + digest(r.ID) + familySuffix(v6)
+}
+
+// negotiations adds the chains that packets reach by a negotiate filter, where it depends on the peer what becomes of
+// them.
+func (c *compiler) negotiations() {
+	seen := map[string]bool{}
+	for i := range c.filters {
+		f := &c.filters[i]
+		rule, ok := c.set.Rule(f.RuleID)
+		if !ok || f.Action != spd.ActionNegotiate || !soft(rule) || seen[rule.ID] {
+			continue
+		}
+		seen[rule.ID] = true
+		for _, v6 := range []bool{false, true} {
+			c.chain(Chain{Name: negotiation(rule, spd.Out, v6), Rules: []Rule{
+				{Matches: []Match{InSet{Set: SoftSet(rule.ID, spd.Out, v6)}}, Verdict: Goto, Target: chainClear},
+				{Verdict: Goto, Target: chainProtect},
+			}})
+			in := func(suffix, clear string) {
+				var rules []Rule
+				with := func(s Set) []Match { return []Match{InSet{Set: s, Inbound: true}} }
+				if rule.Action.Fallback.Mode == spd.FallbackDiscover {
+					rules = append(rules, Rule{Matches: with(SecuredSet(rule.ID, v6)), Verdict: Goto, Target: chainClearIn})
+				}
+				rules = append(rules, Rule{Matches: with(SoftSet(rule.ID, spd.In, v6)), Verdict: Goto, Target: clear})
+				end := Rule{Verdict: Goto, Target: chainClearIn}
+				if rule.Action.Inpass {
+					end.Target = clear
+				}
+				c.chain(Chain{Name: negotiation(rule, spd.In, v6) + suffix, Rules: append(rules, end)})
+			}
+			in("", chainClear)
+			in(forwardSuffix, chainForwardClear)
+		}
+	}
+}
+
 func (c *compiler) output() []Rule {
 	out := []Rule{
 		{Matches: []Match{c.marked(c.params.Reinject)}, Verdict: Accept, Comment: CounterReinjected},
@@ -194,35 +259,22 @@ func (c *compiler) output() []Rule {
 		{Matches: []Match{Family{false}, LaterFragment{false}}, Verdict: Drop, Comment: CounterFragment},
 		{Matches: []Match{Family{true}, LaterFragment{true}}, Verdict: Drop, Comment: CounterFragment},
 	}
-	known := false // the exemptions come first
-	for i := range c.filters {
-		f := &c.filters[i]
-		if f.Direction != spd.Out {
-			continue
-		}
-		if f.Exempt == "" && !known {
-			out, known = append(out, c.unknown(spd.Out)...), true
-		}
-		matches, ok := c.matches(f, Interface{Out: true, Name: "lo"})
-		if !ok {
-			continue
-		}
+	list := list{direction: spd.Out, loopback: Interface{Out: true, Name: "lo"}, comment: comment, outcome: func(f *spd.Specific) outcome {
 		switch f.Action {
 		case spd.ActionPermit:
-			out = append(out, Rule{Matches: matches, Verdict: Accept, Comment: comment(f)})
+			return outcome{Verdict: Accept}
 		case spd.ActionNegotiate:
 			if rule, ok := c.set.Rule(f.RuleID); ok && soft(rule) {
-				pass := append(matches[:len(matches):len(matches)], InSet{Set: SoftSet(rule.ID, spd.Out, !f.Source.Is4())})
-				out = append(out, Rule{Matches: pass, Verdict: Goto, Target: chainClear, Comment: comment(f)})
+				return outcome{Verdict: Goto, Target: negotiation(rule, spd.Out, !f.Source.Is4())}
 			}
-			out = append(out, Rule{Matches: matches, Verdict: Goto, Target: chainProtect, Comment: comment(f)})
+			return outcome{Verdict: Goto, Target: chainProtect}
 		default:
-			out = append(out, Rule{Matches: matches, Verdict: Drop, Comment: comment(f)})
+			return outcome{Verdict: Drop}
 		}
-	}
-	if !known {
-		out = append(out, c.unknown(spd.Out)...)
-	}
+	}}
+	out = append(out, c.exempt(list)...)
+	out = append(out, c.unknown(spd.Out)...)
+	out = append(out, c.filtered(list)...)
 	for _, v6 := range []bool{false, true} {
 		for _, s := range dynamicSets(v6) {
 			out = append(out, Rule{Matches: []Match{Family{v6}, InSet{Set: s}}, Verdict: Goto, Target: chainProtect})
@@ -235,61 +287,38 @@ func (c *compiler) input() []Rule {
 	out := []Rule{
 		{Matches: []Match{Interface{Name: c.params.Device}}, Verdict: Accept, Comment: CounterFromTunnel},
 	}
-	known := false
-	for i := range c.filters {
-		f := &c.filters[i]
-		if f.Direction != spd.In {
-			continue
-		}
-		if f.Exempt == "" && !known {
-			out, known = append(out, c.unknown(spd.In)...), true
-		}
-		if matches, ok := c.matches(f, Interface{Name: "lo"}); ok {
-			out = append(out, c.inbound(f, matches)...)
-		}
-	}
-	if !known {
-		out = append(out, c.unknown(spd.In)...)
-	}
+	list := list{direction: spd.In, loopback: Interface{Name: "lo"}, comment: comment, outcome: func(f *spd.Specific) outcome {
+		return c.inbound(f, outcome{Verdict: Accept}, chainClear, "")
+	}}
+	out = append(out, c.exempt(list)...)
+	out = append(out, c.unknown(spd.In)...)
+	out = append(out, c.filtered(list)...)
 	// A flow that an SA protects does not fall back to clear while the SA lives.
 	for _, v6 := range []bool{false, true} {
 		for _, s := range dynamicSets(v6) {
-			out = append(out, Rule{
-				Matches: []Match{Family{v6}, InSet{Set: s, Inbound: true}}, Verdict: Drop, Comment: CounterClearIn,
-			})
+			out = append(out, Rule{Matches: []Match{Family{v6}, InSet{Set: s, Inbound: true}}, Verdict: Goto, Target: chainClearIn})
 		}
 	}
 	return out
 }
 
-// inbound are the rules of one filter for packets that came in clear.
-func (c *compiler) inbound(f *spd.Specific, matches []Match) []Rule {
+// inbound is what becomes of a packet that came in clear.
+func (c *compiler) inbound(f *spd.Specific, permit outcome, clear, suffix string) outcome {
 	switch f.Action {
 	case spd.ActionPermit:
-		return []Rule{{Matches: matches, Verdict: Accept, Comment: comment(f)}}
+		return permit
 	case spd.ActionNegotiate:
 	default:
-		return []Rule{{Matches: matches, Verdict: Drop, Comment: comment(f)}}
+		return outcome{Verdict: Drop}
 	}
 	rule, ok := c.set.Rule(f.RuleID)
-	if !ok {
-		return []Rule{{Matches: matches, Verdict: Drop, Comment: CounterClearIn}}
+	switch {
+	case ok && soft(rule):
+		return outcome{Verdict: Goto, Target: negotiation(rule, spd.In, !f.Source.Is4()) + suffix}
+	case ok && rule.Action.Inpass:
+		return outcome{Verdict: Goto, Target: clear}
 	}
-	with := func(s Set) []Match {
-		return append(matches[:len(matches):len(matches)], InSet{Set: s, Inbound: true})
-	}
-	v6 := !f.Source.Is4()
-	var out []Rule
-	if soft(rule) {
-		if rule.Action.Fallback.Mode == spd.FallbackDiscover {
-			out = append(out, Rule{Matches: with(SecuredSet(rule.ID, v6)), Verdict: Drop, Comment: CounterClearIn})
-		}
-		out = append(out, Rule{Matches: with(SoftSet(rule.ID, spd.In, v6)), Verdict: Goto, Target: chainClear, Comment: comment(f)})
-	}
-	if rule.Action.Inpass {
-		return append(out, Rule{Matches: matches, Verdict: Goto, Target: chainClear, Comment: comment(f)})
-	}
-	return append(out, Rule{Matches: matches, Verdict: Drop, Comment: CounterClearIn})
+	return outcome{Verdict: Goto, Target: chainClearIn}
 }
 
 // prerouting marks what a gateway has to send through a tunnel, before the route is chosen.
@@ -305,24 +334,20 @@ func (c *compiler) prerouting() []Rule {
 	if !tunnels {
 		return out
 	}
-	for i := range c.filters {
-		f := &c.filters[i]
-		if f.Direction != spd.Out {
-			continue
+	// The other verdicts are those of the forward chain.
+	steered := func(f *spd.Specific) bool { return f.Tunnel && f.Action == spd.ActionNegotiate }
+	c.chain(Chain{Name: chainTunnels, Rules: c.all(list{direction: spd.Out, passing: true, outcome: func(f *spd.Specific) outcome {
+		if steered(f) {
+			return outcome{Verdict: Goto, Target: chainProtect}
 		}
-		matches, ok := c.matches(f, Interface{Name: "lo"})
-		if !ok || f.Loopback {
-			continue
+		return outcome{Verdict: Accept}
+	}, comment: func(f *spd.Specific) string {
+		if steered(f) {
+			return comment(f)
 		}
-		matches = append([]Match{LocalDestination{Not: true}}, matches...)
-		if f.Tunnel && f.Action == spd.ActionNegotiate {
-			out = append(out, Rule{Matches: matches, Verdict: Goto, Target: chainProtect, Comment: comment(f)})
-			continue
-		}
-		// The verdict is that of the forward chain.
-		out = append(out, Rule{Matches: matches, Verdict: Accept})
-	}
-	return out
+		return "" // it is counted in the forward chain
+	}})})
+	return append(out, Rule{Matches: []Match{LocalDestination{Not: true}}, Verdict: Jump, Target: chainTunnels})
 }
 
 func (c *compiler) forward() []Rule {
@@ -340,94 +365,27 @@ func (c *compiler) forward() []Rule {
 			out = append(out, Rule{Matches: []Match{Family{v6}, LaterFragment{v6}}, Verdict: Drop, Comment: CounterFragment})
 		}
 	}
-	return append(out, Rule{Verdict: Jump, Target: chainForwardOut}, Rule{Verdict: Jump, Target: chainForwardIn},
-		Rule{Mark: c.params.Forward, Mask: c.params.Mask})
+	return append(out, Rule{Verdict: Goto, Target: chainForwardOut})
 }
 
+// forwardOut asks the outbound filters; what they let pass goes on to the inbound ones.
 func (c *compiler) forwardOut() []Rule {
-	var out []Rule
-	for i := range c.filters {
-		f := &c.filters[i]
-		if f.Direction != spd.Out || f.Loopback || f.Own {
-			continue
-		}
-		matches, ok := c.matches(f, nil)
-		if !ok {
-			continue
-		}
-		r := Rule{Matches: matches, Verdict: Drop, Comment: comment(f)}
+	out := c.all(list{direction: spd.Out, passing: true, comment: comment, outcome: func(f *spd.Specific) outcome {
 		switch f.Action {
 		case spd.ActionPermit:
-			r.Verdict = Return
+			return outcome{Verdict: Goto, Target: chainForwardIn}
 		case spd.ActionNegotiate:
-			r.Comment = CounterUnsteered
-		case spd.ActionBlock:
+			return outcome{Verdict: Goto, Target: chainUnsteered}
+		default:
+			return outcome{Verdict: Drop}
 		}
-		out = append(out, r)
-	}
-	return out
+	}})
+	return append(out, Rule{Verdict: Goto, Target: chainForwardIn})
 }
 
 func (c *compiler) forwardIn() []Rule {
-	var out []Rule
-	for i := range c.filters {
-		f := &c.filters[i]
-		if f.Direction != spd.In || f.Loopback {
-			continue
-		}
-		if matches, ok := c.matches(f, nil); ok {
-			out = append(out, c.inbound(f, matches)...)
-		}
-	}
-	return out
-}
-
-// matches are the conditions of a filter; loopback is what tells packets on the loopback interface. It returns false
-// for filters that describe no packet here: no interface is known as remote access.
-func (c *compiler) matches(f *spd.Specific, loopback Match) ([]Match, bool) {
-	if f.Interfaces == spd.InterfacesRemoteAccess {
-		return nil, false
-	}
-	out := []Match{Family{!f.Source.Is4()}}
-	if f.Loopback {
-		out = append(out, loopback)
-	}
-	if f.Own {
-		out = append(out, c.marked(c.params.Own))
-	}
-	if !whole(f.Source) {
-		out = append(out, Address{Range: f.Source})
-	}
-	if !whole(f.Destination) {
-		out = append(out, Address{Destination: true, Range: f.Destination})
-	}
-	if f.Protocol == 0 {
-		return out, true
-	}
-	out = append(out, Proto(f.Protocol))
-	if !f.SourcePort.Any() {
-		from, to := f.SourcePort.Bounds()
-		out = append(out, Ports{From: from, To: to})
-	}
-	if !f.DestinationPort.Any() {
-		from, to := f.DestinationPort.Bounds()
-		out = append(out, Ports{Destination: true, From: from, To: to})
-	}
-	if f.Answers {
-		out = append(out, Opening{Not: true})
-	}
-	if f.ICMP.Scope != spd.ICMPEvery {
-		out = append(out, ICMP{
-			IPv6: f.Protocol == spd.ProtocolICMPv6, Type: f.ICMP.Type, Code: f.ICMP.Code, AnyCode: f.ICMP.Scope == spd.ICMPOfType,
-		})
-	}
-	return out, true
-}
-
-func comment(f *spd.Specific) string {
-	if f.Exempt != "" {
-		return "exempt/" + f.Exempt
-	}
-	s := "filter/" + f.RuleID + "/" + f.FilterID
-	return s[:min(len(s), 120)] // the kernel keeps at most 255 octets of user data
+	out := c.all(list{direction: spd.In, passing: true, comment: comment, outcome: func(f *spd.Specific) outcome {
+		return c.inbound(f, outcome{Verdict: Goto, Target: chainForwarded}, chainForwardClear, forwardSuffix)
+	}})
+	return append(out, Rule{Verdict: Goto, Target: chainForwarded})
 }
