@@ -6,38 +6,36 @@
 package nftable
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
-	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
 // Table is the nftables table of the backend. Every change is one transaction of the kernel. A call after an
 // error finds what was in force before.
 type Table struct {
-	table *nftables.Table
-	port  uint32 // of the netlink socket: changes that come from it are our own
+	name   string
+	port   uint32 // of the netlink socket: changes that come from it are our own
+	socket *netfilterSocket
+	// flags are those of the table. A table with an owner is out of reach of other programs, "nft flush ruleset" among
+	// them; one that persists stays when the owner ends, and the next process takes it over. Linux has that from 6.9 on.
+	flags uint32
 
 	mu struct {
 		sync.Mutex
-		conn *nftables.Conn
-		// sets and chains are those that the table holds now.
+		// sets, maps and chains are those that the table holds now.
 		sets   map[string]bool
+		maps   map[string]steering.Map
 		chains map[string]bool
-		// base holds the counters of rules that were replaced.
+		// base holds the counters of rules and elements that were replaced.
 		base map[string]uint64
 	}
 }
@@ -75,363 +73,303 @@ func widen(c *netlink.Conn) error {
 // Open prepares for changes of the table in the network namespace of the calling thread. What the table
 // holds stays in force.
 func Open(name string) (*Table, error) {
-	var port uint32
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		port = c.PID()
-		return widen(c)
-	}))
+	socket, err := openNetfilter()
 	if err != nil {
 		return nil, fmt.Errorf("open the netlink socket of nftables: %w", err)
 	}
-	t := &Table{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: name}, port: port}
-	t.mu.conn = conn
-	t.mu.sets, t.mu.chains, t.mu.base = map[string]bool{}, map[string]bool{}, map[string]uint64{}
+	t := &Table{name: name, port: socket.port, socket: socket}
+	t.mu.sets, t.mu.maps, t.mu.chains, t.mu.base = map[string]bool{}, map[string]steering.Map{}, map[string]bool{}, map[string]uint64{}
+	if t.probe(tableOwner|tablePersist, nil) {
+		t.flags = tableOwner | tablePersist
+	}
 	if err := t.readExisting(); err != nil {
-		return nil, errors.Join(fmt.Errorf("read nftables table inet %s: %w", name, err), conn.CloseLasting())
+		return nil, errors.Join(fmt.Errorf("read nftables table inet %s: %w", name, err), socket.close())
 	}
 	return t, nil
 }
 
-func (t *Table) readExisting() error {
-	tables, err := t.mu.conn.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return err
+// probe reports whether the kernel takes a table with the flags and the rule. It tries, in a table that no other
+// transaction ever sees.
+func (t *Table) probe(flags uint32, rule *steering.Rule) bool {
+	x := newTransaction(t.name + "-probe")
+	x.addTable(x.table, flags)
+	if rule != nil {
+		x.addChain(steering.Chain{Name: "probe"})
+		x.addRule("probe", rule.Expressions(), "")
 	}
-	found := false
-	for _, other := range tables {
-		found = found || other.Name == t.table.Name
-	}
-	if !found {
-		return nil
-	}
-	sets, err := t.mu.conn.GetSets(t.table)
-	if err != nil {
-		return err
-	}
-	for _, s := range sets {
-		t.mu.sets[s.Name] = true
-	}
-	chains, err := t.mu.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return err
-	}
-	for _, c := range chains {
-		if c.Table.Name == t.table.Name {
-			t.mu.chains[c.Name] = true
-		}
-	}
-	return nil
+	x.deleteTable(x.table)
+	return t.socket.commit(x) == nil
 }
 
-// Replace puts a ruleset into force in one transaction. Base chains stay hooked and named sets keep their elements, so
-// there is no moment without rules. With fresh, the elements of sets, which belong to an earlier process, go. The dynamic
-// entries are put in, if they are not there.
-func (t *Table) Replace(rules steering.Ruleset, fresh bool, entries []Dynamic) error {
+// Reassembles reports whether the kernel can reassemble fragments without connection tracking.
+func (t *Table) Reassembles() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := t.mu.conn
-	counters := t.countersLocked()
-	c.AddTable(t.table)
-	sets, chains := map[string]bool{}, map[string]bool{}
+	return t.probe(0, &steering.Rule{Matches: []steering.Match{steering.Proto(unix.IPPROTO_TCP), steering.Reassembly{}}})
+}
+
+// readExisting learns what an earlier process left, and takes it over: from now on it is out of the reach of others.
+func (t *Table) readExisting() error {
+	found := false
+	var flags uint32
+	err := t.socket.dump(unix.NFT_MSG_GETTABLE, func(*transaction) {}, func(b []byte) {
+		name, value := "", uint32(0)
+		for kind, data := range attributes(b) {
+			switch {
+			case kind == unix.NFTA_TABLE_NAME:
+				name = text(data)
+			case kind == unix.NFTA_TABLE_FLAGS && len(data) == 4:
+				value = binary.BigEndian.Uint32(data)
+			}
+		}
+		if name == t.name {
+			found, flags = true, value
+		}
+	})
+	if err != nil || !found {
+		return err
+	}
+	if flags&tableOwner != 0 {
+		return errors.New("it belongs to another process, which still runs: there can be one backend for a network namespace")
+	}
+	if flags&tablePersist != 0 {
+		x := newTransaction(t.name)
+		x.addTable(t.name, t.flags)
+		if err := t.socket.commit(x); err != nil {
+			return fmt.Errorf("take it over: %w", err)
+		}
+	}
+	inTable := func(x *transaction) { x.text(unix.NFTA_SET_TABLE, t.name) }
+	err = t.socket.dump(unix.NFT_MSG_GETSET, inTable, func(b []byte) {
+		name, flags := "", uint32(0)
+		for kind, data := range attributes(b) {
+			switch {
+			case kind == unix.NFTA_SET_NAME:
+				name = text(data)
+			case kind == unix.NFTA_SET_FLAGS && len(data) == 4:
+				flags = binary.BigEndian.Uint32(data)
+			}
+		}
+		if flags&unix.NFT_SET_MAP != 0 {
+			t.mu.maps[name] = steering.Map{Name: name, Counted: true}
+		} else {
+			t.mu.sets[name] = true
+		}
+	})
+	return err
+}
+
+func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
+
+// Replace puts a ruleset into force in one transaction. Base chains stay hooked and named sets keep their elements, so
+// there is no moment without rules; what stands in the table already, stays. With fresh, nothing is taken for granted:
+// the table is made anew, and elements that belong to an earlier process go. The entries are put in, if they are not
+// there.
+func (t *Table) Replace(rules steering.Ruleset, fresh bool, entries []Entry) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := newTransaction(t.name)
+	sets, maps, chains := map[string]bool{}, map[string]steering.Map{}, map[string]bool{}
 	for _, s := range rules.Sets {
 		sets[s.Name] = true
-		if err := c.AddSet(t.set(s), nil); err != nil {
-			return fmt.Errorf("encode nftables set %s: %w", s.Name, err)
+	}
+	for _, m := range rules.Maps {
+		maps[m.Name] = m
+	}
+	for _, c := range rules.Chains {
+		chains[c.Name] = true
+	}
+	stays := func(c steering.Chain) bool { return c.Digest && !fresh && t.mu.chains[c.Name] }
+	kept := map[string]bool{} // objects whose counters go on
+	if !fresh {
+		for name := range t.mu.maps {
+			_, kept[name] = maps[name]
 		}
-		if fresh && t.mu.sets[s.Name] {
-			c.FlushSet(t.set(s))
+		for _, c := range rules.Chains {
+			kept[c.Name] = stays(c)
+		}
+	}
+	counters := t.countersLocked(func(object string) bool { return !kept[object] })
+	x.addTable(t.name, 0)
+	if fresh {
+		x.deleteTable(t.name)
+		x.addTable(t.name, t.flags)
+	}
+	for _, s := range rules.Sets {
+		if fresh || !t.mu.sets[s.Name] {
+			x.addSet(s)
 		}
 	}
 	for _, e := range entries {
-		if err := c.SetAddElements(t.set(e.set()), []nftables.SetElement{e.element()}); err != nil {
-			return fmt.Errorf("encode an element of nftables set %s: %w", e.set().Name, err)
+		if !sets[e.set.Name] {
+			continue // of a rule that is no more
+		}
+		x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
+	}
+	// All chains before all maps, and those before all rules: each refers to the ones before.
+	for _, c := range rules.Chains {
+		if fresh || !t.mu.chains[c.Name] {
+			x.addChain(c)
+		} else if !c.Digest {
+			x.flushChain(c.Name)
 		}
 	}
-	// All chains before all rules: rules refer to chains.
-	for _, chain := range rules.Chains {
-		chains[chain.Name] = true
-		c.AddChain(t.chain(chain))
-		c.FlushChain(t.chain(chain))
+	for _, m := range rules.Maps {
+		if _, there := t.mu.maps[m.Name]; fresh || !there {
+			x.addMap(m)
+		}
+	}
+	for _, c := range rules.Chains {
+		if stays(c) {
+			continue
+		}
+		for _, r := range c.Rules {
+			x.addRule(c.Name, r.Expressions(), r.Comment)
+		}
+	}
+	if !fresh {
+		t.discard(x, sets, maps, chains)
+	}
+	if err := t.socket.commit(x); err != nil {
+		return fmt.Errorf("replace the rules of nftables table inet %s: %w", t.name, err)
+	}
+	t.mu.sets, t.mu.maps, t.mu.chains, t.mu.base = sets, maps, chains, counters
+	return nil
+}
+
+// discard deletes what is not wanted any more: rules first, which refer to maps, then those, which refer to chains.
+func (t *Table) discard(x *transaction, sets map[string]bool, maps map[string]steering.Map, chains map[string]bool) {
+	for name := range t.mu.chains {
+		if !chains[name] {
+			x.flushChain(name)
+		}
+	}
+	for name := range t.mu.maps {
+		if _, wanted := maps[name]; !wanted {
+			x.deleteSet(name)
+		}
 	}
 	for name := range t.mu.chains {
 		if !chains[name] {
-			c.FlushChain(&nftables.Chain{Table: t.table, Name: name})
-		}
-	}
-	for _, chain := range rules.Chains {
-		for _, rule := range chain.Rules {
-			c.AddRule(&nftables.Rule{
-				Table: t.table, Chain: &nftables.Chain{Table: t.table, Name: chain.Name}, Exprs: rule.Expressions(),
-				UserData: userdata.AppendString(nil, userdata.TypeComment, rule.Comment),
-			})
-		}
-	}
-	for name := range t.mu.chains {
-		if !chains[name] {
-			c.DelChain(&nftables.Chain{Table: t.table, Name: name})
+			x.deleteChain(name)
 		}
 	}
 	for name := range t.mu.sets {
 		if !sets[name] {
-			c.DelSet(&nftables.Set{Table: t.table, Name: name})
+			x.deleteSet(name)
 		}
 	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("replace the rules of nftables table inet %s: %w", t.table.Name, err)
-	}
-	t.mu.sets, t.mu.chains = sets, chains
-	t.mu.base = counters
-	return nil
 }
 
-func (t *Table) set(s steering.Set) *nftables.Set {
-	address := nftables.TypeIPAddr
-	if s.IPv6 {
-		address = nftables.TypeIP6Addr
-	}
-	var types []nftables.SetDatatype
-	for _, f := range s.Key {
-		switch f {
-		case steering.Local, steering.Remote:
-			types = append(types, address)
-		case steering.Protocol:
-			types = append(types, nftables.TypeInetProto)
-		case steering.LocalPort, steering.RemotePort:
-			types = append(types, nftables.TypeInetService)
-		}
-	}
-	return &nftables.Set{
-		Table: t.table, Name: s.Name, KeyType: nftables.MustConcatSetType(types...), Concatenation: true,
-		HasTimeout: s.Timeout, Interval: s.Interval,
-	}
-}
-
-func (t *Table) chain(c steering.Chain) *nftables.Chain {
-	out := &nftables.Chain{Table: t.table, Name: c.Name}
-	if c.Hook == steering.HookNone {
-		return out
-	}
-	out.Type, out.Priority = nftables.ChainTypeFilter, nftables.ChainPriorityMangle
-	if c.Late {
-		out.Priority = nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource + 1)
-	}
-	policy := nftables.ChainPolicyAccept
-	out.Policy = &policy
-	switch c.Hook {
-	case steering.HookPrerouting:
-		out.Hooknum = nftables.ChainHookPrerouting
-	case steering.HookInput:
-		out.Hooknum = nftables.ChainHookInput
-	case steering.HookForward:
-		out.Hooknum = nftables.ChainHookForward
-	case steering.HookOutput:
-		out.Hooknum, out.Type = nftables.ChainHookOutput, nftables.ChainTypeRoute
-	case steering.HookPostrouting:
-		out.Hooknum = nftables.ChainHookPostrouting
-	case steering.HookNone: // has no place in the stack
-	}
-	return out
-}
-
-// Reassembles reports whether the kernel can reassemble fragments without connection tracking. It tries, in a table that
-// no other transaction ever sees.
-func (t *Table) Reassembles() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := t.mu.conn
-	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: t.table.Name + "-probe"})
-	chain := c.AddChain(&nftables.Chain{Table: table, Name: "probe"})
-	rule := steering.Rule{Matches: []steering.Match{steering.Proto(unix.IPPROTO_TCP), steering.Reassembly{}}}
-	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule.Expressions()})
-	c.DelTable(table)
-	return c.Flush() == nil
-}
-
-// pair is the key of a soft or secured set.
-type Pair struct{ Local, Remote netip.Addr }
-
-// Add puts a pair into a set, for a time if ttl is not 0. A pair that is there already gets the new time.
-func (t *Table) Add(s steering.Set, p Pair, ttl time.Duration) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.mu.sets[s.Name] {
-		return fmt.Errorf("add %s to %s in nftables set %s: the policy in force has no such set", p.Local, p.Remote, s.Name)
-	}
-	element := nftables.SetElement{Key: key(p.Local, p.Remote), Timeout: ttl}
-	// An element that exists keeps its time: it is replaced in one transaction.
-	c := t.mu.conn
-	bare := nftables.SetElement{Key: element.Key}
-	if err := errors.Join(c.SetAddElements(t.set(s), []nftables.SetElement{bare}),
-		c.SetDeleteElements(t.set(s), []nftables.SetElement{bare}),
-		c.SetAddElements(t.set(s), []nftables.SetElement{element})); err != nil {
-		return fmt.Errorf("encode an element of nftables set %s: %w", s.Name, err)
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("add %s to %s to nftables set %s: %w", p.Local, p.Remote, s.Name, err)
-	}
-	return nil
-}
-
-// Remove takes a pair out of a set, if it is there.
-func (t *Table) Remove(s steering.Set, p Pair) error {
-	return t.drop(s, nftables.SetElement{Key: key(p.Local, p.Remote)})
-}
-
-// drop takes an element out of a set, if it is there: it is added first, which changes nothing for one that exists.
-func (t *Table) drop(s steering.Set, elements ...nftables.SetElement) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.mu.sets[s.Name] {
-		return nil
-	}
-	c := t.mu.conn
-	if err := errors.Join(c.SetAddElements(t.set(s), elements), c.SetDeleteElements(t.set(s), elements)); err != nil {
-		return fmt.Errorf("encode an element of nftables set %s: %w", s.Name, err)
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("remove an element from nftables set %s: %w", s.Name, err)
-	}
-	return nil
-}
-
-// Dynamic is one entry of the dynamic sets: the selectors of an SA that no filter asks for. It is comparable.
-type Dynamic struct {
-	local, remote          netip.Addr
-	protocol               uint8
-	localFrom, localTo     uint16
-	remoteFrom, remoteTo   uint16
-	hasProtocol, hasPorts_ bool
-}
-
-// DynamicOf returns the entries of a pair of selectors lists. Only single hosts are possible.
-func DynamicOf(local, remote []sa.Selector) ([]Dynamic, error) {
-	var out []Dynamic
-	for _, l := range local {
-		for _, r := range remote {
-			if l.From != l.To || r.From != r.To {
-				return nil, fmt.Errorf("selectors %s-%s and %s-%s of an SA without a rule are not two single hosts", l.From, l.To, r.From, r.To)
-			}
-			if l.From.Is4() != r.From.Is4() {
-				continue
-			}
-			d := Dynamic{local: l.From, remote: r.From}
-			// The narrower protocol counts; two different ones describe no packet.
-			d.protocol = max(l.Protocol, r.Protocol)
-			if l.Protocol != 0 && r.Protocol != 0 && l.Protocol != r.Protocol {
-				continue
-			}
-			d.hasProtocol = d.protocol != 0
-			d.hasPorts_ = d.hasProtocol && (l.PortFrom != 0 || l.PortTo != 65535 || r.PortFrom != 0 || r.PortTo != 65535)
-			if d.hasPorts_ {
-				d.localFrom, d.localTo, d.remoteFrom, d.remoteTo = l.PortFrom, l.PortTo, r.PortFrom, r.PortTo
-			}
-			out = append(out, d)
-		}
-	}
-	return out, nil
-}
-
-func (d Dynamic) set() steering.Set {
-	return steering.DynamicSet(d.local.Is6(), d.hasProtocol, d.hasPorts_)
-}
-
-func (d Dynamic) element() nftables.SetElement {
-	from := key(d.local, d.remote)
-	if !d.hasProtocol {
-		return nftables.SetElement{Key: from}
-	}
-	from = append(from, d.protocol, 0, 0, 0)
-	if !d.hasPorts_ {
-		return nftables.SetElement{Key: from}
-	}
-	to := bytes.Clone(from)
-	return nftables.SetElement{Key: ports(from, d.localFrom, d.remoteFrom), KeyEnd: ports(to, d.localTo, d.remoteTo)}
-}
-
-// AddDynamic puts an entry into its dynamic set.
-func (t *Table) AddDynamic(d Dynamic) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := d.set()
-	if !t.mu.sets[s.Name] {
-		return fmt.Errorf("protect %s to %s: no policy is in force yet", d.local, d.remote)
-	}
-	if err := t.mu.conn.SetAddElements(t.set(s), []nftables.SetElement{d.element()}); err != nil {
-		return fmt.Errorf("encode an element of nftables set %s: %w", s.Name, err)
-	}
-	if err := t.mu.conn.Flush(); err != nil {
-		return fmt.Errorf("add %s to %s to nftables set %s: %w", d.local, d.remote, s.Name, err)
-	}
-	return nil
-}
-
-// RemoveDynamic takes an entry out of its dynamic set, if it is there.
-func (t *Table) RemoveDynamic(d Dynamic) error { return t.drop(d.set(), d.element()) }
-
-// key is the concatenation of addresses as the kernel compares it: each part padded to 4 octets.
-func key(addresses ...netip.Addr) []byte {
-	var out []byte
-	for _, a := range addresses {
-		out = append(out, a.AsSlice()...)
-	}
-	return out
-}
-
-func ports(b []byte, local, remote uint16) []byte {
-	b = binary.BigEndian.AppendUint16(b, local)
-	b = append(b, 0, 0)
-	b = binary.BigEndian.AppendUint16(b, remote)
-	return append(b, 0, 0)
-}
-
-// Counters returns the packets that the rules counted, by comment.
+// Counters returns the packets that rules and elements counted, by comment.
 func (t *Table) Counters() map[string]uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.countersLocked()
+	return t.countersLocked(func(string) bool { return true })
 }
 
-func (t *Table) countersLocked() map[string]uint64 {
+// countersLocked returns the counters of what was replaced and of the chains and maps that are wanted. Counters inform,
+// they decide nothing: what cannot be read counts nothing.
+func (t *Table) countersLocked(wanted func(object string) bool) map[string]uint64 {
 	out := map[string]uint64{}
 	for name, n := range t.mu.base {
 		out[name] = n
 	}
-	for name := range t.mu.chains {
-		rules, err := t.mu.conn.GetRules(t.table, &nftables.Chain{Table: t.table, Name: name})
-		if err != nil {
-			continue // counters inform, they decide nothing
-		}
-		for _, r := range rules {
-			comment, ok := userdata.GetString(r.UserData, userdata.TypeComment)
-			if !ok || comment == "" {
-				continue
+	inTable := func(x *transaction) { x.text(unix.NFTA_RULE_TABLE, t.name) }
+	_ = t.socket.dump(unix.NFT_MSG_GETRULE, inTable, func(b []byte) {
+		var chain, comment string
+		var packets uint64
+		for kind, data := range attributes(b) {
+			switch kind {
+			case unix.NFTA_RULE_CHAIN:
+				chain = text(data)
+			case unix.NFTA_RULE_EXPRESSIONS:
+				for _, e := range attributes(data) {
+					packets += counted(e)
+				}
+			case unix.NFTA_RULE_USERDATA:
+				comment, _ = userdata.GetString(data, userdata.TypeComment)
 			}
-			for _, e := range r.Exprs {
-				if c, ok := e.(*expr.Counter); ok {
-					out[strings.TrimSuffix(comment, "\x00")] += c.Packets
+		}
+		if comment != "" && wanted(chain) {
+			out[comment] += packets
+		}
+	})
+	for name, m := range t.mu.maps {
+		if !m.Counted || !wanted(name) {
+			continue
+		}
+		inSet := func(x *transaction) {
+			x.text(unix.NFTA_SET_ELEM_LIST_TABLE, t.name)
+			x.text(unix.NFTA_SET_ELEM_LIST_SET, name)
+		}
+		_ = t.socket.dump(unix.NFT_MSG_GETSETELEM, inSet, func(b []byte) {
+			for kind, list := range attributes(b) {
+				if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+					continue
+				}
+				for _, e := range attributes(list) {
+					countElement(out, e)
+				}
+			}
+		})
+	}
+	return out
+}
+
+func countElement(out map[string]uint64, b []byte) {
+	var comment string
+	var packets uint64
+	for kind, data := range attributes(b) {
+		switch kind {
+		case unix.NFTA_SET_ELEM_EXPR:
+			packets += counted(data)
+		case unix.NFTA_SET_ELEM_USERDATA:
+			comment, _ = userdata.GetString(data, userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+		}
+	}
+	if comment != "" {
+		out[comment] += packets
+	}
+}
+
+// counted returns the packets of an expression that is a counter.
+func counted(b []byte) (packets uint64) {
+	counter := false
+	for kind, data := range attributes(b) {
+		switch kind {
+		case unix.NFTA_EXPR_NAME:
+			counter = text(data) == "counter"
+		case unix.NFTA_EXPR_DATA:
+			if !counter {
+				return 0
+			}
+			for kind, value := range attributes(data) {
+				if kind == unix.NFTA_COUNTER_PACKETS && len(value) == 8 {
+					packets = binary.BigEndian.Uint64(value)
 				}
 			}
 		}
 	}
-	return out
+	return packets
 }
 
 // Release removes the table.
 func (t *Table) Release() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.mu.conn.AddTable(t.table) // so that the deletion of a table that never was is no error
-	t.mu.conn.DelTable(t.table)
-	if err := t.mu.conn.Flush(); err != nil {
-		return fmt.Errorf("remove nftables table inet %s: %w", t.table.Name, err)
+	x := newTransaction(t.name)
+	x.addTable(t.name, 0) // so that the deletion of a table that never was is no error
+	x.deleteTable(t.name)
+	if err := t.socket.commit(x); err != nil {
+		return fmt.Errorf("remove nftables table inet %s: %w", t.name, err)
 	}
-	t.mu.sets, t.mu.chains = map[string]bool{}, map[string]bool{}
+	t.mu.sets, t.mu.maps, t.mu.chains = map[string]bool{}, map[string]steering.Map{}, map[string]bool{}
 	return nil
 }
 
-// Close ends the use of the table, which stays in force.
 func (t *Table) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.mu.conn.CloseLasting()
+	return t.socket.close()
 }

@@ -29,7 +29,7 @@ func (t *Table) Watch() (*Watch, error) {
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch nftables: %w", err), conn.Close())
 	}
-	return &Watch{conn: conn, table: t.table.Name, own: t.port, changed: make(chan struct{}, 1)}, nil
+	return &Watch{conn: conn, table: t.name, own: t.port, changed: make(chan struct{}, 1)}, nil
 }
 
 // Run reads notifications until Close.

@@ -54,27 +54,23 @@ func (b *backend) restore() error {
 	if b.mu.fresh {
 		return nil // nothing of ours is in force yet
 	}
-	var entries []nftable.Dynamic
-	for e := range b.mu.dynamic {
-		entries = append(entries, e)
-	}
-	if err := b.table.Replace(steering.Compile(b.mu.set, b.params), false, entries); err != nil {
-		return err
-	}
 	state := flows{soft: map[softKey]time.Time{}, secured: map[softKey]bool{}}
 	if err := b.do(state); err != nil {
 		return err
 	}
-	var errs []error
+	var entries []nftable.Entry
+	for e := range b.mu.dynamic {
+		entries = append(entries, e.Entry())
+	}
 	for key := range state.secured {
-		errs = append(errs, b.table.Add(steering.SecuredSet(key.rule, key.local.Is6()), nftable.Pair{Local: key.local, Remote: key.remote}, 0))
+		entries = append(entries, nftable.Pair{Local: key.local, Remote: key.remote}.In(steering.SecuredSet(key.rule, key.local.Is6()), 0))
 	}
 	for key, until := range state.soft {
 		if left := time.Until(until); left > 0 {
 			for _, d := range []spd.Direction{spd.In, spd.Out} {
-				errs = append(errs, b.table.Add(steering.SoftSet(key.rule, d, key.local.Is6()), nftable.Pair{Local: key.local, Remote: key.remote}, left))
+				entries = append(entries, nftable.Pair{Local: key.local, Remote: key.remote}.In(steering.SoftSet(key.rule, d, key.local.Is6()), left))
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return b.table.Replace(steering.Compile(b.mu.set, b.params), true, entries)
 }

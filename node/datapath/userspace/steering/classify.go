@@ -100,8 +100,9 @@ func (t *tree) build(list []entry, depth int) []Rule {
 			list = list[n:]
 			continue
 		}
+		out = append(out, t.build(list[:cut.start], depth)...)
 		var rest []entry
-		for _, e := range list[:cut.length] {
+		for _, e := range list[cut.start:cut.length] {
 			if !e.binds(cut.dimension) {
 				rest = append(rest, e)
 			}
@@ -185,10 +186,11 @@ func (t *tree) addMap(m Map) *Map {
 	return &m
 }
 
-// division is a way to look up one dimension of the first entries of a list.
+// division is a way to look up one dimension of some entries of a list.
 type division struct {
 	dimension Dimension
-	length    int // of the part of the list that the map decides about
+	start     int // entries in front of it
+	length    int // entries in front of it and those that it decides about
 	parts     []part
 	total     int // members of all parts
 	longest   int // members of the longest part
@@ -272,7 +274,10 @@ func partition(list []entry, d Dimension, length, limit int) (division, bool) {
 	for length > 0 && !list[length-1].binds(d) {
 		length-- // what nothing follows that names the dimension is found behind the map
 	}
-	c := division{dimension: d, length: length, rest: len(list) - length}
+	c := division{dimension: d, length: length}
+	for c.start < length && !list[c.start].binds(d) {
+		c.start++ // and what comes before them needs to stand in one place only
+	}
 	type edge struct {
 		at    position
 		entry int32
@@ -281,6 +286,9 @@ func partition(list []entry, d Dimension, length, limit int) (division, bool) {
 	var edges []edge
 	var open []int32
 	for i, e := range list[:length] {
+		if i < c.start {
+			continue
+		}
 		if !e.binds(d) {
 			open = append(open, int32(i))
 			continue
@@ -293,8 +301,8 @@ func partition(list []entry, d Dimension, length, limit int) (division, bool) {
 	if len(edges) == 0 {
 		return division{}, false
 	}
-	c.rest += len(open)
-	c.bound = length - len(open)
+	c.bound = length - c.start - len(open)
+	c.rest = len(list) - c.bound
 	slices.SortFunc(edges, func(a, b edge) int { return a.at.compare(b.at) })
 	last := position{^uint64(0), ^uint64(0)}
 	var active []int32

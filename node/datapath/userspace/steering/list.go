@@ -6,9 +6,9 @@ import "github.com/bailiwick-net/bailiwick/policies/spd"
 type list struct {
 	direction spd.Direction
 	outcome   func(*spd.Specific) outcome
-	loopback  Match // tells packets on the loopback interface
-	passing   bool  // packets that are forwarded: they are neither of the own sockets nor on loopback
-	quoted    bool  // packets inside ICMP errors
+	loopback  Match                      // tells packets on the loopback interface
+	passing   bool                       // packets that are forwarded: they are neither of the own sockets nor on loopback
+	quoted    bool                       // packets inside ICMP errors
 	comment   func(*spd.Specific) string // under which packets are counted; nil counts none
 	skip      func(*spd.Specific) bool
 }
