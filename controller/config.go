@@ -150,6 +150,11 @@ func ReadConfig(path string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	return parseConfig(path, text)
+}
+
+// parseConfig reads the content of the file at path.
+func parseConfig(path string, text []byte) (Config, error) {
 	var c Config
 	if err := yaml.UnmarshalWithOptions(text, &c, yaml.Strict()); err != nil {
 		return Config{}, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)

@@ -57,14 +57,19 @@ type Config struct {
 
 // Load reads a configuration file. A file that does not exist is the default configuration if it was not asked for.
 func Load(path string, required bool) (Config, error) {
-	var c Config
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && !required {
-		return c, nil
+		return Config{}, nil
 	}
 	if err != nil {
-		return c, fmt.Errorf("read configuration: %w", err)
+		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
+	return parseConfig(path, content)
+}
+
+// parseConfig reads the content of the file at path.
+func parseConfig(path string, content []byte) (Config, error) {
+	var c Config
 	if err := yaml.UnmarshalWithOptions(content, &c, yaml.Strict()); err != nil {
 		return c, fmt.Errorf("configuration %s: %s", path, yaml.FormatError(err, false, true))
 	}

@@ -48,15 +48,21 @@ func loadDenials(dir string) (*denials, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.now.set, d.now.heard, err = parseDenials(content); err != nil {
+		return nil, fmt.Errorf("read whom not to believe from %s, remove the file to start without: %w", d.path, err)
+	}
+	d.now.stored = d.now.heard
+	return d, nil
+}
+
+// parseDenials reads the content of the file.
+func parseDenials(content []byte) (set trust.Denials, heard time.Time, err error) {
 	var stored storedDenials
 	if err := json.Unmarshal(content, &stored); err != nil {
-		return nil, fmt.Errorf("read whom not to believe from %s, remove the file to start without: %w", d.path, err)
+		return trust.Denials{}, time.Time{}, err
 	}
-	if d.now.set, err = trust.ParseDenials(stored.Content); err != nil {
-		return nil, fmt.Errorf("read whom not to believe from %s, remove the file to start without: %w", d.path, err)
-	}
-	d.now.heard, d.now.stored = stored.Heard, stored.Heard
-	return d, nil
+	set, err = trust.ParseDenials(stored.Content)
+	return set, stored.Heard, err
 }
 
 // Denials are whom not to believe, and when that was last known to be so.

@@ -382,3 +382,13 @@ func TestParseID(t *testing.T) {
 		}
 	}
 }
+
+func FuzzParseID(f *testing.F) {
+	f.Add(ID{1, 2, 254}.String())
+	f.Add("")
+	f.Fuzz(func(t *testing.T, s string) {
+		if id, err := ParseID(s); err == nil && !strings.EqualFold(id.String(), s) {
+			t.Errorf("ParseID(%q) = %s", s, id)
+		}
+	})
+}

@@ -66,14 +66,22 @@ func (c cache) load() (g lastGood, found bool, err error) {
 	if err != nil {
 		return lastGood{}, false, err
 	}
-	if err := json.Unmarshal(content, &g); err != nil {
-		return lastGood{}, false, fmt.Errorf("read the last good policy from %s: %w", c.path, err)
-	}
-	if g.Version.Digest, err = compile.ParseDigest(g.Version.DigestHex); err != nil {
-		return lastGood{}, false, fmt.Errorf("read the last good policy from %s: %w", c.path, err)
-	}
-	if _, err := g.Version.open(); err != nil {
+	if g, err = parseLastGood(content); err != nil {
 		return lastGood{}, false, fmt.Errorf("read the last good policy from %s: %w", c.path, err)
 	}
 	return g, true, nil
+}
+
+// parseLastGood reads the content of the file, and refuses what was altered.
+func parseLastGood(content []byte) (g lastGood, err error) {
+	if err := json.Unmarshal(content, &g); err != nil {
+		return lastGood{}, err
+	}
+	if g.Version.Digest, err = compile.ParseDigest(g.Version.DigestHex); err != nil {
+		return lastGood{}, err
+	}
+	if _, err := g.Version.open(); err != nil {
+		return lastGood{}, err
+	}
+	return g, nil
 }
