@@ -118,7 +118,7 @@ type SA struct {
 	deleted    []sa.SPI // outbound SPIs that the peer deleted before their response came
 	queue      []queued
 	current    task
-	again      bool          // current met a temporary failure before
+	retrying   bool          // current met a temporary failure before
 	following  *followup     // of current
 	unfinished []*unfinished // begun by the peer
 	succession

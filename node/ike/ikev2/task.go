@@ -78,7 +78,7 @@ func (s *SA) advance() {
 			return
 		}
 		t := s.queue[best].task
-		s.current, s.again = t, s.queue[best].again
+		s.current, s.retrying = t, s.queue[best].again
 		s.queue = append(s.queue[:best:best], s.queue[best+1:]...)
 		if !t.begin(s) && s.current == t {
 			s.current = nil
@@ -97,7 +97,7 @@ func (s *SA) done(t task) {
 // keep (RFC 7296 2.25).
 func (s *SA) later(t task, attempt int, limit time.Time) {
 	s.done(t)
-	if !s.again && !slices.ContainsFunc(s.queue, func(q queued) bool { return q.again }) {
+	if !s.retrying && !slices.ContainsFunc(s.queue, func(q queued) bool { return q.again }) {
 		s.troubled = timeZero // what was in trouble before is over, without a success to say so
 	}
 	if s.troubled.IsZero() {
