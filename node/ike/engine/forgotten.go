@@ -22,6 +22,11 @@ func (e *Engine) refuseSPI(d ike.Datagram, h wire.Header) {
 	token := wire.Notify{Protocol: wire.ProtocolIKE, Type: wire.NotifyQuickCrashDetection}
 	_, first := e.table.bySPI[h.SPIi]
 	_, second := e.table.bySPI[h.SPIr]
+	_, third := e.table.expected[h.SPIi]
+	_, fourth := e.table.expected[h.SPIr]
+	if third || fourth { // the peer has answered the rekey that makes it, and asks again when this side has read that
+		return
+	}
 	const size = wire.HeaderLen + 8 + 8 + suite.CrashTokenLen
 	if !first && !second && e.cfg.CrashSecret.Len() > 0 && len(d.Bytes) >= size {
 		token.Data = suite.CrashToken(e.cfg.CrashSecret, h.SPIi, h.SPIr)

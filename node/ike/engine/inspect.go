@@ -20,3 +20,14 @@ func (e *Engine) SAs() iter.Seq[*ikev2.SA] {
 
 // Queued is the number of flows that wait for an association.
 func (e *Engine) Queued() int { return len(e.flows.byKey) }
+
+// Retiring is the number of IKE SAs that this side is about to close because others take their place.
+func (e *Engine) Retiring() int {
+	count := 0
+	for _, a := range e.retiring.heap {
+		if !a.of.passive {
+			count++
+		}
+	}
+	return count
+}

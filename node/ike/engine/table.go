@@ -19,6 +19,7 @@ type table struct {
 	byChild  map[sa.SPI]*entry       // by the inbound SPIs of the Child SAs
 	byInit   map[initKey][]*entry    // half-open ones, by what a repeated IKE_SA_INIT shares with the first
 	prefixes map[netip.Prefix]population
+	expected map[wire.SPI]struct{} // own SPIs of SAs that rekeys are about to make, and that their peers may have already
 	order    chain[*entry]
 	deadline agenda[*entry]
 	// uncookied are the half-open SAs whose peer has not shown that it receives what is sent to it, the oldest first.
@@ -65,13 +66,15 @@ type filing struct {
 	halfOpen    bool
 	established bool
 	live        bool
-	buffered    int // octets that are kept for a peer that is not authenticated
+	buffered    int      // octets that are kept for a peer that is not authenticated
+	expects     wire.SPI // own SPI of the SA that its rekey is about to make
 }
 
 func newTable() table {
 	return table{
 		bySPI: make(map[wire.SPI]*entry), byPeer: make(map[netip.Addr][]*entry), byChild: make(map[sa.SPI]*entry),
-		byInit: make(map[initKey][]*entry), prefixes: make(map[netip.Prefix]population),
+		byInit: make(map[initKey][]*entry), expected: make(map[wire.SPI]struct{}),
+		prefixes: make(map[netip.Prefix]population),
 	}
 }
 
@@ -117,6 +120,7 @@ func (t *table) file(x *entry) {
 	if f.halfOpen {
 		f.init, f.buffered = initKey{remote, x.sa.PeerSPI()}, x.sa.Buffered()
 	}
+	f.expects = x.sa.Expected()
 	t.refile(x, f)
 }
 
@@ -140,6 +144,12 @@ func (t *table) refile(x *entry, f filing) {
 	if old.init != f.init {
 		unlist(t.byInit, old.init, x)
 		enlist(t.byInit, f.init, x)
+	}
+	if old.expects != f.expects {
+		delete(t.expected, old.expects)
+		if f.expects != 0 {
+			t.expected[f.expects] = struct{}{}
+		}
 	}
 	t.populate(old, -1)
 	t.populate(f, 1)
@@ -248,6 +258,9 @@ func (e *Engine) CheckTables() error {
 		if f.halfOpen = !x.sa.Initiator() && state < ikev2.StateEstablished; f.halfOpen {
 			f.init, f.buffered = initKey{remote, x.sa.PeerSPI()}, x.sa.Buffered()
 		}
+		if f.expects = x.sa.Expected(); f.expects != 0 {
+			want.expected[f.expects] = struct{}{}
+		}
 		if home := x.sa.Home(); home != remote.Addr() {
 			f.home = home
 		}
@@ -281,6 +294,8 @@ func (e *Engine) CheckTables() error {
 		return fmt.Errorf("%d IKE SAs, %d of them by SPI, %d of %d deadlines", t.order.length, len(t.bySPI), len(t.deadline.heap), deadlines)
 	case len(t.byChild) != len(want.byChild):
 		return fmt.Errorf("%d Child SAs are filed, there are %d", len(t.byChild), len(want.byChild))
+	case len(t.expected) != len(want.expected):
+		return fmt.Errorf("%d IKE SAs are expected, there are %d", len(t.expected), len(want.expected))
 	case t.buffered != want.buffered:
 		return fmt.Errorf("%d octets of unauthenticated peers are counted, there are %d", t.buffered, want.buffered)
 	case t.halfOpen != want.halfOpen || t.live != want.live || len(t.prefixes) != len(want.prefixes):

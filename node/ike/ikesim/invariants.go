@@ -40,6 +40,8 @@ type observed struct {
 	oracle bool
 	// farJumped says that a clock jumped so far that both sides may judge a crossing differently.
 	farJumped bool
+	// moved says that an address has changed, or a NAT has come or gone.
+	moved bool
 	// flooded says that strangers sent something: the bounds of I7 matter.
 	flooded bool
 }
@@ -58,6 +60,8 @@ type nodeObserved struct {
 	removed map[sa.SPI]ike.Reason
 	windows map[windowKey]*window
 	sources map[sourceKey]*exposure
+	// reconfigured is when the last configuration came, on the node's own clock.
+	reconfigured time.Time
 	// replaced are the Child SAs that were removed in this step because others have replaced them.
 	replaced []sa.Child
 	// second and ticks count how often the deadline came in one second.
@@ -92,7 +96,7 @@ type keyOwner struct {
 // checkInstall: I2, keys are never used twice; I6; I8, the other side has the same.
 func (w *World) checkInstall(n *Node, c *sa.Child) {
 	w.mix(c.In.SPI)
-	peer := w.at(c.Remote.Addr())
+	peer := w.peerOf(c)
 	for _, k := range [...]struct {
 		keys     *sa.Keys
 		receiver *Node
@@ -127,7 +131,9 @@ func (w *World) checkAgreement(n, peer *Node, c, p *sa.Child) {
 		!p.In.Integrity.Equal(c.Out.Integrity) || !p.Out.Integrity.Equal(c.In.Integrity) || p.Suite != c.Suite || p.Mode != c.Mode {
 		w.broken("I8 %s and %s disagree about Child SA %s/%s", n.Name, peer.Name, c.In.SPI, c.Out.SPI)
 	}
-	if n.nat == nil && peer.nat == nil && (!slices.Equal(c.LocalTS, p.RemoteTS) || !slices.Equal(c.RemoteTS, p.LocalTS)) {
+	// Through a NAT the selectors of transport mode are what each side sees of the other, which may have moved since.
+	plain := c.Mode == sa.Tunnel || n.nat == nil && peer.nat == nil && !w.moved
+	if plain && (!slices.Equal(c.LocalTS, p.RemoteTS) || !slices.Equal(c.RemoteTS, p.LocalTS)) {
 		w.broken("I8 %s and %s disagree about the selectors of Child SA %s/%s", n.Name, peer.Name, c.In.SPI, c.Out.SPI)
 	}
 	own, theirs := n.rule(c), peer.rule(p)
@@ -210,15 +216,47 @@ func (w *World) checkUp(n *Node, up ike.Up) {
 }
 
 func (w *World) checkDown(n *Node, d ike.Down) {
+	w.checkRestarted(n, d)
 	delete(n.active, d.IKE)
 	n.ended[d.IKE] = struct{}{}
 	w.mix(sa.SPI(d.IKE))
 }
 
+// checkRestarted: I3, an SA ends because the peer has forgotten it only when it has: by a restart, or because it gave up
+// what this side took for established (RFC 6290).
+func (w *World) checkRestarted(n *Node, d ike.Down) {
+	if d.Reason != ike.ReasonPeerRestarted || w.plan == nil {
+		return
+	}
+	for s := range n.Engine.SAs() {
+		if ike.IKESPI(s.SPI()) != d.IKE {
+			continue
+		}
+		for _, peer := range w.Nodes {
+			if peer.Name == d.Peer && peer.active[ike.IKESPI(s.PeerSPI())] != nil {
+				w.broken("I3 %s ends IKE SA %s, because %s has forgotten it, which has it", n.Name, s.SPI(), peer.Name)
+			}
+		}
+	}
+}
+
+// checkBelief: I6, nobody is believed longer than its authentication counts. A policy that comes later leaves two minutes.
+func (w *World) checkBelief(n *Node, s *ikev2.SA) {
+	most := n.Config.Reauthentication
+	end := s.Origin().Established.Add(most)
+	if soon := n.reconfigured.Add(min(most, 2*time.Minute)); end.Before(soon) {
+		end = soon
+	}
+	if w.plan == nil || most == 0 || !s.Usable() || n.latest.Before(end.Add(time.Second)) {
+		return
+	}
+	w.broken("I6 %s uses IKE SA %s, whose authentication is older than %s", n.Name, s.SPI(), most)
+}
+
 // checkSwitch: I1, the inbound half is installed at the peer before this side sends on it.
 func (w *World) checkSwitch(n *Node, i *Installed) {
 	w.mix(i.Child.Out.SPI)
-	peer := w.at(i.Child.Remote.Addr())
+	peer := w.peerOf(&i.Child)
 	if peer == nil || peer.Off || peer.epoch > 0 || w.unchecked { // after a crash nothing is sure until both have noticed
 		return
 	}
@@ -230,6 +268,10 @@ func (w *World) checkSwitch(n *Node, i *Installed) {
 	}
 	// What the peer has closed for a reason of its own, the delete is on its way. A loss may delay that of a rekey.
 	if r, was := peer.removed[i.Child.Out.SPI]; was && (r != ike.ReasonRekeyed && r != ike.ReasonRedundant || !w.quiet()) {
+		return
+	}
+	// What was asked for before an address changed may not be wanted any more: its delete is on the way, too.
+	if w.moved && i.Child.Mode == sa.Transport {
 		return
 	}
 	// A responder may use a new SA, that replaces none, after a wait: the response may have been lost.
@@ -285,6 +327,7 @@ func (w *World) checkStep(n *Node) {
 		if s.State() == ikev2.StateClosed {
 			continue
 		}
+		w.checkBelief(n, s)
 		for c := range s.Each() {
 			known++
 			if n.SADB[c.In.SPI] == nil {
@@ -345,7 +388,7 @@ func (w *World) checkPair(a, b *Node) {
 	count := 0
 	for s := range a.Engine.SAs() {
 		_, remote := s.Addresses()
-		if s.State() == ikev2.StateClosed || remote.Addr() != b.Reach() {
+		if s.State() == ikev2.StateClosed || w.at(remote.Addr()) != b {
 			continue
 		}
 		count++
@@ -357,7 +400,7 @@ func (w *World) checkPair(a, b *Node) {
 			w.broken("I3 at rest %s has IKE SA %s that %s does not have", a.Name, s.SPI(), b.Name)
 		}
 	}
-	if count > 1 && !w.farJumped {
+	if count > 1 && !w.several() {
 		w.broken("I3 at rest %s has %d IKE SAs with %s", a.Name, count, b.Name)
 	}
 	type traffic struct {
@@ -367,7 +410,7 @@ func (w *World) checkPair(a, b *Node) {
 	seen := make(map[traffic]*Installed)
 	for _, spi := range a.order {
 		i := a.SADB[spi]
-		if i == nil || i.Child.Remote.Addr() != b.Reach() {
+		if i == nil || w.peerOf(&i.Child) != b {
 			continue
 		}
 		p := b.SADB[i.Child.Out.SPI]
@@ -378,12 +421,17 @@ func (w *World) checkPair(a, b *Node) {
 			w.broken("I1 at rest %s does not use Child SA %s", a.Name, spi)
 		}
 		t := traffic{i.Child.Rule, i.Child.LocalTS[0], i.Child.RemoteTS[0]}
-		if seen[t] != nil && !w.farJumped {
+		if seen[t] != nil && !w.several() {
 			w.broken("I1 at rest %s has more than one Child SA of rule %q with %s", a.Name, t.rule, b.Name)
 		}
 		seen[t] = i
 	}
 }
+
+// several tells whether two nodes may end with more than one IKE SA, each with what it carries. After a far jump of a
+// clock the two may judge differently whether both crossed. And of two that were made for different addresses of a peer
+// one may move to where the other is: no rule says which of them has to go, and both serve.
+func (w *World) several() bool { return w.farJumped || w.moved }
 
 // atRest reports whether nothing is under way.
 func (w *World) atRest() bool { return w.unrest() == "" }
@@ -411,6 +459,11 @@ func (w *World) unrest() string {
 	for _, e := range w.pending {
 		if isDatagram(e.ev) {
 			return "a datagram is on its way"
+		}
+	}
+	for _, n := range w.Nodes {
+		if c := n.Engine.Retiring(); c > 0 && !n.Off {
+			return fmt.Sprintf("%s gives up %d IKE SAs for others", n.Name, c)
 		}
 	}
 	return ""

@@ -199,7 +199,7 @@ func (w *World) checkCost(n *Node, halfOpen int) {
 const cheapHalfOpen = 8
 
 func (w *World) checkExposure(n *Node, s ike.Send) {
-	if w.at(s.Remote.Addr()) != nil { // no stranger: it may have proved that it receives what is sent there
+	if w.at(s.Remote.Addr()) != nil || w.knownAs(s.Remote.Addr()) { // no stranger: it may have proved that it receives what is sent there
 		return
 	}
 	for q := range n.Engine.SAs() {

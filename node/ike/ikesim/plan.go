@@ -3,30 +3,17 @@ package ikesim
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/bailiwick-net/bailiwick/node/ike"
-	"github.com/bailiwick-net/bailiwick/policies/proposal"
-	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // Plan is a world and what happens to it. PlanOf makes it from a seed; what is left out of one makes it smaller.
 type Plan struct {
 	Seed   uint64
+	Kind   Kind
 	Faults Faults
 	Nodes  []NodePlan
 	Steps  []Step
-}
-
-// NodePlan is one machine.
-type NodePlan struct {
-	Name   string
-	Addr   netip.Addr
-	NAT    netip.Addr // outside address; none when it is not valid
-	Config ike.Config
 }
 
 // Step is something that happens After the one before.
@@ -52,7 +39,7 @@ const (
 	OpIdleChild       // idle limit
 	OpDeleteChild     // by the administrator
 	OpDeleteIKE       // by the administrator
-	OpCrash           // and start anew
+	OpCrash           // and start anew, without the secret of its tokens with Arg 2
 	OpOff             // is cut off for Arg milliseconds
 	OpReconfigure     // Arg chooses the change
 	OpRestore         // the first configuration again
@@ -63,6 +50,9 @@ const (
 	OpReplay          // what is on its way to the node comes once more, Arg milliseconds later
 	OpDamage          // what is on its way to the node is damaged at octet Arg
 	OpCut             // what is on its way to the node is lost
+	OpMove            // other addresses: Arg chooses
+	OpNAT             // a NAT appears before the node with Arg 1, or goes
+	OpTraffic         // everybody sends something through each Child SA
 	ops
 )
 
@@ -71,23 +61,17 @@ func (o Op) String() string {
 	return [...]string{
 		"acquire", "rekey-child", "rekey-child-by-peer", "rekey-ike", "rekey-ike-by-peer", "expire-child", "idle-child",
 		"delete-child", "delete-ike", "crash", "off", "reconfigure", "restore", "clock", "rebind", "fail-install", "flood",
-		"replay", "damage", "cut",
+		"replay", "damage", "cut", "move", "nat", "traffic",
 	}[o]
 }
 
 // String writes the plan as a script of one line per step.
 func (p Plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: loss %.2f, duplicates %.2f, delay %s, jitter %s, jobs up to %s\n",
-		p.Seed, p.Faults.Loss, p.Faults.Duplicate, p.Faults.Delay, p.Faults.Jitter, p.Faults.JobTime)
-	for _, n := range p.Nodes {
-		fmt.Fprintf(&b, "node %s %s", n.Name, n.Addr)
-		if n.NAT.IsValid() {
-			fmt.Fprintf(&b, " behind %s", n.NAT)
-		}
-		r := n.Config.Rules[0]
-		fmt.Fprintf(&b, ", IKE SA %s, Child SA %s, PFS %v, fallback %s, %v, %v\n",
-			n.Config.IKELifetime, r.Lifetime.Time, r.PFS, r.Fallback.Mode, n.Config.Offers, r.Offers)
+	fmt.Fprintf(&b, "seed %d: %s, loss %.2f, duplicates %.2f, delay %s, jitter %s, jobs up to %s\n",
+		p.Seed, p.Kind, p.Faults.Loss, p.Faults.Duplicate, p.Faults.Delay, p.Faults.Jitter, p.Faults.JobTime)
+	for i := range p.Nodes {
+		b.WriteString(p.Nodes[i].String() + "\n")
 	}
 	for _, s := range p.Steps {
 		fmt.Fprintf(&b, "+%-8s %s %s", s.After, p.Nodes[s.Node].Name, s.Op)
@@ -127,10 +111,11 @@ func PlanOf(seed uint64) Plan {
 	if r.IntN(2) == 0 {
 		p.Faults.JobTime = time.Duration(r.IntN(300)+1) * time.Millisecond
 	}
-	p.Nodes = planNodes(r, size.nodes)
+	p.Kind = []Kind{KindMesh, KindMesh, KindMesh, KindMesh, KindMesh, KindGateways, KindGateways, KindGateways, KindServers}[r.IntN(9)]
+	p.Nodes = planNodes(r, p.Kind, size.nodes)
 	if seed%4 == 3 {
-		for i, n := range p.Nodes {
-			p.Nodes[i].Config.Offers = postQuantum(n.Config.Offers)
+		for i := range p.Nodes {
+			postQuantum(&p.Nodes[i].Config)
 		}
 	}
 	for i := range p.Nodes {
@@ -152,60 +137,6 @@ const (
 	smallJump = 20_000
 	farJump   = 600_000
 )
-
-var names = []string{"a.example", "b.example", "c.example"}
-
-// planNodes draws the machines. What they have in common is enough to agree.
-func planNodes(r *rand.Rand, count int) []NodePlan {
-	auth := []spd.Auth{{Method: spd.AuthPSK, Secret: "shared"}, {Method: spd.AuthCertificate}}[r.IntN(2)]
-	lifetime, rounds := time.Hour, 1
-	if r.IntN(4) == 0 { // one that ends while the world is looked at
-		lifetime, rounds = time.Duration(20+r.IntN(100))*time.Second, 1+r.IntN(3)
-	}
-	fallback := spd.Fallback{Mode: []spd.FallbackMode{spd.FallbackNone, spd.FallbackNone, spd.FallbackWait, spd.FallbackDiscover}[r.IntN(4)]}
-	pfs := r.IntN(2) == 0
-	var nodes []NodePlan
-	for i := range count {
-		addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})
-		rule := ike.Rule{
-			ID: "mesh", Pairs: []ike.Pair{{Local: allOf(addr), Remote: anyone}}, Mode: transport,
-			Offers: drawn(r, espOffers), Auth: []spd.Auth{auth}, PFS: pfs, Fallback: fallback,
-			Lifetime: spd.Lifetime{Time: lifetime},
-		}
-		c := meshConfig(names[i], rule)
-		c.Offers = drawn(r, ikeOffers)
-		c.IKELifetime = lifetime * time.Duration(rounds)
-		c.Untraced = true
-		nodes = append(nodes, NodePlan{Name: names[i], Addr: addr, Config: c})
-	}
-	if r.IntN(5) == 0 {
-		nodes[0].NAT = netip.AddrFrom4([4]byte{192, 0, 2, 1})
-	}
-	return nodes
-}
-
-// postQuantum puts an offer of quantumOffers in the place of each.
-func postQuantum(offers []proposal.IKE) []proposal.IKE {
-	var list []proposal.IKE
-	for _, o := range offers {
-		list = append(list, quantumOffers[slices.Index(ikeOffers, o)])
-	}
-	return list
-}
-
-// drawn is some of the offers in some order; the first of all is always among them, so that there is one in common.
-func drawn[O comparable](r *rand.Rand, all []O) []O {
-	if r.IntN(2) == 0 {
-		return all[:1]
-	}
-	list := slices.Clone(all)
-	r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
-	list = list[:1+r.IntN(len(list))]
-	if !slices.Contains(list, all[0]) {
-		list = append(list, all[0])
-	}
-	return list
-}
 
 // planSteps draws one thing that happens, or two that cross.
 func planSteps(r *rand.Rand, nodes int) []Step {
@@ -229,7 +160,7 @@ func planSteps(r *rand.Rand, nodes int) []Step {
 		s.Op, s.Arg = op, arg
 		return []Step{s}
 	}
-	switch at := r.IntN(100); {
+	switch at := r.IntN(118); {
 	case at < 10:
 		return one(OpAcquire, 0)
 	case at < 30:
@@ -240,9 +171,9 @@ func planSteps(r *rand.Rand, nodes int) []Step {
 		return pair([]Op{OpExpireChild, OpIdleChild, OpDeleteChild}[r.IntN(3)], OpRekeyPeer)
 	case at < 58:
 		return pair(OpDeleteIKE, []Op{OpRekeyIKEPeer, OpRekeyPeer, OpDeleteIKE}[r.IntN(3)])
-	case at < 62:
-		return one(OpCrash, 0)
-	case at < 65:
+	case at < 63:
+		return pair(OpCrash, []Op{OpTraffic, OpAcquire, OpMove}[r.IntN(3)])
+	case at < 66:
 		return one(OpOff, 1+r.IntN(20000))
 	case at < 72:
 		return one(OpReconfigure, r.IntN(changes))
@@ -263,7 +194,15 @@ func planSteps(r *rand.Rand, nodes int) []Step {
 		return one(OpReplay, r.IntN(30_000))
 	case at < 97:
 		return one(OpDamage, r.IntN(400))
-	default:
+	case at < 100:
 		return one(OpCut, 0)
+	case at < 107:
+		s.Arg = r.IntN(movePlaces)
+		return pair(OpMove, []Op{OpRekeyPeer, OpRekeyIKE, OpTraffic, OpMove, OpNAT, OpCrash}[r.IntN(6)])
+	case at < 112:
+		s.Arg = r.IntN(2)
+		return pair(OpNAT, []Op{OpRekeyPeer, OpRekeyIKE, OpTraffic, OpMove}[r.IntN(4)])
+	default:
+		return one(OpTraffic, 0)
 	}
 }

@@ -2,6 +2,7 @@ package ikesim
 
 import (
 	"bytes"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -35,6 +36,15 @@ var (
 		},
 		{Encryption: proposal.EncrAESGCM16, KeyBits: 128, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupMLKEM768},
 	}
+	// quantumESP take the place of espOffers in those worlds.
+	quantumESP = []proposal.ESP{
+		{Encryption: proposal.EncrAESGCM16, KeyBits: 128},
+		{
+			Encryption: proposal.EncrAESGCM16, KeyBits: 256,
+			Group: proposal.GroupX25519, Additional: proposal.AdditionalOf(proposal.GroupMLKEM768),
+		},
+		{Encryption: proposal.EncrAESGCM16, KeyBits: 256, Group: proposal.GroupMLKEM768},
+	}
 	espOffers = []proposal.ESP{
 		{Encryption: proposal.EncrAESGCM16, KeyBits: 128},
 		{Encryption: proposal.EncrAESGCM16, KeyBits: 256, Group: proposal.GroupX25519},
@@ -60,22 +70,24 @@ func Play(p Plan, tracing bool) *World { return playWrong(p, wrong{}, tracing) }
 // playWrong runs a plan with nodes that make mistakes.
 func playWrong(p Plan, by wrong, tracing bool) *World {
 	w := New(p.Seed, p.Faults)
-	w.Tracing, w.oracle = tracing, true
+	w.Tracing, w.oracle, w.plan = tracing, true, &p
 	for _, s := range p.Steps {
 		w.flooded = w.flooded || s.Op == OpFlood
 	}
-	for _, np := range p.Nodes {
+	for i := range p.Nodes {
+		np := &p.Nodes[i]
 		c := np.Config
 		c.Untraced = !tracing
 		n := w.Add(np.Name, np.Addr, c)
-		n.expire = true
+		n.expire, n.plan = true, np
 		n.Wrong = by.others
 		if len(w.Nodes) == 1 {
 			n.Wrong = by.first
 		}
-		if np.NAT.IsValid() {
-			n.Hide(np.NAT)
+		if np.NAT {
+			n.Hide(np.Outside)
 		}
+		n.tellAddresses()
 	}
 	for _, s := range p.Steps {
 		w.Run(s.After)
@@ -90,23 +102,31 @@ func playWrong(p Plan, by wrong, tracing bool) *World {
 }
 
 // changes is the number of changes that change knows.
-const changes = 6
+const changes = 10
 
 // change is another configuration of a node.
 func change(c ike.Config, kind int) ike.Config {
-	c.Rules = slices.Clone(c.Rules)
 	switch kind % changes {
 	case 0: // the same again
 	case 1:
-		c.Rules = nil
+		c.Rules, c.DefaultResponse = nil, nil
 	case 2: // closes the Child SAs
-		c.Rules[0].Lifetime.Time += time.Second
+		each(&c, func(r *ike.Rule) { r.Lifetime.Time += time.Second })
 	case 3: // closes the IKE SA, and refuses new ones
 		c.Offers = ikeOffers[1:2]
 	case 4:
-		c.Rules[0].Offers = espOffers[1:]
+		each(&c, func(r *ike.Rule) { r.Offers = espOffers[1:] })
 	case 5:
 		c.Secrets, c.Chain = nil, nil
+	case 6:
+		c.Mobility = (c.Mobility + 1) % 3
+	case 7:
+		c.CrashSecret = crashSecret(&c, 7)
+	case 8: // or soon, when the authentication does not count so long any more
+		c.Reauthentication = time.Minute
+	case 9:
+		c.Secrets = maps.Clone(c.Secrets)
+		delete(c.Secrets, ppkName)
 	}
 	return c
 }
@@ -115,13 +135,17 @@ func (w *World) perform(p Plan, s Step) {
 	n, m := w.Nodes[s.Node], w.Nodes[s.Other]
 	switch s.Op {
 	case OpAcquire:
-		n.Do(ike.Acquire{Flow: between(n, m)})
+		n.Do(ike.Acquire{Flow: w.flow(n, m)})
 	case OpRekeyChild, OpExpireChild, OpIdleChild, OpDeleteChild, OpRekeyPeer:
 		w.performChild(n, s)
 	case OpRekeyIKE, OpDeleteIKE, OpRekeyIKEPeer:
 		w.performIKE(n, s)
 	case OpCrash:
+		if s.Arg == 2 {
+			n.Config.CrashSecret = crashSecret(&n.Config, n.epoch+1)
+		}
 		n.Crash()
+		n.tellAddresses()
 	case OpOff:
 		n.Cut = true
 		w.disturbed = true
@@ -152,6 +176,14 @@ func (w *World) perform(p Plan, s Step) {
 		w.damage(n, s.Arg)
 	case OpCut:
 		w.cut(n)
+	case OpMove:
+		w.move(n, s.Arg)
+	case OpNAT:
+		w.hide(n, s.Arg%2 == 1)
+	case OpTraffic:
+		for _, n := range w.Nodes {
+			w.traffic(n)
+		}
 	case ops:
 	}
 }
@@ -205,7 +237,7 @@ func (w *World) performIKE(n *Node, s Step) {
 func (w *World) reconfigure(n *Node, c ike.Config) {
 	w.reoffered = true
 	c.Untraced = !w.Tracing
-	n.Do(ike.Reconfigure{Config: c})
+	n.Do(ike.Reconfigure{Config: n.placed(c)})
 }
 
 // flood sends IKE_SA_INIT requests of strangers: of one in one half of the cases, else of many.
@@ -259,6 +291,7 @@ func (w *World) heal(p Plan) {
 	for i, n := range w.Nodes {
 		n.failing = 0
 		behind += n.behind()
+		w.settle(n)
 		if w.reoffered {
 			w.reconfigure(n, p.Nodes[i].Config)
 		}
@@ -292,7 +325,7 @@ func (w *World) heal(p Plan) {
 func (w *World) allConnected() string {
 	for _, a := range w.Nodes {
 		for _, b := range w.Nodes {
-			if a == b || b.nat != nil { // who is behind a NAT must come by himself
+			if a == b || !w.canReach(a, b) {
 				continue
 			}
 			if why := w.connected(a, b); why != "" {
@@ -309,8 +342,8 @@ func (n *Node) behind() time.Duration { return max(0, n.latest.Sub(n.now())) }
 func (w *World) acquireAll() {
 	for _, a := range w.Nodes {
 		for _, b := range w.Nodes {
-			if a != b && b.nat == nil && w.connected(a, b) != "" {
-				a.Do(ike.Acquire{Flow: between(a, b)})
+			if a != b && w.canReach(a, b) && w.connected(a, b) != "" {
+				a.Do(ike.Acquire{Flow: w.flow(a, b)})
 			}
 		}
 	}

@@ -54,6 +54,9 @@ func policyOf(c *ike.Config) spd.Policy {
 
 // checkSelectors: I6, what is installed protects packets as their rule says.
 func (w *World) checkSelectors(n *Node, c *sa.Child) {
+	if !w.reoffered {
+		w.checkPlan(n, c)
+	}
 	if c.Mode != sa.Transport || c.DefaultResponse || len(n.Config.Rules) == 0 || w.reoffered || !w.oracle {
 		return
 	}
@@ -118,7 +121,7 @@ func (w *World) connected(a, b *Node) string {
 	var best *Installed
 	for _, spi := range a.order {
 		i := a.SADB[spi]
-		if i != nil && i.Out && i.Switched > 0 && !i.Failed && (best == nil || i.Switched > best.Switched) && ikev2.CoversFlow(i.Child, between(a, b)) {
+		if i != nil && i.Out && i.Switched > 0 && !i.Failed && (best == nil || i.Switched > best.Switched) && ikev2.CoversFlow(i.Child, w.flow(a, b)) {
 			best = i
 		}
 	}

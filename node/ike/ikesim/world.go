@@ -54,6 +54,7 @@ type World struct {
 	translate func(from, to *Node, d *ike.Datagram) bool
 	// disturbed says that a test has damaged or dropped something by itself: that is loss, whatever Faults says.
 	disturbed bool
+	plan      *Plan // nil in the worlds of other tests
 	observed
 }
 
@@ -89,6 +90,7 @@ type Node struct {
 
 	keyLog []string // what it has logged, where its configuration asks for that
 	world  *World
+	plan   *NodePlan // nil in the worlds of other tests
 	source io.Reader
 	epoch  int
 	last   int
@@ -219,6 +221,10 @@ func (n *Node) Do(ev ike.Event) {
 		return
 	}
 	w := n.world
+	if p, ok := ev.(packet); ok {
+		n.arrives(p)
+		return
+	}
 	switch e := ev.(type) {
 	case ike.Reconfigure:
 		n.Config = e.Config
@@ -249,6 +255,9 @@ func (n *Node) Do(ev ike.Event) {
 	}
 	if now := n.now(); now.After(n.latest) {
 		n.latest = now
+	}
+	if _, ok := ev.(ike.Reconfigure); ok {
+		n.reconfigured = n.latest
 	}
 	n.arm()
 	actions := n.Engine.Step(n.now(), ev)
@@ -372,6 +381,9 @@ func (w *World) send(from *Node, s ike.Send) {
 		w.sniff(s)
 	}
 	w.observeSend(from, s)
+	if from.plan != nil && !from.owns(s.Local.Addr()) { // no kernel sends from there
+		return
+	}
 	source := s.Local
 	if from.nat != nil {
 		source = from.nat.outsideOf(source)
@@ -455,7 +467,7 @@ func (w *World) Run(d time.Duration) {
 			if e.at.After(w.Now) {
 				w.Now = e.at
 			}
-			if isDatagram(e.ev) && !e.to.Cut || !isDatagram(e.ev) && e.epoch == e.to.epoch {
+			if e.arrives() {
 				e.to.Do(e.ev)
 			}
 			continue

@@ -165,9 +165,14 @@ func (s *SA) adoptNew(w *childRequest, c *child, f *childFailure, flow ike.Flow)
 		s.note(FlowFailed{Flow: flow, Reason: f.reason, Fault: f.reason.Fault(), Detail: f.detail})
 		return
 	}
+	if s.displaced(c) { // an address has changed since it was asked for
+		s.deleteUnwanted(w.spi)
+		s.note(FlowFailed{Flow: flow, Reason: ike.ReasonAddressChanged, Fault: ike.FaultNetwork})
+		return
+	}
 	switch {
-	case CoversFlow(c.Child, flow): // ended by announce
-	case !flow.Packet.Source.IsValid() || coversPacket(c.Child, flow.Packet):
+	case CoversFlow(c.Child, flow) || !flow.Packet.Source.IsValid() || coversPacket(c.Child, flow.Packet):
+		// Where the peer has moved meanwhile, the flow is not found by the addresses of the Child SA.
 		s.note(FlowServed{Flow: flow})
 	default: // what the peer grants may serve other packets, unless it is there already
 		s.note(FlowFailed{

@@ -82,6 +82,7 @@ func Initiate(host Host, now time.Time, cfg *ike.Config, flow ike.Flow, rule ike
 		return s
 	}
 	s.giveUp = now.Add(jobTimeout)
+	s.claimsHome(&rule)
 	s.trace("initiate to %s for rule %q, offer %v, authenticate by %s", s.remote, rule.ID, cfg.Offers, auth.Method)
 	s.generate(cfg.Offers[0].Group)
 	return s

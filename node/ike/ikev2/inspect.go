@@ -3,6 +3,7 @@ package ikev2
 import (
 	"iter"
 
+	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
@@ -15,4 +16,12 @@ func (s *SA) Each() iter.Seq[*sa.Child] {
 			}
 		}
 	}
+}
+
+// Expected is the own SPI of the IKE SA that a rekey under way is about to make: the peer may have it already. 0 is none.
+func (s *SA) Expected() wire.SPI {
+	if t, ok := s.current.(*rekeyIKE); ok && t.sent {
+		return t.own
+	}
+	return 0
 }

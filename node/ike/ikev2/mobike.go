@@ -9,6 +9,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // MOBIKE (RFC 4555): an IKE SA and its Child SAs outlive the addresses that they were made between. The side that made
@@ -31,10 +32,13 @@ const (
 
 // mobility is what an SA knows of the paths between the two sides. A rekeyed SA inherits it.
 type mobility struct {
-	mobile bool         // both sides support MOBIKE
-	home   netip.Addr   // of the peer when it authenticated: where rules expect it
-	others []netip.Addr // further ones of the peer, as it told last
-	told   []netip.Addr // own ones that the peer was told last
+	mobile bool       // both sides support MOBIKE
+	home   netip.Addr // of the peer when it authenticated, or that it has left before: where rules expect it
+	// claimed is the home of a peer that is not authenticated yet and that no rule expects where it is.
+	claimed   netip.Addr
+	claimedBy []spd.Auth   // the entries that let it claim that
+	others    []netip.Addr // further ones of the peer, as it told last
+	told      []netip.Addr // own ones that the peer was told last
 	// mapping is how the peer saw this side when it answered last, as NAT_DETECTION_DESTINATION_IP: it changes with the
 	// mapping of a NAT in between.
 	mapping []byte
@@ -74,9 +78,9 @@ func (s *SA) answerMobility() []wire.Payload {
 
 // learnMobility reads what the peer says in IKE_AUTH, after it was authenticated.
 func (s *SA) learnMobility(payloads []wire.Payload) {
-	s.home = s.remote.Addr()
 	_, supported := wire.FindNotify(payloads, wire.NotifyMOBIKESupported)
 	s.mobile = supported && s.cfg.Mobility != ike.MobilityOff
+	s.settleHome()
 	if s.mobile {
 		s.readAdditional(payloads)
 	}
@@ -108,7 +112,7 @@ func (s *SA) behind(a netip.Addr) bool {
 func (s *SA) protects(a, outer netip.Addr, side func(ike.Pair) sa.Selector) bool {
 	for i := range s.cfg.Rules {
 		r := &s.cfg.Rules[i]
-		if r.Mode != sa.Tunnel || r.Tunnel != s.remote.Addr() && r.Tunnel != s.home {
+		if r.Mode != sa.Tunnel || !s.expects(r.Tunnel) {
 			continue
 		}
 		for _, p := range r.Pairs {
@@ -244,7 +248,7 @@ func (s *SA) moveChildren() {
 	for _, c := range slices.Clone(s.children) {
 		switch {
 		case c.gone:
-		case c.Mode == sa.Transport && (!bound(c.LocalTS, s.local.Addr()) || !bound(c.RemoteTS, s.remote.Addr())):
+		case s.displaced(c):
 			s.closeChild(c, ike.ReasonAddressChanged)
 		case c.Local != s.local || c.Remote != s.remote || c.Encap != s.encap:
 			c.Local, c.Remote, c.Encap = s.local, s.remote, s.encap

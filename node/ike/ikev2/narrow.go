@@ -175,7 +175,7 @@ func (s *SA) search(want *childRequest) (selection, bool) {
 		if r.Mode == sa.Transport {
 			x.local = within(x.local, hostOf(s.local.Addr()))
 			x.remote = within(x.remote, hostOf(s.remote.Addr()))
-		} else if r.Tunnel.IsValid() && r.Tunnel != s.remote.Addr() && r.Tunnel != s.home {
+		} else if r.Tunnel.IsValid() && !s.expects(r.Tunnel) {
 			return selection{}, false
 		}
 		return finish(x)

@@ -164,6 +164,11 @@ func (t *rekeyChild) decide(s *SA, c *child) {
 		s.yieldRekey(t)
 		return
 	}
+	if s.displaced(c) {
+		s.deleteUnwanted(c.In.SPI)
+		s.closeChild(old, ike.ReasonAddressChanged)
+		return
+	}
 	if old.peerRekey != nil {
 		s.trace("rekey collision won with Child SA in %s", c.In.SPI)
 		old.peerRekey = nil // the peer deletes that one; it is never used

@@ -97,7 +97,7 @@ func (s *SA) answerInit(r ike.Result) {
 	payloads = append(payloads, s.answerPPK()...)
 	payloads = append(payloads, s.transcriptSupport()...)
 	if s.cfg.AnnounceAuthentication {
-		payloads = append(payloads, s.announceAuth(peerAuth(s.cfg, s.remote.Addr()))...)
+		payloads = append(payloads, s.announceAuth(s.announcedEntries())...)
 	}
 	if s.cfg.Childless != spd.ChildlessNever { // RFC 6023 3: the responder tells
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyChildlessIKEv2Supported})
@@ -183,6 +183,9 @@ func (s *SA) serveAuth(v *serving, m message) {
 		if chosen, ok := s.narrow(want); ok {
 			entries = chosen.rule.Auth
 		}
+	}
+	if entries == nil {
+		entries = s.fromElsewhere(want, idi, m.payloads)
 	}
 	if entries == nil {
 		entries = peerAuth(s.cfg, s.remote.Addr())
