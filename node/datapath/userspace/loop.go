@@ -21,10 +21,11 @@ import (
 
 // Bounds of one round of the packet thread.
 const (
-	readsPerRound    = 64      // packets or super-packets of the TUN
-	octetsPerRound   = 8 << 16 // of them
-	receivesPerRound = 2       // batches of datagrams of each socket
-	idleRounds       = 50      // that only yield the processor before the thread sleeps
+	readsPerRound    = 64                     // packets or super-packets of the TUN
+	octetsPerRound   = 8 << 16                // of them
+	streamReads      = 2                      // that make a stream of packets
+	receivesPerRound = 2                      // batches of datagrams of each socket
+	spin             = 100 * time.Microsecond // without packets, in which the thread only yields the processor before it sleeps
 	tick             = 250 * time.Millisecond
 	lostPause        = 5 * time.Millisecond
 	cacheSize        = 1 << 16
@@ -67,6 +68,7 @@ type loop struct {
 	last     last
 	buffer   []byte
 	outbox   outbox
+	stream   bool // the last round read more than one packet
 	message  transport.Message
 	opened   []*association // in the batch at hand
 	reply    []byte
@@ -93,7 +95,7 @@ type checkedKey struct {
 func (l *loop) run() {
 	runtime.LockOSThread()
 	defer close(l.stopped)
-	idle, wait := 0, time.Duration(0)
+	wait, busy := time.Duration(0), time.Now()
 	for !l.stopping {
 		if err := l.poller.Load().Wait(wait); err != nil {
 			l.warn("cannot wait for packets", err)
@@ -106,12 +108,12 @@ func (l *loop) run() {
 		}
 		worked = l.round() || worked
 		if worked {
-			idle, wait = 0, 0
+			busy, wait = l.now, 0
 			continue
 		}
-		if idle++; idle < idleRounds {
+		if l.now.Sub(busy) < spin {
 			wait = 0
-			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			yield()
 			continue
 		}
 		wait = tick

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/esp"
@@ -24,17 +26,28 @@ type decision struct {
 	match       spd.Match
 }
 
-// readTUN takes what the kernel wants protected, up to a bound, and sends it.
+// readTUN takes what the kernel wants protected, up to a bound, and sends it. While packets come in a stream faster than
+// the thread can send each for itself, it lets whoever makes them run before it sends: then more of them share a call.
 func (l *loop) readTUN() {
-	for reads, octets := 0, 0; reads < readsPerRound && octets < octetsPerRound; reads++ {
-		n := l.readOne()
-		if n == 0 {
+	octets, reads, before := 0, 0, 0
+	for reads < readsPerRound && octets < octetsPerRound {
+		if n := l.readOne(); n > 0 {
+			reads++
+			octets += n
+			continue
+		}
+		if reads == before || !l.stream || l.outbox.packets == 0 {
 			break
 		}
-		octets += n
+		before = reads
+		yield()
 	}
+	l.stream = reads >= streamReads
 	l.flush()
 }
+
+// yield lets another thread run that waits for the processor, if there is one.
+func yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
 // readOne takes one packet or super-packet, and returns its length; 0 when there is none.
 func (l *loop) readOne() int {
