@@ -37,9 +37,11 @@ func (t *Table) Add(s steering.Set, p Pair, ttl time.Duration) error {
 	// An element that exists keeps its time: it is replaced in one transaction.
 	x := newTransaction(t.name)
 	bare := []element{{key: key(p.Local, p.Remote)}}
-	x.elements(unix.NFT_MSG_NEWSETELEM, s.Name, bare)
-	x.elements(unix.NFT_MSG_DELSETELEM, s.Name, bare)
-	x.elements(unix.NFT_MSG_NEWSETELEM, s.Name, []element{p.In(s, ttl).element})
+	t.each(x, func(copyOfTable) {
+		x.elements(unix.NFT_MSG_NEWSETELEM, s.Name, bare)
+		x.elements(unix.NFT_MSG_DELSETELEM, s.Name, bare)
+		x.elements(unix.NFT_MSG_NEWSETELEM, s.Name, []element{p.In(s, ttl).element})
+	})
 	if err := t.socket.commit(x); err != nil {
 		return fmt.Errorf("add %s to %s to nftables set %s: %w", p.Local, p.Remote, s.Name, err)
 	}
@@ -57,8 +59,10 @@ func (t *Table) drop(e Entry) error {
 		return nil
 	}
 	x := newTransaction(t.name)
-	x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
-	x.elements(unix.NFT_MSG_DELSETELEM, e.set.Name, []element{e.element})
+	t.each(x, func(copyOfTable) {
+		x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
+		x.elements(unix.NFT_MSG_DELSETELEM, e.set.Name, []element{e.element})
+	})
 	if err := t.socket.commit(x); err != nil {
 		return fmt.Errorf("remove an element from nftables set %s: %w", e.set.Name, err)
 	}
@@ -129,7 +133,7 @@ func (t *Table) AddDynamic(d Dynamic) error {
 		return fmt.Errorf("protect %s to %s: no policy is in force yet", d.local, d.remote)
 	}
 	x := newTransaction(t.name)
-	x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
+	t.each(x, func(copyOfTable) { x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element}) })
 	if err := t.socket.commit(x); err != nil {
 		return fmt.Errorf("add %s to %s to nftables set %s: %w", d.local, d.remote, e.set.Name, err)
 	}

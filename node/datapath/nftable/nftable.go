@@ -25,9 +25,8 @@ type Table struct {
 	name   string
 	port   uint32 // of the netlink socket: changes that come from it are our own
 	socket *netfilterSocket
-	// flags are those of the table. A table with an owner is out of reach of other programs, "nft flush ruleset" among
-	// them; one that persists stays when the owner ends, and the next process takes it over. Linux has that from 6.9 on.
-	flags uint32
+	// copies are the tables that hold the rules. Whatever one of them lets pass, the other one has to let pass as well.
+	copies []copyOfTable
 
 	mu struct {
 		sync.Mutex
@@ -37,6 +36,50 @@ type Table struct {
 		chains map[string]bool
 		// base holds the counters of rules and elements that were replaced.
 		base map[string]uint64
+	}
+}
+
+// copyOfTable is one table with the rules.
+type copyOfTable struct {
+	name  string
+	flags uint32
+}
+
+// guardSuffix is that of the second table.
+const guardSuffix = "-guard"
+
+// The rules must outlive the process, and no other program may take them away: neither "nft flush ruleset" nor a crash lets
+// a packet pass in clear. A table with an owner is out of the reach of other programs; one that persists stays when its
+// owner ends, and the next process takes it over. Linux has both from 6.9 on. From 5.12 on it has owners only: two tables
+// with the same rules do it there, one that stays and one that is owned. Before that there is the watch, and a moment
+// without rules until it has had them put back.
+func (t *Table) protect() {
+	switch {
+	case t.probe(tableOwner|tablePersist, nil):
+		t.copies = []copyOfTable{{t.name, tableOwner | tablePersist}}
+	case t.probe(tableOwner, nil):
+		t.copies = []copyOfTable{{t.name, 0}, {t.name + guardSuffix, tableOwner}}
+	default:
+		t.copies = []copyOfTable{{t.name, 0}}
+	}
+}
+
+// Note tells what the kernel lacks to keep other programs from the rules, if it lacks something.
+func (t *Table) Note() string {
+	switch {
+	case t.copies[0].flags != 0:
+		return ""
+	case len(t.copies) > 1:
+		return "The kernel is older than Linux 6.9: the nftables rules stand in two tables, of which one survives a crash and the other one a flush by other programs."
+	}
+	return "The kernel is older than Linux 5.12: when another program flushes the nftables rules, packets pass in clear until they are back."
+}
+
+// each calls f for each copy of the table.
+func (t *Table) each(x *transaction, f func(copyOfTable)) {
+	for _, c := range t.copies {
+		x.table = c.name
+		f(c)
 	}
 }
 
@@ -79,9 +122,7 @@ func Open(name string) (*Table, error) {
 	}
 	t := &Table{name: name, port: socket.port, socket: socket}
 	t.mu.sets, t.mu.maps, t.mu.chains, t.mu.base = map[string]bool{}, map[string]steering.Map{}, map[string]bool{}, map[string]uint64{}
-	if t.probe(tableOwner|tablePersist, nil) {
-		t.flags = tableOwner | tablePersist
-	}
+	t.protect()
 	if err := t.readExisting(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read nftables table inet %s: %w", name, err), socket.close())
 	}
@@ -134,7 +175,7 @@ func (t *Table) readExisting() error {
 	}
 	if flags&tablePersist != 0 {
 		x := newTransaction(t.name)
-		x.addTable(t.name, t.flags)
+		x.addTable(t.name, t.copies[0].flags)
 		if err := t.socket.commit(x); err != nil {
 			return fmt.Errorf("take it over: %w", err)
 		}
@@ -168,6 +209,18 @@ func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 func (t *Table) Replace(rules steering.Ruleset, fresh bool, entries []Entry) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	err := t.replaceLocked(rules, fresh, entries)
+	if !fresh && errors.Is(err, unix.ENOENT) {
+		// Somebody else took away what was to stay. The watch has its elements put back.
+		err = t.replaceLocked(rules, true, entries)
+	}
+	if err != nil {
+		return fmt.Errorf("replace the rules of nftables table inet %s: %w", t.name, err)
+	}
+	return nil
+}
+
+func (t *Table) replaceLocked(rules steering.Ruleset, fresh bool, entries []Entry) error {
 	x := newTransaction(t.name)
 	sets, maps, chains := map[string]bool{}, map[string]steering.Map{}, map[string]bool{}
 	for _, s := range rules.Sets {
@@ -179,32 +232,45 @@ func (t *Table) Replace(rules steering.Ruleset, fresh bool, entries []Entry) err
 	for _, c := range rules.Chains {
 		chains[c.Name] = true
 	}
-	stays := func(c steering.Chain) bool { return c.Digest && !fresh && t.mu.chains[c.Name] }
 	kept := map[string]bool{} // objects whose counters go on
 	if !fresh {
 		for name := range t.mu.maps {
 			_, kept[name] = maps[name]
 		}
 		for _, c := range rules.Chains {
-			kept[c.Name] = stays(c)
+			kept[c.Name] = c.Digest && t.mu.chains[c.Name]
 		}
 	}
 	counters := t.countersLocked(func(object string) bool { return !kept[object] })
-	x.addTable(t.name, 0)
-	if fresh {
-		x.deleteTable(t.name)
-		x.addTable(t.name, t.flags)
+	t.each(x, func(c copyOfTable) {
+		x.addTable(c.name, 0)
+		if fresh {
+			x.deleteTable(c.name)
+			x.addTable(c.name, c.flags)
+		}
+		t.fill(x, rules, fresh, sets, entries)
+		if !fresh {
+			t.discard(x, sets, maps, chains)
+		}
+	})
+	if err := t.socket.commit(x); err != nil {
+		return err
 	}
+	t.mu.sets, t.mu.maps, t.mu.chains, t.mu.base = sets, maps, chains, counters
+	return nil
+}
+
+// fill adds what a table with the rules has and does not hold yet.
+func (t *Table) fill(x *transaction, rules steering.Ruleset, fresh bool, sets map[string]bool, entries []Entry) {
 	for _, s := range rules.Sets {
 		if fresh || !t.mu.sets[s.Name] {
 			x.addSet(s)
 		}
 	}
 	for _, e := range entries {
-		if !sets[e.set.Name] {
-			continue // of a rule that is no more
+		if sets[e.set.Name] { // else its rule is no more
+			x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
 		}
-		x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
 	}
 	// All chains before all maps, and those before all rules: each refers to the ones before.
 	for _, c := range rules.Chains {
@@ -220,21 +286,13 @@ func (t *Table) Replace(rules steering.Ruleset, fresh bool, entries []Entry) err
 		}
 	}
 	for _, c := range rules.Chains {
-		if stays(c) {
+		if c.Digest && !fresh && t.mu.chains[c.Name] {
 			continue
 		}
 		for _, r := range c.Rules {
 			x.addRule(c.Name, r.Expressions(), r.Comment)
 		}
 	}
-	if !fresh {
-		t.discard(x, sets, maps, chains)
-	}
-	if err := t.socket.commit(x); err != nil {
-		return fmt.Errorf("replace the rules of nftables table inet %s: %w", t.name, err)
-	}
-	t.mu.sets, t.mu.maps, t.mu.chains, t.mu.base = sets, maps, chains, counters
-	return nil
 }
 
 // discard deletes what is not wanted any more: rules first, which refer to maps, then those, which refer to chains.
@@ -359,8 +417,10 @@ func (t *Table) Release() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	x := newTransaction(t.name)
-	x.addTable(t.name, 0) // so that the deletion of a table that never was is no error
-	x.deleteTable(t.name)
+	t.each(x, func(c copyOfTable) {
+		x.addTable(c.name, 0) // so that the deletion of a table that never was is no error
+		x.deleteTable(c.name)
+	})
 	if err := t.socket.commit(x); err != nil {
 		return fmt.Errorf("remove nftables table inet %s: %w", t.name, err)
 	}

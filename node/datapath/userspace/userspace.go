@@ -107,6 +107,9 @@ func (b *backend) open() (err error) {
 	if b.routing, err = openRouting(b.cfg.Table, b.cfg.Priority, b.cfg.Name); err != nil {
 		return err
 	}
+	if note := b.table.Note(); note != "" {
+		b.mu.notes = append(b.mu.notes, note)
+	}
 	b.params.Conntrack = !b.table.Reassembles()
 	if b.params.Conntrack {
 		b.mu.notes = append(b.mu.notes, "The kernel has no nft_tproxy: connection tracking reassembles fragments, for all traffic of the machine.")
