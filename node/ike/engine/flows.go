@@ -220,6 +220,14 @@ func (e *Engine) clear(w *flow) {
 	e.Emit(ike.Fallback{Flow: w.flow, TTL: w.ttl()})
 }
 
+// speaks reports whether the peer of a flow has an IKE SA with another address of this machine: it is not silent, whatever
+// happens to the messages of this path.
+func (e *Engine) speaks(w *flow) bool {
+	return slices.ContainsFunc(e.table.byPeer[w.flow.Remote], func(x *entry) bool {
+		return x.sa.Usable() && slices.Contains(w.rule.Auth, x.sa.Auth())
+	})
+}
+
 // tickFlows does what is due.
 func (e *Engine) tickFlows() bool {
 	again := false
@@ -229,7 +237,11 @@ func (e *Engine) tickFlows() bool {
 			continue
 		}
 		if !w.fallbackAt.IsZero() && !e.now.Before(w.fallbackAt) {
-			e.clear(w)
+			if e.speaks(w) {
+				e.flows.clearAt(w, time.Time{})
+			} else {
+				e.clear(w)
+			}
 			again = true
 		}
 		if !w.start.IsZero() && !e.now.Before(w.start) {

@@ -46,6 +46,7 @@ type mobility struct {
 	astray  bool // the outstanding request takes a path that the peer was not told of
 	// refusedPaths counts the paths that the peer refused one after the other.
 	refusedPaths int
+	moves        uint // relocations so far
 	probed       time.Time
 }
 
@@ -237,6 +238,7 @@ func (s *SA) relocate(local, remote netip.AddrPort) {
 	s.trace("move from %s - %s to %s - %s", s.local, s.remote, local, remote)
 	s.local, s.remote = local, remote
 	s.mapping = nil
+	s.moves++
 	if p := s.win.pending; p != nil {
 		p.tries, p.at = 1, s.now.Add(s.interval(0))
 		s.sendAll(s.local, s.remote, p.datagrams)

@@ -249,3 +249,25 @@ func (s *SA) strayed(remote netip.AddrPort) {
 	s.enqueue(&probe{remote}, timeZero)
 	s.advance()
 }
+
+// handOverPath lets the successor of a rekeyed SA be where this one has moved since the successor was made, and tell or
+// prove what this one has not finished.
+func (s *SA) handOverPath(next *SA) {
+	if s.moves > next.moves {
+		next.others, next.left = s.others, s.left
+		if next.local != s.local || next.remote != s.remote {
+			next.relocate(s.local, s.remote)
+		}
+		next.moves = s.moves
+	}
+	for _, t := range s.tasks() {
+		switch t.(type) {
+		case *updateAddresses:
+			next.wantUpdate()
+		case *tellAddresses:
+			next.enqueue(&tellAddresses{}, timeZero)
+		case *routability:
+			next.enqueue(&routability{}, timeZero)
+		}
+	}
+}

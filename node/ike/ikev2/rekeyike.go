@@ -303,6 +303,7 @@ func (s *SA) handOver(next *SA) {
 	}
 	s.children = nil
 	s.abandonAll()
+	s.handOverPath(next)
 	var rest []queued
 	for _, q := range s.queue {
 		switch q.task.(type) {
