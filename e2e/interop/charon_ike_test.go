@@ -5,7 +5,9 @@ import (
 	"crypto"
 	"crypto/sha1"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/e2e/interop"
 	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/driver"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
@@ -31,16 +34,23 @@ import (
 type credentials struct {
 	key    crypto.Signer
 	bundle trust.Bundle
+	denied *atomic.Pointer[trust.Denials]
 }
 
 func (c credentials) Signer() crypto.Signer { return c.key }
 func (c credentials) Trust() trust.Bundle   { return c.bundle }
+
+// Denials are always fresh.
+func (c credentials) Denials() (trust.Denials, time.Time) { return *c.denied.Load(), time.Now() }
 
 // peers is one driver and one charon on a wire.
 type peers struct {
 	*pair.Pair
 	driver *driver.Driver
 	record *recorder
+	ca     *catest.CA
+	theirs charon.Certificate // what charon shows, with certificates
+	denied atomic.Pointer[trust.Denials]
 	stop   context.CancelFunc
 	ended  chan error
 }
@@ -49,28 +59,30 @@ type peers struct {
 type setup struct {
 	cert     bool
 	ike, esp string // charon's proposals
+	change   []func(*charon.Config)
 }
 
 func start(t *testing.T, s setup) *peers {
 	t.Helper()
-	p := &peers{Pair: pair.WithHost(t, "bwike-"), record: newRecorder()}
 	ca := catest.New(t)
-	charon := pair.Partner(pair.Policy{}, s.ike, s.esp)
+	p := &peers{Pair: pair.WithHost(t, "bwike-"), record: newRecorder(), ca: ca, theirs: pair.Machine(t, ca, pair.PeerName)}
+	p.denied.Store(new(trust.Denials))
+	config := pair.Partner(pair.Policy{}, s.ike, s.esp, s.change...)
 	auth := spd.Auth{Method: spd.AuthPSK, Secret: pair.PSKName, RemoteID: "fqdn:" + pair.PeerName}
 	if s.cert {
-		pair.Certified(t, ca, ca, pair.PeerName)(&charon)
+		pair.Authenticated(p.theirs, ca, pair.PeerName)(&config)
 		auth = spd.Auth{Method: spd.AuthCertificate}
 	}
-	p.StartPeer(charon)
-	own := pair.Machine(t, ca, pair.NodeName)
+	p.StartPeer(config)
+	cert := pair.Machine(t, ca, pair.NodeName)
 	spki := sha1.Sum(ca.Authority.Root.RawSubjectPublicKeyInfo) // RFC 7296 3.7
-	config := ike.Config{
+	own := ike.Config{
 		Offers: []proposal.IKE{
 			{Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: proposal.PRFHMACSHA384, Group: proposal.GroupECP384},
 			{Encryption: proposal.EncrAESCBC, KeyBits: 256, Integrity: proposal.IntegHMACSHA256128, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519},
 		},
 		Local:       ike.Identity{Type: byte(wire.IDFQDN), Data: []byte(pair.NodeName)},
-		Chain:       own.Chain,
+		Chain:       cert.Chain,
 		Authorities: [][]byte{spki[:]},
 		Secrets:     map[string]sa.Secret{pair.PSKName: sa.NewSecret(pair.PSK)},
 		Rules: []ike.Rule{{
@@ -80,8 +92,8 @@ func start(t *testing.T, s setup) *peers {
 	}
 	var err error
 	p.driver, err = driver.New(driver.Config{
-		IKE: config, Transport: newUDP(t, p.Node, pair.NodeOuter), SADB: p.record, Gate: p.record, Events: p.record.events,
-		Jobs: driver.NewJobs(credentials{own.Key, ca.Bundle()}), Observe: p.record.observe, Log: hclog.NewNullLogger(),
+		IKE: own, Transport: newUDP(t, p.Node, pair.NodeOuter), SADB: p.record, Gate: p.record, Events: p.record.events,
+		Jobs: driver.NewJobs(credentials{cert.Key, ca.Bundle(), &p.denied}), Observe: p.record.observe, Log: hclog.NewNullLogger(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -219,4 +231,31 @@ func (p *peers) lifecycle() {
 		theirs, err := p.Charon.SAs(p.Ctx)
 		return len(theirs) == 0, err
 	})
+}
+
+// TestRevokedPeer revokes charon while both talk. It is refused as soon as it authenticates again; what it still has is
+// cut when the node is told to judge its peers again, which the node's agent does with the news.
+func TestRevokedPeer(t *testing.T) {
+	interop.Shows(t, "interop", 39)
+	for _, makeBeforeBreak := range []string{"yes", "no"} {
+		t.Run("make-before-break-"+makeBeforeBreak, func(t *testing.T) {
+			p := start(t, setup{cert: true, change: []func(*charon.Config){pair.Option("make_before_break", makeBeforeBreak)}})
+			p.ask(pair.FromPeer)
+			p.up()
+			denied := pair.Denials(t, p.ca, p.theirs)
+			p.denied.Store(&denied)
+			if _, err := p.Charon.Swanctl(p.Ctx, "--rekey", "--reauth", "--ike", pair.ConnName); err != nil {
+				t.Fatal(err)
+			}
+			p.Logged("received AUTHENTICATION_FAILED notify error")
+			p.Until("the driver has told why", func() (bool, error) { return p.record.told(string(ike.ReasonCertRevoked)), nil })
+			if err := p.driver.Recheck(p.Ctx); err != nil {
+				t.Fatal(err)
+			}
+			p.Until("neither side has a Child SA", func() (bool, error) {
+				theirs, err := p.Charon.SAs(p.Ctx)
+				return p.record.count() == 0 && !slices.ContainsFunc(theirs, func(s charon.SA) bool { return len(pair.Installed(s)) > 0 }), err
+			})
+		})
+	}
 }

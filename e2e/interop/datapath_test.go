@@ -2,7 +2,6 @@ package interop_test
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/e2e/interop"
@@ -21,14 +20,8 @@ func TestDatapathRefuses(t *testing.T) {
 				p.record.fail(step)
 				p.ask(by)
 				p.Until("neither side has a Child SA", func() (bool, error) {
-					told := false
-					p.record.mu.Lock()
-					for _, line := range p.record.mu.trace {
-						told = told || strings.Contains(line, "install") || strings.Contains(line, "refuse")
-					}
-					p.record.mu.Unlock()
 					theirs, err := p.Charon.SAs(p.Ctx)
-					return told && p.record.count() == 0 && !slices.ContainsFunc(theirs, func(s charon.SA) bool { return len(pair.Installed(s)) > 0 }), err
+					return (p.record.told("install") || p.record.told("refuse")) && p.record.count() == 0 && !slices.ContainsFunc(theirs, func(s charon.SA) bool { return len(pair.Installed(s)) > 0 }), err
 				})
 				p.record.fail("")
 				p.ask(by)

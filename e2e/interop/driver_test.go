@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -185,4 +186,11 @@ func (r *recorder) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.mu.children)
+}
+
+// told reports whether the driver has told of something.
+func (r *recorder) told(text string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.mu.trace, func(line string) bool { return strings.Contains(line, text) })
 }

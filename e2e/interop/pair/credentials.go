@@ -2,6 +2,8 @@ package pair
 
 import (
 	"crypto"
+	"crypto/x509"
+	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
@@ -75,4 +78,40 @@ func Authenticated(cert charon.Certificate, trusted *catest.CA, name string) fun
 func Certified(t testing.TB, issuer, trusted *catest.CA, dnsName string) func(*charon.Config) {
 	t.Helper()
 	return Authenticated(Machine(t, issuer, dnsName), trusted, dnsName)
+}
+
+// Serial is the serial number of a certificate.
+func Serial(t testing.TB, cert charon.Certificate) *big.Int {
+	t.Helper()
+	leaf, err := x509.ParseCertificate(cert.Chain[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf.SerialNumber
+}
+
+// Denials are what a controller tells when it has revoked these certificates of its CA.
+func Denials(t testing.TB, ca *catest.CA, revoked ...charon.Certificate) trust.Denials {
+	t.Helper()
+	issuer, err := pki.KeyIDOf(ca.Authority.Issuing.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serials []trust.Serial
+	for _, cert := range revoked {
+		serial, err := trust.NewSerial(issuer, Serial(t, cert))
+		if err != nil {
+			t.Fatal(err)
+		}
+		serials = append(serials, serial)
+	}
+	revocations, err := trust.NewRevocations(1, serials, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	denials, err := trust.NewDenials(nil, revocations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return denials
 }

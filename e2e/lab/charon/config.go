@@ -29,6 +29,8 @@ type Config struct {
 	Dir string
 	// Options are settings of the daemon beside those that the launcher needs, by their names of strongswan.conf(5).
 	Options map[string]string
+	// Further is further text of the daemon's section: settings that are in sections of their own.
+	Further string
 	// Plugins are settings of plugins, as "kernel-libipsec.raw_esp".
 	Plugins map[string]string
 	// Bare leaves out the log and IPsec in user space, so that IKE alone is measured. Child SAs cannot be made then.
@@ -177,6 +179,7 @@ func (c *Config) daemonConf() string {
 	}
 	b.set("load", load+" "+c.Load)
 	b.all(c.Options)
+	b.line(c.Further)
 	if c.Bare {
 		b.open("journal")
 		b.set("default", "-1")
