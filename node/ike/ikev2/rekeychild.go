@@ -175,6 +175,9 @@ func (t *rekeyChild) decide(s *SA, c *child) {
 	}
 	s.install(c)
 	s.switchOut(c)
+	if c.twin = old.twin; c.twin != nil && c.twin.switched { // found while the rekey was under way: still the one to go
+		s.closeChild(c, ike.ReasonRedundant)
+	}
 	if !old.gone {
 		old.replaced = true
 		s.enqueue(&deleteChild{child: old, reason: ike.ReasonRekeyed}, timeZero)
