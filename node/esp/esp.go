@@ -46,7 +46,7 @@ type InboundStats struct {
 // Opened is one opened packet.
 type Opened struct {
 	// Packet is a whole IP packet, inside the buffer given to Open or, in transport mode where that has no room for the
-	// header, in memory of the Inbound that Recycle takes back. In tunnel mode it is the inner packet as it was
+	// header, in memory of the Spill that Recycle takes back. In tunnel mode it is the inner packet as it was
 	// sealed; in transport mode its header is made from the endpoints of the SA, with traffic class 0: that of the
 	// outer packet is the caller's to set (packet.SetTrafficClass).
 	Packet []byte

@@ -17,7 +17,7 @@ type Inbound struct {
 	crypt  *transform
 	window window
 	header []byte // of rebuilt packets in transport mode, with length 0
-	spill  arena
+	spill  *Spill
 
 	counts    InboundStats
 	published struct{ packets, octets, replayed, integrity, malformed, dummies, highest atomic.Uint64 }
@@ -41,7 +41,7 @@ func NewInbound(c sa.Child) (*Inbound, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make inbound SA %s: %w", c.In.SPI, err)
 	}
-	i := &Inbound{spi: c.In.SPI, mode: c.Mode, encap: c.Encap, crypt: crypt, window: newWindow(size)}
+	i := &Inbound{spi: c.In.SPI, mode: c.Mode, encap: c.Encap, crypt: crypt, window: newWindow(size), spill: &Spill{}}
 	if c.Mode == sa.Transport {
 		i.header = packet.IP{
 			Source: c.Remote.Addr(), Destination: c.Local.Addr(), HopLimit: 64, DontFragment: true,
@@ -174,25 +174,35 @@ func (i *Inbound) rebuild(buf []byte, start, n int, next uint8) ([]byte, error) 
 	return pkt, nil
 }
 
-// Recycle lets Open use the memory again of packets that it had to move: none that it returned so far may be in use. The
-// owner calls it after each batch. Without it nothing breaks, but memory is allocated ever again.
-func (i *Inbound) Recycle() { i.spill.used = 0 }
+// Recycle is that of the Spill. The owner calls it after each batch. Without it nothing breaks, but memory is allocated
+// ever again.
+func (i *Inbound) Recycle() { i.spill.Recycle() }
 
-// arenaSize holds what one receive call of the datapath can bring.
-const arenaSize = 1 << 17
+// SetSpill gives i memory that it shares with others of the same owner, instead of its own.
+func (i *Inbound) SetSpill(s *Spill) { i.spill = s }
 
-// arena hands out memory until it is recycled. What does not fit gets a new arena; packets keep the old one alive.
-type arena struct {
+// Sizes of a Spill in octets.
+const (
+	firstSpill = 1 << 17
+	lastSpill  = 1 << 21 // more than one receive call of the datapath brings
+)
+
+// Spill is memory for packets that Open has to move, used again and again. One goroutine owns it. The zero value is ready.
+type Spill struct {
 	octets []byte
 	used   int
 }
 
-func (a *arena) take(n int) []byte {
-	if a.used+n > len(a.octets) {
-		a.octets, a.used = make([]byte, max(arenaSize, n)), 0
+// Recycle lets the memory be used again: no packet that Open returned so far may be in use.
+func (s *Spill) Recycle() { s.used = 0 }
+
+// take returns n octets. What does not fit gets memory twice as long; packets keep the old one alive.
+func (s *Spill) take(n int) []byte {
+	if s.used+n > len(s.octets) {
+		s.octets, s.used = make([]byte, max(firstSpill, min(2*len(s.octets), lastSpill), n)), 0
 	}
-	b := a.octets[a.used : a.used+n : a.used+n]
-	a.used += n
+	b := s.octets[s.used : s.used+n : s.used+n]
+	s.used += n
 	return b
 }
 

@@ -37,7 +37,6 @@ type association struct {
 	// next and nextTime are where the first limit lies that was not reported; before that there is nothing to look at.
 	next     sa.Limits
 	nextTime time.Time
-	opened   bool // packets of the batch at hand
 
 	inOctets, outOctets, inPackets, outPackets uint64
 	replayed, failed, mismatch, discarded      uint64

@@ -111,6 +111,7 @@ func (c installIn) run(l *loop) error {
 	if _, ok := l.sadb.children[c.child.In.SPI]; ok {
 		return fmt.Errorf("install inbound SA %s: the SPI is in use", c.child.In.SPI)
 	}
+	c.in.SetSpill(&l.spill)
 	l.sadb.children[c.child.In.SPI] = &association{
 		child: c.child, in: c.in, limit: c.limit, remote: c.child.Remote, installed: l.now, used: l.now,
 	}

@@ -30,11 +30,7 @@ func (l *loop) receive(place int) {
 		if err := l.writer.Flush(); err != nil {
 			l.tunFailed(err)
 		}
-		for i, a := range l.opened {
-			a.in.Recycle()
-			a.opened, l.opened[i] = false, nil
-		}
-		l.opened = l.opened[:0]
+		l.spill.Recycle()
 		if !more {
 			return
 		}
@@ -77,10 +73,6 @@ func (l *loop) inbound(d *transport.Datagram, start, end int) {
 	a.inPackets++
 	a.inOctets += octets
 	a.used = l.now
-	if !a.opened {
-		a.opened = true
-		l.opened = append(l.opened, a)
-	}
 	l.counters[counterConfidentialIn] += octets
 	l.counters[counterPacketsOpened]++
 	if !a.switched && a.out != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
+	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -70,7 +71,7 @@ type loop struct {
 	outbox   outbox
 	stream   bool // the last round read more than one packet
 	message  transport.Message
-	opened   []*association // in the batch at hand
+	spill    esp.Spill
 	reply    []byte
 	splitter tun.Splitter
 	writer   *tun.Writer
