@@ -28,6 +28,7 @@ type socket struct {
 	raw  bool
 	port uint16
 	gso  atomic.Bool // UDP_SEGMENT works; cleared when a device cannot do it
+	gro  bool        // UDP_GRO works
 	file *os.File    // owns fd where a goroutine reads the socket, nil where a packet thread does
 }
 
@@ -222,7 +223,7 @@ func (s *Sockets) configure(sock *socket, shared bool) error {
 	if nat && !s.cfg.NoOffload {
 		// Kernels before 4.18 and 5.0 have neither; then every packet is a call of its own.
 		sock.gso.Store(unix.SetsockoptInt(sock.fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 0) == nil)
-		_ = unix.SetsockoptInt(sock.fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+		sock.gro = unix.SetsockoptInt(sock.fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
 	}
 	if sock.raw {
 		return nil
@@ -286,6 +287,20 @@ func (k *socket) close() error {
 
 // Queue returns the sockets of packet thread i, 0 to Config.Queues-1.
 func (s *Sockets) Queue(i int) *Queue { return s.queues[i] }
+
+// Offloads tells whether the kernel cuts what is sent from the NAT port into datagrams (UDP_SEGMENT) and joins those that
+// arrive (UDP_GRO), on every socket.
+func (s *Sockets) Offloads() (segmentation, joining bool) {
+	segmentation, joining = true, true
+	for _, q := range s.queues {
+		for _, sock := range q.all {
+			if !sock.raw {
+				segmentation, joining = segmentation && sock.gso.Load(), joining && sock.gro
+			}
+		}
+	}
+	return segmentation, joining
+}
 
 // IPv6 reports whether there are sockets for IPv6.
 func (s *Sockets) IPv6() bool {

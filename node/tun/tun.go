@@ -29,6 +29,8 @@ const (
 	OffloadTSO4                         // TCP super-packets over IPv4
 	OffloadTSO6                         // TCP super-packets over IPv6
 	OffloadUSO                          // UDP super-packets
+
+	OffloadAll = OffloadChecksum | OffloadTSO4 | OffloadTSO6 | OffloadUSO
 )
 
 // String lists the offloads.

@@ -1,0 +1,22 @@
+package userspace
+
+import (
+	"fmt"
+
+	"github.com/bailiwick-net/bailiwick/node/tun"
+)
+
+// missing names the offloads that the datapath has to do without, which costs speed and nothing else.
+func (b *backend) missing() (notes []string) {
+	segmentation, joining := b.cfg.Sockets.Offloads()
+	if !segmentation {
+		notes = append(notes, "The kernel or a device does not cut UDP into datagrams (UDP_SEGMENT): each ESP packet is sent by itself.")
+	}
+	if !joining {
+		notes = append(notes, "The kernel does not join UDP datagrams (UDP_GRO): each ESP packet is received by itself.")
+	}
+	if lacks := tun.OffloadAll &^ b.device.Offloads(); lacks != 0 {
+		notes = append(notes, fmt.Sprintf("The TUN device has no %s: such packets pass it one by one.", lacks))
+	}
+	return notes
+}

@@ -1,0 +1,52 @@
+package userspace_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/node/datapath"
+	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
+	"github.com/bailiwick-net/bailiwick/node/transport"
+)
+
+// Who looks for the reason of slow packets finds it in the status; where nothing is missing, nothing is said.
+func TestStatusNamesMissingOffloads(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	l, err := lab.New("bwdpo-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	h, err := l.Host("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, without := range []bool{false, true} {
+		var notes string
+		err := h.Do(func() error {
+			sockets, err := transport.Listen(transport.Config{Mark: userspace.MarkOwn, NoOffload: without})
+			if err != nil {
+				return err
+			}
+			defer sockets.Close()
+			var b datapath.Backend
+			if b, err = userspace.New(userspace.Config{Sockets: sockets}); err != nil {
+				return err
+			}
+			notes = strings.Join(b.Status().Notes, " ")
+			return b.Close(true)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"UDP_SEGMENT", "UDP_GRO"} {
+			if strings.Contains(notes, name) != without {
+				t.Errorf("without offloads %v: notes are %q", without, notes)
+			}
+		}
+	}
+}
