@@ -102,7 +102,7 @@ type arrival struct {
 // receive waits for n ESP packets on queue 0.
 func receive(t *testing.T, s *Sockets, n int) (packets []arrival, calls int) {
 	t.Helper()
-	q, b := s.Queue(0), NewBatch(8)
+	q, b := s.Queue(0), NewBatch(64)
 	p, err := NewPoller(q.FDs()...)
 	if err != nil {
 		t.Fatal(err)
@@ -204,13 +204,14 @@ func TestRawESP(t *testing.T) {
 	for _, c := range []struct{ local, remote string }{
 		{"10.77.8.1:0", "10.77.8.2:0"}, {"[fd77:8::1]:0", "[fd77:8::2]:0"},
 	} {
-		payload := esp(3, 100)
+		const count = 150 // more than one call takes
+		payload := esp(count, 100)
 		// The kernel chooses the local address.
 		m := &Message{Remote: addr(c.remote), TrafficClass: 0xb9, Payload: payload, SegmentLen: 100}
 		if err := from.Queue(0).SendESP(m); err != nil {
 			t.Fatal(err)
 		}
-		got, _ := receive(t, to, 3)
+		got, _ := receive(t, to, count)
 		for k, p := range got {
 			if want := (arrival{string(payload[k*100 : k*100+100]), addr(c.remote), addr(c.local), false, 0xb9}); p != want {
 				t.Errorf("packet %d: got %+v, want %+v", k, p, want)
