@@ -17,7 +17,7 @@ import (
 )
 
 // mutantSeeds is how many worlds a bug may hide in before it counts as not found.
-const mutantSeeds = 6000
+const mutantSeeds = 20000
 
 // Every seeded bug is found, by the worlds of TestRandom or by one of the attacks. A bug that survives says that the
 // invariants are too weak. The test prints what found it.

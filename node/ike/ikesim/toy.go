@@ -26,7 +26,7 @@ func (n *Node) toy(work ike.Work) ike.Result {
 		return ike.Generated{Public: bytes.Clone(private), Private: private}
 	case ike.Agree:
 		own := w.Private.([]byte)
-		if len(w.Peer) != toyLen(w.Group, true) {
+		if len(w.Peer) != toyLen(w.Group, true) || bytes.Count(w.Peer, []byte{0}) == len(w.Peer) { // RFC 6989
 			return ike.Agreed{Err: errors.New("public value of another length")}
 		}
 		a, b := own, w.Peer

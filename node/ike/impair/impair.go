@@ -52,4 +52,23 @@ const (
 	ShortKE    Fault = "ikebug-send-short-ke"    // one octet is missing
 	OtherAuth  Fault = "ikebug-send-other-auth"  // the AUTH method of a preshared key becomes that of RSA
 	Unknown    Fault = "ikebug-send-unknown"     // a payload that nobody knows, not critical (RFC 7296 2.5)
+
+	Critical        Fault = "ikebug-send-critical"          // a payload that nobody knows, critical (RFC 7296 2.5)
+	Outside         Fault = "ikebug-send-outside"           // a payload that nobody knows, not critical, before SK (RFC 7296 3.14)
+	OutsideCritical Fault = "ikebug-send-outside-critical"  // the same, critical
+	OutsideDelete   Fault = "ikebug-send-outside-delete"    // the delete of the IKE SA, before SK
+	RepeatNotifies  Fault = "ikebug-send-notifies-twice"    // each one
+	OmitNotifies    Fault = "ikebug-send-no-notifies"       // none at all
+	OmitTransport   Fault = "ikebug-send-no-transport-mode" // N(USE_TRANSPORT_MODE) is missing
+	OmitTS          Fault = "ikebug-send-no-tsr"            // SA and TSi without TSr
+	OmitChild       Fault = "ikebug-send-no-child"          // SA, TSi and TSr are missing
+	WideTS          Fault = "ikebug-send-wide-ts"           // everything, in both selectors
+	SmallTS         Fault = "ikebug-send-small-ts"          // one port of TCP, of both selectors
+	ForeignTS       Fault = "ikebug-send-foreign-ts"        // another host in TSr
+	TwoSA           Fault = "ikebug-send-two-sa"            // the SA payload twice
+	ZeroKeyBits     Fault = "ikebug-send-zero-key-bits"     // a Key Length attribute of 0 (RFC 7296 3.3.5)
+	TwoKeyBits      Fault = "ikebug-send-two-key-bits"      // two Key Length attributes
+	ZeroKE          Fault = "ikebug-send-zero-ke"           // a public value of nothing but zeros (RFC 6989)
+	EmptyKE         Fault = "ikebug-send-empty-ke"          // no public value at all
+	TwoKE           Fault = "ikebug-send-two-ke"            // the KE payload twice
 )

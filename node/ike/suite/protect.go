@@ -206,8 +206,9 @@ func (p *Protection) seal(dst []byte, h wire.Header, first wire.PayloadType, num
 
 	dst = slices.Grow(dst, wire.HeaderLen+length)
 	start := len(dst)
-	h.Length = uint32(wire.HeaderLen + length)
-	dst = h.Append(dst)
+	outside := impairedOutside(&h)
+	h.Length = uint32(wire.HeaderLen + len(outside) + length)
+	dst = append(h.Append(dst), outside...)
 	dst = append(dst, byte(first), 0)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(length))
 	dst = append(dst, numbers...)
