@@ -19,6 +19,7 @@ import (
 // trust bundle, read by everybody.
 type membership struct {
 	*denials
+	*groups
 	store   identity.Store
 	current atomic.Pointer[identity.Credentials]
 	// writing is held by whoever replaces the credentials, from reading them to storing the new ones, so that neither a
@@ -32,7 +33,11 @@ func newMembership(store identity.Store, optional bool) (*membership, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &membership{denials: denied, store: store}
+	known, err := loadGroups(store.Dir())
+	if err != nil {
+		return nil, err
+	}
+	m := &membership{denials: denied, groups: known, store: store}
 	credentials, err := store.Load()
 	if err != nil && (!optional || !errors.Is(err, identity.ErrNotJoined)) {
 		return nil, err

@@ -85,6 +85,8 @@ type Rule struct {
 	Authentication []spd.Auth
 	Interfaces     spd.Interfaces
 	Tunnel         Tunnel
+	// PeerGroups, if it is not empty, accepts only machines in one of these groups as peers.
+	PeerGroups []directory.DN
 }
 
 // Tunnel holds the endpoints of a tunnel rule. The zero value is transport mode.

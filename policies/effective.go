@@ -89,6 +89,9 @@ func (d Documents) effectiveRule(r Rule, ike []proposal.IKE) (spd.Rule, error) {
 		out.Action.Offers = effectiveOffers(action.Offers, action.PFS, ike)
 		out.Action.Lifetime = effectiveLifetime(action.Offers)
 	}
+	for _, dn := range r.PeerGroups {
+		out.PeerGroups = append(out.PeerGroups, dn.String())
+	}
 	for _, f := range list.Filters {
 		out.Filters = append(out.Filters, spd.Filter{
 			ID: r.Name + "/" + f.identity(), Description: f.Description, Source: f.Source, Destination: f.Destination,

@@ -208,6 +208,7 @@ func (r Rule) write(w *writer) {
 	if r.Interfaces != spd.InterfacesAll {
 		w.plain("interfaces", r.Interfaces)
 	}
+	scalars(w, "peerGroups", r.PeerGroups, dnText)
 	if r.Tunnel.Remote.IsValid() {
 		w.block("tunnel", func() {
 			w.text("remote", r.Tunnel.Remote.String())

@@ -162,13 +162,18 @@ func (r *reader) policy(n ast.Node) Policy {
 }
 
 func (r *reader) rule(n ast.Node) Rule {
-	m, _ := r.mapping(n, "rule", "name", "description", "active", "filterList", "filterAction", "authentication", "interfaces", "tunnel")
+	m, _ := r.mapping(n, "rule", "name", "description", "active", "filterList", "filterAction", "authentication", "interfaces", "tunnel",
+		"peerGroups")
 	m.required("name", "filterList", "filterAction")
 	out := Rule{
 		Meta: m.meta(), Disabled: !m.flag("active", true),
 		FilterList: m.reference("filterList"), FilterAction: m.reference("filterAction"),
 		Authentication: r.authentication(m),
 		Interfaces:     choice(m, "interfaces", spd.InterfacesAll, spd.InterfacesAll, spd.InterfacesLAN, spd.InterfacesRemoteAccess),
+		PeerGroups:     texts(m, "peerGroups", parseDN),
+	}
+	if m.has("peerGroups") && len(out.PeerGroups) == 0 {
+		m.report("peerGroups", "is empty; leave it away to accept every machine that authenticates")
 	}
 	if f, ok := m.fields["tunnel"]; ok {
 		t, _ := r.mapping(f.value, "tunnel", "remote", "local")

@@ -274,6 +274,9 @@ func (v *validator) rule(p Policy, r Rule) {
 	if r.Tunnel.Remote.IsValid() {
 		v.tunnel(p, r, list, action)
 	}
+	if len(r.PeerGroups) > 0 && haveAction {
+		v.peerGroups(p, r, action)
+	}
 	if haveAction && action.Action == spd.ActionNegotiate {
 		for _, f := range list.Filters {
 			for _, a := range []spd.Address{f.Source, f.Destination} {
@@ -282,6 +285,18 @@ func (v *validator) rule(p Policy, r Rule) {
 				}
 			}
 		}
+	}
+}
+
+func (v *validator) peerGroups(p Policy, r Rule, action FilterAction) {
+	switch {
+	case action.Action != spd.ActionNegotiate:
+		v.find(Error, CodeAuth, r.At, p, "rule %q has groups of peers, but its action %q does not negotiate", r.Name, action.Name)
+	case action.Fallback.Mode != spd.FallbackNone:
+		v.find(Error, CodeAuth, r.At, p, "rule %q has groups of peers, but its action %q grants clear traffic to silent ones, whoever they are", r.Name, action.Name)
+	}
+	if slices.ContainsFunc(r.Authentication, func(a spd.Auth) bool { return a.Method != spd.AuthCertificate }) {
+		v.find(Error, CodeAuth, r.At, p, "rule %q has groups of peers and authenticates by preshared key; only a certificate says which machine of the directory a peer is", r.Name)
 	}
 }
 

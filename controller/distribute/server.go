@@ -27,6 +27,8 @@ type Assignments interface {
 	Adopt(ctx context.Context, machine directory.UUID, revision uint64, digest []byte) (resolver.Assignment, error)
 	// Disabled returns the machines whose account is disabled in the directory.
 	Disabled() []directory.UUID
+	// Members returns the machines in each group that a policy in force names.
+	Members() map[string][]directory.UUID
 	// Bundle returns the bundle of a present assignment.
 	Bundle(digest compile.Digest) (compile.Bundle, bool)
 }
@@ -62,6 +64,8 @@ type Server struct {
 	draining chan struct{}
 	// denied is nil before the first table of assignments.
 	denied atomic.Pointer[denials]
+	// grouped is nil until the first assignments.
+	grouped atomic.Pointer[groups]
 
 	table struct {
 		sync.Mutex
@@ -142,7 +146,7 @@ func (n *node) describe() Node {
 }
 
 // Notify wakes the sessions of the machines whose assignment or standing changed, and all sessions when other machines
-// than before are not to be believed.
+// than before are not to be believed, or are in the groups that policies name.
 func (s *Server) Notify(machines []directory.UUID) {
 	changed, err := s.workOutDenials()
 	if err != nil {
@@ -150,6 +154,13 @@ func (s *Server) Notify(machines []directory.UUID) {
 	}
 	if changed {
 		s.config.Log.Info("machines that the fleet must not believe", "machines", s.denied.Load().machines)
+		s.NotifyTrust()
+	}
+	if changed, err = s.workOutGroups(); err != nil {
+		s.config.Log.Error("it cannot be worked out who is in the groups that policies name, nodes keep what they know", "error", err)
+	}
+	if changed {
+		s.config.Log.Info("members of the groups that policies name are new", "groups", s.grouped.Load().names)
 		s.NotifyTrust()
 	}
 	s.table.Lock()

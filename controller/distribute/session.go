@@ -58,6 +58,9 @@ type session struct {
 	// sentDenials is what this session told, once it has.
 	sentDenials trust.Digest
 	toldDenials bool
+	// sentGroups is what this session told of groups, once it has.
+	sentGroups trust.Digest
+	toldGroups bool
 }
 
 // poke asks the session to look at its assignment again. Any goroutine.
@@ -284,6 +287,10 @@ func (s *session) refresh() error {
 		s.sentTrust = bundle.Digest()
 	}
 	if err := s.sendDenials(); err != nil {
+		return err
+	}
+	// Before the policy that names them.
+	if err := s.sendGroups(); err != nil {
 		return err
 	}
 	// Revision 0: no policy could be worked out, and never was. The node keeps what it has.

@@ -118,6 +118,15 @@ func (r *Resolver) Disabled() []directory.UUID {
 	return out
 }
 
+// Members returns the machines in each group that a present bundle names; see Table.Members.
+func (r *Resolver) Members() map[string][]directory.UUID {
+	t := r.table.Load()
+	if t == nil {
+		return nil
+	}
+	return t.Members()
+}
+
 // Bundle returns the bundle of a present assignment.
 func (r *Resolver) Bundle(digest compile.Digest) (compile.Bundle, bool) {
 	t := r.table.Load()
@@ -169,7 +178,7 @@ func (a Assignment) outrun(revision uint64, digest []byte) bool {
 }
 
 // Run works until ctx ends. Its goroutine is the only writer of the table. notify is called with the machines whose
-// assignment or standing changed, after the table that says so is published; it must not block.
+// assignment or standing changed, and with none when only members of groups did, after the table that says so is published; it must not block.
 func (r *Resolver) Run(ctx context.Context, notify func(machines []directory.UUID)) error {
 	defer close(r.ended)
 	r.notify = notify
@@ -257,7 +266,7 @@ func (r *Resolver) resolve() {
 		r.config.Log.Error("no policy can be worked out for machines, they keep what they have", "machines", problem.machines, "error", problem.err)
 	}
 	r.config.Log.Debug("assignments worked out", "documents", next.revision, "directory", view.Snapshot.Digest().Short(), "machines", len(next.slots), "changed", len(changed))
-	if len(changed) > 0 {
+	if len(changed) > 0 || next.regrouped(old) {
 		r.notify(changed)
 	}
 }

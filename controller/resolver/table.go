@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
@@ -51,6 +53,8 @@ type Table struct {
 	bundles  map[compile.Digest]compile.Bundle
 	digests  map[string]compile.Digest // by name of the policy
 	problems []problem
+	named    map[compile.Digest][]string // the groups that each bundle names
+	members  map[string][]directory.UUID // of those groups
 }
 
 // problem is one reason why machines have no policy.
@@ -85,6 +89,60 @@ func (t *Table) All() iter.Seq[Assignment] {
 			}
 		}
 	}
+}
+
+// Members returns the machines in each group that a bundle names, directly or through other groups, in no order; a group
+// that the directory does not have has none. They must not be changed.
+func (t *Table) Members() map[string][]directory.UUID { return t.members }
+
+// findMembers looks up who is in the groups that the bundles name. Machines that are gone are in none.
+func (t *Table) findMembers(old *Table) {
+	t.named, t.members = make(map[compile.Digest][]string, len(t.bundles)), map[string][]directory.UUID{}
+	for digest, b := range t.bundles {
+		names, known := []string(nil), false
+		if old != nil {
+			names, known = old.named[digest]
+		}
+		if !known {
+			names = groupsOf(b)
+		}
+		t.named[digest] = names
+		for _, g := range names {
+			t.members[g] = nil
+		}
+	}
+	for name := range t.members {
+		group, err := directory.ParseDN(name)
+		if err != nil { // refused where documents are read
+			continue
+		}
+		for m := range t.view.Snapshot.Machines() {
+			if t.view.Snapshot.IsMember(m.DN, group) {
+				t.members[name] = append(t.members[name], m.UUID)
+			}
+		}
+	}
+}
+
+// groupsOf lists the groups that a bundle names. One that cannot be read names none here; the nodes refuse it.
+func groupsOf(b compile.Bundle) []string {
+	policy, err := compile.Open(b.Policy, b.Digest)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, r := range policy.Rules {
+		names = append(names, r.PeerGroups...)
+	}
+	return names
+}
+
+// regrouped reports whether other machines are in the groups than before.
+func (t *Table) regrouped(old *Table) bool {
+	if old == nil {
+		return len(t.members) > 0
+	}
+	return !maps.EqualFunc(t.members, old.members, slices.Equal[[]directory.UUID])
 }
 
 // Bundle returns a bundle that some machine has.
@@ -164,6 +222,7 @@ func evaluate(view *mirror.View, docs documentSet, old *Table, records map[direc
 	for text, machines := range b.failed {
 		b.table.problems = append(b.table.problems, problem{text, machines})
 	}
+	b.table.findMembers(b.old)
 	return b.table
 }
 

@@ -50,6 +50,9 @@ type Identity interface {
 	// SetDenials takes whom not to believe; the set counts also when the error says that it could not be stored.
 	SetDenials(now time.Time, set trust.Denials) error
 	ConfirmDenials(now time.Time) error
+	Groups() trust.Groups
+	// SetGroups takes the members of groups; they count also when the error says that they could not be stored.
+	SetGroups(set trust.Groups) error
 }
 
 // Config configures an Agent. All fields but the durations are required; Session may be nil on a node with a local

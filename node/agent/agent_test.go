@@ -117,7 +117,15 @@ func (s *fakeSession) acknowledgements() []string {
 
 type fakeIdentity struct {
 	denied *trust.Denials
+	groups *trust.Groups
 	heard  *time.Time
+}
+
+func (f fakeIdentity) Groups() trust.Groups { return *f.groups }
+
+func (f fakeIdentity) SetGroups(g trust.Groups) error {
+	*f.groups = g
+	return nil
 }
 
 func (f fakeIdentity) SetDenials(now time.Time, d trust.Denials) error {
@@ -168,7 +176,7 @@ func begin(t *testing.T, dir string) *story {
 
 // prepare makes an agent that does not run yet.
 func prepare(t *testing.T, dir string) *story {
-	s := &story{t: t, dir: dir, identity: fakeIdentity{new(trust.Denials), new(time.Time)}, datapath: &fakeDatapath{}, engine: &fakeEngine{}, session: &fakeSession{events: make(chan control.Event)},
+	s := &story{t: t, dir: dir, identity: fakeIdentity{new(trust.Denials), new(trust.Groups), new(time.Time)}, datapath: &fakeDatapath{}, engine: &fakeEngine{}, session: &fakeSession{events: make(chan control.Event)},
 		facts: spd.Facts{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}
 	a, err := New(Config{
 		Dir: dir, Version: "test", Instance: "1", Datapath: s.datapath, Engine: s.engine, Session: s.session, Identity: s.identity,

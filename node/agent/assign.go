@@ -25,6 +25,8 @@ func (a *Agent) handleMessage(ctx context.Context, response *nodev1.ConnectRespo
 		a.trust(ctx, m.TrustBundle.GetContent())
 	case *nodev1.ConnectResponse_Denials:
 		a.denials(ctx, m.Denials.GetContent())
+	case *nodev1.ConnectResponse_Groups:
+		a.groups(ctx, m.Groups.GetContent())
 	case *nodev1.ConnectResponse_Settings:
 		if d := m.Settings.GetReportInterval().AsDuration(); d >= time.Second {
 			a.report.interval = d

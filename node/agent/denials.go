@@ -21,6 +21,33 @@ func (a *Agent) denials(ctx context.Context, content []byte) {
 	a.recheck(ctx)
 }
 
+// groups takes the members of groups from the controller, and has the peers judged again.
+func (a *Agent) groups(ctx context.Context, content []byte) {
+	set, err := trust.ParseGroups(content)
+	if err != nil {
+		a.config.Logger.Error("members of groups from the controller were refused, the present ones stay", "error", err)
+		return
+	}
+	if same(set, a.config.Identity.Groups()) {
+		return
+	}
+	if err := a.config.Identity.SetGroups(set); err != nil {
+		a.config.Logger.Error("members of groups are in force, but could not be stored: a restart would bring back older ones", "error", err)
+	}
+	a.config.Logger.Info("members of groups were replaced", "groups", len(set.Names()))
+	a.recheck(ctx)
+}
+
+// same reports whether two sets of groups are equal. What cannot be encoded is equal to nothing.
+func same(a, b trust.Groups) bool {
+	x, err := a.Digest()
+	if err != nil {
+		return false
+	}
+	y, err := b.Digest()
+	return err == nil && x == y
+}
+
 // confirmDenials keeps what is known of denials current while the session that told it is open.
 func (a *Agent) confirmDenials() {
 	if a.connected == "" || !a.informed {

@@ -75,6 +75,7 @@ func ikeRule(rule *spd.Rule, first ike.Pair) ike.Rule {
 		ID: rule.ID, Mode: sa.Transport, Pairs: []ike.Pair{first},
 		Offers: rule.Action.Offers, Auth: rule.Auth, PFS: rule.Action.PFS, Associations: rule.Action.Associations,
 		Lifetime: rule.Action.Lifetime, Fallback: rule.Action.Fallback,
+		PeerGroups: rule.PeerGroups,
 	}
 	if rule.Tunnel.IsValid() {
 		r.Mode, r.Tunnel = sa.Tunnel, rule.Tunnel

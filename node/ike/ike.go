@@ -282,6 +282,8 @@ type Verify struct {
 	Auth   spd.Auth // the entry of the rule that is being tried
 	// Revocation tells how much must be known of the peer's standing.
 	Revocation spd.Revocation
+	// Groups are the groups of the directory that rules want peers to be in.
+	Groups []string
 }
 
 // Verified is the result of Verify.
@@ -291,6 +293,8 @@ type Verified struct {
 	Detail string
 	// NotAfter is when the first certificate of the path expires: the peer must not be believed beyond it. Zero is never.
 	NotAfter time.Time
+	// Groups are those of the asked groups that the peer is a member of.
+	Groups []string
 }
 
 func (Generate) work()       {}
@@ -329,6 +333,8 @@ type Rule struct {
 	Idle     time.Duration // 0 means no idle limit
 	// Associations is how many Child SAs with the same selectors are wanted (RFC 9611); 0 means one.
 	Associations uint8
+	// PeerGroups, if it is not empty, are the groups of the directory of which the peer must be a member of one.
+	PeerGroups []string
 }
 
 // Config is everything that the engine decides by. It is replaced whole, never changed.

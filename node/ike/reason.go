@@ -45,6 +45,7 @@ const (
 	ReasonAuthRefused      Reason = "authentication-refused"
 	ReasonUnknownIssuer    Reason = "unknown-issuer"
 	ReasonIssuerNotAllowed Reason = "issuer-not-allowed"
+	ReasonPeerNotInGroup   Reason = "peer-not-in-group"
 	ReasonCertExpired      Reason = "certificate-expired"
 	ReasonCertNotYetValid  Reason = "certificate-not-yet-valid"
 	ReasonCertRevoked      Reason = "certificate-revoked"

@@ -77,6 +77,8 @@ func ReasonTable() []Explanation {
 			"See whether the peer has joined the same fleet, and whether this machine has the current trust bundle."},
 		{ReasonIssuerNotAllowed, ClassFailure, FaultPeer, "The peer's certificate is good, but not of the CA that the rule names.",
 			"Change the CA in the rule, or give the peer a certificate of that CA."},
+		{ReasonPeerNotInGroup, ClassFailure, FaultPeer, "The directory has the peer in none of the groups whose members the rule accepts.",
+			"Nothing, when that was meant; else add the machine to a group of the rule, or change peerGroups there."},
 		{ReasonCertExpired, ClassFailure, FaultPeer, "A certificate of the peer's chain has expired.",
 			"Let the peer renew: see the status there; and compare the clocks of both machines."},
 		{ReasonCertNotYetValid, ClassFailure, FaultPeer, "A certificate of the peer's chain is not valid yet.",

@@ -16,6 +16,7 @@ type Rejudge struct {
 	Chain      [][]byte
 	Auth       spd.Auth
 	Revocation spd.Revocation
+	Groups     []string
 }
 
 func (Rejudge) work() {}

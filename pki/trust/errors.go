@@ -93,6 +93,8 @@ var (
 	ErrRevocations = errors.New("invalid set of revocations")
 	// ErrDenials is wrapped by every error about a set of denials that cannot be made or read.
 	ErrDenials = errors.New("invalid set of denials")
+	// ErrGroups is wrapped by every error about a set of groups that cannot be made or read.
+	ErrGroups = errors.New("invalid set of groups")
 	// ErrOptions is wrapped when Verify is asked for a verdict without saying for what.
 	ErrOptions = errors.New("verification options incomplete")
 )

@@ -29,6 +29,15 @@ func Check(s *directory.Snapshot, d policies.Documents) []policies.Finding {
 	for _, c := range d.Containers {
 		container(c, c.DN)
 	}
+	for _, p := range d.Policies {
+		for _, r := range p.Rules {
+			for _, dn := range r.PeerGroups {
+				if _, ok := s.GroupByDN(dn); !ok {
+					find(p, "group %s is not in the directory, so rule %q accepts none of its members as peers", dn, r.Name)
+				}
+			}
+		}
+	}
 	for _, l := range d.Links {
 		container(l, l.Container)
 		for _, dn := range l.Apply {

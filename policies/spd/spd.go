@@ -149,7 +149,17 @@ type Rule struct {
 	// protocols or ports. TunnelLocal is the own endpoint; the zero value means the source address of the route.
 	Tunnel      netip.Addr
 	TunnelLocal netip.Addr
+	// PeerGroups are the DNs of groups of the directory, at most MaxPeerGroups: a peer must be a member of one of them,
+	// directly or through other groups. Empty means every peer that authenticates.
+	PeerGroups []string
 }
+
+const (
+	// MaxPeerGroups bounds Rule.PeerGroups.
+	MaxPeerGroups = 16
+	// MaxGroupLength is the longest name of a group, in octets.
+	MaxGroupLength = 1024
+)
 
 // DefaultResponse answers peers that ask for security where no rule covers them. It never initiates.
 type DefaultResponse struct {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
@@ -65,7 +66,8 @@ func (r Rule) validate(report reporter) {
 	a := r.Action
 	switch a.Action {
 	case ActionBlock, ActionPermit:
-		if a.Inpass || a.Fallback != (Fallback{}) || len(a.Offers) > 0 || a.PFS || a.Associations > 0 || a.Lifetime != (Lifetime{}) || len(r.Auth) > 0 {
+		if a.Inpass || a.Fallback != (Fallback{}) || len(a.Offers) > 0 || a.PFS || a.Associations > 0 || a.Lifetime != (Lifetime{}) ||
+			len(r.Auth) > 0 || len(r.PeerGroups) > 0 {
 			report("action %s with settings that only negotiate has", a.Action)
 		}
 		if r.Tunnel.IsValid() {
@@ -83,6 +85,34 @@ func (r Rule) validate(report reporter) {
 		report("unknown action %s", a.Action)
 	}
 	r.validateTunnel(report)
+	r.validateGroups(report)
+}
+
+// validateGroups wants that nobody gets past the groups: only a certificate says which machine of the directory a peer
+// is, and clear traffic to a silent peer is for everybody.
+func (r Rule) validateGroups(report reporter) {
+	if len(r.PeerGroups) == 0 {
+		return
+	}
+	if len(r.PeerGroups) > MaxPeerGroups {
+		report("%d groups of peers, at most %d are possible", len(r.PeerGroups), MaxPeerGroups)
+	}
+	for i, g := range r.PeerGroups {
+		if g == "" || len(g) > MaxGroupLength {
+			report("group %d of peers has a name of %d octets, of 1 to %d are possible", i+1, len(g), MaxGroupLength)
+		}
+		if slices.Contains(r.PeerGroups[:i], g) {
+			report("group %q of peers stands twice", g)
+		}
+	}
+	for _, a := range r.Auth {
+		if a.Method != AuthCertificate {
+			report("groups of peers with authentication by %s; only a certificate says which machine of the directory a peer is", a.Method)
+		}
+	}
+	if r.Action.Fallback.Mode != FallbackNone {
+		report("groups of peers with clear traffic to silent ones, which would be for everybody")
+	}
 }
 
 func (r Rule) validateTunnel(report reporter) {

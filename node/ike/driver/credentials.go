@@ -27,6 +27,10 @@ type Denier interface {
 	Denials() (trust.Denials, time.Time)
 }
 
+// Grouper is implemented by Credentials that know the members of groups of the directory. With others nobody is a member
+// of anything.
+type Grouper interface{ Groups() trust.Groups }
+
 // strictAge is how old the knowledge of denials may be where the policy is strict. A controller that is away for a
 // night must not stop a fleet.
 const strictAge = 24 * time.Hour
@@ -41,7 +45,7 @@ type BundleVerifier struct {
 
 // VerifyPeer implements Verifier.
 func (b BundleVerifier) VerifyPeer(now time.Time, v ike.Verify) ike.Verified {
-	verdict, refusal := b.judge(now, ike.Rejudge{IDType: v.IDType, ID: v.ID, Chain: v.Chain, Auth: v.Auth, Revocation: v.Revocation})
+	verdict, refusal := b.judge(now, ike.Rejudge{IDType: v.IDType, ID: v.ID, Chain: v.Chain, Auth: v.Auth, Revocation: v.Revocation, Groups: v.Groups})
 	if refusal != nil {
 		return *refusal
 	}
@@ -51,7 +55,7 @@ func (b BundleVerifier) VerifyPeer(now time.Time, v ike.Verify) ike.Verified {
 			Detail: fmt.Sprintf("signature of %q: %v", verdict.Leaf.Subject, err),
 		}
 	}
-	return accepted(verdict, v.IDType, v.ID)
+	return b.accepted(verdict, v.IDType, v.ID, v.Groups)
 }
 
 // RejudgePeer implements Verifier.
@@ -60,7 +64,7 @@ func (b BundleVerifier) RejudgePeer(now time.Time, r ike.Rejudge) ike.Verified {
 	if refusal != nil {
 		return *refusal
 	}
-	return accepted(verdict, r.IDType, r.ID)
+	return b.accepted(verdict, r.IDType, r.ID, r.Groups)
 }
 
 // judge decides everything but the signature.
@@ -93,11 +97,22 @@ func (b BundleVerifier) judge(now time.Time, r ike.Rejudge) (trust.Verdict, *ike
 	return verdict, nil
 }
 
-// accepted names the machine that the certificate stands for, or the ID where it is not one of the fleet.
-func accepted(verdict trust.Verdict, idType byte, id []byte) ike.Verified {
+// accepted names the machine that the certificate stands for, and which of the groups it is in, or the ID where it is not
+// one of the fleet.
+func (b BundleVerifier) accepted(verdict trust.Verdict, idType byte, id []byte, groups []string) ike.Verified {
 	v := ike.Verified{Peer: pki.IKEID{Type: idType, Data: id}.String(), NotAfter: verdict.NotAfter}
-	if machine, err := pki.IdentityFromCertificate(verdict.Leaf); err == nil {
-		v.Peer = machine.DNSName()
+	machine, err := pki.IdentityFromCertificate(verdict.Leaf)
+	if err != nil {
+		return v
+	}
+	v.Peer = machine.DNSName()
+	if grouper, ok := b.Credentials.(Grouper); ok && len(groups) > 0 {
+		known := grouper.Groups()
+		for _, g := range groups {
+			if known.Contains(g, machine.UUID()) {
+				v.Groups = append(v.Groups, g)
+			}
+		}
 	}
 	return v
 }

@@ -403,13 +403,13 @@ func (e *Engine) close(ev ike.Close) {
 }
 
 func (e *Engine) reconfigure(cfg ike.Config) {
-	level := e.cfg.Revocation
+	level, groups := e.cfg.Revocation, ikev2.WantedGroups(e.cfg)
 	e.configure(&cfg)
 	e.reconfigureFlows()
 	for _, x := range e.table.order.all() {
 		e.run(x, func(s *ikev2.SA) { s.Reconfigure(e.now, e.cfg) })
 	}
-	if level != e.cfg.Revocation {
+	if level != e.cfg.Revocation || !slices.Equal(groups, ikev2.WantedGroups(e.cfg)) {
 		e.recheck()
 	}
 }

@@ -49,15 +49,15 @@ func (n *Node) toy(work ike.Work) ike.Result {
 		if !bytes.Equal(w.Data, toyMAC(string(w.ID), w.Octets)) || bytes.HasPrefix(w.ID, []byte("bad")) {
 			return ike.Verified{Reason: ike.ReasonAuthFailed, Detail: "toy signature does not verify"}
 		}
-		return n.standing(w.ID)
+		return n.standing(w.ID, w.Groups)
 	case ike.Rejudge:
-		return n.standing(w.ID)
+		return n.standing(w.ID, w.Groups)
 	}
 	panic("ikesim: unknown work")
 }
 
 // standing is the verdict about a peer whose signature is good.
-func (n *Node) standing(id []byte) ike.Verified {
+func (n *Node) standing(id []byte, groups []string) ike.Verified {
 	name, expiry := string(id), n.Expiry[string(id)]
 	switch {
 	case n.Denied[name]:
@@ -65,7 +65,13 @@ func (n *Node) standing(id []byte) ike.Verified {
 	case !expiry.IsZero() && !n.world.Now.Before(expiry):
 		return ike.Verified{Reason: ike.ReasonCertExpired, Detail: "the certificate of " + name + " has expired"}
 	}
-	return ike.Verified{Peer: name, NotAfter: expiry}
+	v := ike.Verified{Peer: name, NotAfter: expiry}
+	for _, g := range groups {
+		if slices.Contains(n.Groups[name], g) {
+			v.Groups = append(v.Groups, g)
+		}
+	}
+	return v
 }
 
 // toyLen is the length of a public value: that of a KEM matters to the engine and to the path.

@@ -75,6 +75,8 @@ type Node struct {
 	// Denied are peers that this node does not believe, Expiry when the certificates of peers expire, both by name.
 	Denied map[string]bool
 	Expiry map[string]time.Time
+	// Groups are those that peers are members of, by the names of the peers.
+	Groups map[string][]string
 	Cut    bool          // nothing comes or goes, but the node works on
 	Skew   time.Duration // of its clock, against the world
 	nat    *natBox       // nil: none

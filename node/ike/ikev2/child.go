@@ -172,6 +172,9 @@ func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
 		return refuse(wire.NotifyTSUnacceptable, ike.ReasonAuthNotAllowed,
 			fmt.Sprintf("rule %q does not allow the authentication of this IKE SA", sel.rule.ID))
 	}
+	if !s.admits(sel.rule) {
+		return refuse(wire.NotifyTSUnacceptable, ike.ReasonPeerNotInGroup, s.notAdmitted(sel.rule))
+	}
 	own := s.groupsOf(sel.rule)
 	if impair.On(impair.WeakerProposal) {
 		slices.Reverse(own)

@@ -44,6 +44,10 @@ func (s *SA) completeChild(w *childRequest, payloads []wire.Payload, then func(*
 	bad := func(reason ike.Reason, format string, args ...any) {
 		then(nil, &childFailure{reason: reason, detail: fmt.Sprintf(format, args...), made: true})
 	}
+	if !s.admits(w.rule) {
+		bad(ike.ReasonPeerNotInGroup, "%s", s.notAdmitted(w.rule))
+		return
+	}
 	chosen, peer, err := wire.AcceptESP(w.offers, answer, w.withGroup)
 	if err != nil {
 		bad(ike.ReasonNotOffered, "the peer chose what was not offered: %v", err)

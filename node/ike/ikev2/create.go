@@ -38,6 +38,12 @@ func (t *newChild) begin(s *SA) bool {
 		s.note(FlowServed{Flow: t.flow})
 		return false
 	}
+	if !s.admits(&t.rule) {
+		s.note(FlowFailed{
+			Flow: t.flow, Reason: ike.ReasonPeerNotInGroup, Fault: ike.ReasonPeerNotInGroup.Fault(), Detail: s.notAdmitted(&t.rule),
+		})
+		return false
+	}
 	t.want = s.newChildRequest(t.flow, t.rule, true)
 	t.want.resource = t.resource
 	s.startCreate(t, t.want, nil)

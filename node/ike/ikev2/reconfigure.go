@@ -69,7 +69,7 @@ func (s *SA) keep(c *child) bool {
 // sameNegotiation reports whether two versions of a rule make the same Child SAs.
 func sameNegotiation(a, b *ike.Rule) bool {
 	return a != nil && b != nil && a.Mode == b.Mode && a.Tunnel == b.Tunnel && slices.Equal(a.Offers, b.Offers) &&
-		a.PFS == b.PFS && a.Associations == b.Associations && a.Lifetime == b.Lifetime && a.Idle == b.Idle
+		slices.Equal(a.PeerGroups, b.PeerGroups) && a.PFS == b.PFS && a.Associations == b.Associations && a.Lifetime == b.Lifetime && a.Idle == b.Idle
 }
 
 // ruleOf finds what decides about a flow.

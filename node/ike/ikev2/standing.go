@@ -18,7 +18,8 @@ type standing struct {
 	doubt bool      // what is known of peers changed before this one was accepted: it is judged once more
 	// judging is that a verdict about the peer is under way; again that there is news since it was asked for.
 	judging, again bool
-	patient        bool // another IKE SA carries the traffic
+	patient        bool     // another IKE SA carries the traffic
+	groups         []string // those that rules name and the peer is a member of
 }
 
 const (
@@ -37,7 +38,7 @@ func (ReauthDue) note() {}
 // believe notes on what evidence the peer was accepted, and until when that counts: no longer than its certificate or
 // the own one, nor than the policy allows.
 func (s *SA) believe(id wire.ID, entry spd.Auth, v ike.Verified, chain [][]byte) {
-	s.peerID, s.peerName = id, v.Peer
+	s.peerID, s.peerName, s.groups = id, v.Peer, v.Groups
 	s.until = timeZero
 	if entry.Method == spd.AuthCertificate {
 		s.chain = chain
@@ -195,12 +196,21 @@ func (s *SA) rejudge() {
 	s.judging, s.again, s.doubt = true, false, false
 	work := ike.Rejudge{
 		IDType: byte(s.peerID.Type), ID: s.peerID.Data, Chain: s.chain, Auth: s.auth, Revocation: s.cfg.Revocation,
+		Groups: WantedGroups(s.cfg),
 	}
 	s.do(work, func(r ike.Result) {
 		s.judging = false
 		v := judgement(r)
 		if v.Reason == ike.ReasonNone {
 			s.limitStanding(v.NotAfter)
+			for o := s; o != nil; o = o.successor { // what a rekey has made of it meanwhile as well
+				o.now = s.now
+				o.regroup(v.Groups)
+				if o != s {
+					o.advance()
+					s.touch(o)
+				}
+			}
 			if s.again {
 				s.rejudge()
 			}

@@ -78,6 +78,7 @@ func (s *SA) verifyCertificate(entries []spd.Auth, id wire.ID, chain [][]byte, a
 			IDType: byte(id.Type), ID: id.Data, Chain: chain,
 			Method: byte(made.auth.Method), Data: made.auth.Data, Octets: made.octets,
 			Hashes: numbers(suite.SupportedHashes()), Auth: e, Revocation: s.cfg.Revocation,
+			Groups: WantedGroups(s.cfg),
 		}
 		s.do(work, func(r ike.Result) {
 			v := judgement(r)

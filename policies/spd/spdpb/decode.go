@@ -92,7 +92,7 @@ func (d *decoder) rule(m *policyv1.Rule) spd.Rule {
 	return spd.Rule{
 		ID: m.GetId(), Name: m.GetName(), Filters: decodeAll(m.GetFilters(), d.filter), Auth: decodeAll(m.GetAuth(), d.auth),
 		Interfaces: known(d, interfaceClasses, m.GetInterfaces(), "interface class"),
-		Tunnel:     d.endpoint(m.GetTunnel()), TunnelLocal: d.endpoint(m.GetTunnelLocal()),
+		Tunnel:     d.endpoint(m.GetTunnel()), TunnelLocal: d.endpoint(m.GetTunnelLocal()), PeerGroups: m.GetPeerGroups(),
 		Action: spd.FilterAction{
 			Name: a.GetName(), Action: known(d, actions, a.GetAction(), "action"), Inpass: a.GetInpass(),
 			Fallback: d.fallback(a.GetFallback()), Offers: decodeAll(a.GetOffers(), d.esp), PFS: a.GetPfs(),

@@ -50,6 +50,7 @@ func encodeRule(r spd.Rule) *policyv1.Rule {
 	return &policyv1.Rule{
 		Id: r.ID, Name: r.Name, Filters: encodeAll(r.Filters, encodeFilter), Auth: encodeAll(r.Auth, encodeAuth),
 		Interfaces: interfaceClasses.number(r.Interfaces), Tunnel: encodeAddr(r.Tunnel), TunnelLocal: encodeAddr(r.TunnelLocal),
+		PeerGroups: r.PeerGroups,
 		Action: &policyv1.FilterAction{
 			Name: a.Name, Action: actions.number(a.Action), Inpass: a.Inpass, Fallback: encodeFallback(a.Fallback),
 			Offers: encodeAll(a.Offers, encodeESP), Pfs: a.PFS, Lifetime: encodeLifetime(a.Lifetime),

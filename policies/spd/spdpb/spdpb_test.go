@@ -47,7 +47,7 @@ func TestRoundTrip(t *testing.T) {
 func TestNoFieldIsForgotten(t *testing.T) {
 	counts := map[reflect.Type]int{
 		reflect.TypeFor[spd.Policy]():          5,
-		reflect.TypeFor[spd.Rule]():            8,
+		reflect.TypeFor[spd.Rule]():            9,
 		reflect.TypeFor[spd.Filter]():          8,
 		reflect.TypeFor[spd.Address]():         4,
 		reflect.TypeFor[spd.FilterAction]():    8,

@@ -146,6 +146,10 @@ func negotiate(t *rapid.T, r *spd.Rule) {
 		return
 	}
 	r.Action.Inpass = rapid.Bool().Draw(t, "inpass")
+	if !slices.ContainsFunc(r.Auth, func(a spd.Auth) bool { return a.Method != spd.AuthCertificate }) && rapid.IntRange(0, 3).Draw(t, "groups") == 0 {
+		r.PeerGroups = []string{"CN=Accounting,DC=example", "CN=Auditors,DC=example"}[:rapid.IntRange(1, 2).Draw(t, "number of groups")]
+		return
+	}
 	switch mode := rapid.SampledFrom([]spd.FallbackMode{0, spd.FallbackWait, spd.FallbackDiscover}).Draw(t, "fallback"); mode {
 	case spd.FallbackWait:
 		r.Action.Fallback = spd.Fallback{Mode: mode, Delay: duration(t), TTL: duration(t)}

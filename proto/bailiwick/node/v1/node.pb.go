@@ -1045,6 +1045,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Settings
 	//	*ConnectResponse_Confirmed
 	//	*ConnectResponse_Denials
+	//	*ConnectResponse_Groups
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1141,6 +1142,15 @@ func (x *ConnectResponse) GetDenials() *Denials {
 	return nil
 }
 
+func (x *ConnectResponse) GetGroups() *Groups {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_Groups); ok {
+			return x.Groups
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -1169,6 +1179,10 @@ type ConnectResponse_Denials struct {
 	Denials *Denials `protobuf:"bytes,6,opt,name=denials,proto3,oneof"`
 }
 
+type ConnectResponse_Groups struct {
+	Groups *Groups `protobuf:"bytes,7,opt,name=groups,proto3,oneof"`
+}
+
 func (*ConnectResponse_Assignment) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Bundle) isConnectResponse_Message() {}
@@ -1180,6 +1194,8 @@ func (*ConnectResponse_Settings) isConnectResponse_Message() {}
 func (*ConnectResponse_Confirmed) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Denials) isConnectResponse_Message() {}
+
+func (*ConnectResponse_Groups) isConnectResponse_Message() {}
 
 // Assignment names the policy of the node and why it applies.
 type Assignment struct {
@@ -1399,6 +1415,53 @@ func (x *Denials) GetContent() []byte {
 	return nil
 }
 
+// Groups replace the members of the groups that policies name, so that a node can decide without the directory. The
+// controller says them once in every session where any policy names one, and again with every change.
+type Groups struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The encoding of trust.Groups.
+	Content       []byte `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Groups) Reset() {
+	*x = Groups{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Groups) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Groups) ProtoMessage() {}
+
+func (x *Groups) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Groups.ProtoReflect.Descriptor instead.
+func (*Groups) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Groups) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
 // Settings steers the node's session. It is the first message of the controller, sent when it admitted the node.
 type Settings struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1411,7 +1474,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1486,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1499,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Settings) GetReportInterval() *durationpb.Duration {
@@ -1464,7 +1527,7 @@ type Confirmed struct {
 
 func (x *Confirmed) Reset() {
 	*x = Confirmed{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1539,7 @@ func (x *Confirmed) String() string {
 func (*Confirmed) ProtoMessage() {}
 
 func (x *Confirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1552,7 @@ func (x *Confirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Confirmed.ProtoReflect.Descriptor instead.
 func (*Confirmed) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Confirmed) GetRevision() uint64 {
@@ -1580,7 +1643,7 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05fault\x18\x06 \x01(\tR\x05fault\x12\x16\n" +
 	"\x06detail\x18\a \x01(\tR\x06detail\x12\x14\n" +
-	"\x05count\x18\b \x01(\x04R\x05count\"\x88\x03\n" +
+	"\x05count\x18\b \x01(\x04R\x05count\"\xbd\x03\n" +
 	"\x0fConnectResponse\x12?\n" +
 	"\n" +
 	"assignment\x18\x01 \x01(\v2\x1d.bailiwick.node.v1.AssignmentH\x00R\n" +
@@ -1589,7 +1652,8 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\ftrust_bundle\x18\x03 \x01(\v2\x1e.bailiwick.node.v1.TrustBundleH\x00R\vtrustBundle\x129\n" +
 	"\bsettings\x18\x04 \x01(\v2\x1b.bailiwick.node.v1.SettingsH\x00R\bsettings\x12<\n" +
 	"\tconfirmed\x18\x05 \x01(\v2\x1c.bailiwick.node.v1.ConfirmedH\x00R\tconfirmed\x126\n" +
-	"\adenials\x18\x06 \x01(\v2\x1a.bailiwick.node.v1.DenialsH\x00R\adenialsB\t\n" +
+	"\adenials\x18\x06 \x01(\v2\x1a.bailiwick.node.v1.DenialsH\x00R\adenials\x123\n" +
+	"\x06groups\x18\a \x01(\v2\x19.bailiwick.node.v1.GroupsH\x00R\x06groupsB\t\n" +
 	"\amessage\"v\n" +
 	"\n" +
 	"Assignment\x12\x1a\n" +
@@ -1603,6 +1667,8 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\vTrustBundle\x12\x18\n" +
 	"\acontent\x18\x01 \x01(\fR\acontent\"#\n" +
 	"\aDenials\x12\x18\n" +
+	"\acontent\x18\x01 \x01(\fR\acontent\"\"\n" +
+	"\x06Groups\x12\x18\n" +
 	"\acontent\x18\x01 \x01(\fR\acontent\"\x92\x01\n" +
 	"\bSettings\x12B\n" +
 	"\x0freport_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0ereportInterval\x12B\n" +
@@ -1629,7 +1695,7 @@ func file_bailiwick_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(Association_Kind)(0),         // 0: bailiwick.node.v1.Association.Kind
 	(*EnrollRequest)(nil),         // 1: bailiwick.node.v1.EnrollRequest
@@ -1650,46 +1716,48 @@ var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(*Bundle)(nil),                // 16: bailiwick.node.v1.Bundle
 	(*TrustBundle)(nil),           // 17: bailiwick.node.v1.TrustBundle
 	(*Denials)(nil),               // 18: bailiwick.node.v1.Denials
-	(*Settings)(nil),              // 19: bailiwick.node.v1.Settings
-	(*Confirmed)(nil),             // 20: bailiwick.node.v1.Confirmed
-	nil,                           // 21: bailiwick.node.v1.Report.CountersEntry
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*Groups)(nil),                // 19: bailiwick.node.v1.Groups
+	(*Settings)(nil),              // 20: bailiwick.node.v1.Settings
+	(*Confirmed)(nil),             // 21: bailiwick.node.v1.Confirmed
+	nil,                           // 22: bailiwick.node.v1.Report.CountersEntry
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
 }
 var file_bailiwick_node_v1_node_proto_depIdxs = []int32{
 	8,  // 0: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
 	9,  // 1: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
 	10, // 2: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
 	11, // 3: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
-	22, // 4: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
-	22, // 5: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
+	23, // 4: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
+	23, // 5: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
 	12, // 6: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
 	13, // 7: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
-	21, // 8: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
+	22, // 8: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
 	0,  // 9: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
-	22, // 10: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
-	22, // 11: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	23, // 10: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
+	23, // 11: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
 	15, // 12: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
 	16, // 13: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
 	17, // 14: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
-	19, // 15: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
-	20, // 16: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
+	20, // 15: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
+	21, // 16: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
 	18, // 17: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
-	23, // 18: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
-	23, // 19: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
-	5,  // 20: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
-	1,  // 21: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
-	3,  // 22: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
-	7,  // 23: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
-	6,  // 24: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
-	2,  // 25: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
-	4,  // 26: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
-	14, // 27: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
-	24, // [24:28] is the sub-list for method output_type
-	20, // [20:24] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 18: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
+	24, // 19: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
+	24, // 20: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
+	5,  // 21: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
+	1,  // 22: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
+	3,  // 23: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
+	7,  // 24: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
+	6,  // 25: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
+	2,  // 26: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
+	4,  // 27: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
+	14, // 28: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_node_v1_node_proto_init() }
@@ -1710,6 +1778,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 		(*ConnectResponse_Settings)(nil),
 		(*ConnectResponse_Confirmed)(nil),
 		(*ConnectResponse_Denials)(nil),
+		(*ConnectResponse_Groups)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1717,7 +1786,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_node_v1_node_proto_rawDesc), len(file_bailiwick_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

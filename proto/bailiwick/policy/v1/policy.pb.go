@@ -589,7 +589,9 @@ type Rule struct {
 	// 4 or 16 octets; empty in transport mode.
 	Tunnel []byte `protobuf:"bytes,7,opt,name=tunnel,proto3" json:"tunnel,omitempty"`
 	// 4 or 16 octets; empty for the source address of the route.
-	TunnelLocal   []byte `protobuf:"bytes,8,opt,name=tunnel_local,json=tunnelLocal,proto3" json:"tunnel_local,omitempty"`
+	TunnelLocal []byte `protobuf:"bytes,8,opt,name=tunnel_local,json=tunnelLocal,proto3" json:"tunnel_local,omitempty"`
+	// DNs of groups of the directory; a peer must be a member of one of them. Empty: every peer that authenticates.
+	PeerGroups    []string `protobuf:"bytes,9,rep,name=peer_groups,json=peerGroups,proto3" json:"peer_groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -676,6 +678,13 @@ func (x *Rule) GetTunnel() []byte {
 func (x *Rule) GetTunnelLocal() []byte {
 	if x != nil {
 		return x.TunnelLocal
+	}
+	return nil
+}
+
+func (x *Rule) GetPeerGroups() []string {
+	if x != nil {
+		return x.PeerGroups
 	}
 	return nil
 }
@@ -1637,7 +1646,7 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\fkey_exchange\x18\x04 \x01(\v2 .bailiwick.policy.v1.KeyExchangeR\vkeyExchange\x12?\n" +
 	"\n" +
 	"exemptions\x18\x05 \x01(\v2\x1f.bailiwick.policy.v1.ExemptionsR\n" +
-	"exemptions\"\xcb\x02\n" +
+	"exemptions\"\xec\x02\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x125\n" +
@@ -1648,7 +1657,9 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"interfaces\x18\x06 \x01(\x0e2#.bailiwick.policy.v1.InterfaceClassR\n" +
 	"interfaces\x12\x16\n" +
 	"\x06tunnel\x18\a \x01(\fR\x06tunnel\x12!\n" +
-	"\ftunnel_local\x18\b \x01(\fR\vtunnelLocal\"\xf4\x02\n" +
+	"\ftunnel_local\x18\b \x01(\fR\vtunnelLocal\x12\x1f\n" +
+	"\vpeer_groups\x18\t \x03(\tR\n" +
+	"peerGroups\"\xf4\x02\n" +
 	"\x06Filter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x124\n" +
