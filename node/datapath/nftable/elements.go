@@ -31,13 +31,13 @@ func (p Pair) In(s steering.Set, ttl time.Duration) Entry {
 func (t *Table) Add(s steering.Set, p Pair, ttl time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.mu.sets[s.Name] {
+	if !t.copies[0].sets[s.Name] {
 		return fmt.Errorf("add %s to %s in nftables set %s: the policy in force has no such set", p.Local, p.Remote, s.Name)
 	}
 	// An element that exists keeps its time: it is replaced in one transaction.
 	x := newTransaction(t.name)
 	bare := []element{{key: key(p.Local, p.Remote)}}
-	t.each(x, func(copyOfTable) {
+	t.each(x, func(*holding) {
 		x.elements(unix.NFT_MSG_NEWSETELEM, s.Name, bare)
 		x.elements(unix.NFT_MSG_DELSETELEM, s.Name, bare)
 		x.elements(unix.NFT_MSG_NEWSETELEM, s.Name, []element{p.In(s, ttl).element})
@@ -55,11 +55,11 @@ func (t *Table) Remove(s steering.Set, p Pair) error { return t.drop(p.In(s, 0))
 func (t *Table) drop(e Entry) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.mu.sets[e.set.Name] {
+	if !t.copies[0].sets[e.set.Name] {
 		return nil
 	}
 	x := newTransaction(t.name)
-	t.each(x, func(copyOfTable) {
+	t.each(x, func(*holding) {
 		x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
 		x.elements(unix.NFT_MSG_DELSETELEM, e.set.Name, []element{e.element})
 	})
@@ -129,11 +129,11 @@ func (t *Table) AddDynamic(d Dynamic) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := d.Entry()
-	if !t.mu.sets[e.set.Name] {
+	if !t.copies[0].sets[e.set.Name] {
 		return fmt.Errorf("protect %s to %s: no policy is in force yet", d.local, d.remote)
 	}
 	x := newTransaction(t.name)
-	t.each(x, func(copyOfTable) { x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element}) })
+	t.each(x, func(*holding) { x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element}) })
 	if err := t.socket.commit(x); err != nil {
 		return fmt.Errorf("add %s to %s to nftables set %s: %w", d.local, d.remote, e.set.Name, err)
 	}

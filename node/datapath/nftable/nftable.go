@@ -6,7 +6,9 @@
 package nftable
 
 import (
+	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -26,23 +28,16 @@ type Table struct {
 	port   uint32 // of the netlink socket: changes that come from it are our own
 	socket *netfilterSocket
 	// copies are the tables that hold the rules. Whatever one of them lets pass, the other one has to let pass as well.
-	copies []copyOfTable
+	copies []*holding
 
 	mu struct {
 		sync.Mutex
-		// sets, maps and chains are those that the table holds now.
-		sets   map[string]bool
-		maps   map[string]steering.Map
-		chains map[string]bool
-		// base holds the counters of rules and elements that were replaced.
+		salt   string // of the names of what has a digest for a name
+		wanted contents
+		serial int // of the replacements
+		// base holds the counters of what is no more.
 		base map[string]uint64
 	}
-}
-
-// copyOfTable is one table with the rules.
-type copyOfTable struct {
-	name  string
-	flags uint32
 }
 
 // guardSuffix is that of the second table.
@@ -56,12 +51,16 @@ const guardSuffix = "-guard"
 func (t *Table) protect() {
 	switch {
 	case t.probe(tableOwner|tablePersist, nil):
-		t.copies = []copyOfTable{{t.name, tableOwner | tablePersist}}
+		t.copies = []*holding{{name: t.name, flags: tableOwner | tablePersist}}
 	case t.probe(tableOwner, nil):
-		t.copies = []copyOfTable{{t.name, 0}, {t.name + guardSuffix, tableOwner}}
+		t.copies = twoCopies(t.name)
 	default:
-		t.copies = []copyOfTable{{t.name, 0}}
+		t.copies = []*holding{{name: t.name}}
 	}
+}
+
+func twoCopies(name string) []*holding {
+	return []*holding{{name: name}, {name: name + guardSuffix, flags: tableOwner}}
 }
 
 // Note tells what the kernel lacks to keep other programs from the rules, if it lacks something.
@@ -76,7 +75,7 @@ func (t *Table) Note() string {
 }
 
 // each calls f for each copy of the table.
-func (t *Table) each(x *transaction, f func(copyOfTable)) {
+func (t *Table) each(x *transaction, f func(*holding)) {
 	for _, c := range t.copies {
 		x.table = c.name
 		f(c)
@@ -121,9 +120,9 @@ func Open(name string) (*Table, error) {
 		return nil, fmt.Errorf("open the netlink socket of nftables: %w", err)
 	}
 	t := &Table{name: name, port: socket.port, socket: socket}
-	t.mu.sets, t.mu.maps, t.mu.chains, t.mu.base = map[string]bool{}, map[string]steering.Map{}, map[string]bool{}, map[string]uint64{}
+	t.mu.base = map[string]uint64{}
 	t.protect()
-	if err := t.readExisting(); err != nil {
+	if err := t.takeOver(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read nftables table inet %s: %w", name, err), socket.close())
 	}
 	return t, nil
@@ -149,173 +148,126 @@ func (t *Table) Reassembles() bool {
 	return t.probe(0, &steering.Rule{Matches: []steering.Match{steering.Proto(unix.IPPROTO_TCP), steering.Reassembly{}}})
 }
 
-// readExisting learns what an earlier process left, and takes it over: from now on it is out of the reach of others.
-func (t *Table) readExisting() error {
-	found := false
-	var flags uint32
-	err := t.socket.dump(unix.NFT_MSG_GETTABLE, func(*transaction) {}, func(b []byte) {
-		name, value := "", uint32(0)
-		for kind, data := range attributes(b) {
-			switch {
-			case kind == unix.NFTA_TABLE_NAME:
-				name = text(data)
-			case kind == unix.NFTA_TABLE_FLAGS && len(data) == 4:
-				value = binary.BigEndian.Uint32(data)
-			}
-		}
-		if name == t.name {
-			found, flags = true, value
-		}
-	})
+// takeOver learns what an earlier process left, and makes it its own: from now on it is out of the reach of others.
+func (t *Table) takeOver() error {
+	first := t.copies[0]
+	flags, found, err := first.read(t.socket)
 	if err != nil || !found {
 		return err
 	}
-	if flags&tableOwner != 0 {
+	t.mu.wanted = first.contents
+	switch {
+	case flags&tableOwner != 0:
 		return errors.New("it belongs to another process, which still runs: there can be one backend for a network namespace")
-	}
-	if flags&tablePersist != 0 {
+	case flags&tablePersist != 0:
 		x := newTransaction(t.name)
-		x.addTable(t.name, t.copies[0].flags)
+		x.addTable(t.name, first.flags)
 		if err := t.socket.commit(x); err != nil {
 			return fmt.Errorf("take it over: %w", err)
 		}
+	case first.flags != 0: // of an earlier release; no table can get an owner later
+		t.copies = twoCopies(t.name)
+		t.copies[0].contents, t.copies[0].exists = first.contents, true
 	}
-	inTable := func(x *transaction) { x.text(unix.NFTA_SET_TABLE, t.name) }
-	err = t.socket.dump(unix.NFT_MSG_GETSET, inTable, func(b []byte) {
-		name, flags := "", uint32(0)
-		for kind, data := range attributes(b) {
-			switch {
-			case kind == unix.NFTA_SET_NAME:
-				name = text(data)
-			case kind == unix.NFTA_SET_FLAGS && len(data) == 4:
-				flags = binary.BigEndian.Uint32(data)
-			}
-		}
-		if flags&unix.NFT_SET_MAP != 0 {
-			t.mu.maps[name] = steering.Map{Name: name, Counted: true}
-		} else {
-			t.mu.sets[name] = true
-		}
-	})
-	return err
+	return nil
 }
 
 func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 
 // Replace puts a ruleset into force in one transaction. Base chains stay hooked and named sets keep their elements, so
-// there is no moment without rules; what stands in the table already, stays. With fresh, nothing is taken for granted:
-// the table is made anew, and elements that belong to an earlier process go. The entries are put in, if they are not
+// there is no moment without rules; what stands in the table already, stays. With fresh, nothing is taken for granted
+// that is there, and the elements of sets, which belong to an earlier process, go. The entries are put in, if they are not
 // there.
+//
+// A packet may be among the old rules while the kernel changes over to the new ones, and it must find their maps full.
+// They are deleted when no packet can be there any more.
 func (t *Table) Replace(rules steering.Ruleset, fresh bool, entries []Entry) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	err := t.replaceLocked(rules, fresh, entries)
-	if !fresh && errors.Is(err, unix.ENOENT) {
-		// Somebody else took away what was to stay. The watch has its elements put back.
-		err = t.replaceLocked(rules, true, entries)
-	}
+	serial, err := t.replace(rules, fresh, entries)
 	if err != nil {
 		return fmt.Errorf("replace the rules of nftables table inet %s: %w", t.name, err)
 	}
+	if passed() {
+		t.sweep(serial)
+	}
 	return nil
+}
+
+// passed waits until no packet is where any was when it was called, and reports whether the kernel can tell: the barrier of
+// membarrier(2) is a grace period of RCU, under which packets pass the rules.
+func passed() bool {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL
+	_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
+	return errno == 0
+}
+
+func (t *Table) replace(rules steering.Ruleset, fresh bool, entries []Entry) (serial int, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweepLocked() // what is left if the kernel has no barrier
+	if err = t.replaceLocked(rules, fresh, entries); !fresh && errors.Is(err, unix.ENOENT) {
+		// Somebody else took away what was to stay. The watch has its elements put back.
+		err = t.replaceLocked(rules, true, entries)
+	}
+	if err == nil {
+		t.mu.serial++
+	}
+	return t.mu.serial, err
 }
 
 func (t *Table) replaceLocked(rules steering.Ruleset, fresh bool, entries []Entry) error {
+	if fresh {
+		b := make([]byte, 4)
+		_, _ = rand.Read(b) // it cannot fail (crypto/rand)
+		t.mu.salt = "_" + hex.EncodeToString(b)
+		for _, c := range t.copies {
+			if _, _, err := c.read(t.socket); err != nil {
+				return err
+			}
+		}
+	}
+	rules = salted(rules, t.mu.salt)
+	wanted := contentsOf(rules)
+	flushed := func(object string) bool { return t.copies[0].chains[object] && !strings.HasSuffix(object, t.mu.salt) }
+	counters := t.countersLocked(flushed)
 	x := newTransaction(t.name)
-	sets, maps, chains := map[string]bool{}, map[string]steering.Map{}, map[string]bool{}
-	for _, s := range rules.Sets {
-		sets[s.Name] = true
-	}
-	for _, m := range rules.Maps {
-		maps[m.Name] = m
-	}
-	for _, c := range rules.Chains {
-		chains[c.Name] = true
-	}
-	kept := map[string]bool{} // objects whose counters go on
-	if !fresh {
-		for name := range t.mu.maps {
-			_, kept[name] = maps[name]
-		}
-		for _, c := range rules.Chains {
-			kept[c.Name] = c.Digest && t.mu.chains[c.Name]
-		}
-	}
-	counters := t.countersLocked(func(object string) bool { return !kept[object] })
-	t.each(x, func(c copyOfTable) {
-		x.addTable(c.name, 0)
-		if fresh {
-			x.deleteTable(c.name)
-			x.addTable(c.name, c.flags)
-		}
-		t.fill(x, rules, fresh, sets, entries)
-		if !fresh {
-			t.discard(x, sets, maps, chains)
-		}
-	})
+	t.each(x, func(c *holding) { c.fill(x, rules, wanted, fresh, entries) })
 	if err := t.socket.commit(x); err != nil {
 		return err
 	}
-	t.mu.sets, t.mu.maps, t.mu.chains, t.mu.base = sets, maps, chains, counters
+	for _, c := range t.copies {
+		c.exists = true
+		c.add(wanted)
+	}
+	t.mu.wanted, t.mu.base = wanted, counters
 	return nil
 }
 
-// fill adds what a table with the rules has and does not hold yet.
-func (t *Table) fill(x *transaction, rules steering.Ruleset, fresh bool, sets map[string]bool, entries []Entry) {
-	for _, s := range rules.Sets {
-		if fresh || !t.mu.sets[s.Name] {
-			x.addSet(s)
-		}
-	}
-	for _, e := range entries {
-		if sets[e.set.Name] { // else its rule is no more
-			x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
-		}
-	}
-	// All chains before all maps, and those before all rules: each refers to the ones before.
-	for _, c := range rules.Chains {
-		if fresh || !t.mu.chains[c.Name] {
-			x.addChain(c)
-		} else if !c.Digest {
-			x.flushChain(c.Name)
-		}
-	}
-	for _, m := range rules.Maps {
-		if _, there := t.mu.maps[m.Name]; fresh || !there {
-			x.addMap(m)
-		}
-	}
-	for _, c := range rules.Chains {
-		if c.Digest && !fresh && t.mu.chains[c.Name] {
-			continue
-		}
-		for _, r := range c.Rules {
-			x.addRule(c.Name, r.Expressions(), r.Comment)
-		}
+// sweep deletes what the replacement with the serial number left over.
+func (t *Table) sweep(serial int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.serial == serial {
+		t.sweepLocked()
 	}
 }
 
-// discard deletes what is not wanted any more: rules first, which refer to maps, then those, which refer to chains.
-func (t *Table) discard(x *transaction, sets map[string]bool, maps map[string]steering.Map, chains map[string]bool) {
-	for name := range t.mu.chains {
-		if !chains[name] {
-			x.flushChain(name)
-		}
+// sweepLocked deletes what is not wanted any more. What cannot be deleted is out of force, and is tried again.
+func (t *Table) sweepLocked() {
+	left := t.copies[0].without(t.mu.wanted)
+	var counters map[string]uint64
+	if !left.empty() {
+		counters = t.countersLocked(left.holds)
 	}
-	for name := range t.mu.maps {
-		if _, wanted := maps[name]; !wanted {
-			x.deleteSet(name)
-		}
+	x := newTransaction(t.name)
+	t.each(x, func(c *holding) { c.without(t.mu.wanted).discard(x) })
+	if x.last == 0 || t.socket.commit(x) != nil {
+		return
 	}
-	for name := range t.mu.chains {
-		if !chains[name] {
-			x.deleteChain(name)
-		}
+	for _, c := range t.copies {
+		c.contents = c.contents.only(t.mu.wanted)
 	}
-	for name := range t.mu.sets {
-		if !sets[name] {
-			x.deleteSet(name)
-		}
+	if counters != nil {
+		t.mu.base = counters
 	}
 }
 
@@ -353,8 +305,8 @@ func (t *Table) countersLocked(wanted func(object string) bool) map[string]uint6
 			out[comment] += packets
 		}
 	})
-	for name, m := range t.mu.maps {
-		if !m.Counted || !wanted(name) {
+	for name, counted := range t.copies[0].maps {
+		if !counted || !wanted(name) {
 			continue
 		}
 		inSet := func(x *transaction) {
@@ -417,14 +369,17 @@ func (t *Table) Release() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	x := newTransaction(t.name)
-	t.each(x, func(c copyOfTable) {
+	t.each(x, func(c *holding) {
 		x.addTable(c.name, 0) // so that the deletion of a table that never was is no error
 		x.deleteTable(c.name)
 	})
 	if err := t.socket.commit(x); err != nil {
 		return fmt.Errorf("remove nftables table inet %s: %w", t.name, err)
 	}
-	t.mu.sets, t.mu.maps, t.mu.chains = map[string]bool{}, map[string]steering.Map{}, map[string]bool{}
+	for _, c := range t.copies {
+		c.contents, c.exists = contents{}, false
+	}
+	t.mu.wanted = contents{}
 	return nil
 }
 

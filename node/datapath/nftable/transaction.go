@@ -322,8 +322,14 @@ type element struct {
 	verdict     *steering.Element
 }
 
-// elements adds or deletes elements, a bounded number in each message.
+// elements adds or deletes elements, a bounded number in each message; a deletion of none deletes all.
 func (x *transaction) elements(message uint16, set string, all []element) {
+	if len(all) == 0 && message == unix.NFT_MSG_DELSETELEM { // all of them
+		x.begin(message, 0)
+		x.text(unix.NFTA_SET_ELEM_LIST_TABLE, x.table)
+		x.text(unix.NFTA_SET_ELEM_LIST_SET, set)
+		x.end()
+	}
 	for part := range slices.Chunk(all, maxElements) {
 		x.begin(message, unix.NLM_F_CREATE)
 		x.text(unix.NFTA_SET_ELEM_LIST_TABLE, x.table)
