@@ -192,6 +192,9 @@ func (t *Table) Replace(rules steering.Ruleset, fresh bool, entries []Entry) err
 	return nil
 }
 
+// tries is how often a replacement begins anew because others change the table meanwhile.
+const tries = 10
+
 // passed waits until no packet is where any was when it was called, and reports whether the kernel can tell: the barrier of
 // membarrier(2) is a grace period of RCU, under which packets pass the rules.
 func passed() bool {
@@ -204,7 +207,8 @@ func (t *Table) replace(rules steering.Ruleset, fresh bool, entries []Entry) (se
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweepLocked() // what is left if the kernel has no barrier
-	if err = t.replaceLocked(rules, fresh, entries); !fresh && errors.Is(err, unix.ENOENT) {
+	err = t.replaceLocked(rules, fresh, entries)
+	for try := 0; try < tries && errors.Is(err, unix.ENOENT); try++ {
 		// Somebody else took away what was to stay. The watch has its elements put back.
 		err = t.replaceLocked(rules, true, entries)
 	}

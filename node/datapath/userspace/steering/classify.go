@@ -283,7 +283,7 @@ func partition(list []entry, d Dimension, length, limit int) (division, bool) {
 		entry int32
 		ends  bool
 	}
-	var edges []edge
+	edges := make([]edge, 0, 2*(length-c.start))
 	var open []int32
 	for i, e := range list[:length] {
 		if i < c.start {

@@ -41,7 +41,7 @@ func (c *compiler) classify(l list, wanted func(*spd.Specific) bool) []Rule {
 
 // family returns the rules for the packets of one family.
 func (c *compiler) family(l list, v6 bool, wanted func(*spd.Specific) bool) []Rule {
-	var items []item
+	items := make([]item, 0, len(c.filters)/2)
 	for i := range c.filters {
 		f := &c.filters[i]
 		if f.Direction != l.direction || f.Source.Is4() == v6 || !wanted(f) || l.skip != nil && l.skip(f) {
