@@ -68,7 +68,7 @@ var rows = []Row{
 	{58, "IKEv1 main mode", "main and aggressive mode are not answered, make no state and are counted", []Peer{StrongSwan59}, Refused, "IKEv1 is historic (RFC 9395)", []string{strongswan + "TestIKEv1"}},
 	{59, "IKEv1 failures and deletes", "messages and deletes of every IKEv1 exchange are not answered, and touch nothing", []Peer{StrongSwan59, Script}, Refused, "IKEv1 is historic (RFC 9395)", []string{strongswan + "TestIKEv1", strongswan + "TestIKEv1ByHand"}},
 	{60, "IKEv1 and IKEv2 peers of one node", "the peer whose IKEv1 is not answered is served in IKEv2 beside it", []Peer{StrongSwan59}, Shown, "", []string{strongswan + "TestIKEv1"}},
-	{61, "malformed messages", "thousands of cut, changed and random messages: the node stays up, counts them, keeps the SA that they claim to be of", []Peer{Script}, Shown, "", []string{strongswan + "TestMalformedMessages"}},
+	{61, "malformed messages", "thousands of cut, changed, random, fuzzed and recorded messages, in clear and under keys of a stranger: the node stays up, counts each, keeps the SA that they claim to be of and a TCP connection through another, and needs no more memory and goroutines", []Peer{Script, StrongSwan59}, Shown, "", []string{strongswan + "TestMalformedMessages", strongswan + "TestCorpora"}},
 	{62, "datapath refuses an SA", "each step of an installation is refused, by either initiator: nothing is left on either side, and the next attempt succeeds", []Peer{Faults}, Shown, "", []string{"interop.TestDatapathRefuses"}},
 	{63, "marks, multicast, DSCP, IP-TFS", "", nil, OutOfScope, "the peer has none of it in user space, and the product does not build it", nil},
 }
