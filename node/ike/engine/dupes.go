@@ -46,12 +46,13 @@ func (e *Engine) established(x *entry, initialContact bool) {
 		}
 		switch {
 		case initialContact && impair.On(impair.IgnoreFirstContact):
-		case initialContact && y.sa.Origin().Established.Before(x.sa.Created()):
-			// RFC 7296 2.4: the peer has lost what was there before. What came up meanwhile is not meant.
-			e.run(y, func(s *ikev2.SA) { s.Drop(e.now, ike.ReasonInitialContact, "the peer has started anew") })
+		case initialContact && e.firstContact(x, y):
 		case y.sa.Origin().Initiator != x.sa.Initiator() && x.sa.Created().Before(y.sa.Origin().Established.Add(crossing)):
 			e.duplicates(x, y)
 		}
+	}
+	if initialContact && !impair.On(impair.IgnoreFirstContact) {
+		e.startedElsewhere(x)
 	}
 	e.succeeds(x)
 	for _, w := range e.flows.to(x.filed.remote.Addr()) { // the peer is not silent, whoever of the two has come through

@@ -214,3 +214,46 @@ func TestMoveDuringRekeyOfTheIKESA(t *testing.T) {
 		})
 	}
 }
+
+// A peer that starts anew where it has not been, or at home again after it had moved, says so by INITIAL_CONTACT: nothing of
+// what it had before is left, at once and not only when it has been silent for long.
+func TestFirstContactFromElsewhere(t *testing.T) {
+	for name, path := range map[string][]netip.Addr{
+		"home, then elsewhere":           {addrB2},
+		"elsewhere, then home":           {addrB2, addrB},
+		"elsewhere, then elsewhere else": {addrB2, netip.MustParseAddr("10.9.0.3")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, a, b, _, narrow := gateways(1, calm)
+			for _, n := range []*Node{a, b} {
+				n.Config.Mobility = ike.MobilityOn
+				n.Config.Rules[0].Auth = []spd.Auth{naming(certAuth, map[*Node]string{a: "b.example", b: "a.example"}[n])}
+				n.boot()
+				n.addresses(n.Addr)
+			}
+			b.Do(ike.Acquire{Flow: narrow})
+			w.Run(2 * time.Second)
+			for i, at := range path {
+				if i < len(path)-1 {
+					b.moveTo(at)
+					w.Run(10 * time.Second)
+					continue
+				}
+				old := a.Engine.Snapshot().SAs
+				if len(old) != 1 || len(a.Downs) != 0 {
+					t.Fatalf("before the crash there are %+v, down %+v\n%s", old, a.Downs, story(w))
+				}
+				b.Addr, b.Others = at, nil
+				b.Crash()
+				b.addresses(at)
+				narrow.Local = at
+				b.Do(ike.Acquire{Flow: narrow})
+				w.Run(time.Second)
+				now := a.Engine.Snapshot().SAs
+				if len(now) != 1 || now[0].SPI == old[0].SPI || now[0].Remote.Addr() != at || len(a.Downs) != 1 || a.Downs[0].Reason != ike.ReasonInitialContact {
+					t.Errorf("the node has %+v, had %+v, down %+v\n%s", now, old, a.Downs, story(w))
+				}
+			}
+		})
+	}
+}
