@@ -103,6 +103,7 @@ type Pair struct {
 	Ctx  context.Context // ends with the test, or before it takes too long
 	Node *lab.Host
 	Peer *lab.Host    // where strongSwan runs; nil with a guest
+	NAT  *lab.Host    // between them, with WithNAT
 	VM   *guest.Guest // the guest, or nil
 
 	Process *lab.Process // the node's daemon
@@ -119,22 +120,29 @@ type Pair struct {
 func WithHost(t testing.TB, prefix string) *Pair {
 	t.Helper()
 	p, l := newPair(t, prefix)
-	var err error
-	if p.Peer, err = l.Host("peer"); err != nil {
-		t.Fatal(err)
-	}
-	end := func(h *lab.Host, a netip.Addr) lab.End {
-		return lab.End{Host: h, Device: device, Addresses: []netip.Prefix{netip.PrefixFrom(a, 24)}}
-	}
-	if err := l.Link(end(p.Node, NodeOuter), end(p.Peer, PeerOuter)); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(p.Peer.AddAddress("lo", netip.PrefixFrom(PeerInner, 32)), p.Peer.ServeEcho(p.Ctx, EchoPort)); err != nil {
+	p.addPeer(l)
+	if err := l.Link(end(p.Node, device, NodeOuter), end(p.Peer, device, PeerOuter)); err != nil {
 		t.Fatal(err)
 	}
 	p.Run(p.Peer, "ip", "route", "add", NodeNet.String(), "via", NodeOuter.String(), "src", PeerInner.String())
 	p.route()
 	return p
+}
+
+func end(h *lab.Host, device string, a netip.Addr) lab.End {
+	return lab.End{Host: h, Device: device, Addresses: []netip.Prefix{netip.PrefixFrom(a, 24)}}
+}
+
+// addPeer adds the host of strongSwan, with the network behind it.
+func (p *Pair) addPeer(l *lab.Lab) {
+	p.T.Helper()
+	var err error
+	if p.Peer, err = l.Host("peer"); err != nil {
+		p.T.Fatal(err)
+	}
+	if err := errors.Join(p.Peer.AddAddress("lo", netip.PrefixFrom(PeerInner, 32)), p.Peer.ServeEcho(p.Ctx, EchoPort)); err != nil {
+		p.T.Fatal(err)
+	}
 }
 
 // WithGuest makes a host on the switch of a guest that SetUp has prepared. No two tests may use a guest at one time.
@@ -351,4 +359,20 @@ func (p *Pair) Until(what string, done func() (bool, error)) {
 func (p *Pair) Logged(text string) {
 	p.T.Helper()
 	p.Until(fmt.Sprintf("strongSwan logs %q", text), func() (bool, error) { return p.Charon.Logged(text) })
+}
+
+// NodeTrace are the lines of the node's log that tell of IKE messages, without what stands before.
+func (p *Pair) NodeTrace() []string {
+	p.T.Helper()
+	log, err := os.ReadFile(p.log())
+	if err != nil {
+		p.T.Fatal(err)
+	}
+	var told []string
+	for line := range strings.Lines(string(log)) {
+		if _, event, ok := strings.Cut(strings.TrimSpace(line), "event="); ok {
+			told = append(told, strings.Trim(event, `"`))
+		}
+	}
+	return told
 }

@@ -2,7 +2,9 @@ package strongswan
 
 import (
 	"bytes"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -261,4 +263,55 @@ func TestCrossingDeletes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCrossingChildDeletes ends the Child SA that a rekey of the node has replaced from both sides at once: strongSwan, held
+// to hear the node's delete late, is told to end it as well. Both deletes are answered, neither answer deletes once more
+// (RFC 7296 1.4.1), and the new Child SA stays.
+func TestCrossingChildDeletes(t *testing.T) {
+	t.Parallel()
+	shows(t, 36)
+	for _, d := range []struct {
+		name string
+		peer func(*charon.Config)
+	}{
+		{"peer-hears-late", delay("receive", informational, true, true)},
+		{"peer-is-asked-late", delay("receive", informational, true, false)},
+	} {
+		t.Run(d.name, func(t *testing.T) {
+			p, capture := established(t, pair.FromNode, pair.Policy{}, d.peer)
+			stop := p.Stream(pair.FromNode)
+			before := p.Ours()
+			if err := p.Client.Rekey(p.Ctx, localapi.Rekey{Child: before.Children[0].In}); err != nil {
+				t.Fatal(err)
+			}
+			p.Until("the node deletes", func() (bool, error) { return len(p.told("send", "request", "D(ESP)")) > 0, nil })
+			if _, err := p.Charon.Swanctl(p.Ctx, "--terminate", "--child-id", "1", "--timeout", "10"); err != nil {
+				t.Fatal(err)
+			}
+			p.settled(localapi.Associations{Children: before.Children})
+			stop()
+			p.Talk(pair.FromPeer)
+			p.Protected(capture)
+			own, theirs := p.told("send", "request", "D(ESP)"), p.told("received", "request", "D(ESP)")
+			answered, answers := p.told("received", "response", ""), p.told("send", "response", "")
+			if len(own) != 1 || len(theirs) != 1 || len(answered) != 1 || len(answers) == 0 ||
+				own[0] > theirs[0] || theirs[0] > answered[0] || theirs[0] > answers[len(answers)-1] {
+				t.Errorf("deletes did not cross: %q", p.NodeTrace())
+			}
+		})
+	}
+}
+
+// told are the places in the node's trace of INFORMATIONAL messages of a direction and kind with exactly these payloads.
+func (p peers) told(direction, kind, payloads string) []int {
+	p.T.Helper()
+	message := regexp.MustCompile("^" + direction + " INFORMATIONAL " + kind + ` \d+` + regexp.QuoteMeta(strings.TrimRight(" "+payloads, " ")) + "$")
+	var places []int
+	for i, line := range p.NodeTrace() {
+		if message.MatchString(line) {
+			places = append(places, i)
+		}
+	}
+	return places
 }
