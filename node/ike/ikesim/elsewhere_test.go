@@ -257,3 +257,29 @@ func TestFirstContactFromElsewhere(t *testing.T) {
 		})
 	}
 }
+
+// A NAT that changes its mapping is noticed although the peer always has an answer to give: what the other side begins
+// would else go to the old mapping for ever.
+func TestNATRebindingOfABusyPeer(t *testing.T) {
+	w, a, b, _, narrow := gateways(1, calm)
+	port := uint16(20001)
+	w.nat(b, &port)
+	a.Config.Rules[0].Tunnel = public
+	for _, n := range []*Node{a, b} {
+		n.Config.Mobility = ike.MobilityOn
+		n.boot()
+		n.addresses(n.Addr)
+	}
+	b.Do(ike.Acquire{Flow: narrow})
+	w.Run(time.Minute)
+	port = 20002
+	for range 20 {
+		b.rekeyChild()
+		w.Run(10 * time.Second)
+	}
+	s := a.Engine.Snapshot().SAs[0]
+	if at := a.SADB[a.child()].Child.Remote; s.Remote.Port() != 20002 || at.Port() != 20002 {
+		t.Errorf("the IKE SA is with %s, the Child SA with %s\n%s", s.Remote, at, story(w))
+	}
+	mirrored(t, w, a, b, 1)
+}

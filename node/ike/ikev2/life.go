@@ -125,7 +125,12 @@ func (s *SA) livenessAt() time.Time {
 	if every <= 0 {
 		every = defaultLiveness
 	}
-	return s.lastHeard.Add(every)
+	at := s.lastHeard.Add(every)
+	// A peer that always has something to say shows no change of the mapping, and sends all it begins to the old one.
+	if m := s.mapped.Add(2 * every); s.asksMapping() && m.Before(at) {
+		return m
+	}
+	return at
 }
 
 // Tick does what is due at now.

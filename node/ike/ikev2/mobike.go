@@ -42,8 +42,9 @@ type mobility struct {
 	// mapping is how the peer saw this side when it answered last, as NAT_DETECTION_DESTINATION_IP: it changes with the
 	// mapping of a NAT in between.
 	mapping []byte
-	left    bool // the peer has left its home
-	astray  bool // the outstanding request takes a path that the peer was not told of
+	mapped  time.Time // when this side asked for that last
+	left    bool      // the peer has left its home
+	astray  bool      // the outstanding request takes a path that the peer was not told of
 	// refusedPaths counts the paths that the peer refused one after the other.
 	refusedPaths int
 	moves        uint // relocations so far
@@ -81,6 +82,7 @@ func (s *SA) answerMobility() []wire.Payload {
 func (s *SA) learnMobility(payloads []wire.Payload) {
 	_, supported := wire.FindNotify(payloads, wire.NotifyMOBIKESupported)
 	s.mobile = supported && s.cfg.Mobility != ike.MobilityOff
+	s.mapped = s.now
 	s.settleHome()
 	if s.mobile {
 		s.readAdditional(payloads)
@@ -345,6 +347,11 @@ func (s *SA) readNAT(m message, local, remote netip.AddrPort) {
 	if _, ok := wire.FindNotify(m.payloads, wire.NotifyNATDetectionSourceIP); ok {
 		s.detectNAT(wire.Message{Header: m.header, Payloads: m.payloads}, local, remote)
 	}
+}
+
+// asksMapping reports whether a question of this side has to find out how the peer sees it (RFC 4555 3.8).
+func (s *SA) asksMapping() bool {
+	return s.leads() && s.natLocal && s.cfg.Mobility != ike.MobilityWithoutNAT
 }
 
 // natPort is the port of IKE behind a NAT.

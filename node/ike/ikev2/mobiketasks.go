@@ -29,7 +29,7 @@ func (t *updateAddresses) begin(s *SA) bool {
 	if !s.leads() || s.state != StateEstablished {
 		return false
 	}
-	t.local, t.remote = s.local, s.remote
+	t.local, t.remote, s.mapped = s.local, s.remote, s.now
 	payloads := []wire.Payload{wire.Notify{Type: wire.NotifyUpdateSAAddresses}}
 	if s.cfg.Mobility == ike.MobilityWithoutNAT {
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyNoNATsAllowed, Data: noNATs(s.local, s.remote)})

@@ -152,7 +152,8 @@ func (*liveness) rank() int { return rankLiveness }
 
 func (*liveness) begin(s *SA) bool {
 	var payloads []wire.Payload
-	if s.leads() && s.natLocal && s.cfg.Mobility != ike.MobilityWithoutNAT { // RFC 4555 3.8: finds out about the NAT as well
+	if s.asksMapping() { // finds out about the NAT as well
+		s.mapped = s.now
 		payloads = s.natPayloads(s.local, s.remote)
 	}
 	if len(s.token) > 0 { // leaves room for the peer's in an answer that is no longer (RFC 6290 4.1)
