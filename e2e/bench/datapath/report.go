@@ -22,6 +22,9 @@ type row struct {
 	Note   string    `json:"note,omitempty"`
 }
 
+// attempts are made again on a path that fails: on a machine that does other work too, iperf3 loses its server now and then.
+const attempts = 2
+
 // measure goes over all paths again and again, so that what disturbs the machine disturbs all of them.
 func measure(ctx context.Context, o options, progress func(format string, a ...any)) (*report, error) {
 	r := &report{Seconds: o.seconds, Rounds: o.rounds}
@@ -35,6 +38,10 @@ func measure(ctx context.Context, o options, progress func(format string, a ...a
 			row := &r.Paths[i]
 			p := paths()[slices.Index(pathNames(), row.Name)]
 			f, err := once(ctx, p, o)
+			for again := 0; err != nil && !errors.Is(err, errNotHere) && again < attempts && ctx.Err() == nil; again++ {
+				progress("round %d of %d: %s once more: %v", round+1, o.rounds, p.name, err)
+				f, err = once(ctx, p, o)
+			}
 			switch {
 			case ctx.Err() != nil:
 				return nil, ctx.Err()
@@ -106,6 +113,9 @@ func (r *report) text() string {
 				}
 			}
 			cell := fmt.Sprintf(c.format, median(values))
+			if median(values) == 0 { // nobody there who could have worked
+				cell, ratios = "-", nil
+			}
 			if c.ratio && len(ratios) > 0 {
 				cell += fmt.Sprintf(" (%.2f)", median(ratios))
 			}
