@@ -24,7 +24,7 @@ type observer struct {
 
 func (o *observer) observe(a ike.Action) {
 	now := time.Now()
-	if t, ok := a.(ike.Trace); ok {
+	if t, ok := a.(*ike.Trace); ok {
 		o.trace.Add(now, t)
 	}
 	o.audit.Observe(now, a)

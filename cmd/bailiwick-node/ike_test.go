@@ -80,7 +80,7 @@ func newDaemon() *daemon {
 }
 
 func (d *daemon) add(text string) {
-	d.hub.Add(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), ike.Trace{
+	d.hub.Add(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), &ike.Trace{
 		IKE: 1, Remote: netip.MustParseAddrPort("10.0.0.2:500"), Known: true, Kind: ike.TraceDecided, Text: ike.Sentence{Format: text},
 	})
 }

@@ -161,7 +161,7 @@ func (r *recorder) observe(a ike.Action) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch a := a.(type) {
-	case ike.Trace:
+	case *ike.Trace:
 		r.mu.trace = append(r.mu.trace, a.String())
 	case ike.Down:
 		r.mu.trace = append(r.mu.trace, fmt.Sprintf("down %s %s", a.Reason, a.Detail))

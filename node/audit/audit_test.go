@@ -51,12 +51,12 @@ func someFlow() ike.Flow {
 	return ike.Flow{Rule: "r1", Local: local.Addr(), Remote: remote.Addr(), LocalTS: host(local), RemoteTS: host(remote)}
 }
 
-func dropped(spi ike.IKESPI, r ike.Reason) ike.Trace {
-	return ike.Trace{IKE: spi, Remote: remote, Kind: ike.TraceDropped, Reason: r, Text: ike.Sentence{Format: "12 octets"}}
+func dropped(spi ike.IKESPI, r ike.Reason) *ike.Trace {
+	return &ike.Trace{IKE: spi, Remote: remote, Kind: ike.TraceDropped, Reason: r, Text: ike.Sentence{Format: "12 octets"}}
 }
 
-func failure(spi ike.IKESPI, child bool, r ike.Reason) ike.Trace {
-	return ike.Trace{
+func failure(spi ike.IKESPI, child bool, r ike.Reason) *ike.Trace {
+	return &ike.Trace{
 		IKE: spi, Remote: remote, Rule: "r1", Child: child, Kind: ike.TraceFailed, Reason: r, Fault: ike.FaultPeer, Text: ike.Sentence{Format: "why"},
 	}
 }
@@ -105,8 +105,8 @@ func TestRows(t *testing.T) {
 		{nil, ike.Fallback{Flow: someFlow(), TTL: time.Minute}, SoftAssociation, `"outcome":"success","count":1,` + flw},
 		{nil, ike.Refuse{Flow: someFlow(), Reason: ike.ReasonShutdown}, NotRunning, `"outcome":"failure","count":1,` + flw + `,"reason":"shutdown","fault":"local"`},
 		{nil, ike.Refuse{Flow: someFlow(), Reason: ike.ReasonTimeout}, 0, ""},
-		{nil, ike.Trace{Kind: ike.TraceGuard, Reason: ike.ReasonHalfOpenLimit, Text: ike.Sentence{Format: "many"}}, DoSProtection, `"count":1,"reason":"half-open-limit","fault":"peer","detail":"many"`},
-		{nil, ike.Trace{Kind: ike.TraceSent, Text: ike.Sentence{Format: "x"}}, 0, ""},
+		{nil, &ike.Trace{Kind: ike.TraceGuard, Reason: ike.ReasonHalfOpenLimit, Text: ike.Sentence{Format: "many"}}, DoSProtection, `"count":1,"reason":"half-open-limit","fault":"peer","detail":"many"`},
+		{nil, &ike.Trace{Kind: ike.TraceSent, Text: ike.Sentence{Format: "x"}}, 0, ""},
 		{nil, ike.Send{}, 0, ""},
 		{nil, ike.KeyLog{Line: sa.NewSecret([]byte("SECRET"))}, 0, ""},
 	} {

@@ -42,13 +42,13 @@ func (t *translator) event(now time.Time, a ike.Action) (Event, bool) {
 		e := flow(now, NotRunning, a.Flow)
 		e.reason(a.Reason, ike.FaultLocal)
 		return e, true
-	case ike.Trace:
+	case *ike.Trace:
 		return t.trace(now, a)
 	}
 	return Event{}, false
 }
 
-func (t *translator) trace(now time.Time, a ike.Trace) (Event, bool) {
+func (t *translator) trace(now time.Time, a *ike.Trace) (Event, bool) {
 	_, up := t.up[a.IKE]
 	var e Event
 	switch {

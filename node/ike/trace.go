@@ -6,20 +6,20 @@ import (
 )
 
 // Trace is one line of what happened, without secrets. Its text is made only when somebody reads it, so that a trace
-// costs little when nobody does.
+// costs little when nobody does. The engine emits pointers, which whoever keeps lines keeps as well: nobody changes one.
 type Trace struct {
 	IKE    IKESPI         // 0 when no SA is concerned
 	Peer   string         // authenticated identity, printable; empty before
 	Remote netip.AddrPort // of the peer
+	Text   fmt.Stringer
+	Reason Reason // of TraceDropped and TraceFailed
+	Rule   string // of TraceFailed: of the flow that asked; empty for a peer's request
+	Kind   TraceKind
+	Fault  Fault // of TraceFailed
+	Child  bool  // of TraceFailed: a Child SA failed, not the IKE SA
 	// Known tells that this side asked for the SA, or that the peer is authenticated: it is no stranger.
 	Known   bool
-	Kind    TraceKind
-	Routine bool   // of interest only to who watches: a liveness check
-	Reason  Reason // of TraceDropped and TraceFailed
-	Fault   Fault  // of TraceFailed, as all below
-	Rule    string // of the flow that asked; empty for a peer's request
-	Child   bool   // a Child SA failed, not the IKE SA
-	Text    fmt.Stringer
+	Routine bool // of interest only to who watches: a liveness check
 }
 
 // TraceKind tells what a line is about.
@@ -80,4 +80,4 @@ func (s Sentence) String() string {
 	return fmt.Sprintf(s.Format, s.Args...)
 }
 
-func (Trace) action() {}
+func (*Trace) action() {}

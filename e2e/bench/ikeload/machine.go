@@ -63,7 +63,7 @@ func Start(c MachineConfig) (*Machine, error) {
 	}
 	hub := trace.NewHub() // as a node keeps it, for whoever asks what happened
 	observe := func(a ike.Action) {
-		if t, ok := a.(ike.Trace); ok {
+		if t, ok := a.(*ike.Trace); ok {
 			hub.Add(time.Now(), t)
 		}
 	}

@@ -230,7 +230,7 @@ func (d *Driver) perform(a ike.Action) ike.Event {
 		d.log.Info("IKE SA up", "peer", a.Peer, "spi", fmt.Sprintf("%016x", uint64(a.IKE)))
 	case ike.Down:
 		d.log.Info("IKE SA down", "peer", a.Peer, "spi", fmt.Sprintf("%016x", uint64(a.IKE)), "reason", a.Reason, "fault", a.Fault, "detail", a.Detail)
-	case ike.Trace:
+	case *ike.Trace:
 		if !d.log.IsTrace() { // most of what happens is a trace
 			return nil
 		}

@@ -95,7 +95,7 @@ func (e *Engine) answer(d ike.Datagram, h wire.Header, notifies ...wire.Notify) 
 	}
 	b := wire.AppendMessage(nil, m)
 	e.Emit(ike.Send{Local: d.Local, Remote: d.Remote, Bytes: b})
-	e.Emit(ike.Trace{Remote: d.Remote, Kind: ike.TraceSent, Text: m.Summary()})
+	e.Emit(&ike.Trace{Remote: d.Remote, Kind: ike.TraceSent, Text: m.Summary()})
 }
 
 // refuse answers what is not part of an SA: at most once per source and second, never longer than what came. It reports

@@ -351,7 +351,7 @@ func (e *Engine) Do(own wire.SPI, work ike.Work) ike.JobID {
 // Emit appends an action.
 func (e *Engine) Emit(a ike.Action) {
 	switch a := a.(type) {
-	case ike.Trace:
+	case *ike.Trace:
 		if e.cfg.Untraced {
 			return
 		}

@@ -103,7 +103,7 @@ func (e *Engine) initRequest(d ike.Datagram) {
 		if cookied || e.refusals.allow(e.now, d.Remote.Addr()) {
 			e.answer(d, h, wire.Notify{Type: refusal.Notify, Data: refusal.Data})
 			if refusal.Notify == wire.NotifyInvalidKEPayload { // no failure: the peer comes again, with the method that is wanted
-				e.Emit(ike.Trace{Remote: d.Remote, Kind: ike.TraceDecided, Text: ike.Sentence{Format: "ask for another key exchange: %s", Args: []any{refusal.Detail}}})
+				e.Emit(&ike.Trace{Remote: d.Remote, Kind: ike.TraceDecided, Text: ike.Sentence{Format: "ask for another key exchange: %s", Args: []any{refusal.Detail}}})
 				return
 			}
 			e.countMainFailure(refusal.Reason)

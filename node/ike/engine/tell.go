@@ -37,7 +37,7 @@ func (e *Engine) countDrop(reason ike.Reason) {
 // drop tells of a datagram that reached no SA.
 func (e *Engine) drop(d ike.Datagram, reason ike.Reason) {
 	e.countDrop(reason)
-	e.Emit(ike.Trace{Remote: d.Remote, Kind: ike.TraceDropped, Reason: reason, Text: octets(len(d.Bytes))})
+	e.Emit(&ike.Trace{Remote: d.Remote, Kind: ike.TraceDropped, Reason: reason, Text: octets(len(d.Bytes))})
 }
 
 // octets is the text of a datagram that cannot be read, or is not worth reading.
@@ -75,9 +75,9 @@ func (c change) String() string {
 }
 
 // trace begins a line about an SA.
-func (x *entry) trace(kind ike.TraceKind, text fmt.Stringer) ike.Trace {
+func (x *entry) trace(kind ike.TraceKind, text fmt.Stringer) *ike.Trace {
 	_, remote := x.sa.Addresses()
-	return ike.Trace{
+	return &ike.Trace{
 		IKE: ike.IKESPI(x.sa.SPI()), Peer: x.sa.Peer(), Remote: remote, Known: x.sa.Initiator() || x.sa.Peer() != "",
 		Kind: kind, Text: text,
 	}
@@ -103,7 +103,7 @@ func (e *Engine) failed(x *entry, f Failure) {
 	if f.Rule != "" {
 		text = ike.Sentence{Format: "%s (rule %q)", Args: []any{f.Detail, f.Rule}}
 	}
-	t := ike.Trace{Remote: netip.AddrPortFrom(f.Remote, 0), Peer: f.Peer, Known: f.Rule != "", Text: text}
+	t := &ike.Trace{Remote: netip.AddrPortFrom(f.Remote, 0), Peer: f.Peer, Known: f.Rule != "", Text: text}
 	if x != nil {
 		t = x.trace(ike.TraceFailed, text)
 	}
@@ -131,7 +131,7 @@ func (e *Engine) tellGuard(demand bool) {
 		return
 	}
 	e.toldGuard = demand
-	t := ike.Trace{Kind: ike.TraceGuard, Text: ike.Sentence{Format: "first messages need no cookie any more"}}
+	t := &ike.Trace{Kind: ike.TraceGuard, Text: ike.Sentence{Format: "first messages need no cookie any more"}}
 	if demand {
 		t.Reason = ike.ReasonHalfOpenLimit
 		t.Text = ike.Sentence{Format: "first messages need a cookie: %d negotiations are not finished, %d computations are under way", Args: []any{e.table.halfOpen, len(e.jobs)}}

@@ -14,7 +14,7 @@ import (
 // flows are the flows that wait for an association, found by everything that a step looks for.
 type flows struct {
 	byKey   map[flowKey]*flow
-	byOwner map[wire.SPI]map[*flow]struct{}
+	byOwner map[wire.SPI]map[*flow]struct{} // not of those that no SA is responsible for
 	byPeer  map[netip.Addr]map[*flow]struct{}
 	order   chain[*flow]
 	due     agenda[*flow]
@@ -34,7 +34,6 @@ func (f *flows) add(w *flow) {
 	f.byKey[w.key] = w
 	f.order.add(&w.link)
 	put(f.byPeer, w.flow.Remote, w)
-	put(f.byOwner, w.owner, w)
 	f.schedule(w)
 }
 
@@ -45,7 +44,9 @@ func (f *flows) remove(w *flow) {
 	delete(f.byKey, w.key)
 	f.order.remove(&w.link)
 	take(f.byPeer, w.flow.Remote, w)
-	take(f.byOwner, w.owner, w)
+	if w.owner != 0 {
+		take(f.byOwner, w.owner, w)
+	}
 	f.due.set(&w.due, time.Time{})
 }
 
@@ -54,9 +55,12 @@ func (f *flows) own(w *flow, owner wire.SPI) {
 	if !w.link.in || w.owner == owner {
 		return
 	}
-	take(f.byOwner, w.owner, w)
-	w.owner = owner
-	put(f.byOwner, owner, w)
+	if w.owner != 0 {
+		take(f.byOwner, w.owner, w)
+	}
+	if w.owner = owner; owner != 0 {
+		put(f.byOwner, owner, w)
+	}
 }
 
 // startAt sets when the negotiation for a flow begins; zero: it has begun.
@@ -116,7 +120,7 @@ func take[K comparable](m map[K]map[*flow]struct{}, key K, w *flow) {
 // checkFlows returns what is wrong with the tables of the flows.
 func (e *Engine) checkFlows() error {
 	f := &e.flows
-	owned, to, due := 0, 0, 0
+	owned, owners, to, due := 0, 0, 0, 0
 	for _, set := range f.byOwner {
 		owned += len(set)
 	}
@@ -125,6 +129,9 @@ func (e *Engine) checkFlows() error {
 	}
 	for _, w := range f.order.all() {
 		_, mine := f.byOwner[w.owner][w]
+		if w.owner != 0 {
+			owners++
+		}
 		_, his := f.byPeer[w.flow.Remote][w]
 		want := w.fallbackAt
 		if !w.start.IsZero() && (want.IsZero() || w.start.Before(want)) {
@@ -133,12 +140,12 @@ func (e *Engine) checkFlows() error {
 		if !want.IsZero() {
 			due++
 		}
-		if f.byKey[w.key] != w || !mine || !his || !w.due.at.Equal(want) || (w.due.place == 0) != want.IsZero() {
+		if f.byKey[w.key] != w || mine != (w.owner != 0) || !his || !w.due.at.Equal(want) || (w.due.place == 0) != want.IsZero() {
 			return fmt.Errorf("flow of rule %q to %s is not found by all that it has: owner %v, peer %v, due %s at place %d, want %s",
 				w.flow.Rule, w.flow.Remote, mine, his, w.due.at, w.due.place, want)
 		}
 	}
-	if n := f.order.length; len(f.byKey) != n || owned != n || to != n || len(f.due.heap) != due {
+	if n := f.order.length; len(f.byKey) != n || owned != owners || to != n || len(f.due.heap) != due {
 		return fmt.Errorf("%d flows, %d by key, %d by owner, %d by peer, %d of %d due", n, len(f.byKey), owned, to, len(f.due.heap), due)
 	}
 	return nil

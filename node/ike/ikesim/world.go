@@ -367,7 +367,7 @@ func (n *Node) execute(actions []ike.Action) {
 			w.logf("%s down %016x %s %s", n.Name, uint64(a.IKE), a.Reason, a.Detail)
 			w.checkDown(n, a)
 			n.Downs = append(n.Downs, a)
-		case ike.Trace:
+		case *ike.Trace:
 			w.logf("%s [%04x] %s", n.Name, uint64(a.IKE)>>48, a)
 		case ike.KeyLog:
 			n.keyLog = append(n.keyLog, string(a.Line.Expose()))

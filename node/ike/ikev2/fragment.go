@@ -21,7 +21,7 @@ const (
 	fragmentsTimeout = 30 * time.Second
 )
 
-// collector puts one fragmented message together.
+// collector puts one fragmented message together; nil has nothing.
 type collector struct {
 	id      uint32
 	total   uint16
@@ -72,7 +72,7 @@ func (c *collector) add(now time.Time, id uint32, f wire.Fragment, inner []byte,
 
 // deadline is when an incomplete message is forgotten; zero when there is none.
 func (c *collector) deadline() time.Time {
-	if c.total == 0 {
+	if c == nil || c.total == 0 {
 		return timeZero
 	}
 	return c.expires
@@ -80,14 +80,22 @@ func (c *collector) deadline() time.Time {
 
 // expire forgets a message that was not completed in time.
 func (c *collector) expire(now time.Time) {
-	if c.total > 0 && !now.Before(c.expires) {
+	if c != nil && c.total > 0 && !now.Before(c.expires) {
 		*c = collector{}
 	}
 }
 
+// buffered is what is kept, in octets.
+func (c *collector) buffered() int {
+	if c == nil {
+		return 0
+	}
+	return c.octets
+}
+
 // Buffered is what the SA keeps of messages of a peer that is not authenticated, in octets.
 func (s *SA) Buffered() int {
-	n := s.requests.octets + s.responses.octets
+	n := s.requests.buffered() + s.responses.buffered()
 	if s.hs != nil {
 		n += s.hs.octets
 	}

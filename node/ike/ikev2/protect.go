@@ -148,9 +148,9 @@ type opened struct {
 	syntax error  // what is wrong inside the authenticated octets
 }
 
-// open checks and decrypts a datagram, or stores it when it is one of several fragments. The error says that it is to be
-// dropped without an answer (RFC 7296 2.21).
-func (s *SA) open(c *collector, datagram []byte, m wire.Message) (opened, error) {
+// open checks and decrypts a datagram, or keeps it when it is one of several fragments, until all of them are there. The
+// error says that it is to be dropped without an answer (RFC 7296 2.21).
+func (s *SA) open(kept **collector, datagram []byte, m wire.Message) (opened, error) {
 	if len(m.Payloads) == 0 {
 		return opened{}, errUnprotected
 	}
@@ -185,10 +185,14 @@ func (s *SA) open(c *collector, datagram []byte, m wire.Message) (opened, error)
 				return opened{}, errNoRoom
 			}
 		}
+		if *kept == nil {
+			*kept = &collector{}
+		}
+		c := *kept
 		if inner, o.done = c.add(s.now, m.Header.MessageID, p, part, datagram, limit); !o.done {
 			return o, nil
 		}
-		first, o.digest, o.total = c.first, c.digest, p.Total
+		*kept, first, o.digest, o.total = nil, c.first, c.digest, p.Total
 	default:
 		return opened{}, errUnprotected
 	}

@@ -82,7 +82,7 @@ func (s *SA) repeat(local, remote netip.AddrPort, datagram []byte, m wire.Messag
 	if last.asked++; last.asked >= shrinkAfter && s.state != StateClosed {
 		s.shrink(&last.sealed)
 	}
-	s.tell(ike.Trace{Kind: ike.TraceRepeated, Text: ike.Sentence{Format: "%s response %d, asked for again", Args: []any{m.Header.Exchange, last.id}}})
+	s.tell(&ike.Trace{Kind: ike.TraceRepeated, Text: ike.Sentence{Format: "%s response %d, asked for again", Args: []any{m.Header.Exchange, last.id}}})
 	for _, d := range last.datagrams {
 		if impair.On(impair.AnswerDiffers) {
 			d = append(d[:len(d)-1:len(d)-1], ^d[len(d)-1])

@@ -94,8 +94,8 @@ type SA struct {
 	keys          suite.Keys
 	in, out       *suite.Protection
 	win           window
-	requests      collector // fragments of the peer's request
-	responses     collector // fragments of the peer's response
+	requests      *collector // fragments of the peer's request; nil until there are some
+	responses     *collector // fragments of the peer's response; nil until there are some
 	fragmentation bool
 	smallPath     bool // only small fragments got through
 	creates       budget
@@ -304,7 +304,7 @@ func (s *SA) end(reason ike.Reason, fault ike.Fault, detail string) {
 	s.dropSuccessors(reason)
 	s.keys.Wipe()
 	s.hs = nil
-	s.requests, s.responses = collector{}, collector{}
+	s.requests, s.responses = nil, nil
 	s.linger = s.now
 	if s.win.last.valid {
 		s.linger = s.now.Add(RetransmitTotal)

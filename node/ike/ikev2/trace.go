@@ -15,11 +15,11 @@ func (s *SA) trace(format string, args ...any) {
 	if s.cfg.Untraced {
 		return
 	}
-	s.tell(ike.Trace{Kind: ike.TraceDecided, Text: ike.Sentence{Format: format, Args: args}})
+	s.tell(&ike.Trace{Kind: ike.TraceDecided, Text: ike.Sentence{Format: format, Args: args}})
 }
 
 // tell completes a line with what is known of the peer.
-func (s *SA) tell(t ike.Trace) {
+func (s *SA) tell(t *ike.Trace) {
 	t.IKE, t.Peer, t.Remote = ike.IKESPI(s.own), s.peerName, s.remote
 	t.Known = s.initiator || s.peerName != ""
 	s.host.Emit(t)
@@ -32,12 +32,12 @@ func (s *SA) traceMessage(kind ike.TraceKind, m wire.Message) {
 	}
 	v := m.Summary()
 	routine := kind != ike.TraceRepeated && v.Exchange == wire.Informational && v.Empty()
-	s.tell(ike.Trace{Kind: kind, Routine: routine, Text: v})
+	s.tell(&ike.Trace{Kind: kind, Routine: routine, Text: v})
 }
 
 // drop tells of a message that has no effect, and why. The SA goes on.
 func (s *SA) drop(reason ike.Reason, h wire.Header, detail error) {
-	s.tell(ike.Trace{Kind: ike.TraceDropped, Reason: reason, Text: dropped{h.Exchange, h.Response(), h.MessageID, detail}})
+	s.tell(&ike.Trace{Kind: ike.TraceDropped, Reason: reason, Text: dropped{h.Exchange, h.Response(), h.MessageID, detail}})
 	s.note(Dropped{Reason: reason})
 }
 

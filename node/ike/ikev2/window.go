@@ -93,7 +93,7 @@ func (s *SA) retransmit() {
 		s.rotate()
 	}
 	p.tries++
-	s.tell(ike.Trace{Kind: ike.TraceRepeated, Text: ike.Sentence{Format: "%s request %d, try %d", Args: []any{p.exchange, p.id, p.tries}}})
+	s.tell(&ike.Trace{Kind: ike.TraceRepeated, Text: ike.Sentence{Format: "%s request %d, try %d", Args: []any{p.exchange, p.id, p.tries}}})
 	s.sendAll(s.local, s.remote, p.datagrams)
 }
 

@@ -29,7 +29,7 @@ func NewHub() *Hub {
 }
 
 // Add keeps a record and gives it to the readers that want it.
-func (h *Hub) Add(now time.Time, t ike.Trace) {
+func (h *Hub) Add(now time.Time, t *ike.Trace) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.mu.history.Add(Record{Trace: t, Time: now})
@@ -71,7 +71,7 @@ func (r *Reader) offer(x Record) {
 			r.lost++
 			return
 		}
-		r.records <- Record{Time: x.Time, Trace: ike.Trace{Kind: ike.TraceLost, Text: lost(r.lost)}}
+		r.records <- Record{Time: x.Time, Trace: &ike.Trace{Kind: ike.TraceLost, Text: lost(r.lost)}}
 		r.lost = 0
 	}
 	select {

@@ -13,7 +13,7 @@ import (
 
 // Record is what happened, and when.
 type Record struct {
-	ike.Trace
+	*ike.Trace
 	Time time.Time
 	seq  uint64
 }

@@ -38,12 +38,12 @@ func TestLines(t *testing.T) {
 		json   string
 	}{
 		{
-			Record{Time: start, Trace: ike.Trace{IKE: 0xabc, Remote: peerA, Kind: ike.TraceSent, Text: request()}},
+			Record{Time: start, Trace: &ike.Trace{IKE: 0xabc, Remote: peerA, Kind: ike.TraceSent, Text: request()}},
 			"2030-01-02T03:04:05.678901Z 0000000000000abc 10.0.0.1:500 - sent IKE_AUTH request 1 IDi AUTH N(INITIAL_CONTACT) TSi TSr",
 			`{"time":"2030-01-02T03:04:05.678901Z","ike":"0000000000000abc","remote":"10.0.0.1:500","kind":"sent","exchange":"IKE_AUTH","messageID":1,"payloads":["IDi","AUTH","N(INITIAL_CONTACT)","TSi","TSr"],"text":"IKE_AUTH request 1 IDi AUTH N(INITIAL_CONTACT) TSi TSr"}`,
 		},
 		{
-			Record{Time: start, Trace: ike.Trace{
+			Record{Time: start, Trace: &ike.Trace{
 				IKE: 1, Remote: peerB, Peer: "CN=b, O=Bank", Kind: ike.TraceFailed, Reason: ike.ReasonAuthFailed, Fault: ike.FaultPeer, Rule: "r1",
 				Text: sentence("the preshared key %q differs", "k"),
 			}},
@@ -51,7 +51,7 @@ func TestLines(t *testing.T) {
 			`{"time":"2030-01-02T03:04:05.678901Z","ike":"0000000000000001","remote":"[2001:db8::1]:4500","peer":"CN=b, O=Bank","kind":"failed","reason":"authentication-failed","fault":"peer","rule":"r1","text":"the preshared key \"k\" differs"}`,
 		},
 		{ // what a peer says cannot look like a line of its own, nor reach the terminal
-			Record{Time: start, Trace: ike.Trace{
+			Record{Time: start, Trace: &ike.Trace{
 				Remote: netip.AddrPortFrom(peerA.Addr(), 0), Peer: "a\nb\x1b[31m", Kind: ike.TraceDropped, Reason: ike.ReasonUnexpected, Text: sentence("%s", "x\r\ny"),
 			}},
 			`2030-01-02T03:04:05.678901Z - 10.0.0.1 a\nb\x1b[31m dropped unexpected-message x\r\ny`,
@@ -68,8 +68,8 @@ func TestLines(t *testing.T) {
 	}
 }
 
-func line(remote netip.AddrPort, known bool, kind ike.TraceKind, text string) ike.Trace {
-	return ike.Trace{IKE: 1, Remote: remote, Known: known, Kind: kind, Text: sentence("%s", text), Reason: ike.ReasonTimeout}
+func line(remote netip.AddrPort, known bool, kind ike.TraceKind, text string) *ike.Trace {
+	return &ike.Trace{IKE: 1, Remote: remote, Known: known, Kind: kind, Text: sentence("%s", text), Reason: ike.ReasonTimeout}
 }
 
 func texts(records []Record) string {
@@ -151,7 +151,7 @@ func TestFilters(t *testing.T) {
 	after.Peer, after.IKE = "b.bank.example", 7
 	other := line(peerB, true, ike.TraceSent, "other mentions 1fb8eaba")
 	other.IKE = 9
-	for _, x := range []ike.Trace{before, after, other} {
+	for _, x := range []*ike.Trace{before, after, other} {
 		h.Add(Record{Trace: x})
 	}
 	for _, c := range []struct {
@@ -235,13 +235,13 @@ func BenchmarkAdd(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		h.Add(start, ike.Trace{IKE: 1, Remote: peerA, Known: true, Kind: ike.TraceSent, Text: m.Summary()})
+		h.Add(start, &ike.Trace{IKE: 1, Remote: peerA, Known: true, Kind: ike.TraceSent, Text: m.Summary()})
 	}
 }
 
 // BenchmarkRead is what it costs where somebody does.
 func BenchmarkRead(b *testing.B) {
-	r := Record{Time: start, Trace: ike.Trace{IKE: 1, Remote: peerA, Kind: ike.TraceSent, Text: request()}}
+	r := Record{Time: start, Trace: &ike.Trace{IKE: 1, Remote: peerA, Kind: ike.TraceSent, Text: request()}}
 	b.ReportAllocs()
 	for b.Loop() {
 		_ = r.Line().String()
