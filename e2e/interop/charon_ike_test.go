@@ -48,6 +48,7 @@ type peers struct {
 	*pair.Pair
 	driver *driver.Driver
 	record *recorder
+	own    ike.Config
 	ca     *catest.CA
 	theirs charon.Certificate // what charon shows, with certificates
 	denied atomic.Pointer[trust.Denials]
@@ -76,7 +77,7 @@ func start(t *testing.T, s setup) *peers {
 	p.StartPeer(config)
 	cert := pair.Machine(t, ca, pair.NodeName)
 	spki := sha1.Sum(ca.Authority.Root.RawSubjectPublicKeyInfo) // RFC 7296 3.7
-	own := ike.Config{
+	p.own = ike.Config{
 		Offers: []proposal.IKE{
 			{Encryption: proposal.EncrAESGCM16, KeyBits: 256, PRF: proposal.PRFHMACSHA384, Group: proposal.GroupECP384},
 			{Encryption: proposal.EncrAESCBC, KeyBits: 256, Integrity: proposal.IntegHMACSHA256128, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519},
@@ -92,7 +93,7 @@ func start(t *testing.T, s setup) *peers {
 	}
 	var err error
 	p.driver, err = driver.New(driver.Config{
-		IKE: own, Transport: newUDP(t, p.Node, pair.NodeOuter), SADB: p.record, Gate: p.record, Events: p.record.events,
+		IKE: p.own, Transport: newUDP(t, p.Node, pair.NodeOuter), SADB: p.record, Gate: p.record, Events: p.record.events,
 		Jobs: driver.NewJobs(credentials{cert.Key, ca.Bundle(), &p.denied}), Observe: p.record.observe, Log: hclog.NewNullLogger(),
 	})
 	if err != nil {

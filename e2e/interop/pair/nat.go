@@ -97,7 +97,7 @@ func forget() error {
 		return err
 	}
 	defer unix.Close(fd)
-	const nfgenmsg, ctDelete = 4, 2 // IPCTNL_MSG_CT_DELETE
+	const nfgenmsg, ctDelete = 4, 2                     // IPCTNL_MSG_CT_DELETE
 	request := make([]byte, unix.NLMSG_HDRLEN+nfgenmsg) // without attributes: all of them
 	binary.NativeEndian.PutUint32(request, uint32(len(request)))
 	binary.NativeEndian.PutUint16(request[4:], unix.NFNL_SUBSYS_CTNETLINK<<8|ctDelete)
