@@ -19,8 +19,6 @@ const (
 	Refused
 	// OutOfScope means that there is nothing to show with this product; the note says why.
 	OutOfScope
-	// Open means that no test shows the row yet; the note says what is missing.
-	Open
 )
 
 // String is the word that the printed matrix uses.
@@ -32,8 +30,6 @@ func (s Status) String() string {
 		return "refused as designed"
 	case OutOfScope:
 		return "not in scope"
-	case Open:
-		return "not shown yet"
 	}
 	return fmt.Sprintf("status(%d)", uint8(s))
 }
@@ -77,7 +73,7 @@ type Row struct {
 	Proves string // in one sentence, what its tests assert
 	Peers  []Peer
 	Status Status
-	Note   string   // why something is refused, out of scope or open, and what a peer does differently
+	Note   string   // why something is refused or out of scope, and what a peer does differently
 	Tests  []string // "interop/strongswan.TestRekey": folder below e2e, and test function
 }
 
@@ -108,7 +104,7 @@ func Markdown() string {
 	for _, r := range rows {
 		count[r.Status]++
 	}
-	for _, s := range []Status{Shown, Refused, OutOfScope, Open} {
+	for _, s := range []Status{Shown, Refused, OutOfScope} {
 		fmt.Fprintf(&b, "- %s: %d\n", s, count[s])
 	}
 	b.WriteString("\n| # | behaviour | what is asserted | peer | status | tests |\n|---|---|---|---|---|---|\n")

@@ -28,6 +28,8 @@ func TestMatrix(t *testing.T) {
 		}
 		proven := r.Status == interop.Shown || r.Status == interop.Refused
 		switch {
+		case !proven && r.Status != interop.OutOfScope:
+			t.Errorf("row %d (%s) is %s: every row is shown, refused or out of scope", r.Number, r.Name, r.Status)
 		case r.Name == "", proven && r.Proves == "", !proven && r.Note == "":
 			t.Errorf("row %d does not say what it is: name %q, proves %q, note %q", r.Number, r.Name, r.Proves, r.Note)
 		case proven && len(r.Tests) == 0:

@@ -159,6 +159,17 @@ func WithGuest(t testing.TB, prefix string, bridge *lab.Bridge, g *guest.Guest) 
 	return p
 }
 
+// Beside makes a further node on the switch of a guest, at another address.
+func Beside(p *Pair, prefix string, bridge *lab.Bridge, address netip.Addr) *Pair {
+	p.T.Helper()
+	second, _ := newPair(p.T, prefix)
+	second.VM = p.VM
+	if err := bridge.Attach(end(second.Node, device, address)); err != nil {
+		p.T.Fatal(err)
+	}
+	return second
+}
+
 // SetUp gives a guest the addresses of a peer, and an echo service.
 func SetUp(ctx context.Context, g *guest.Guest) error {
 	for _, command := range [][]string{

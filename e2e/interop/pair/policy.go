@@ -31,7 +31,7 @@ type Policy struct {
 	// Authenticate is one entry of authentication in flow form: ByPSK, ByCertificate, or another one.
 	Authenticate string
 	Local        string // network behind the node; NodeNet when empty
-	Remote       string // network behind the peer; PeerNet when empty
+	Remote       string // network behind the peer, in transport mode that of all peers; PeerNet or the peer when empty
 	Tunnel       string // address of the peer; PeerOuter when empty
 	Key          []byte // preshared key, where it is not PSK
 	Args         []string
@@ -63,9 +63,13 @@ func (p Policy) document() []byte {
 	}
 	source, destination, tunnel := or(p.Local, NodeNet.String()), or(p.Remote, PeerNet.String()), "\n    tunnel:\n      remote: "+or(p.Tunnel, PeerOuter.String())
 	if p.Transport {
-		source, destination, tunnel = "me", PeerOuter.String(), ""
-		if p.V6 {
+		source, tunnel = "me", ""
+		switch {
+		case p.Remote != "":
+		case p.V6:
 			destination = PeerOuter6.String()
+		default:
+			destination = PeerOuter.String()
 		}
 	}
 	return fmt.Appendf(nil, `apiVersion: bailiwick.net/v1alpha1
