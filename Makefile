@@ -11,6 +11,7 @@ FUZZTIME  ?= 10m
 SEEDS     ?= 1000000
 FROM      ?= 1
 STATES    ?= 300000
+POLICIES  ?= 3500
 SHARDS    ?= $(shell nproc)
 .DEFAULT_GOAL := help
 
@@ -68,6 +69,12 @@ generate: ## regenerate code from the protocol definitions
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (10m)
 	.ci/fuzz $(FUZZTIME)
+
+.PHONY: steering
+steering: deps ## compare the kernel's verdicts with the policy's for POLICIES (3,500) random ones, some 100,000 packets; 1,000 flushes under traffic
+	$(GO) test ./node/datapath/userspace -run '^TestKernelAgreesWithLookup$$' -v -timeout 0 -rapid.checks=$(shell expr $(POLICIES) / 5)
+	$(GO) test ./node/datapath/nftable -run '^TestFlushesLeakNothing$$' -v -timeout 0 -flushes=1000
+	$(GO) test ./node/datapath/userspace -run '^$$' -bench 'Steering|Swap' -benchtime 5x
 
 .PHONY: soak
 soak: ## run SEEDS simulated IKE schedules (1,000,000) from FROM on, SHARDS at a time

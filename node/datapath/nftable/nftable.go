@@ -268,7 +268,7 @@ func (t *Table) sweepLocked() {
 		return
 	}
 	for _, c := range t.copies {
-		c.contents = c.contents.only(t.mu.wanted)
+		c.contents = c.only(t.mu.wanted)
 	}
 	if counters != nil {
 		t.mu.base = counters
@@ -282,15 +282,27 @@ func (t *Table) Counters() map[string]uint64 {
 	return t.countersLocked(func(string) bool { return true })
 }
 
-// countersLocked returns the counters of what was replaced and of the chains and maps that are wanted. Counters inform,
-// they decide nothing: what cannot be read counts nothing.
+// countersLocked returns the counters of what was replaced and of the chains and maps that are wanted. What the copy drops
+// that sees a packet first is not counted in the other one, so that the greater number counts. Counters inform, they decide
+// nothing: what cannot be read counts nothing.
 func (t *Table) countersLocked(wanted func(object string) bool) map[string]uint64 {
-	out := map[string]uint64{}
-	for name, n := range t.mu.base {
-		out[name] = n
+	most := map[string]uint64{}
+	for _, c := range t.copies {
+		for name, n := range c.counters(t.socket, wanted) {
+			most[name] = max(most[name], n)
+		}
 	}
-	inTable := func(x *transaction) { x.text(unix.NFTA_RULE_TABLE, t.name) }
-	_ = t.socket.dump(unix.NFT_MSG_GETRULE, inTable, func(b []byte) {
+	for name, n := range t.mu.base {
+		most[name] += n
+	}
+	return most
+}
+
+// counters returns what the chains and maps that are wanted have counted.
+func (c *holding) counters(s *netfilterSocket, wanted func(object string) bool) map[string]uint64 {
+	out := map[string]uint64{}
+	inTable := func(x *transaction) { x.text(unix.NFTA_RULE_TABLE, c.name) }
+	_ = s.dump(unix.NFT_MSG_GETRULE, inTable, func(b []byte) {
 		var chain, comment string
 		var packets uint64
 		for kind, data := range attributes(b) {
@@ -309,15 +321,15 @@ func (t *Table) countersLocked(wanted func(object string) bool) map[string]uint6
 			out[comment] += packets
 		}
 	})
-	for name, counted := range t.copies[0].maps {
-		if !counted || !wanted(name) {
+	for name, counts := range c.maps {
+		if !counts || !wanted(name) {
 			continue
 		}
 		inSet := func(x *transaction) {
-			x.text(unix.NFTA_SET_ELEM_LIST_TABLE, t.name)
+			x.text(unix.NFTA_SET_ELEM_LIST_TABLE, c.name)
 			x.text(unix.NFTA_SET_ELEM_LIST_SET, name)
 		}
-		_ = t.socket.dump(unix.NFT_MSG_GETSETELEM, inSet, func(b []byte) {
+		_ = s.dump(unix.NFT_MSG_GETSETELEM, inSet, func(b []byte) {
 			for kind, list := range attributes(b) {
 				if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 					continue

@@ -39,9 +39,8 @@ type way struct {
 
 // verdict is what the definition says of a packet on a way.
 type verdict struct {
-	fate  spd.Fate
-	state spd.State
-	by    []spd.Match // the lookups, in the order in which the kernel makes them
+	fate spd.Fate
+	by   []spd.Match // the lookups, in the order in which the kernel makes them
 }
 
 // TestKernelAgreesWithLookup compares the kernel with the definition: random policies, random packets that go out, come
