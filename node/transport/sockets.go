@@ -93,6 +93,9 @@ func Listen(cfg Config) (*Sockets, error) {
 }
 
 func (c *Config) setDefaults() {
+	if c.KernelESP {
+		c.IKEOnly, c.NoRawESP, c.NoOffload = true, true, true
+	}
 	if c.IKEPort == 0 {
 		c.IKEPort = DefaultIKEPort
 	}
@@ -208,6 +211,10 @@ func (s *Sockets) configure(sock *socket, shared bool) error {
 			option{"packet information", unix.SOL_IP, unix.IP_PKTINFO, 1},
 			option{"type of service", unix.SOL_IP, unix.IP_RECVTOS, 1},
 			option{"path MTU discovery", unix.SOL_IP, unix.IP_MTU_DISCOVER, discover})
+	}
+	if nat && s.cfg.KernelESP {
+		const espInUDP = 2 // UDP_ENCAP_ESPINUDP: RFC 3948
+		options = append(options, option{"ESP in UDP of the kernel", unix.IPPROTO_UDP, unix.UDP_ENCAP, espInUDP})
 	}
 	for _, o := range options {
 		if err := unix.SetsockoptInt(sock.fd, o.level, o.number, o.value); err != nil {

@@ -21,7 +21,10 @@ type Config struct {
 	ReceiveBuffer int  // octets; 0 is 4 MiB
 	SendBuffer    int  // octets; 0 is 4 MiB
 	IKEQueue      int  // IKE messages waiting in each lane; 0 is 4096
-	IKEOnly       bool // nobody calls ReceiveESP: a goroutine reads NATPort for IKE and drops the rest
+	// KernelESP leaves IP protocol 50 and ESP in UDP to the kernel's IPsec (UDP_ENCAP). It implies IKEOnly, NoRawESP and
+	// NoOffload.
+	KernelESP bool
+	IKEOnly   bool // nobody calls ReceiveESP: a goroutine reads NATPort for IKE and drops the rest
 }
 
 // Datagram is what one receive call gave: one ESP packet, or several of the same length from the same peer that the

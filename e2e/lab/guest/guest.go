@@ -44,6 +44,9 @@ type Config struct {
 	Dir string
 	// Memory is that of the guest in MiB; 0 means 512.
 	Memory int
+	// Programs are further ones: files of this machine by their path in the guest, without a leading slash, in a directory
+	// that the root has.
+	Programs map[string]string
 }
 
 // Guest is a running virtual machine. Its methods may be called from any goroutine.
@@ -62,7 +65,7 @@ func Start(ctx context.Context, config Config) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	initramfs, err := i.addAgent(ctx, config.Dir)
+	initramfs, err := i.addAgent(ctx, config.Dir, config.Programs)
 	if err != nil {
 		return nil, err
 	}

@@ -97,8 +97,8 @@ func addModules(a *archive, linux string) error {
 	return a.err
 }
 
-// addAgent writes the image of a run: that of the cache, and the agent as this very checkout has it.
-func (i image) addAgent(ctx context.Context, dir string) (string, error) {
+// addAgent writes the image of a run: that of the cache, the agent as this very checkout has it, and further programs.
+func (i image) addAgent(ctx context.Context, dir string, programs map[string]string) (string, error) {
 	agent := filepath.Join(dir, "agent")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", agent, "github.com/bailiwick-net/bailiwick/e2e/lab/guest/agent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -121,5 +121,12 @@ func (i image) addAgent(ctx context.Context, dir string) (string, error) {
 	_, err = file.Write(system)
 	a := newArchive(file)
 	a.file("init", 0o700, content)
+	for inside, outside := range programs {
+		content, err := os.ReadFile(outside)
+		if err != nil {
+			return "", errors.Join(err, file.Close())
+		}
+		a.file(inside, 0o755, content)
+	}
 	return path, errors.Join(err, a.finish(), file.Close(), os.Remove(agent))
 }

@@ -15,7 +15,8 @@ import (
 // modules are what a guest needs: its devices, IPsec, and the algorithms, which the kernel would ask modprobe for.
 var modules = []string{
 	"virtio_mmio", "virtio_console", "virtio_net",
-	"esp4", "esp6", "ah4", "ah6", "xfrm_user", "dummy", "veth",
+	"esp4", "esp6", "ah4", "ah6", "xfrm_user", "dummy", "veth", "tun", "bridge",
+	"nf_tables", "nft_ct", "nft_fib_inet", "nft_tproxy", "nft_queue", "nfnetlink_queue", "nft_chain_nat", "nft_masq", "nf_conntrack_netlink",
 	"jitterentropy_rng", "drbg", "ctr", "gcm", "seqiv", "echainiv", "authenc", "authencesn", "sha512_generic", "chacha_generic", "poly1305_generic", "chacha20poly1305", "aesni_intel",
 }
 

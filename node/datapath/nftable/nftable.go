@@ -50,9 +50,9 @@ const guardSuffix = "-guard"
 // without rules until it has had them put back.
 func (t *Table) protect() {
 	switch {
-	case t.probe(tableOwner|tablePersist, nil):
+	case t.probe(tableOwner|tablePersist, steering.HookNone, nil):
 		t.copies = []*holding{{name: t.name, flags: tableOwner | tablePersist}}
-	case t.probe(tableOwner, nil):
+	case t.probe(tableOwner, steering.HookNone, nil):
 		t.copies = twoCopies(t.name)
 	default:
 		t.copies = []*holding{{name: t.name}}
@@ -128,13 +128,13 @@ func Open(name string) (*Table, error) {
 	return t, nil
 }
 
-// probe reports whether the kernel takes a table with the flags and the rule. It tries, in a table that no other
+// probe reports whether the kernel takes a table with the flags and the rule at a hook. It tries, in a table that no other
 // transaction ever sees.
-func (t *Table) probe(flags uint32, rule *steering.Rule) bool {
+func (t *Table) probe(flags uint32, hook steering.Hook, rule *steering.Rule) bool {
 	x := newTransaction(t.name + "-probe")
 	x.addTable(x.table, flags)
 	if rule != nil {
-		x.addChain(steering.Chain{Name: "probe"})
+		x.addChain(steering.Chain{Name: "probe", Hook: hook})
 		x.addRule("probe", rule.Expressions(), "")
 	}
 	x.deleteTable(x.table)
@@ -145,7 +145,14 @@ func (t *Table) probe(flags uint32, rule *steering.Rule) bool {
 func (t *Table) Reassembles() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.probe(0, &steering.Rule{Matches: []steering.Match{steering.Proto(unix.IPPROTO_TCP), steering.Reassembly{}}})
+	return t.probe(0, steering.HookNone, &steering.Rule{Matches: []steering.Match{steering.Proto(unix.IPPROTO_TCP), steering.Reassembly{}}})
+}
+
+// Takes reports whether the kernel takes a rule at a hook.
+func (t *Table) Takes(hook steering.Hook, rule steering.Rule) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.probe(0, hook, &rule)
 }
 
 // takeOver learns what an earlier process left, and makes it its own: from now on it is out of the reach of others.

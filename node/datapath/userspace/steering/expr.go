@@ -33,7 +33,11 @@ func (r Rule) Expressions() []expr.Any {
 	if r.Map != nil {
 		out = append(out, r.Map.Key.load(), &expr.Lookup{SourceRegister: register, SetName: r.Map.Name, IsDestRegSet: true})
 	}
-	if r.Verdict != 0 {
+	switch r.Verdict {
+	case 0:
+	case Queue:
+		out = append(out, &expr.Queue{Num: r.Number})
+	default:
 		out = append(out, r.Verdict.Expression(r.Target))
 	}
 	return out
@@ -166,6 +170,10 @@ func expressions(m Match) []expr.Any {
 			&expr.Immediate{Register: register, Data: []byte{0, 1}},
 			&expr.TProxy{Family: unix.NFPROTO_UNSPEC, TableFamily: unix.NFPROTO_INET, RegPort: register},
 		}
+	case Secured:
+		return m.expressions()
+	case Opened:
+		return m.expressions()
 	case LaterFragment:
 		load := expr.Any(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2})
 		mask := []byte{0x1f, 0xff}

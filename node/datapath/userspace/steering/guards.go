@@ -46,17 +46,14 @@ func (c *compiler) addresses(d spd.Direction) []Rule {
 
 // postrouting are the last looks at what leaves.
 func (c *compiler) postrouting() []Rule {
-	out := []Rule{{
-		// What lost its way to the TUN (socket bound to a device, link-local destination, policy routing changed by
-		// others, no TUN) dies here.
-		Matches: []Match{c.marked(c.params.Protect), Interface{Out: true, Not: true, Name: c.params.Device}},
-		Verdict: Drop, Comment: CounterGuard,
-	}}
+	out := c.guard()
 	if !c.negotiatesIn() {
 		return out
 	}
+	if !c.params.Kernel {
+		out = append(out, Rule{Matches: []Match{Interface{Out: true, Name: c.params.Device}}, Verdict: Accept})
+	}
 	return append(out,
-		Rule{Matches: []Match{Interface{Out: true, Name: c.params.Device}}, Verdict: Accept},
 		Rule{Matches: []Match{Interface{Out: true, Name: "lo"}}, Verdict: Accept},
 		// The ICMP errors: destination unreachable, source quench, redirect; time exceeded, parameter problem (RFC 792).
 		Rule{Matches: []Match{Family{false}, Proto(spd.ProtocolICMP), ICMPTypes{From: 3, To: 5}}, Verdict: Goto, Target: chainQuoted4},

@@ -91,6 +91,8 @@ const (
 	Return
 	Jump
 	Goto
+	// Queue holds the packet until a process decides; where none reads the queue, it is dropped. Maps do not have it.
+	Queue
 )
 
 // Rule marks the packets that all its matches describe, if it has to, and gives the verdict. With a comment it counts them.
@@ -101,6 +103,7 @@ type Rule struct {
 	Mask    uint32
 	Verdict Verdict
 	Target  string // chain of Jump and Goto
+	Number  uint16 // of Queue
 	Comment string // stable: counters are reported under it
 }
 
@@ -241,7 +244,11 @@ func (r Rule) text() string {
 	if r.Map != nil {
 		parts = append(parts, r.Map.Key.text()+" vmap @"+r.Map.Name)
 	}
-	if r.Verdict != 0 {
+	switch r.Verdict {
+	case 0:
+	case Queue:
+		parts = append(parts, fmt.Sprintf("queue to %d", r.Number))
+	default:
 		parts = append(parts, r.Verdict.text(r.Target))
 	}
 	if r.Comment != "" {

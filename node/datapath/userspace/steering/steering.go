@@ -22,6 +22,11 @@ type Params struct {
 	Reinject uint32 // mark of packets that the backend lets go in clear
 	Tunnel   uint32 // mark of packets that came out of the TUN
 	Forward  uint32 // mark of packets that are forwarded in clear
+	Fresh    uint32 // mark of packets that came through SAs whose outbound half was not used yet, with Kernel
+	// Kernel leaves ESP to the kernel. What is to be protected and has no SA goes to Queue, what is marked Fresh to the
+	// next one; Device means nothing then, and Tunnel marks what came out of SAs.
+	Kernel bool
+	Queue  uint16
 	// Conntrack has the kernel reassemble fragments by connection tracking, where it has no tproxy. Both are only used
 	// for that.
 	Conntrack bool
@@ -128,11 +133,10 @@ func Compile(set spd.Set, p Params) Ruleset {
 	drop(chainNotTranslated, CounterTranslated)
 	drop(chainQuotes, CounterQuoted)
 	drop(chainUnsteered, CounterUnsteered)
-	c.chain(Chain{Name: chainProtect, Rules: append(c.groups(),
+	c.chain(Chain{Name: chainProtect, Rules: append(append(c.groups(),
 		// ESP of an address that the policy does not know as the machine's own would go round in circles.
 		Rule{Matches: []Match{c.marked(p.Own)}, Verdict: Drop, Comment: CounterOwn},
-		Rule{Mark: p.Protect, Mask: p.Mask, Verdict: Accept, Comment: CounterProtect},
-	)})
+	), c.protect()...)})
 	c.chain(Chain{Name: chainClear, Rules: append(c.groups(), Rule{Verdict: Accept})})
 	c.chain(Chain{Name: chainForwardClear, Rules: append(c.groups(), Rule{Verdict: Goto, Target: chainForwarded})})
 	// What is forwarded in clear is looked at again after source NAT, whichever filter let it pass.
@@ -284,9 +288,7 @@ func (c *compiler) output() []Rule {
 }
 
 func (c *compiler) input() []Rule {
-	out := []Rule{
-		{Matches: []Match{Interface{Name: c.params.Device}}, Verdict: Accept, Comment: CounterFromTunnel},
-	}
+	out := c.opened()
 	list := list{direction: spd.In, loopback: Interface{Name: "lo"}, comment: comment, outcome: func(f *spd.Specific) outcome {
 		return c.inbound(f, outcome{Verdict: Accept}, chainClear, "")
 	}}
@@ -323,6 +325,9 @@ func (c *compiler) inbound(f *spd.Specific, permit outcome, clear, suffix string
 
 // prerouting marks what a gateway has to send through a tunnel, before the route is chosen.
 func (c *compiler) prerouting() []Rule {
+	if c.params.Kernel {
+		return nil // XFRM looks at what is forwarded by itself
+	}
 	out := []Rule{
 		// The mark lets a strict reverse path filter find the way back through the TUN (src_valid_mark).
 		{Matches: []Match{Interface{Name: c.params.Device}}, Mark: c.params.Tunnel, Mask: c.params.Mask, Verdict: Accept},
@@ -351,10 +356,7 @@ func (c *compiler) prerouting() []Rule {
 }
 
 func (c *compiler) forward() []Rule {
-	out := []Rule{
-		{Matches: []Match{Interface{Name: c.params.Device}}, Verdict: Accept, Comment: CounterFromTunnel},
-		{Matches: []Match{Interface{Out: true, Name: c.params.Device}}, Verdict: Accept, Comment: CounterProtect},
-	}
+	out := c.forwarded()
 	ports := false
 	for i := range c.filters {
 		f := &c.filters[i]
@@ -375,7 +377,7 @@ func (c *compiler) forwardOut() []Rule {
 		case spd.ActionPermit:
 			return outcome{Verdict: Goto, Target: chainForwardIn}
 		case spd.ActionNegotiate:
-			return outcome{Verdict: Goto, Target: chainUnsteered}
+			return outcome{Verdict: Goto, Target: c.unsteered(f)}
 		default:
 			return outcome{Verdict: Drop}
 		}
