@@ -43,7 +43,9 @@ type Config struct {
 	// Policy is a file of policy documents for a node without controller; PolicyName names the policy in it.
 	Policy     string `yaml:"policy"`
 	PolicyName string `yaml:"policyName"`
-	// Device names the TUN device.
+	// Datapath is "auto" (the kernel's ESP where it has one, the default), "userspace" or "xfrm" (the kernel's, or nothing).
+	Datapath string `yaml:"datapath"`
+	// Device names the TUN device of the datapath in user space.
 	Device   string `yaml:"device"`
 	LogLevel string `yaml:"logLevel"`
 	// LogFormat is "text" or "json".
@@ -96,6 +98,7 @@ func (c Config) validated() (Config, error) {
 		choices []string
 	}{
 		{"encapsulation", &c.Encapsulation, []string{"always", "nat"}},
+		{"datapath", &c.Datapath, []string{datapathAuto, datapathUserspace, datapathXFRM}},
 		{"onStop", &c.OnStop, []string{"block", "release"}},
 		{"logFormat", &c.LogFormat, []string{"text", "json"}},
 	} {

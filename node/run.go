@@ -79,15 +79,12 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 	}
 	defer keyLog.Close()
 
-	sockets, err := transport.Listen(transport.Config{Mark: userspace.MarkOwn})
-	if err != nil {
-		return fmt.Errorf("open the sockets of IKE and ESP: %w", err)
-	}
-	defer sockets.Close()
-	backend, err := userspace.New(userspace.Config{Name: config.Device, Sockets: sockets, Logger: log.Named("datapath")})
+	backend, err := openMoving(config, log)
 	if err != nil {
 		return err
 	}
+	sockets := backend.sockets
+	defer sockets.Close()
 	defer func() { err = errors.Join(err, backend.Close(config.OnStop == "release")) }()
 
 	carried := carrier.New(sockets)

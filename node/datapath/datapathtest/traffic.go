@@ -229,6 +229,14 @@ func (w Wire) wantProtected(t testing.TB) {
 	}
 }
 
+// wantNoClear fails the test if anything but ESP and neighbour discovery is on the wire.
+func (w Wire) wantNoClear(t testing.TB) {
+	t.Helper()
+	if len(w.Clear) > 0 || w.Leaks > 0 {
+		t.Errorf("wire shows %d packets in clear and the secret in %d frames, want none: %v", len(w.Clear), w.Leaks, w.Clear)
+	}
+}
+
 // wantNothing fails the test if anything but neighbour discovery is on the wire.
 func (w Wire) wantNothing(t testing.TB) {
 	t.Helper()

@@ -163,8 +163,11 @@ func (b *backend) refreshOne(a *association, all map[stateKey]state, now time.Ti
 // heardEvery is how often IKE is told that authentic packets come: well below the silence after which it asks.
 const heardEvery = 10 * time.Second
 
-// tick is how often limits are looked at; with many SAs, whose list takes its time, less often.
-const tick = 250 * time.Millisecond
+// tick is how often limits are looked at; with many SAs, whose list takes its time, less often, but every slowTick.
+const (
+	tick     = 250 * time.Millisecond
+	slowTick = 2 * time.Second
+)
 
 // housekeep ends what has no packets to end it.
 func (b *backend) housekeep() {
@@ -179,7 +182,7 @@ func (b *backend) housekeep() {
 		begin := time.Now()
 		b.expire(begin)
 		b.refresh()
-		wait.Reset(max(tick, 20*time.Since(begin)))
+		wait.Reset(min(max(tick, 4*time.Since(begin)), slowTick))
 	}
 }
 

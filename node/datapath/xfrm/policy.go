@@ -272,7 +272,7 @@ func compile(set spd.Set, reqid func(rule string) uint32) ([]policy, error) {
 	}
 	for i := range filters {
 		f := &filters[i]
-		if f.Loopback || f.Own || f.Interfaces == spd.InterfacesRemoteAccess {
+		if unseen(f) {
 			continue
 		}
 		source, destination := sidesOf(f)
@@ -303,6 +303,12 @@ func compile(set spd.Set, reqid func(rule string) uint32) ([]policy, error) {
 	return out, nil
 }
 
+// unseen reports whether XFRM never looks at what a filter is about, or the filter has no effect: no interface is known as
+// remote access.
+func unseen(f *spd.Specific) bool {
+	return f.Loopback || f.Own || f.Interfaces == spd.InterfacesRemoteAccess
+}
+
 var everything = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
 // outbound are the policies that send packets through the outbound half of an SA: those that a filter of its rule is the
@@ -327,7 +333,7 @@ func outbound(set spd.Set, child sa.Child, reqid uint32) []policy {
 			}
 			for i := range filters {
 				f := &filters[i]
-				if f.Direction != spd.Out || f.RuleID != child.Rule || f.Action != spd.ActionNegotiate {
+				if f.Direction != spd.Out || f.RuleID != child.Rule || f.Action != spd.ActionNegotiate || unseen(f) {
 					continue
 				}
 				source, destination := sidesOf(f)

@@ -32,15 +32,17 @@ import (
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
-// The marks beside those of the userspace backend. What came out of an SA has one of the two, which differ in one bit.
+// The marks beside those of the userspace backend. Its own marks for the TUN may have policy routing of an earlier process,
+// and are not used. What came out of an SA has one of the last two, which differ in one bit.
 const (
-	markOpened uint32 = userspace.MarkTunnel
-	markFresh  uint32 = 0x00b60000
+	markProtect uint32 = 0x00b70000
+	markOpened  uint32 = 0x00b80000
+	markFresh   uint32 = 0x00ba0000
 )
 
 var (
 	ownMark      = mark{userspace.MarkOwn, userspace.MarkMask}
-	protectMark  = mark{userspace.MarkProtect, userspace.MarkMask}
+	protectMark  = mark{markProtect, userspace.MarkMask}
 	reinjectMark = mark{userspace.MarkReinject, userspace.MarkMask}
 	freshMark    = mark{markFresh, userspace.MarkMask}
 	sealedMark   = mark{markOpened, userspace.MarkMask}
@@ -137,7 +139,7 @@ var errClosed = errors.New("kernel datapath is closed")
 func New(cfg Config) (datapath.Backend, error) {
 	b := &backend{cfg: cfg.withDefaults(), events: make(chan ike.Event, eventQueue), stop: make(chan struct{})}
 	b.params = steering.Params{
-		Mask: userspace.MarkMask, Protect: userspace.MarkProtect, Own: userspace.MarkOwn, Reinject: userspace.MarkReinject,
+		Mask: userspace.MarkMask, Protect: markProtect, Own: userspace.MarkOwn, Reinject: userspace.MarkReinject,
 		Tunnel: markOpened, Fresh: markFresh, Forward: userspace.MarkForward, Kernel: true, Queue: b.cfg.Queue,
 	}
 	b.mu.fresh = true
@@ -194,25 +196,34 @@ func (b *backend) open() (err error) {
 		return err
 	}
 	b.mu.policies = newPolicies(b.kernel)
-	return b.sweep()
+	return b.kernel.sweep()
 }
 
-// sweep removes SAs and policies of an earlier process. Its rules stay in force: what had an SA is held.
-func (b *backend) sweep() error {
-	left, err := b.kernel.states()
+// Sweep removes SAs and policies that an earlier process has left, in the network namespace of the calling thread. What
+// had an SA is held, or dropped, by the rules that it left as well.
+func Sweep() error {
+	k, err := openKernel()
+	if err != nil {
+		return err
+	}
+	return errors.Join(k.sweep(), k.close())
+}
+
+func (k *kernel) sweep() error {
+	left, err := k.states()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, s := range left {
 		if s.set.mask == userspace.MarkMask && slices.Contains([]uint32{userspace.MarkOwn, markOpened, markFresh}, s.set.value) {
-			errs = append(errs, b.kernel.deleteState(s.target, s.spi))
+			errs = append(errs, k.deleteState(s.target, s.spi))
 		}
 	}
-	keys, err := b.kernel.ownPolicies()
+	keys, err := k.ownPolicies()
 	errs = append(errs, err)
 	for _, key := range keys {
-		errs = append(errs, b.kernel.deletePolicy(key))
+		errs = append(errs, k.deletePolicy(key))
 	}
 	return errors.Join(errs...)
 }
