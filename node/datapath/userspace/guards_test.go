@@ -55,7 +55,12 @@ func guardBench(t *testing.T, prefix string) *bench {
 
 func (b *bench) enforce(t *testing.T, addresses ...netip.Addr) {
 	t.Helper()
-	set, err := spd.Expand(guardPolicy(), spd.Facts{Addresses: addresses})
+	b.enforcePolicy(t, guardPolicy(), addresses...)
+}
+
+func (b *bench) enforcePolicy(t *testing.T, policy spd.Policy, addresses ...netip.Addr) {
+	t.Helper()
+	set, err := spd.Expand(policy, spd.Facts{Addresses: addresses})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +177,15 @@ func TestSourceNATIsNoWayOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		return b.drain(b.card, pkt)
+	}
+	// That a filter permits the packets of the containers themselves says nothing about those of the machine.
+	policy := guardPolicy()
+	policy.Rules = append(policy.Rules, spd.Rule{ID: "containers", Action: spd.FilterAction{Action: spd.ActionPermit}, Filters: []spd.Filter{
+		{ID: "fc", Source: spd.Address{Kind: spd.AddressPrefix, Prefix: netip.MustParsePrefix("172.30.0.0/24")}, Mirrored: true},
+	}})
+	b.enforcePolicy(t, policy, card)
+	if forward(5000) {
+		t.Error("a packet that a filter permits by its own address left in clear under the machine's")
 	}
 	b.enforce(t, card)
 	if forward(5000) {
