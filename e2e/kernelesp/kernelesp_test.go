@@ -57,7 +57,7 @@ func start(t *testing.T, pkg string) *guest.Guest {
 		t.Fatal(err)
 	}
 	g, err := guest.Start(t.Context(), guest.Config{
-		Switch: bridge, Root: programs, Dir: dir, Memory: 1024, Programs: map[string]string{"usr/bin/suite": suite},
+		Switch: bridge, Root: programs, Dir: dir, Memory: 768, Programs: map[string]string{"usr/bin/suite": suite},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -86,10 +86,10 @@ func TestContract(t *testing.T) {
 	if only := os.Getenv("BAILIWICK_GUEST_RUN"); only != "" {
 		pattern = only
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	begin := time.Now()
-	_, err := g.RunContext(ctx, "sh", "-c", "exec suite -test.v -test.short -test.timeout 4m -test.run '"+pattern+"' >/tmp/out 2>&1")
+	_, err := g.RunContext(ctx, "sh", "-c", "exec suite -test.v -test.short -test.timeout 9m -test.run '"+pattern+"' >/tmp/out 2>&1")
 	out, readErr := g.ReadFile(t.Context(), "/tmp/out")
 	t.Logf("%s in the guest after %s:\n%s", pattern, time.Since(begin).Round(time.Second), out)
 	err = errors.Join(err, readErr)

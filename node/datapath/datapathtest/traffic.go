@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -150,20 +151,35 @@ type Wire struct {
 	Frames  []lab.Frame
 }
 
-// Watch captures the wire until the returned function is called.
+// Watch captures the wire until the returned function is called: what each host sends, in the order of time, with Outgoing
+// as a sees it. What a host receives is not looked at there: a kernel that opens tunnels shows it a second time, opened.
 func (w *World) Watch(t testing.TB) func() Wire {
 	t.Helper()
-	capture, err := w.A.Capture("eth0")
-	if err != nil {
-		t.Fatal(err)
+	var captures []*lab.Capture
+	for _, p := range []*Peer{w.A, w.B} {
+		capture, err := p.Capture("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		captures = append(captures, capture)
 	}
 	return func() Wire {
 		t.Helper()
-		frames, err := capture.Stop()
-		if err != nil {
-			t.Error(err)
+		var sent []lab.Frame
+		for i, capture := range captures {
+			frames, err := capture.Stop()
+			if err != nil {
+				t.Error(err)
+			}
+			for _, f := range frames {
+				if f.Outgoing {
+					f.Outgoing = i == 0
+					sent = append(sent, f)
+				}
+			}
 		}
-		return Judge(frames)
+		slices.SortStableFunc(sent, func(a, b lab.Frame) int { return a.Time.Compare(b.Time) })
+		return Judge(sent)
 	}
 }
 

@@ -190,3 +190,35 @@ func TestNegotiateNeverAccepts(t *testing.T) {
 		}
 	})
 }
+
+// kernelParams leave ESP to the kernel.
+var kernelParams = steering.Params{
+	Mask: 0x00ff0000, Protect: 0x00b70000, Own: 0x00b20000, Reinject: 0x00b30000, Tunnel: 0x00b80000, Fresh: 0x00ba0000, Forward: 0x00b50000,
+	Kernel: true, Queue: 29803,
+}
+
+// With the kernel's ESP no rule steers anything to a device, and what is to be protected leaves the chains by an SA, by the
+// queue, or not at all.
+func TestKernelHoldsWhatHasNoSA(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		set, err := spd.Expand(spdtest.Policy().Draw(t, "policy"), spdtest.Facts().Draw(t, "facts"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range steering.Compile(set, kernelParams).Chains {
+			for _, r := range c.Rules {
+				for _, m := range r.Matches {
+					if device, ok := m.(steering.Interface); ok && device.Name == "" {
+						t.Errorf("chain %s asks for a device without a name: %+v", c.Name, r)
+					}
+				}
+				if r.Comment == steering.CounterProtect && (len(r.Matches) != 1 || r.Matches[0] != steering.Match(steering.Secured{}) || r.Verdict != steering.Accept) {
+					t.Errorf("chain %s lets pass what has no SA: %+v", c.Name, r)
+				}
+			}
+			if n := len(c.Rules); c.Name == "protect" && (c.Rules[n-1].Verdict != steering.Queue || len(c.Rules[n-1].Matches) > 0) {
+				t.Errorf("chain %s ends with %+v, want the queue", c.Name, c.Rules[n-1])
+			}
+		}
+	})
+}
