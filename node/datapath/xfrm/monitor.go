@@ -80,7 +80,7 @@ func (b *backend) happened(m netlink.Message) (others bool) {
 		family := native.Uint16(m.Data[20:])
 		spi := sa.SPI(binary.BigEndian.Uint32(m.Data[16:]))
 		b.mapped(spi, netip.AddrPortFrom(addressOf(m.Data[44:], family), binary.BigEndian.Uint16(m.Data[62:])))
-	case msgDelSA, msgFlushSA, msgDelPolicy, msgFlushPol, msgNewPolicy, msgUpdPolicy:
+	case msgDelSA, msgFlushSA, msgDelPolicy, msgFlushPol, msgUpdPolicy:
 		return m.Header.PID != b.monitor.own
 	}
 	return false

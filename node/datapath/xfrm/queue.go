@@ -12,7 +12,7 @@ import (
 // Of linux/netfilter/nfnetlink_queue.h.
 const (
 	queueSubsystem = 3
-	queuePacket    = queueSubsystem<<8 | 0
+	queuePacket    = queueSubsystem << 8
 	queueVerdict   = queueSubsystem<<8 | 1
 	queueConfig    = queueSubsystem<<8 | 2
 

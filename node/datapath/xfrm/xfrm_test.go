@@ -1,6 +1,7 @@
 package xfrm_test
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -23,8 +24,7 @@ func open() (datapathtest.Node, error) {
 	}
 	b, err := xfrm.New(xfrm.Config{Logger: hclog.New(&hclog.LoggerOptions{Level: level})})
 	if err != nil {
-		sockets.Close()
-		return datapathtest.Node{}, err
+		return datapathtest.Node{}, errors.Join(err, sockets.Close())
 	}
 	return datapathtest.Node{Backend: b, Release: sockets.Close}, nil
 }
