@@ -32,7 +32,7 @@ func openMoving(config Config, log hclog.Logger) (m moving, err error) {
 	kernel := false
 	switch config.Datapath {
 	case datapathUserspace:
-		m.reason = "ESP is in user space: the configuration says so."
+		m.reason = "ESP is in user space: the configuration says so, or nothing else."
 	case datapathXFRM:
 		if err := xfrm.Probe(); err != nil {
 			return m, fmt.Errorf("leave ESP to the kernel, as the configuration says (datapath: %s): %w", datapathXFRM, err)
