@@ -200,6 +200,10 @@ func (s *SA) serveCreate(v *serving, m message) {
 		if s.refused(v, in, old, rekey) { // things may have changed during the jobs
 			return
 		}
+		if sel := choice.selection; sel.mode == sa.Transport && (!bound(sel.local, s.local.Addr()) || !bound(sel.remote, s.remote.Addr())) {
+			s.respond(v, wire.Notify{Type: wire.NotifyTemporaryFailure}) // so may the addresses
+			return
+		}
 		s.answerCreate(v, want, choice, in, &wire.KE{Group: want.ke.Group, Data: public}, shared, rekey)
 	})
 }
