@@ -196,7 +196,7 @@ func (s *SA) receiveResponse(local, remote netip.AddrPort, datagram []byte, m wi
 		return
 	}
 	s.smallPath = s.smallPath || p.small
-	s.win.pending = nil
+	s.win.pending, s.win.silence = nil, 0
 	s.traceMessage(ike.TraceReceived, wire.Message{Header: m.Header, Payloads: o.payloads})
 	if o.syntax == nil {
 		o.syntax = accepted(s.state, m.Header, o.payloads)

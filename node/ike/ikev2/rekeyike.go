@@ -303,6 +303,10 @@ func (s *SA) handOver(next *SA) {
 	}
 	s.children = nil
 	s.abandonAll()
+	next.win.silence = s.win.silence
+	if p := s.win.pending; p != nil {
+		next.win.silence += s.now.Sub(p.first)
+	}
 	s.handOverPath(next)
 	var rest []queued
 	for _, q := range s.queue {

@@ -28,6 +28,7 @@ type request struct {
 	exchange wire.ExchangeType
 	sealed
 	tries int
+	first time.Time // transmission
 	at    time.Time // next retransmission, or the end after the last
 }
 
@@ -58,6 +59,15 @@ type window struct {
 	expect  uint32 // ID of the peer's next request
 	serving *serving
 	last    answered
+	// silence is how long requests of the IKE SAs that this one comes from by rekeys have waited for a response, without
+	// one in between. A peer may reach this side, and rekey, while nothing that this side begins reaches the peer.
+	silence time.Duration
+}
+
+// givenUp reports whether a request has had all its transmissions, or so many as shows that the silence before it goes on.
+func (w *window) givenUp(now time.Time) bool {
+	p := w.pending
+	return p.tries >= retransmitTries || p.tries >= rotateAfter && w.silence+now.Sub(p.first) >= RetransmitTotal
 }
 
 func (s *SA) interval(try int) time.Duration {
@@ -70,7 +80,7 @@ func (s *SA) interval(try int) time.Duration {
 
 // transmit sends a new request and starts its timer.
 func (s *SA) transmit(exchange wire.ExchangeType, id uint32, m sealed) {
-	s.win.pending = &request{id: id, exchange: exchange, sealed: m, at: s.now.Add(s.interval(0)), tries: 1}
+	s.win.pending = &request{id: id, exchange: exchange, sealed: m, first: s.now, at: s.now.Add(s.interval(0)), tries: 1}
 	s.sendAll(s.local, s.remote, m.datagrams)
 }
 
@@ -80,7 +90,7 @@ func (s *SA) retransmit() {
 	if p == nil || s.now.Before(p.at) {
 		return
 	}
-	if p.tries >= retransmitTries {
+	if s.win.givenUp(s.now) {
 		s.win.pending = nil
 		s.silent(p)
 		return

@@ -56,6 +56,7 @@ func (v Verdict) Expression(target string) *expr.Verdict {
 		return &expr.Verdict{Kind: expr.VerdictJump, Chain: target}
 	case Goto:
 		return &expr.Verdict{Kind: expr.VerdictGoto, Chain: target}
+	case Queue: // is an expression of its own
 	}
 	panic("steering: verdict without an expression") // the set of verdicts is closed
 }

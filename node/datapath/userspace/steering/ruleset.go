@@ -226,6 +226,7 @@ func (v Verdict) text(target string) string {
 		return "jump " + target
 	case Goto:
 		return "goto " + target
+	case Queue: // has a number
 	}
 	return fmt.Sprintf("verdict(%d)", uint8(v))
 }
