@@ -316,7 +316,10 @@ func TestFlushesLeakNothing(t *testing.T) {
 			if n := w.came.Load(); n != 0 {
 				t.Errorf("%d packets were accepted that came in clear", n)
 			}
-			t.Logf("%d flushes and %d replacements, %d packets each way, %d permitted ones left", *flushes, w.table.mu.serial, w.sent.Load(), w.passed.Load())
+			w.table.mu.Lock()
+			replaced := w.table.mu.serial
+			w.table.mu.Unlock()
+			t.Logf("%d flushes and %d replacements, %d packets each way, %d permitted ones left", *flushes, replaced, w.sent.Load(), w.passed.Load())
 			w.control(t, other)
 		})
 	}
