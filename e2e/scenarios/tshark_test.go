@@ -92,6 +92,12 @@ func connectAnalysed(t *testing.T, addresses [2]netip.Addr) *analysed {
 	if err := l.Link(ends[0], ends[1]); err != nil {
 		t.Fatal(err)
 	}
+	for _, h := range a.hosts {
+		// Packets that a node sends in one go would be one frame, which no analyser takes apart.
+		if _, err := h.Run("ip", "link", "set", "dev", "eth0", "gso_max_segs", "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return a
 }
 
