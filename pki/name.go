@@ -16,7 +16,7 @@ func ParseUUID(s string) (UUID, error) {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return UUID{}, fmt.Errorf("UUID %q is not 8-4-4-4-12 hexadecimal digits: %w", clip(s), ErrName)
 	}
-	if _, err := hex.Decode(u[:], []byte(strings.ReplaceAll(s, "-", ""))); err != nil {
+	if _, err := hex.Decode(u[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err != nil {
 		return UUID{}, fmt.Errorf("UUID %q is not 8-4-4-4-12 hexadecimal digits: %w", clip(s), ErrName)
 	}
 	return u, nil
