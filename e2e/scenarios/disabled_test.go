@@ -52,6 +52,51 @@ func peersOf(t *testing.T, b *bank.Bank, m bank.Machine) string {
 	return strings.Join(list, " ")
 }
 
+// wantOutcome measures an exchange between two machines.
+func wantOutcome(t *testing.T, b *bank.Bank, from, to bank.Machine, want bank.Outcome, wait time.Duration, when string) {
+	t.Helper()
+	cell, err := b.Measure(t.Context(), from, to, wait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cell.Seen != want {
+		t.Errorf("%s, %s to %s is %q (%s; %s), want %q", when, from.Name, to.Name, cell.Seen, cell.Wire, cell.Err, want)
+	}
+}
+
+// awaitCut waits until a machine has no association with another any more, and says how long after start that was.
+func awaitCut(t *testing.T, b *bank.Bank, m, other bank.Machine, start time.Time) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for strings.Contains(peersOf(t, b, m), other.Address.String()) {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s still has associations with %s after 30 s: %s", m.Name, other.Name, peersOf(t, b, m))
+		}
+	}
+	t.Logf("%s has cut %s off %v after the change in the directory", m.Name, other.Name, time.Since(start).Round(10*time.Millisecond))
+}
+
+// restartAlone kills a machine's node and starts it again without a controller.
+func restartAlone(t *testing.T, b *bank.Bank, m bank.Machine, policy string) {
+	t.Helper()
+	if err := b.KillController(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.KillNode(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.StartNode(m); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.AwaitPolicy(t.Context(), m, policy); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestDisabledMachineIsCutOffInSeconds disables a machine in the directory while it talks to two others: they cut it off
 // although its certificate is good for weeks, do not let it in again, also after a restart, and talk on with each other.
 // Enabled again, it gets in again.
@@ -61,13 +106,7 @@ func TestDisabledMachineIsCutOffInSeconds(t *testing.T) {
 	sql1, sql2, ws1 := b.Machine("sql1"), b.Machine("sql2"), b.Machine("ws1")
 	talk := func(from, to bank.Machine, want bank.Outcome, wait time.Duration, when string) {
 		t.Helper()
-		cell, err := b.Measure(t.Context(), from, to, wait)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if cell.Seen != want {
-			t.Errorf("%s, %s to %s is %q (%s; %s), want %q", when, from.Name, to.Name, cell.Seen, cell.Wire, cell.Err, want)
-		}
+		wantOutcome(t, b, from, to, want, wait, when)
 	}
 	talk(ws1, sql1, bank.Protected, 15*time.Second, "before")
 	talk(ws1, sql2, bank.Protected, 15*time.Second, "before")
@@ -76,17 +115,7 @@ func TestDisabledMachineIsCutOffInSeconds(t *testing.T) {
 	setAccount(t, b, ws1, enabled, disabled)
 	start := time.Now()
 	for _, m := range []bank.Machine{sql1, sql2} {
-		deadline := time.After(30 * time.Second)
-		tick := time.NewTicker(20 * time.Millisecond)
-		for strings.Contains(peersOf(t, b, m), ws1.Address.String()) {
-			select {
-			case <-tick.C:
-			case <-deadline:
-				t.Fatalf("%s still has associations with the disabled machine after 30 s: %s", m.Name, peersOf(t, b, m))
-			}
-		}
-		tick.Stop()
-		t.Logf("%s has cut the disabled machine off %v after the change in the directory", m.Name, time.Since(start).Round(10*time.Millisecond))
+		awaitCut(t, b, m, ws1, start)
 	}
 	if peers := peersOf(t, b, sql1); !strings.Contains(peers, sql2.Address.String()) {
 		t.Errorf("sql1 lost its association with sql2 as well: %q", peers)
@@ -96,18 +125,7 @@ func TestDisabledMachineIsCutOffInSeconds(t *testing.T) {
 	talk(sql1, sql2, bank.Protected, 15*time.Second, "meanwhile")
 
 	// Without a controller a restart brings nobody back.
-	if err := b.KillController(); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.KillNode(sql1); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.StartNode(sql1); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.AwaitPolicy(t.Context(), sql1, secureServerPolicy); err != nil {
-		t.Fatal(err)
-	}
+	restartAlone(t, b, sql1, secureServerPolicy)
 	talk(ws1, sql1, bank.Blocked, 3*time.Second, "after a restart without the controller")
 	if err := b.StartController(t.Context()); err != nil {
 		t.Fatal(err)

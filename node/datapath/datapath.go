@@ -8,6 +8,7 @@ package datapath
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -15,6 +16,23 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
+
+// FlowOf names the negotiation that an outbound packet needs under the rule it matched. Of a tunnel rule without an own
+// endpoint, Local is left out: the backend knows its routes.
+func FlowOf(m spd.Match, p spd.Packet) (ike.Flow, error) {
+	local, remote := m.Selectors(p)
+	if len(local) != 1 || len(remote) != 1 {
+		return ike.Flow{}, fmt.Errorf("name the flow of %s to %s: the policy does not negotiate it", p.Source, p.Destination)
+	}
+	f := ike.Flow{
+		Rule: m.Rule.ID, Local: p.Source, Remote: p.Destination,
+		LocalTS: sa.Selector(local[0]), RemoteTS: sa.Selector(remote[0]), Packet: p,
+	}
+	if m.Filter.Tunnel {
+		f.Local, f.Remote = m.Rule.TunnelLocal, m.Rule.Tunnel
+	}
+	return f, nil
+}
 
 // PolicySetter puts a policy into force.
 type PolicySetter interface {

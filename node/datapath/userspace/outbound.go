@@ -2,12 +2,12 @@ package userspace
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/esp"
@@ -191,20 +191,9 @@ type flowSource struct {
 
 // flow names the negotiation that a packet needs.
 func (l *loop) flow(m spd.Match, p spd.Packet) (ike.Flow, error) {
-	local, remote := m.Selectors(p)
-	if len(local) != 1 || len(remote) != 1 {
-		return ike.Flow{}, fmt.Errorf("name the flow of %s to %s: the policy does not negotiate it", p.Source, p.Destination)
-	}
-	f := ike.Flow{
-		Rule: m.Rule.ID, Local: p.Source, Remote: p.Destination,
-		LocalTS: sa.Selector(local[0]), RemoteTS: sa.Selector(remote[0]), Packet: p,
-	}
-	if !m.Filter.Tunnel {
-		return f, nil
-	}
-	f.Local, f.Remote = m.Rule.TunnelLocal, m.Rule.Tunnel
-	if f.Local.IsValid() {
-		return f, nil
+	f, err := datapath.FlowOf(m, p)
+	if err != nil || f.Local.IsValid() {
+		return f, err
 	}
 	if s, ok := l.sources[m.Rule.ID]; ok && l.now.Before(s.until) {
 		f.Local = s.address

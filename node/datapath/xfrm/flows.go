@@ -7,11 +7,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
-	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
@@ -213,20 +213,8 @@ func (b *backend) state(m spd.Match, p spd.Packet) spd.State {
 
 // flow names the negotiation that a packet needs.
 func (b *backend) flow(m spd.Match, p spd.Packet) (ike.Flow, error) {
-	local, remote := m.Selectors(p)
-	if len(local) != 1 || len(remote) != 1 {
-		return ike.Flow{}, fmt.Errorf("name the flow of %s to %s: the policy does not negotiate it", p.Source, p.Destination)
-	}
-	f := ike.Flow{
-		Rule: m.Rule.ID, Local: p.Source, Remote: p.Destination,
-		LocalTS: sa.Selector(local[0]), RemoteTS: sa.Selector(remote[0]), Packet: p,
-	}
-	if !m.Filter.Tunnel {
-		return f, nil
-	}
-	f.Local, f.Remote = m.Rule.TunnelLocal, m.Rule.Tunnel
-	var err error
-	if !f.Local.IsValid() {
+	f, err := datapath.FlowOf(m, p)
+	if err == nil && !f.Local.IsValid() {
 		f.Local, err = b.routes.source(f.Remote)
 	}
 	return f, err
