@@ -365,13 +365,14 @@ func (w *wire) flush(t *testing.T) *netfilterSocket {
 // control shows that the test would have seen a leak: without the rules the packets pass.
 func (w *wire) control(t *testing.T, other *netfilterSocket) {
 	t.Helper()
-	w.rules.Lock() // nobody repairs
-	defer w.rules.Unlock()
+	// Only who repairs can end this: nobody may be kept from it yet.
 	w.eventually(t, "the table stands again", func() bool {
 		h := holding{name: "bailiwick"}
 		_, found, err := h.read(other)
 		return err == nil && found
 	})
+	w.rules.Lock() // from now on nobody repairs
+	defer w.rules.Unlock()
 	if err := w.table.Release(); err != nil {
 		t.Fatal(err)
 	}

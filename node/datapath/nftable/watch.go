@@ -3,6 +3,8 @@ package nftable
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -37,16 +39,11 @@ func (w *Watch) Run() {
 	defer close(w.changed)
 	for {
 		messages, err := w.conn.Receive()
-		// With ENOBUFS notifications were lost, and one of them may have been about us.
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+		if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADF) {
 			return
 		}
-		for _, m := range messages {
-			if w.concerns(m) {
-				err = unix.ENOBUFS
-			}
-		}
-		if err != nil {
+		// With any other error (ENOBUFS) notifications were lost, and one of them may have been about us.
+		if err != nil || slices.ContainsFunc(messages, w.concerns) {
 			select {
 			case w.changed <- struct{}{}:
 			default:
