@@ -26,26 +26,31 @@ type moving struct {
 	reason  string
 }
 
-// openMoving chooses the backend and opens it. The kernel's ESP is chosen where there is one; where it was asked for by
-// name and there is none, that is an error.
-func openMoving(config Config, log hclog.Logger) (m moving, err error) {
-	kernel := false
-	switch config.Datapath {
-	case datapathUserspace:
-		m.reason = "ESP is in user space: the configuration says so, or nothing else."
-	case datapathXFRM:
-		if err := xfrm.Probe(); err != nil {
-			return m, fmt.Errorf("leave ESP to the kernel, as the configuration says (datapath: %s): %w", datapathXFRM, err)
-		}
-		kernel, m.reason = true, "ESP is the kernel's: the configuration says so."
-	default:
-		err := xfrm.Probe()
-		if kernel = err == nil; kernel {
-			m.reason = "ESP is the kernel's: it has ESP with extended sequence numbers."
-		} else {
-			m.reason = fmt.Sprintf("ESP is in user space: %v.", err)
-		}
+// chooseKernel decides whether ESP is the kernel's, and says why: where the kernel has ESP, unless the configuration says
+// otherwise. probe reports what the kernel lacks. Where the kernel's ESP was asked for by name and is none, that is an error.
+func chooseKernel(configured string, probe func() error) (kernel bool, reason string, err error) {
+	if configured == datapathUserspace {
+		return false, "ESP is in user space: the configuration says so (datapath: userspace).", nil
 	}
+	missing := probe()
+	switch {
+	case configured == datapathXFRM && missing != nil:
+		return false, "", fmt.Errorf("leave ESP to the kernel, as the configuration says (datapath: xfrm): %w; remove the setting to have ESP in user space", missing)
+	case configured == datapathXFRM:
+		return true, "ESP is the kernel's: the configuration says so (datapath: xfrm).", nil
+	case missing != nil:
+		return false, fmt.Sprintf("ESP is in user space: %v.", missing), nil
+	}
+	return true, "ESP is the kernel's: it has all that is needed (datapath: auto).", nil
+}
+
+// openMoving chooses the backend and opens it.
+func openMoving(config Config, log hclog.Logger) (m moving, err error) {
+	kernel, reason, err := chooseKernel(config.Datapath, xfrm.Probe)
+	if err != nil {
+		return m, err
+	}
+	m.reason = reason
 	log.Info("datapath is chosen", "reason", m.reason)
 	m.sockets, err = transport.Listen(transport.Config{Mark: userspace.MarkOwn, KernelESP: kernel})
 	if err != nil {

@@ -43,7 +43,8 @@ type Config struct {
 	// Policy is a file of policy documents for a node without controller; PolicyName names the policy in it.
 	Policy     string `yaml:"policy"`
 	PolicyName string `yaml:"policyName"`
-	// Datapath is "userspace" (the default), "xfrm" (the kernel's ESP, or nothing) or "auto" (the kernel's where it has one).
+	// Datapath is "auto" (the kernel's ESP where it has one, else user space; the default), "userspace" or "xfrm" (the
+	// kernel's, or nothing).
 	Datapath string `yaml:"datapath"`
 	// Device names the TUN device of the datapath in user space.
 	Device   string `yaml:"device"`
@@ -98,7 +99,7 @@ func (c Config) validated() (Config, error) {
 		choices []string
 	}{
 		{"encapsulation", &c.Encapsulation, []string{"always", "nat"}},
-		{"datapath", &c.Datapath, []string{datapathUserspace, datapathXFRM, datapathAuto}},
+		{"datapath", &c.Datapath, []string{datapathAuto, datapathUserspace, datapathXFRM}},
 		{"onStop", &c.OnStop, []string{"block", "release"}},
 		{"logFormat", &c.LogFormat, []string{"text", "json"}},
 	} {

@@ -147,7 +147,7 @@ func runCommand(f *flags) *cobra.Command {
 	local.StringVar(&f.file.Policy, "policy", "", "policy documents of a machine without controller")
 	local.StringVar(&f.file.PolicyName, "policy-name", "", "the policy of these documents to put into force")
 	local.StringVar(&f.file.SecretsDir, "secrets-dir", "", "directory of preshared keys (default: secrets in the state directory)")
-	local.StringVar(&f.file.Datapath, "datapath", "userspace", "who moves ESP: userspace, xfrm (the kernel), or auto, which is the kernel where it has ESP")
+	local.StringVar(&f.file.Datapath, "datapath", "auto", "who moves ESP: auto, which is the kernel where it has ESP, userspace, or xfrm (the kernel or nobody)")
 	local.StringVar(&f.file.Device, "device", "", "name of the TUN device")
 	local.StringVar(&f.file.AuditFile, "audit-file", "", "append the audit events to this file, one JSON object a line")
 	local.StringVar(&f.file.KeyLog, "keylog", "", "DEBUGGING ONLY: write all keys to this file, which breaks the secrecy of all traffic")

@@ -181,6 +181,7 @@ func (d *demo) join(ctx context.Context) error {
 		d.printf("\n   %s: ", m.Name)
 		d.printf("%s", strings.ReplaceAll(strings.TrimRight(certificate, "\n"), "\n", "\n   "))
 		d.printf("\n     policy    %s, from %s\n     revision  %d acknowledged, bundle %.16s\n", status.Policy, status.Container, status.Revision, status.Digest)
+		d.printf("     datapath  %s. %s\n", status.Backend, strings.Join(status.Notes[:min(1, len(status.Notes))], ""))
 	}
 	return nil
 }

@@ -1,31 +1,45 @@
 package kernelesp
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/guest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
+	"github.com/bailiwick-net/bailiwick/node/datapath/datapathtest"
 )
 
 // tools are what the tests call.
 var tools = root.Config{Suite: "bookworm", Packages: []string{"iproute2", "nftables", "iputils-ping", "conntrack", "procps"}}
 
-// start boots a guest with the test binary of a package as /usr/bin/suite.
-func start(t *testing.T, pkg string) *guest.Guest {
+// program is one that runs in the guest: the file that a command makes of this checkout.
+type program struct {
+	path    string // in the guest, without a leading slash
+	command []string
+}
+
+// tests are the tests of a package.
+func tests(pkg string) program {
+	return program{"usr/bin/suite", []string{"go", "test", "-c", "-trimpath", "-ldflags=-s -w", pkg}}
+}
+
+// start boots a guest with programs, and memory in MiB.
+func start(t *testing.T, memory int, programs ...program) *guest.Guest {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("a guest on a wire of a lab needs root")
 	}
-	programs, err := root.Open(t.Context(), tools)
+	installed, err := root.Open(t.Context(), tools)
 	if errors.Is(err, root.ErrUnreachable) {
 		t.Skipf("a guest needs Debian's kernel: %v", err)
 	}
@@ -37,13 +51,17 @@ func start(t *testing.T, pkg string) *guest.Guest {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	suite := filepath.Join(dir, "suite")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", suite, pkg)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the tests of %s: %v\n%s", pkg, err, out)
+	files := map[string]string{}
+	for i, p := range programs {
+		file := filepath.Join(dir, fmt.Sprint(i))
+		files[p.path] = file
+		build := exec.CommandContext(t.Context(), p.command[0], slices.Insert(slices.Clone(p.command[1:]), len(p.command)-2, "-o", file)...)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", p.command, err, out)
+		}
 	}
-	l, err := lab.New("bwkesp-")
+	l, err := lab.New(fmt.Sprintf("bwkesp%d-", guests.Add(1)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,9 +74,7 @@ func start(t *testing.T, pkg string) *guest.Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := guest.Start(t.Context(), guest.Config{
-		Switch: bridge, Root: programs, Dir: dir, Memory: 768, Programs: map[string]string{"usr/bin/suite": suite},
-	})
+	g, err := guest.Start(t.Context(), guest.Config{Switch: bridge, Root: installed, Dir: dir, Memory: memory, Programs: files})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,29 +95,49 @@ func start(t *testing.T, pkg string) *guest.Guest {
 	return g
 }
 
-// cases are those of the contract that tell most about a kernel, in the time that a run has. BAILIWICK_GUEST_RUN names
-// others: "." is all of them.
-const cases = "TestContract/(negotiate_holds|inpass|fallback|refuse|discovery|default_response|first_packets|rekey|outbound_half|" +
-	"limits|connections_from|close_leaks|a_new_policy|what_waits|gateways|negotiate_protects)"
+// guests counts those of this process: each has a lab of its own.
+var guests atomic.Int32
 
-// TestContract runs the contract of datapath.Backend against the kernel's own ESP.
-func TestContract(t *testing.T) {
-	g := start(t, "github.com/bailiwick-net/bailiwick/node/datapath/xfrm")
-	pattern := cases
-	if only := os.Getenv("BAILIWICK_GUEST_RUN"); only != "" {
-		pattern = only
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+// run runs a command in the guest, and returns what it writes.
+func run(t *testing.T, g *guest.Guest, timeout time.Duration, command string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	begin := time.Now()
-	_, err := g.RunContext(ctx, "sh", "-c", "exec suite -test.v -test.short -test.timeout 9m -test.run '"+pattern+"' >/tmp/out 2>&1")
+	_, err := g.RunContext(ctx, "sh", "-c", command+" >/tmp/out 2>&1")
 	out, readErr := g.ReadFile(t.Context(), "/tmp/out")
-	t.Logf("%s in the guest after %s:\n%s", pattern, time.Since(begin).Round(time.Second), out)
-	err = errors.Join(err, readErr)
+	t.Logf("%s in the guest, after %s:\n%s", command, time.Since(begin).Round(time.Second), out)
+	return string(out), errors.Join(err, readErr)
+}
+
+// halves are the guests that the contract runs in at once, each with its share of the cases.
+const halves = 2
+
+// TestContract runs the contract of datapath.Backend against the kernel's own ESP, all of it. BAILIWICK_GUEST_RUN names
+// some of its cases, for one guest.
+func TestContract(t *testing.T) {
+	pkg := tests("github.com/bailiwick-net/bailiwick/node/datapath/xfrm")
+	if only := os.Getenv("BAILIWICK_GUEST_RUN"); only != "" {
+		contract(t, start(t, contractMemory, pkg), "suite -test.run '"+only+"'")
+		return
+	}
+	for part := range halves {
+		t.Run(fmt.Sprintf("part %d", part+1), func(t *testing.T) {
+			t.Parallel()
+			contract(t, start(t, contractMemory, pkg), fmt.Sprintf("%s=%d/%d suite -test.run .", datapathtest.PartVariable, part+1, halves))
+		})
+	}
+}
+
+const contractMemory = 768
+
+func contract(t *testing.T, g *guest.Guest, command string) {
+	t.Helper()
+	out, err := run(t, g, 10*time.Minute, command+" -test.v -test.short -test.timeout 9m")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(out, []byte("--- PASS: TestContract")) {
+	if !strings.Contains(out, "--- PASS: TestContract ") {
 		t.Error("the guest did not run the contract")
 	}
 }

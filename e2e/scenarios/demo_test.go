@@ -47,7 +47,7 @@ func TestDemoSeesWhatItMustSee(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("demo: %v\n%s", err, out.String())
 	}
-	for _, want := range []string{"16 of 16 cells as expected", "4 of 4 cells as expected", "none lost", "every node has its session again", "Everything was as it must be"} {
+	for _, want := range []string{"16 of 16 cells as expected", "4 of 4 cells as expected", "none lost", "every node has its session again", "datapath  ", "ESP is ", "Everything was as it must be"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demo did not say %q:\n%s", want, out.String())
 		}

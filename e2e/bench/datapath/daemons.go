@@ -180,7 +180,7 @@ rules:
 			return err
 		}
 		socket := filepath.Join(n.dir, fmt.Sprintf("node%d.sock", i))
-		err := n.daemon(i, fmt.Sprintf("node%d.log", i), node, "run", "--state-dir", state, "--socket", socket,
+		err := n.daemon(i, fmt.Sprintf("node%d.log", i), node, "run", "--datapath", "userspace", "--state-dir", state, "--socket", socket,
 			"--policy", policy, "--policy-name", policyName, "--encapsulation", encapsulation)
 		if err != nil {
 			return err

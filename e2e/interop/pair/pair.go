@@ -286,7 +286,7 @@ func (p *Pair) StartNode(policy Policy) {
 		p.T.Fatal(err)
 	}
 	p.args = append([]string{
-		nodeBinary, "run", "--state-dir", p.state(), "--socket", filepath.Join(p.Dir, "node.sock"), "--log-level", "trace",
+		nodeBinary, "run", "--datapath", "userspace", "--state-dir", p.state(), "--socket", filepath.Join(p.Dir, "node.sock"), "--log-level", "trace",
 		"--policy", document, "--policy-name", policyName, "--encapsulation", policy.encapsulation(),
 	}, policy.Args...)
 	p.RestartNode()

@@ -21,7 +21,7 @@ func transferOctets(t *testing.T) int64 {
 		return int64(mb) << 20
 	}
 	if testing.Short() {
-		return 2 << 20
+		return 1 << 20
 	}
 	return 20 << 20
 }

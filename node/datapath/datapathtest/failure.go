@@ -317,7 +317,7 @@ func swaps(t *testing.T, w *World) {
 	stop := w.A.chatter(t, to)
 	rounds := 100
 	if testing.Short() {
-		rounds = 20
+		rounds = 10
 	}
 	for i := range rounds {
 		p := requireAll()

@@ -23,11 +23,15 @@ func movedByIKE(t *testing.T, w *World) {
 	w.A.mustRun(t, "sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=1")
 	w.B.EchoTCP(t, 7)
 	here, home := elsewhere, w.A.V4
+	octets := 4 << 20
+	if testing.Short() {
+		octets = 512 << 10
+	}
 	for _, c := range []struct{ before, after bool }{{true, true}, {false, false}, {false, true}, {true, false}} {
 		ok := t.Run(fmt.Sprintf("encap=%v to encap=%v", c.before, c.after), func(t *testing.T) {
 			pair := w.connectInner(t, home, c.before)
 			capture, moved := w.Watch(t), 0
-			err := w.A.converse(netip.AddrPortFrom(w.B.In4, 7), 4<<20, func() error {
+			err := w.A.converse(netip.AddrPortFrom(w.B.In4, 7), octets, func() error {
 				if err := w.A.replaceAddress(w.B, home, here); err != nil {
 					return err
 				}

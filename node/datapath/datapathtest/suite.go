@@ -3,6 +3,7 @@ package datapathtest
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -18,9 +19,27 @@ const (
 	long  = 5 * time.Second
 )
 
+// PartVariable in the environment has Run take a part of the cases, so that several machines share them: "2/3" is the
+// second of three parts.
+const PartVariable = "BAILIWICK_CONTRACT_PART"
+
+// chosenPart is the part that the environment asks for.
+func chosenPart(t *testing.T) (part, of int) {
+	t.Helper()
+	text, ok := os.LookupEnv(PartVariable)
+	if !ok {
+		return 1, 1
+	}
+	if _, err := fmt.Sscanf(text, "%d/%d", &part, &of); err != nil || part < 1 || part > of {
+		t.Fatalf("%s is %q, want the number of a part, a slash, and the number of parts: %v", PartVariable, text, err)
+	}
+	return part, of
+}
+
 // Run runs the contract against a backend, in namespaces with a prefix.
 func Run(t *testing.T, prefix string, factory Factory) {
-	for _, c := range []struct {
+	part, of := chosenPart(t)
+	for i, c := range []struct {
 		name string
 		run  func(*testing.T, *World)
 	}{
@@ -68,7 +87,9 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"stray packets are dropped", strayPackets},
 		{"negotiate protects every family, mode, encapsulation and suite", protects},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.run(t, NewWorld(t, prefix, factory)) })
+		if i%of == part-1 {
+			t.Run(c.name, func(t *testing.T) { c.run(t, NewWorld(t, prefix, factory)) })
+		}
 	}
 }
 
