@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"github.com/bailiwick-net/bailiwick/node/esp/aesgcm"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
@@ -102,15 +103,10 @@ func wantKey(name string, have, want int, bits uint16) error {
 
 // setGCM splits KEYMAT into key and salt (RFC 4106 8.1).
 func (t *transform) setGCM(key []byte) error {
-	block, err := aes.NewCipher(key[:len(key)-4])
-	if err != nil {
-		return fmt.Errorf("make AES: %w", err)
-	}
-	if t.aead, err = cipher.NewGCM(block); err != nil {
-		return fmt.Errorf("make AES-GCM: %w", err)
-	}
 	copy(t.nonce[:], key[len(key)-4:])
-	return nil
+	var err error
+	t.aead, err = aesgcm.New(key[:len(key)-4])
+	return err
 }
 
 func (t *transform) setCBC(key []byte, outbound bool) error {
