@@ -85,6 +85,9 @@ func (o *Outbound) Fork() (*Outbound, error) {
 // SetEncap says whether the packets go in UDP from now on, which changes how long they may be. The owner calls it.
 func (o *Outbound) SetEncap(encap bool) { o.encap = encap }
 
+// Last is the sequence number used last, by all forks; 0 before the first.
+func (o *Outbound) Last() uint64 { return o.sequence.last.Load() }
+
 // SPI returns the SPI that Seal writes.
 func (o *Outbound) SPI() sa.SPI { return o.spi }
 

@@ -152,29 +152,6 @@ func (s *Sockets) WriteIKE(local, remote netip.AddrPort, b []byte) error {
 	return nil
 }
 
-// withFragments lets IP fragment what send sends on sock, and then sets sock back to what it was. An ESP packet that
-// another thread sends at this moment may be fragmented as well, which harms nothing.
-func (s *Sockets) withFragments(sock *socket, send func() error) error {
-	s.mtuMode.Lock()
-	defer s.mtuMode.Unlock()
-	level, option := unix.SOL_IP, unix.IP_MTU_DISCOVER
-	if sock.v6 {
-		level, option = unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER
-	}
-	before, err := unix.GetsockoptInt(sock.fd, level, option)
-	if err != nil {
-		return fmt.Errorf("read the path MTU discovery of a socket: %w", err)
-	}
-	if err := unix.SetsockoptInt(sock.fd, level, option, unix.IP_PMTUDISC_WANT); err != nil {
-		return fmt.Errorf("let IP fragment: %w", err)
-	}
-	err = send()
-	if restore := unix.SetsockoptInt(sock.fd, level, option, before); restore != nil {
-		err = errors.Join(err, fmt.Errorf("set path MTU discovery back to %d: %w", before, restore))
-	}
-	return err
-}
-
 // WriteKeepalive sends a NAT keepalive (RFC 3948 4) from local, whose port is Config.NATPort.
 func (s *Sockets) WriteKeepalive(local, remote netip.AddrPort) error {
 	sock := s.find(local.Port(), remote.Addr().Is4())

@@ -74,6 +74,7 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"connections from before the SA go on", bigSegments},
 		{"datagrams of every length pass", datagrams},
 		{"path MTU is told", pathMTU},
+		{"narrow paths are found out", narrowPath},
 		{"kill -9 leaks nothing", killed},
 		{"close leaks nothing and release removes everything", closed},
 		{"loss of the TUN leaks nothing", lostTUN},

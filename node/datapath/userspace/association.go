@@ -15,12 +15,16 @@ import (
 
 // association is one Child SA as the packet thread uses it. The thread owns it.
 type association struct {
-	child  sa.Child
-	in     *esp.Inbound
-	out    *esp.Outbound // nil until InstallOut
-	limit  int           // longest IP packet whose ESP fits the path
-	remote netip.AddrPort
-	moved  uint64 // sequence number of the packet that moved remote last
+	child   sa.Child
+	in      *esp.Inbound
+	out     *esp.Outbound // nil until InstallOut
+	limit   int           // longest IP packet whose ESP fits the path
+	probed  int           // longest IP packet that needs no search for the path MTU
+	whole   int           // longest ESP packet that the kernel can be given as it is
+	path    pathMTU
+	probing *probing // nil before the first search
+	remote  netip.AddrPort
+	moved   uint64 // sequence number of the packet that moved remote last
 	// reported is when IKE was told last that a mobile peer seems to be elsewhere.
 	reported time.Time
 	// heard counts the inbound packets that IKE knows of as signs of life, since heardAt.

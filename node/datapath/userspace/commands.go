@@ -37,13 +37,12 @@ type abort struct{}
 type installIn struct {
 	child sa.Child
 	in    *esp.Inbound
-	limit int
+	mtu   int // of the device
 }
 
 type installOut struct {
-	spi   sa.SPI
-	out   *esp.Outbound
-	limit int
+	spi sa.SPI
+	out *esp.Outbound
 }
 
 type switchOut struct{ spi sa.SPI }
@@ -112,9 +111,14 @@ func (c installIn) run(l *loop) error {
 		return fmt.Errorf("install inbound SA %s: the SPI is in use", c.child.In.SPI)
 	}
 	c.in.SetSpill(&l.spill)
-	l.sadb.children[c.child.In.SPI] = &association{
-		child: c.child, in: c.in, limit: c.limit, remote: c.child.Remote, installed: l.now, used: l.now,
+	a := &association{
+		child: c.child, in: c.in, path: newPathMTU(c.mtu, c.child.Local.Addr().Is6()), remote: c.child.Remote, installed: l.now, used: l.now,
 	}
+	if old, ok := l.sadb.children[c.child.ReplacesIn]; ok && old.path.device == c.mtu && old.child.Remote == c.child.Remote {
+		a.path, a.probing = old.path, old.probing // the way is the same one
+	}
+	a.setPath()
+	l.sadb.children[c.child.In.SPI] = a
 	return nil
 }
 
@@ -123,7 +127,8 @@ func (c installOut) run(l *loop) error {
 	if !ok {
 		return fmt.Errorf("install outbound SA %s: its inbound SA %s is not installed", c.out.SPI(), c.spi)
 	}
-	a.out, a.limit = c.out, c.limit
+	a.out = c.out
+	a.setPath()
 	l.counters[counterKeyAdditions]++
 	if a.child.ReplacesIn != 0 {
 		l.counters[counterRekeys]++

@@ -37,11 +37,13 @@ const (
 	counterKeyDeletions
 	counterRekeys
 	counterEventsLost
-	counterTUNReads      // packets and super-packets that the kernel gave
-	counterPacketsSealed // packets that went into ESP
-	counterDatagrams     // datagrams, and groups of them that the kernel joined
-	counterPacketsOpened // packets that came out of ESP
-	counterSends         // calls that gave ESP to the kernel
+	counterTUNReads       // packets and super-packets that the kernel gave
+	counterPacketsSealed  // packets that went into ESP
+	counterDatagrams      // datagrams, and groups of them that the kernel joined
+	counterPacketsOpened  // packets that came out of ESP
+	counterSends          // calls that gave ESP to the kernel
+	counterProbes         // of the path MTU
+	counterTooBigReceived // messages of routers about ESP packets that do not fit
 	counters
 )
 
@@ -52,7 +54,7 @@ var counterNames = [counters]string{
 	"packets_blocked_out", "packets_queue_full", "packets_waited_too_long", "packets_refused", "packets_reinjected",
 	"packets_reinject_failed", "packets_too_big", "packets_seal_failed", "packets_send_failed", "packets_tun_failed",
 	"packets_unparsed", "packets_not_ready", "total_acquire", "key_additions", "key_deletions", "rekeys", "events_lost",
-	"tun_reads", "packets_sealed", "esp_datagrams", "packets_opened", "esp_sends",
+	"tun_reads", "packets_sealed", "esp_datagrams", "packets_opened", "esp_sends", "path_mtu_probes", "path_mtu_messages",
 }
 
 // String returns the name in Status.Counters.

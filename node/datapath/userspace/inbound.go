@@ -129,10 +129,17 @@ func (l *loop) deliver(a *association, d *transport.Datagram, opened esp.Opened)
 		}
 	} else {
 		l.counters[counterTransportIn] += uint64(len(pkt))
-		setTrafficClass(pkt, d.TrafficClass)
+		if packet.TrafficClass(pkt) != d.TrafficClass {
+			packet.SetTrafficClass(pkt, d.TrafficClass)
+		}
 	}
-	if info.Protocol == packet.ProtocolTCP {
+	switch info.Protocol {
+	case packet.ProtocolTCP:
 		clampMSS(pkt, &info, a.limit)
+	case packet.ProtocolICMP, packet.ProtocolICMPv6:
+		if l.probeAnswered(a, pkt, &info) {
+			return
+		}
 	}
 	if err := l.writer.AddParsed(pkt, &info, opened.ChecksumUnknown); err != nil {
 		l.tunFailed(err)
@@ -170,18 +177,4 @@ func (l *loop) check(a *association, p spd.Packet, key checkedKey) bool {
 	}
 	l.checked[key] = true
 	return true
-}
-
-// setTrafficClass gives a packet of transport mode the field of the header that it came with.
-func setTrafficClass(pkt []byte, class uint8) {
-	if class == packet.TrafficClass(pkt) {
-		return
-	}
-	if pkt[0]>>4 == 6 {
-		pkt[0] = pkt[0]&0xf0 | class>>4
-		pkt[1] = pkt[1]&0x0f | class<<4
-		return
-	}
-	pkt[1] = class
-	packet.SetIPv4Checksum(pkt[:int(pkt[0]&0x0f)*4])
 }

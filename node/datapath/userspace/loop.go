@@ -65,17 +65,18 @@ type loop struct {
 	checked  map[checkedKey]bool // inbound packets that were found right
 	sources  map[string]flowSource
 
-	counters [counters]uint64
-	last     last
-	buffer   []byte
-	outbox   outbox
-	stream   bool // the last round read more than one packet
-	message  transport.Message
-	spill    esp.Spill
-	reply    []byte
-	splitter tun.Splitter
-	writer   *tun.Writer
-	batch    *transport.Batch
+	counters   [counters]uint64
+	last       last
+	buffer     []byte
+	outbox     outbox
+	stream     bool // the last round read more than one packet
+	message    transport.Message
+	spill      esp.Spill
+	reply      []byte
+	fragmentID uint32 // of the packet that was cut last
+	splitter   tun.Splitter
+	writer     *tun.Writer
+	batch      *transport.Batch
 }
 
 // last is the decision about the packet before, in each direction: most packets have the same 5-tuple.
@@ -179,6 +180,7 @@ func (l *loop) housekeep() {
 	}
 	for _, a := range l.sadb.children {
 		l.checkLimits(a)
+		l.probe(a)
 		if a.inPackets != a.heard && l.now.Sub(a.heardAt) >= heardEvery && l.emit(ike.Heard{SPI: a.child.In.SPI}) {
 			a.heard, a.heardAt = a.inPackets, l.now
 		}

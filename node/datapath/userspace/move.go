@@ -21,7 +21,7 @@ type move struct {
 	spi           sa.SPI
 	local, remote netip.AddrPort
 	encap         bool
-	mtu           int // of the device that local belongs to
+	mtu           int // of the device
 }
 
 // Move gives the Child SA with this inbound SPI other outer addresses; packets from the former ones are still accepted.
@@ -34,12 +34,7 @@ func (b *backend) Move(in sa.SPI, local, remote netip.AddrPort, encap bool) erro
 	case !local.Addr().IsValid() || !remote.Addr().IsValid() || local.Addr().Is4() != remote.Addr().Is4() || encap && remote.Port() == 0:
 		return fmt.Errorf("move SA %s to %s - %s: not two endpoints of one family", in, local, remote)
 	}
-	mtu, err := b.routing.mtu(local.Addr())
-	if err != nil {
-		mtu = 1280 // as in limit
-		b.cfg.Logger.Warn("cannot tell the MTU for an SA that moves", "spi", in, "mtu", mtu, "error", err)
-	}
-	return b.do(move{spi: in, local: local, remote: remote, encap: encap, mtu: min(mtu, 65535)})
+	return b.do(move{spi: in, local: local, remote: remote, encap: encap, mtu: b.mtu(in, local.Addr(), remote.Addr())})
 }
 
 func (c move) run(l *loop) error {
@@ -49,11 +44,11 @@ func (c move) run(l *loop) error {
 	}
 	a.child.Local, a.child.Remote, a.child.Encap, a.remote = c.local, c.remote, c.encap, c.remote
 	a.in.SetEncap(c.encap)
-	a.limit = c.mtu - 100 // as in limit
 	if a.out != nil {
 		a.out.SetEncap(c.encap)
-		a.limit = a.out.MaxPacket(c.mtu, c.local.Addr().Is6())
 	}
+	a.path = newPathMTU(c.mtu, c.local.Addr().Is6())
+	a.setPath()
 	// What was held back on the former path does not move the SA back.
 	a.moved = a.in.Highest()
 	return nil

@@ -315,8 +315,11 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *pack
 		l.counters[counterUnparsed]++
 		return
 	}
-	if l.splitter.SegmentLen() > a.limit && l.answerTooBig(a, pkt, info) {
-		return
+	if n := l.splitter.SegmentLen(); n > a.probed {
+		l.search(a, info)
+		if n > a.limit && l.answerTooBig(a, pkt, info) {
+			return
+		}
 	}
 	packets, octets := a.outPackets, a.outOctets
 	for inner, ok := l.splitter.Next(); ok; inner, ok = l.splitter.Next() {

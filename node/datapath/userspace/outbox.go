@@ -66,7 +66,11 @@ func (l *loop) sendOutbox() {
 		Payload: o.buffer[o.start:], SegmentLen: o.segment,
 	}
 	l.counters[counterSends]++
-	if err := l.sockets.SendESP(&l.message); err != nil {
+	send := l.sockets.SendESP
+	if o.segment > a.whole {
+		send = func(m *transport.Message) error { return l.sendCut(a, m) }
+	}
+	if err := send(&l.message); err != nil {
 		l.counters[counterSendFailed] += uint64(o.packets)
 		a.discarded += uint64(o.packets)
 		l.warn("cannot send ESP", err)

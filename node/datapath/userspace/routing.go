@@ -1,7 +1,6 @@
 package userspace
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -207,52 +206,6 @@ func (r *routing) source(to netip.Addr) (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("look up the route to %s: the kernel gives no source address", to)
-}
-
-// mtu returns the MTU of the interface that has an address. Path MTUs that routers report are not asked for: the "too
-// big" messages of protected flows stand in the same cache, and the limit would shrink with each of them.
-func (r *routing) mtu(local netip.Addr) (int, error) {
-	addresses, err := r.dump(unix.RTM_GETADDR, 8)
-	if err != nil {
-		return 0, err
-	}
-	index := -1
-	for _, m := range addresses {
-		attributes, err := netlink.NewAttributeDecoder(m[8:])
-		if err != nil {
-			continue
-		}
-		for attributes.Next() {
-			if attributes.Type() != unix.IFA_LOCAL && attributes.Type() != unix.IFA_ADDRESS {
-				continue
-			}
-			if a, ok := netip.AddrFromSlice(attributes.Bytes()); ok && a == local {
-				index = int(binary.NativeEndian.Uint32(m[4:]))
-			}
-		}
-	}
-	if index < 0 {
-		return 0, fmt.Errorf("find the interface of %s: no interface has it", local)
-	}
-	links, err := r.dump(unix.RTM_GETLINK, 16)
-	if err != nil {
-		return 0, err
-	}
-	for _, m := range links {
-		if int(binary.NativeEndian.Uint32(m[4:])) != index {
-			continue
-		}
-		attributes, err := netlink.NewAttributeDecoder(m[16:])
-		if err != nil {
-			continue
-		}
-		for attributes.Next() {
-			if attributes.Type() == unix.IFLA_MTU {
-				return int(attributes.Uint32()), nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("find the MTU of the interface of %s: the kernel does not tell", local)
 }
 
 func (r *routing) dump(kind netlink.HeaderType, header int) ([][]byte, error) {

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -55,6 +57,8 @@ type backend struct {
 	watch     *nftable.Watch
 	repaired  chan struct{} // closed when the goroutine of repair has ended
 	recovered chan struct{} // closed when the goroutine of recoverTUN has ended
+	routers   *routers
+	listened  chan struct{} // closed when the goroutine of listen has ended
 
 	// mu orders the calls of the datapath.Backend interface.
 	mu struct {
@@ -79,7 +83,7 @@ func New(cfg Config) (datapath.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{cfg: cfg, repaired: make(chan struct{}), recovered: make(chan struct{}), params: steering.Params{
+	b := &backend{cfg: cfg, repaired: make(chan struct{}), recovered: make(chan struct{}), listened: make(chan struct{}), params: steering.Params{
 		Device: cfg.Name, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel, Forward: MarkForward,
 	}}
 	b.mu.fresh = true
@@ -91,6 +95,7 @@ func New(cfg Config) (datapath.Backend, error) {
 	go b.watch.Run()
 	go b.repair()
 	go b.recoverTUN()
+	go b.listen()
 	return b, nil
 }
 
@@ -123,6 +128,9 @@ func (b *backend) open() (err error) {
 	if b.clear, err = openClearSocket(b.cfg.Sockets.IPv6()); err != nil {
 		return err
 	}
+	if b.routers, err = openRouters(b.cfg.Sockets.IPv6()); err != nil {
+		return err
+	}
 	var poller *transport.Poller
 	if b.device, poller, err = b.openDevice(); err != nil {
 		return err
@@ -137,6 +145,8 @@ func (b *backend) open() (err error) {
 		writer: tun.NewWriter(b.device.Queue(0)), batch: transport.NewBatch(64), gone: make(chan struct{}, 1),
 	}
 	b.loop.poller.Store(poller)
+	// Two lives of the process must not use the same numbers for different packets.
+	b.loop.fragmentID = rand.Uint32()
 	return nil
 }
 
@@ -216,7 +226,7 @@ func (b *backend) InstallIn(child sa.Child) error {
 	if err != nil {
 		return fmt.Errorf("install inbound SA %s: %w", child.In.SPI, err)
 	}
-	if err := b.do(installIn{child: child, in: in, limit: b.limit(child, nil)}); err != nil {
+	if err := b.do(installIn{child: child, in: in, mtu: b.mtu(child.In.SPI, child.Local.Addr(), child.Remote.Addr())}); err != nil {
 		return err
 	}
 	return nil
@@ -235,7 +245,7 @@ func (b *backend) InstallOut(child sa.Child) error {
 	if err != nil {
 		return fmt.Errorf("install outbound SA %s: %w", child.Out.SPI, err)
 	}
-	if err := b.do(installOut{spi: child.In.SPI, out: out, limit: b.limit(child, out)}); err != nil {
+	if err := b.do(installOut{spi: child.In.SPI, out: out}); err != nil {
 		return err
 	}
 	return b.steer(child)
@@ -261,19 +271,14 @@ func (b *backend) steer(child sa.Child) error {
 	return nil
 }
 
-// limit returns the longest IP packet of an SA that needs no fragmentation.
-func (b *backend) limit(child sa.Child, out *esp.Outbound) int {
-	v6 := child.Local.Addr().Is6()
-	mtu, err := b.routing.mtu(child.Local.Addr())
+// mtu returns the MTU of the device that an SA sends by.
+func (b *backend) mtu(in sa.SPI, local, remote netip.Addr) int {
+	mtu, err := b.routing.mtu(local, remote)
 	if err != nil {
 		mtu = 1280 // every IPv6 path has it (RFC 8200 5), and every IPv4 path that matters
-		b.cfg.Logger.Warn("cannot tell the MTU for an SA", "spi", child.In.SPI, "mtu", mtu, "error", err)
+		b.cfg.Logger.Warn("cannot tell the MTU for an SA", "spi", in, "mtu", mtu, "error", err)
 	}
-	mtu = min(mtu, 65535)
-	if out != nil {
-		return out.MaxPacket(mtu, v6)
-	}
-	return mtu - 100 // until the outbound half is there: less than any suite leaves
+	return min(mtu, 65535)
 }
 
 // SwitchOut sends the traffic of the child's selectors through it from now on, packets that waited first.
@@ -425,6 +430,7 @@ func (b *backend) Close(release bool) error {
 	err := b.close(release)
 	<-b.repaired
 	<-b.recovered
+	<-b.listened
 	return err
 }
 
@@ -459,6 +465,9 @@ func (b *backend) closeKernel() error {
 	}
 	if b.watch != nil {
 		errs = append(errs, b.watch.Close())
+	}
+	if b.routers != nil {
+		errs = append(errs, b.routers.close())
 	}
 	if b.clear != nil {
 		errs = append(errs, b.clear.close())
