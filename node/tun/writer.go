@@ -156,12 +156,11 @@ func (f *flow) start(pkt []byte, info *packet.Info, headers int) {
 	if info.Protocol == packet.ProtocolTCP {
 		upper := pkt[info.HeaderLen:]
 		f.sequence = binary.BigEndian.Uint32(upper[4:]) + uint32(f.size)
-		f.closed = upper[13]&tcpPSH != 0
 	}
 	f.vector = append(f.vector[:0], iovec(f.header[:]), iovec(pkt))
 }
 
-// join adds pkt to the flow where the kernel's own splitting would give it back unchanged.
+// join adds pkt to the flow where the kernel's own splitting would give it back unchanged, but for a push.
 func (f *flow) join(pkt []byte, info *packet.Info, headers int) bool {
 	size := len(pkt) - headers
 	if f.closed || headers != f.headers || size > f.size || f.length+size > MaxPacket || f.count == maxSegments {
@@ -183,10 +182,9 @@ func (f *flow) join(pkt []byte, info *packet.Info, headers int) bool {
 			return false
 		}
 		f.sequence += uint32(size)
-		if b[13]&tcpPSH != 0 {
-			a[13] |= tcpPSH
-			f.closed = true
-		}
+		// A push ends nothing: what is joined reaches the receiver at once, and whoever is pushed gets all of it
+		// (RFC 9293 3.9.1.2). The kernel's splitting leaves it to the last segment.
+		a[13] |= b[13] & tcpPSH
 	}
 	f.closed = f.closed || size < f.size
 	f.vector = append(f.vector, iovec(pkt[headers:]))

@@ -98,11 +98,17 @@ func arrived(t interface{ Fatalf(string, ...any) }, peer *tuntest.Peer, n int) [
 	return packets
 }
 
-// withoutID clears the IPv4 identification, which coalescing does not keep.
-func withoutID(pkt []byte) []byte {
+// kept clears what coalescing does not keep of a packet with a right checksum: the IPv4 identification, and where in a
+// super-packet it was that TCP pushed.
+func kept(pkt []byte) []byte {
 	if pkt[0]>>4 == 4 {
 		pkt[4], pkt[5] = 0, 0
 		packet.SetIPv4Checksum(pkt)
+	}
+	info, err := packet.Parse(pkt)
+	if err == nil && info.Protocol == packet.ProtocolTCP {
+		pkt[info.HeaderLen+13] &^= psh
+		packet.FixChecksum(pkt, info)
 	}
 	return pkt
 }
@@ -146,7 +152,7 @@ func TestWhatIsCoalescedSplitsBackInOrder(t *testing.T) {
 				t.Fatalf("flow %d: %d packets arrived, %d were sent", port, len(got[port]), len(want))
 			}
 			for k := range want {
-				if !bytes.Equal(withoutID(got[port][k]), withoutID(want[k])) {
+				if !bytes.Equal(kept(got[port][k]), kept(want[k])) {
 					t.Fatalf("flow %d, packet %d: got %x, want %x", port, k, got[port][k], want[k])
 				}
 			}
@@ -181,6 +187,35 @@ func TestBulkTCPIsOneWrite(t *testing.T) {
 		if h.GSOSize != 1400 || h.Flags != tun.FlagNeedsChecksum || h.GSOType == tun.GSONone || len(pkt) < 40*1400 {
 			t.Errorf("udp=%v: got header %+v and %d octets", udp, h, len(pkt))
 		}
+	}
+}
+
+func TestAPushEndsNoSuperPacketAndIsNotLost(t *testing.T) {
+	w, peer := newWriter(t, allOffloads)
+	f := &flow{port: 1}
+	for k := range 4 {
+		flags := byte(ack)
+		if k == 1 {
+			flags |= psh
+		}
+		if err := w.Add(f.next(100, flags), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.Stats().Writes; got != 1 {
+		t.Fatalf("%d writes, want 1", got)
+	}
+	segments := arrived(t, peer, 1)
+	for k, segment := range segments {
+		if pushed := segment[packet.IPv4HeaderLen+13]&psh != 0; pushed != (k == 3) {
+			t.Errorf("segment %d pushes: %v", k, pushed)
+		}
+	}
+	if len(segments) != 4 {
+		t.Errorf("%d segments, want 4", len(segments))
 	}
 }
 

@@ -70,7 +70,6 @@ type loop struct {
 	buffer     []byte
 	outbox     outbox
 	stream     bool // the last round read more than one packet
-	message    transport.Message
 	spill      esp.Spill
 	reply      []byte
 	fragmentID uint32 // of the packet that was cut last
@@ -148,7 +147,9 @@ func (l *loop) round() bool {
 			worked = true
 		}
 	}
-	l.flush()
+	if l.outbox.expired(l.now) {
+		l.flush()
+	}
 	return worked
 }
 
@@ -157,6 +158,7 @@ func (l *loop) commands() bool {
 	for {
 		select {
 		case r := <-l.requests:
+			l.flush()
 			r.answer <- r.command.run(l)
 			worked = true
 		default:

@@ -43,7 +43,7 @@ func (l *loop) readTUN() {
 		yield()
 	}
 	l.stream = reads >= streamReads
-	l.flush()
+	l.settle()
 }
 
 // yield lets another thread run that waits for the processor, if there is one.

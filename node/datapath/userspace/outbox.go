@@ -1,6 +1,8 @@
 package userspace
 
 import (
+	"time"
+
 	"github.com/bailiwick-net/bailiwick/node/transport"
 	"github.com/bailiwick-net/bailiwick/node/tun"
 )
@@ -12,20 +14,34 @@ const (
 	sealOverhead = 128
 )
 
+// patience is how long the rest of a super-packet waits for the next one. A super-packet of 64 KiB is longer once it is
+// sealed than one send call takes, and the few packets that are left would cost as much as a full call, here and at the
+// peer.
+const patience = 40 * time.Microsecond
+
+// sender gives sealed packets to the kernel.
+type sender interface {
+	SendESP(m *transport.Message) error
+}
+
 // outbox collects sealed packets, one behind the other, that can go to the kernel in one call: those of one SA and one
-// traffic class that are equally long, the last one excepted. It is empty between two rounds of the packet thread, so
-// that no command ever meets a packet that was sealed before it and is not sent yet.
+// traffic class that are equally long, the last one excepted. It is empty whenever a command runs, so that no command
+// meets a packet that was sealed before it and is not sent yet.
 type outbox struct {
+	sender  sender
 	buffer  []byte
 	start   int // of the packets that wait, in buffer
 	packets int
 	segment int // length of each but the last
 	closed  bool
+	rest    bool // the packets before those that wait filled a call
 	a       *association
 	class   uint8
+	since   time.Time // when the thread last had nothing to add
+	message transport.Message
 }
 
-func newOutbox() outbox { return outbox{buffer: make([]byte, 0, outboxSize)} }
+func newOutbox(s sender) outbox { return outbox{sender: s, buffer: make([]byte, 0, outboxSize)} }
 
 // seal puts one packet into the outbox, and sends what it does not go with.
 func (l *loop) seal(a *association, pkt []byte, class uint8) error {
@@ -40,11 +56,13 @@ func (l *loop) seal(a *association, pkt []byte, class uint8) error {
 		return err
 	}
 	size := len(sealed) - at
+	full := false
 	if o.packets > 0 && (o.closed || size > o.segment || o.a != a || o.class != class) {
+		full = o.closed && size == o.segment && o.a == a
 		l.sendOutbox()
 	}
 	if o.packets == 0 {
-		o.start, o.a, o.class, o.segment = at, a, class, size
+		o.start, o.a, o.class, o.segment, o.rest = at, a, class, size, full
 	}
 	o.buffer = sealed
 	o.packets++
@@ -61,16 +79,18 @@ func (l *loop) sendOutbox() {
 		return
 	}
 	a := o.a
-	l.message = transport.Message{
+	o.message = transport.Message{
 		Local: a.child.Local, Remote: a.remote, Encap: a.child.Encap, TrafficClass: o.class,
 		Payload: o.buffer[o.start:], SegmentLen: o.segment,
 	}
 	l.counters[counterSends]++
-	send := l.sockets.SendESP
+	var err error
 	if o.segment > a.whole {
-		send = func(m *transport.Message) error { return l.sendCut(a, m) }
+		err = l.sendCut(a, &o.message)
+	} else {
+		err = o.sender.SendESP(&o.message)
 	}
-	if err := send(&l.message); err != nil {
+	if err != nil {
 		l.counters[counterSendFailed] += uint64(o.packets)
 		a.discarded += uint64(o.packets)
 		l.warn("cannot send ESP", err)
@@ -83,3 +103,20 @@ func (l *loop) flush() {
 	l.sendOutbox()
 	l.outbox.buffer, l.outbox.start = l.outbox.buffer[:0], 0
 }
+
+// settle ends a look at the TUN: what waits goes now, but for the rest of a super-packet that more may follow.
+func (l *loop) settle() {
+	o := &l.outbox
+	if o.packets == 0 || !o.rest || o.closed {
+		l.flush()
+		return
+	}
+	o.since = l.now
+	if o.start > cap(o.buffer)/2 {
+		n := copy(o.buffer[:cap(o.buffer)], o.buffer[o.start:])
+		o.buffer, o.start = o.buffer[:n], 0
+	}
+}
+
+// expired reports whether something has waited long enough for more.
+func (o *outbox) expired(now time.Time) bool { return o.packets > 0 && now.Sub(o.since) >= patience }

@@ -141,7 +141,7 @@ func (b *backend) open() (err error) {
 		clear: b.clear, table: b.table, routing: b.routing,
 		sadb: newSADB(), waiting: newWaiting(b.cfg.Limits), soft: map[softKey]time.Time{}, secured: map[softKey]bool{},
 		cache: map[spd.Packet]*association{}, checked: map[checkedKey]bool{}, sources: map[string]flowSource{},
-		buffer: make([]byte, tun.BufferSize), outbox: newOutbox(),
+		buffer: make([]byte, tun.BufferSize), outbox: newOutbox(queue),
 		writer: tun.NewWriter(b.device.Queue(0)), batch: transport.NewBatch(64), gone: make(chan struct{}, 1),
 	}
 	b.loop.poller.Store(poller)
