@@ -55,7 +55,7 @@ type SADB interface {
 	// way are dropped, so after a rekey the old one is better kept for some seconds.
 	Remove(in sa.SPI) error
 	// Move gives the Child SA with this inbound SPI other outer addresses, in UDP with encap. Packets that are on their
-	// way from the former ones are still accepted.
+	// way from the former ones are still accepted. Sequence numbers and limits go on where they were.
 	Move(in sa.SPI, local, remote netip.AddrPort, encap bool) error
 }
 
@@ -81,7 +81,10 @@ type Backend interface {
 	// of it now and then. The channel is closed by Close.
 	Events() <-chan ike.Event
 	Status() Status
-	// Close ends the backend. What the policy wants protected stays blocked in the kernel unless release is true.
+	// Close ends the backend. What the policy wants protected stays blocked in the kernel unless release is true. Where the
+	// process is killed instead, SAs die with it if it seals and opens by itself. A kernel that does goes on with those that
+	// it has, up to their limits or until the next process opens a backend: that leaks nothing either, and nobody is left to
+	// take them away. What has no SA is dropped in either case.
 	Close(release bool) error
 }
 
@@ -108,8 +111,8 @@ type ChildStatus struct {
 	InPackets, OutPackets       uint64
 	InOctets, OutOctets         uint64
 	ReplayDropped, AuthFailed   uint64
-	SelectorMismatch, Discarded uint64
-	Current                     bool // carries outbound traffic now
+	SelectorMismatch, Discarded uint64 // a kernel counts them for all SAs together: packets_wrong_sa, packets_malformed
+	Current                     bool   // carries outbound traffic now
 }
 
 // SoftStatus is one soft association: clear traffic granted to a silent peer.

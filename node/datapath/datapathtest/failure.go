@@ -255,8 +255,9 @@ func closed(t *testing.T, w *World) {
 	}
 }
 
-// lostTUN: somebody deletes the TUN under the daemon, and it comes back.
-func lostTUN(t *testing.T, w *World) {
+// LostTUN is a case for backends that move packets through a TUN: somebody deletes it under the daemon, and it comes back.
+func LostTUN(t *testing.T, prefix string, factory Factory) {
+	w := NewWorld(t, prefix, factory)
 	w.connect(t, Options{Encap: true})
 	to := netip.AddrPortFrom(w.B.V4, 9)
 	w.B.EchoUDP(t, to)
@@ -269,7 +270,7 @@ func lostTUN(t *testing.T, w *World) {
 	var index int
 	var name string
 	if _, err := fmt.Sscanf(devices, "%d: %s", &index, &name); err != nil {
-		t.Skipf("backend has no TUN device: %q", devices)
+		t.Fatalf("backend has no TUN device: %q", devices)
 	}
 	for range 3 {
 		w.A.mustRun(t, "ip", "link", "del", name[:len(name)-1])
@@ -290,7 +291,7 @@ func flushed(t *testing.T, w *World) {
 		return err == nil && strings.Contains(out, "filter/"+ruleID)
 	}
 	if !stand() {
-		t.Skip("backend has no nftables rules")
+		t.Fatal("backend has no nftables rules")
 	}
 	for _, command := range []string{"nft flush ruleset", "nft flush table inet bailiwick", "nft delete table inet bailiwick"} {
 		if _, err := w.A.Run(strings.Fields(command)...); err != nil && !stand() {

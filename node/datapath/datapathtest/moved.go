@@ -112,11 +112,16 @@ type path struct {
 	encap          bool
 }
 
+// mostPerFrame is how many packets a frame stands for at most, which the device cuts: as many as fit 64 KiB.
+const mostPerFrame = 64
+
 // wantOneSequence fails the test unless packets of the SPI take one path and then the other one for good, and no
-// sequence number comes twice. A kernel that encrypts in several contexts may send one before its predecessor. A frame may stand for several packets, which the device cuts.
+// sequence number comes twice or is left out at the move. A kernel that encrypts in several contexts may send one before
+// its predecessor.
 func wantOneSequence(t *testing.T, frames []lab.Frame, spi sa.SPI, before, after path) {
 	t.Helper()
 	used, seen := map[uint32]bool{}, map[path]int{}
+	last, first := uint32(0), ^uint32(0) // of the one path and of the other
 	for _, f := range frames {
 		ip, ok := gopacket.NewPacket(f.Data, layers.LayerTypeEthernet, gopacket.NoCopy).Layer(layers.LayerTypeIPv4).(*layers.IPv4)
 		if !ok {
@@ -138,6 +143,14 @@ func wantOneSequence(t *testing.T, frames []lab.Frame, spi sa.SPI, before, after
 		}
 		used[sequence] = true
 		seen[way]++
+		if way == before {
+			last = max(last, sequence)
+		} else {
+			first = min(first, sequence)
+		}
+	}
+	if first > last+mostPerFrame {
+		t.Errorf("packets of SA %s go on at %d after the move, want them to go on after %d", spi, first, last)
 	}
 	if seen[before] == 0 || seen[after] == 0 {
 		t.Errorf("packets of SA %s by path: %v, want some by %v and some by %v", spi, seen, before, after)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -233,6 +234,18 @@ func tampered(t *testing.T, w *World) {
 		t.Fatal(err)
 	}
 	eventually(t, "the packet of an unknown SPI is counted", func() bool { return w.B.Counter("bad_spi_packets") == 1 })
+	k := w.NewKeyer(t, func(*Peer, ike.Flow) *Pair { return nil })
+	want := ike.UnknownESP{
+		SPI: sa.SPI(binary.BigEndian.Uint32(frame[spiAt:])), Local: netip.AddrPortFrom(w.B.V4, 4500), Remote: netip.AddrPortFrom(w.A.V4, 4500),
+		Octets: len(frame) - spiAt,
+	}
+	// Whoever sends to an SA that is not there goes on with it.
+	eventually(t, "the unknown SPI is reported", func() bool {
+		if err := w.A.inject(frame); err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(k.Events(), ike.Event(want))
+	})
 }
 
 func childOf(p *Peer, in sa.SPI) (found datapath.ChildStatus) {
@@ -246,7 +259,7 @@ func childOf(p *Peer, in sa.SPI) (found datapath.ChildStatus) {
 
 // wrongSelectors: what an SA was not negotiated for is not accepted from it.
 func wrongSelectors(t *testing.T, w *World) {
-	w.connect(t, Options{Encap: true, Change: func(c *sa.Child) {
+	pair := w.connect(t, Options{Encap: true, Change: func(c *sa.Child) {
 		if c.Local.Addr() == w.B.V4 { // b believes that the SA is for TCP alone
 			c.LocalTS[0].Protocol, c.RemoteTS[0].Protocol = 6, 6
 		}
@@ -261,6 +274,10 @@ func wrongSelectors(t *testing.T, w *World) {
 	}
 	if n := w.B.Counter("packets_wrong_sa"); n != 1 {
 		t.Errorf("b counts %d packets outside the selectors of their SA, want 1", n)
+	}
+	// A kernel counts for all SAs together.
+	if n := childOf(w.B, pair.ToEnd.In.SPI).SelectorMismatch; n != 1 && w.B.Node.Status().Backend != "xfrm" {
+		t.Errorf("SA counts %d packets outside its selectors, want 1", n)
 	}
 }
 
@@ -410,6 +427,15 @@ func limits(t *testing.T, w *World) {
 	}
 	if now := childOf(w.A, spi).OutPackets; now != sent {
 		t.Errorf("%d packets were sealed beyond the hard limit", now-sent)
+	}
+	if err := pair.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	pair = w.connect(t, Options{Change: func(c *sa.Child) { c.Soft, c.Hard = sa.Limits{Bytes: 1000}, sa.Limits{Bytes: 2000} }})
+	spi = pair.FromEnd.In.SPI
+	for _, limit := range []ike.Limit{ike.LimitSoft, ike.LimitHard} {
+		_ = w.A.TryUDP(netip.AddrPortFrom(w.B.V4, 9), 1200, short) // the second one may be lost
+		eventually(t, fmt.Sprintf("limit %d of octets is reported", limit), func() bool { return reported(spi, limit) == 1 })
 	}
 	if err := pair.Remove(); err != nil {
 		t.Fatal(err)

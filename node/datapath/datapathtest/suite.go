@@ -77,7 +77,6 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"narrow paths are found out", narrowPath},
 		{"kill -9 leaks nothing", killed},
 		{"close leaks nothing and release removes everything", closed},
-		{"loss of the TUN leaks nothing", lostTUN},
 		{"rules that others remove come back", flushed},
 		{"policy swaps leak nothing", swaps},
 		{"a new policy decides what waits", swapDecidesWhatWaits},

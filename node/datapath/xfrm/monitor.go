@@ -182,6 +182,7 @@ func (b *backend) housekeep() {
 		}
 		begin := time.Now()
 		b.expire(begin)
+		b.listen(begin)
 		b.refresh()
 		wait.Reset(min(max(tick, 4*time.Since(begin)), slowTick))
 	}

@@ -1,9 +1,7 @@
 package xfrm
 
 import (
-	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"time"
 
@@ -14,12 +12,13 @@ import (
 // reportEvery bounds how often packets of one mobile SA from an unexpected address are reported.
 const reportEvery = time.Second
 
-// skipped is how far a moved SA jumps ahead: the kernel may have given out numbers since it was asked for the last one,
-// and none may be used twice with the same key (RFC 4303 2.2, RFC 4106 3.1).
-const skipped = 1 << 16
-
-// Move gives the Child SA with this inbound SPI other outer addresses; packets from the former ones are still accepted. The
-// kernel's own migration cannot change the encapsulation, so the SA is made anew with the sequence numbers that it had.
+// Move gives the Child SA with this inbound SPI other outer addresses; packets from the former ones are still accepted.
+//
+// The SA is made anew, and goes on where the former one ended: the kernel says what that was once it is gone, so that no
+// sequence number is used twice with a key or left out (RFC 4303 2.2, RFC 4106 3.1), and no packet is accepted twice. What
+// would go through it meanwhile is held. XFRM_MSG_MIGRATE is no way to do that: it takes no SA out of UDP; it copies the
+// sequence numbers while the former SA still gives out new ones; and it rewrites the policies that led to the SA, which in
+// the inbound direction are those of all SAs of a rule.
 func (b *backend) Move(in sa.SPI, local, remote netip.AddrPort, encap bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -71,38 +70,27 @@ func (b *backend) moveIn(a *association, former sa.Child) error {
 	if former.Local.Addr() == a.child.Local.Addr() && former.Encap == a.child.Encap && former.Remote.Addr() == a.child.Remote.Addr() {
 		return b.kernel.addState(s, true) // another port
 	}
-	had, err := b.kernel.getState(former.Local.Addr(), former.In.SPI)
+	had, err := b.kernel.take(former.Local.Addr(), former.In.SPI)
 	if err != nil {
 		return err
 	}
-	a.in.take(had)
-	a.in.rebase()
-	// What the former half receives between the two calls, some microseconds, the next one does not know as seen.
-	if err := b.kernel.deleteState(former.Local.Addr(), former.In.SPI); err != nil {
-		return err
-	}
-	s.replay = had.replay
-	return b.install(s)
+	return b.goOn(&a.in, s, had)
 }
 
 func (b *backend) moveOut(a *association, former sa.Child) error {
-	had, err := b.kernel.getState(former.Remote.Addr(), former.Out.SPI)
+	had, err := b.kernel.take(former.Remote.Addr(), former.Out.SPI)
 	if err != nil {
 		return err
 	}
-	a.out.take(had)
-	a.out.rebase()
-	if err := b.kernel.deleteState(former.Remote.Addr(), former.Out.SPI); err != nil {
-		return err
-	}
-	s := a.half(false)
-	s.replay = had.replay
-	if !s.esn && s.replay.out > math.MaxUint32-skipped || s.replay.out > math.MaxUint64-skipped {
-		b.kill(a)
-		return errors.New("its sequence numbers are used up")
-	}
-	s.replay.out += skipped
-	return b.install(s)
+	return b.goOn(&a.out, a.half(false), had)
+}
+
+// goOn installs the half that goes on where another one ended.
+func (b *backend) goOn(u *usage, next, had state) error {
+	u.take(had)
+	u.rebase()
+	next.replay, next.bytes, next.packets, next.added = had.replay, had.bytes, had.packets, had.added
+	return b.install(next)
 }
 
 // mapped follows a peer behind a NAT to where authentic packets come from now (RFC 7296 2.23). An SA that IKE moves is

@@ -32,6 +32,8 @@ const (
 	attrCrypt     = 2
 	attrEncap     = 4
 	attrTmpl      = 5
+	attrSA        = 6
+	attrLifetime  = 9
 	attrLastUsed  = 15
 	attrAEAD      = 18
 	attrAuthTrunc = 20
@@ -69,6 +71,7 @@ type kernel struct {
 	mu   struct {
 		sync.Mutex
 		conn *netlink.Conn
+		last *netlink.Conn // where take hears what an SA was in the end
 	}
 }
 
@@ -77,15 +80,19 @@ func openKernel() (*kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the netlink socket of XFRM: %w", err)
 	}
+	last, err := netlink.Dial(unix.NETLINK_XFRM, nil)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the second netlink socket of XFRM: %w", err), conn.Close())
+	}
 	k := &kernel{port: conn.PID()}
-	k.mu.conn = conn
+	k.mu.conn, k.mu.last = conn, last
 	return k, nil
 }
 
 func (k *kernel) close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.mu.conn.Close()
+	return errors.Join(k.mu.conn.Close(), k.mu.last.Close())
 }
 
 func (k *kernel) execute(kind netlink.HeaderType, flags netlink.HeaderFlags, data []byte) ([]netlink.Message, error) {
@@ -170,35 +177,6 @@ func parseSelector(b []byte) selector {
 // mark is an xfrm_mark: what to compare or to set, and the bits of it.
 type mark struct{ value, mask uint32 }
 
-// replay is the state of sequence numbers, an xfrm_replay_state_esn.
-type replay struct {
-	out, in uint64 // last one sent, highest one received
-	window  uint32
-	bitmap  []uint32
-}
-
-// state is one SA of the kernel.
-type state struct {
-	spi            sa.SPI
-	source, target netip.Addr
-	reqid          uint32
-	mode           sa.Mode
-	selector       selector
-	encap          bool
-	sport, dport   uint16 // of UDP
-	esn            bool
-	replay         replay
-	transform      transform
-	key            sa.Keys
-	set            mark // of the packets that it makes
-	soft, hard     sa.Limits
-	packets, bytes uint64
-	late, seen     uint32 // dropped: left of the window, seen before
-	failed         uint32 // dropped: not authentic
-	used           time.Time
-	offload        int // index of the device that does the work, 0 for none
-}
-
 // addState installs an SA, or replaces what one of the same address and SPI has and an update can change.
 func (k *kernel) addState(s state, update bool) error {
 	data, err := s.encode()
@@ -213,165 +191,6 @@ func (k *kernel) addState(s state, update bool) error {
 		return fmt.Errorf("%s SA %s to %s in the kernel: %w", verb, s.spi, s.target, explain(err))
 	}
 	return nil
-}
-
-func (s *state) encode() ([]byte, error) {
-	b := s.selector.append(make([]byte, 0, 512))
-	b = appendAddress(b, s.target)
-	b = binary.BigEndian.AppendUint32(b, uint32(s.spi))
-	b = append(b, unix.IPPROTO_ESP, 0, 0, 0)
-	b = appendAddress(b, s.source)
-	b = appendLimits(b, s.soft, s.hard)
-	b = native.AppendUint64(b, s.bytes)
-	b = native.AppendUint64(b, s.packets)
-	b = append(b, make([]byte, 16)...) // times
-	b = append(b, make([]byte, 12)...) // statistics
-	b = native.AppendUint32(b, 0)
-	b = native.AppendUint32(b, s.reqid)
-	b = native.AppendUint16(b, familyOf(s.target))
-	flags := byte(0)
-	if s.esn {
-		flags |= stateESN
-	}
-	if s.selector == (selector{}) {
-		flags |= stateAnyFamily
-	}
-	b = append(b, kernelMode(s.mode), 0, flags)
-	b = append(b, make([]byte, stateLen-len(b))...)
-	var attrs attributes
-	if err := s.transform.add(&attrs, s.key); err != nil {
-		return nil, fmt.Errorf("encode SA %s: %w", s.spi, err)
-	}
-	if s.encap {
-		e := native.AppendUint16(nil, encapESPInUDP)
-		e = binary.BigEndian.AppendUint16(e, s.sport)
-		e = binary.BigEndian.AppendUint16(e, s.dport)
-		attrs.add(attrEncap, append(e, make([]byte, 18)...))
-	}
-	attrs.add(attrESN, s.replay.encode())
-	attrs.addUint32(attrSetMark, s.set.value)
-	attrs.addUint32(attrSetMask, s.set.mask)
-	if s.offload != 0 {
-		const inbound = 2
-		flag := byte(0)
-		if s.set.value != ownMark.value {
-			flag = inbound
-		}
-		attrs.add(attrOffload, append(native.AppendUint32(nil, uint32(s.offload)), flag, 0, 0, 0))
-	}
-	return attrs.encode(b)
-}
-
-func kernelMode(m sa.Mode) byte {
-	if m == sa.Tunnel {
-		return 1
-	}
-	return 0
-}
-
-func (r replay) encode() []byte {
-	words := (r.window + 31) / 32
-	var b []byte
-	for _, v := range []uint32{words, uint32(r.out), uint32(r.in), uint32(r.out >> 32), uint32(r.in >> 32), r.window} {
-		b = native.AppendUint32(b, v)
-	}
-	for i := range words {
-		v := uint32(0)
-		if int(i) < len(r.bitmap) {
-			v = r.bitmap[i]
-		}
-		b = native.AppendUint32(b, v)
-	}
-	return b
-}
-
-func parseReplay(b []byte) (replay, bool) {
-	const header = 24
-	if len(b) < header {
-		return replay{}, false
-	}
-	words := native.Uint32(b)
-	r := replay{
-		out: uint64(native.Uint32(b[12:]))<<32 | uint64(native.Uint32(b[4:])), in: uint64(native.Uint32(b[16:]))<<32 | uint64(native.Uint32(b[8:])),
-		window: native.Uint32(b[20:]),
-	}
-	if uint64(len(b)) < header+4*uint64(words) {
-		return replay{}, false
-	}
-	for i := range words {
-		r.bitmap = append(r.bitmap, native.Uint32(b[header+4*i:]))
-	}
-	return r, true
-}
-
-const unlimited = ^uint64(0)
-
-func limit(v uint64) uint64 {
-	if v == 0 {
-		return unlimited
-	}
-	return v
-}
-
-// seconds rounds up: the backend itself ends an SA in time, the kernel where there is none.
-func seconds(d time.Duration) uint64 { return uint64((d + time.Second - 1) / time.Second) }
-
-func appendLimits(b []byte, soft, hard sa.Limits) []byte {
-	for _, v := range []uint64{
-		limit(soft.Bytes), limit(hard.Bytes), limit(soft.Packets), limit(hard.Packets), seconds(soft.Time), seconds(hard.Time), 0, 0,
-	} {
-		b = native.AppendUint64(b, v)
-	}
-	return b
-}
-
-func parseState(b []byte) (state, error) {
-	if len(b) < stateLen {
-		return state{}, fmt.Errorf("SA of %d octets from the kernel is shorter than %d", len(b), stateLen)
-	}
-	family := native.Uint16(b[212:])
-	if family != unix.AF_INET && family != unix.AF_INET6 {
-		return state{}, fmt.Errorf("SA of address family %d from the kernel", family)
-	}
-	s := state{
-		selector: parseSelector(b), target: addressOf(b[selectorLen:], family), spi: sa.SPI(binary.BigEndian.Uint32(b[72:])),
-		source: addressOf(b[80:], family), bytes: native.Uint64(b[160:]), packets: native.Uint64(b[168:]),
-		late: native.Uint32(b[192:]), seen: native.Uint32(b[196:]), failed: native.Uint32(b[200:]), reqid: native.Uint32(b[208:]),
-		mode: sa.Transport, esn: b[216]&stateESN != 0,
-	}
-	if b[214] == 1 {
-		s.mode = sa.Tunnel
-	}
-	decoder, err := netlink.NewAttributeDecoder(b[stateLen:])
-	if err != nil {
-		return s, err
-	}
-	for decoder.Next() {
-		v := decoder.Bytes()
-		switch decoder.Type() {
-		case attrEncap:
-			if len(v) >= 6 && native.Uint16(v) == encapESPInUDP {
-				s.encap, s.sport, s.dport = true, binary.BigEndian.Uint16(v[2:]), binary.BigEndian.Uint16(v[4:])
-			}
-		case attrESN:
-			if r, ok := parseReplay(v); ok {
-				s.replay = r
-			}
-		case attrSetMark:
-			s.set.value = decoder.Uint32()
-		case attrSetMask:
-			s.set.mask = decoder.Uint32()
-		case attrLastUsed:
-			s.used = time.Unix(int64(decoder.Uint64()), 0)
-		case attrAEAD, attrCrypt, attrAuthTrunc:
-			s.transform.parse(decoder.Type(), v)
-		case attrOffload:
-			if len(v) >= 4 {
-				s.offload = int(native.Uint32(v))
-			}
-		}
-	}
-	return s, decoder.Err()
 }
 
 func stateID(target netip.Addr, spi sa.SPI) []byte {
@@ -405,6 +224,44 @@ func (k *kernel) deleteState(target netip.Addr, spi sa.SPI) error {
 		return fmt.Errorf("delete SA %s to %s: %w", spi, target, err)
 	}
 	return nil
+}
+
+// takePatience bounds the wait for a message that the kernel has sent before.
+const takePatience = time.Second
+
+// take deletes an SA and returns what it was in the end: no packet gets a sequence number of it any more, and none is
+// accepted. Reading it first would not tell what it does until it is gone.
+func (k *kernel) take(target netip.Addr, spi sa.SPI) (s state, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("take SA %s to %s out of the kernel: %w", spi, target, err)
+		}
+	}()
+	if err := k.mu.last.JoinGroup(groupSA); err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, k.mu.last.LeaveGroup(groupSA)) }()
+	_, err = k.mu.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: msgDelSA, Flags: netlink.Request | netlink.Acknowledge}, Data: stateID(target, spi),
+	})
+	if err == nil {
+		err = k.mu.last.SetReadDeadline(time.Now().Add(takePatience))
+	}
+	for err == nil {
+		var messages []netlink.Message
+		messages, err = k.mu.last.Receive()
+		for _, m := range messages {
+			if m.Header.Type != msgDelSA || m.Header.PID != k.port {
+				continue
+			}
+			if s, err := parseDeleted(m.Data); err != nil || s.spi == spi && s.target == target {
+				return s, err
+			}
+		}
+	}
+	return s, err
 }
 
 // states are all SAs of ESP in the kernel.

@@ -31,21 +31,21 @@ type association struct {
 	in, out   usage
 }
 
-// usage is what the kernel says of a half, and in base what it said of those that stood in its place before a move.
+// usage is what the kernel says of a half, and in base what it said of those that stood in its place before a move, of
+// what does not go on with the next one.
 type usage struct {
 	packets, octets     uint64
 	replayed, failed    uint64
-	basePkts, baseOcts  uint64
 	baseRepl, baseFails uint64
 }
 
 func (u *usage) take(s state) {
-	u.packets, u.octets = u.basePkts+s.packets, u.baseOcts+s.bytes
+	u.packets, u.octets = s.packets, s.bytes
 	u.replayed, u.failed = u.baseRepl+uint64(s.late)+uint64(s.seen), u.baseFails+uint64(s.failed)
 }
 
 func (u *usage) rebase() {
-	u.basePkts, u.baseOcts, u.baseRepl, u.baseFails = u.packets, u.octets, u.replayed, u.failed
+	u.baseRepl, u.baseFails = u.replayed, u.failed
 }
 
 // backstop is how much later than the backend the kernel ends an SA by itself.
@@ -81,13 +81,36 @@ func (b *backend) verify(want state) error {
 	if err != nil {
 		return err
 	}
-	if got.esn != want.esn || got.replay.window != want.replay.window || got.mode != want.mode || got.encap != want.encap ||
-		got.transform != want.transform || got.selector != want.selector || got.set != want.set || got.reqid != want.reqid || got.source != want.source {
-		return fmt.Errorf("SA %s to %s: the kernel installed esn=%v window=%d mode=%s encap=%v %+v selector %v, want esn=%v window=%d mode=%s encap=%v %+v selector %v",
-			want.spi, want.target, got.esn, got.replay.window, got.mode, got.encap, got.transform, got.selector,
-			want.esn, want.replay.window, want.mode, want.encap, want.transform, want.selector)
+	return want.same(got)
+}
+
+// same reports what an SA of the kernel has otherwise than was asked for.
+func (s *state) same(got state) error {
+	var errs []error
+	for _, c := range []struct {
+		what      string
+		got, want any
+	}{
+		{"extended sequence numbers", got.esn, s.esn},
+		{"replay window", got.replay.window, s.replay.window},
+		{"last sequence number sent", got.replay.out, s.replay.out},
+		{"mode", got.mode, s.mode},
+		{"encapsulation in UDP", got.encap, s.encap},
+		{"algorithms", got.transform, s.transform},
+		{"selector", got.selector, s.selector},
+		{"mark", got.set, s.set},
+		{"request", got.reqid, s.reqid},
+		{"source", got.source, s.source},
+	} {
+		if c.got != c.want {
+			errs = append(errs, fmt.Errorf("SA %s to %s: the kernel installed %s %v, want %v", s.spi, s.target, c.what, c.got, c.want))
+		}
 	}
-	return nil
+	// Packets may have come since.
+	if got.replay.in < s.replay.in {
+		errs = append(errs, fmt.Errorf("SA %s to %s: the kernel has %d as the highest sequence number received, want %d at least", s.spi, s.target, got.replay.in, s.replay.in))
+	}
+	return errors.Join(errs...)
 }
 
 // install puts a half into the kernel and verifies it; after an error it is not there.

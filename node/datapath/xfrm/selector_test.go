@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -202,7 +203,7 @@ func TestStateReadsBack(t *testing.T) {
 			spi: sa.SPI(rapid.Uint32().Draw(t, "spi")), source: netip.MustParseAddr("192.0.2.1"), target: netip.MustParseAddr("192.0.2.2"),
 			reqid: rapid.Uint32().Draw(t, "reqid"), mode: rapid.SampledFrom([]sa.Mode{sa.Transport, sa.Tunnel}).Draw(t, "mode"), esn: suite.ESN,
 			replay:    replay{window: rapid.Uint32Range(1, 4096).Draw(t, "window"), out: rapid.Uint64().Draw(t, "out"), in: rapid.Uint64().Draw(t, "in")},
-			transform: tr, set: sealedMark, packets: rapid.Uint64().Draw(t, "packets"), bytes: rapid.Uint64().Draw(t, "bytes"),
+			transform: tr, set: sealedMark, packets: rapid.Uint64().Draw(t, "packets"), bytes: rapid.Uint64().Draw(t, "bytes"), added: rapid.Uint64().Draw(t, "added"),
 		}
 		s.replay.bitmap = rapid.SliceOfN(rapid.Uint32(), int(s.replay.window+31)/32, int(s.replay.window+31)/32).Draw(t, "bitmap")
 		if rapid.Bool().Draw(t, "encap") {
@@ -228,10 +229,50 @@ func TestStateReadsBack(t *testing.T) {
 		if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", s); g != w {
 			t.Errorf("read\n%s\nwant\n%s", g, w)
 		}
+		deleted := append(stateID(s.target, s.spi), attribute(t, attrSA, octets[:stateLen])...)
+		if last, err := parseDeleted(append(deleted, octets[stateLen:]...)); err != nil || last.replay.out != s.replay.out || last.added != s.added {
+			t.Errorf("deleted SA reads as %+v, %v", last, err)
+		}
 		for n := range octets {
 			if _, err := parseState(octets[:n]); err == nil && n < stateLen {
 				t.Fatalf("%d of %d octets are an SA", n, len(octets))
 			}
 		}
 	})
+}
+
+func attribute(t *rapid.T, kind uint16, data []byte) []byte {
+	b, err := attributes{{Type: kind, Data: data}}.encode(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestWhatTheKernelChangesIsNoticed: an SA that is not what was asked for is refused, whatever it lacks.
+func TestWhatTheKernelChangesIsNoticed(t *testing.T) {
+	want := state{
+		spi: 0x1234, source: netip.MustParseAddr("192.0.2.1"), target: netip.MustParseAddr("192.0.2.2"), reqid: firstReqid, mode: sa.Tunnel,
+		encap: true, esn: true, replay: replay{window: 1024, out: 7, in: 9}, set: ownMark, transform: transform{aead: "rfc4106(gcm(aes))", icv: 128, cipherLen: 20},
+	}
+	later := want
+	later.replay.in++
+	for _, same := range []state{want, later} {
+		if err := want.same(same); err != nil {
+			t.Errorf("what was asked for is refused: %v", err)
+		}
+	}
+	for what, change := range map[string]func(*state){
+		"extended sequence numbers": func(s *state) { s.esn = false }, "replay window": func(s *state) { s.replay.window = 32 },
+		"last sequence number sent": func(s *state) { s.replay.out = 0 }, "highest sequence number": func(s *state) { s.replay.in = 0 },
+		"mode": func(s *state) { s.mode = sa.Transport }, "encapsulation": func(s *state) { s.encap = false },
+		"algorithms": func(s *state) { s.transform.icv = 64 }, "selector": func(s *state) { s.selector.protocol = 6 },
+		"mark": func(s *state) { s.set.value = 0 }, "request": func(s *state) { s.reqid++ }, "source": func(s *state) { s.source = s.target },
+	} {
+		got := want
+		change(&got)
+		if err := want.same(got); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("an SA with another %s gives %v", what, err)
+		}
+	}
 }

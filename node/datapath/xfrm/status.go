@@ -142,9 +142,12 @@ func openErrorCounters() (*errorCounters, error) {
 	return c, nil
 }
 
+// badSPI counts ESP packets of no SA.
+const badSPI = "bad_spi_packets"
+
 // errorNames are the counters of the kernel (Documentation/networking/xfrm_proc.rst) by what they are here.
 var errorNames = map[string]string{
-	"XfrmInNoStates": "bad_spi_packets", "XfrmInStateSeqError": "packets_replayed", "XfrmInStateProtoError": "packets_not_authenticated",
+	"XfrmInNoStates": badSPI, "XfrmInStateSeqError": "packets_replayed", "XfrmInStateProtoError": "packets_not_authenticated",
 	"XfrmInHdrError": "packets_malformed", "XfrmInBufferError": "packets_malformed", "XfrmInError": "packets_malformed",
 	"XfrmInStateMismatch": "packets_wrong_sa", "XfrmInTmplMismatch": "packets_wrong_sa", "XfrmInNoPols": "packets_wrong_sa",
 	"XfrmInPolBlock": "packets_blocked_in_sa", "XfrmInStateExpired": "packets_expired_sa", "XfrmOutStateExpired": "packets_expired_sa",

@@ -7,9 +7,11 @@
 // say which SAs a packet may use. It leaves the semantics to policies/spd, the rules to userspace/steering and nftable,
 // negotiation to node/ike.
 //
-// What the kernel does otherwise than the userspace backend: ESP of an unknown SPI is counted and not reported; packets of
-// an SA with several pairs of traffic selectors are held to the prefixes around them, and to the filters of its rule; each
-// move of an SA skips sequence numbers.
+// XFRM could ask for an SA by itself (acquire). It is not asked to: it would hold one packet of a flow, drop those that
+// come meanwhile, and name neither the rule nor the packet. What has no SA waits in a queue of netfilter.
+//
+// What the kernel does otherwise than the userspace backend: packets of an SA with several pairs of traffic selectors are
+// held to the prefixes around them, and to the filters of its rule.
 package xfrm
 
 import (
@@ -99,6 +101,7 @@ type backend struct {
 	queue   *packetQueue
 	monitor *monitor
 	errors  *errorCounters
+	tap     *tap
 	forward *forwarder
 	routes  *routes
 	events  chan ike.Event
@@ -184,6 +187,12 @@ func (b *backend) open() (err error) {
 		return err
 	}
 	if b.errors, err = openErrorCounters(); err != nil {
+		return err
+	}
+	if b.errors.file == nil {
+		b.mu.notes = append(b.mu.notes, "The kernel does not count what IPsec drops (CONFIG_XFRM_STATISTICS): peers that send to SAs of before a restart are not told.")
+	}
+	if b.tap, err = openTap(); err != nil {
 		return err
 	}
 	if b.forward, err = openForwarder(); err != nil {
@@ -366,6 +375,9 @@ func (b *backend) closeKernel() error {
 	}
 	if b.errors != nil {
 		errs = append(errs, b.errors.close())
+	}
+	if b.tap != nil {
+		errs = append(errs, b.tap.close())
 	}
 	if b.forward != nil {
 		errs = append(errs, b.forward.close())

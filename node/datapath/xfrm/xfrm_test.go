@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestContract needs a kernel with ESP: e2e/interop/kernel runs it in a guest.
+// TestContract needs a kernel with ESP: e2e/kernelesp runs it in a guest.
 func TestContract(t *testing.T) {
 	if err := xfrm.Probe(); err != nil {
 		t.Skipf("this machine's kernel cannot run the backend, a guest's does: %v", err)
