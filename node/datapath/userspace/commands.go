@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath"
+	"github.com/bailiwick-net/bailiwick/node/datapath/waiting"
 	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -93,9 +94,9 @@ func (c commit) run(l *loop) error {
 	}
 	// What waits for a negotiation that the new policy still wants goes on waiting.
 	l.resume(func(q *queue) bool {
-		p := q.flow.Packet
+		p := q.Flow.Packet
 		flow, err := l.flow(l.set.Lookup(spd.Out, p), p)
-		return err != nil || flowKey(flow) != flowKey(q.flow)
+		return err != nil || waiting.Key(flow) != waiting.Key(q.Flow)
 	})
 	return nil
 }
@@ -172,7 +173,7 @@ func (c remove) run(l *loop) error {
 
 // serves reports whether a queue may have waited for this SA.
 func (a *association) serves(q *queue) bool {
-	return q.flow.Rule == a.child.Rule && a.coversOut(&q.flow.Packet)
+	return q.Flow.Rule == a.child.Rule && a.coversOut(&q.Flow.Packet)
 }
 
 func (c fallback) run(l *loop) error {
@@ -182,7 +183,7 @@ func (c fallback) run(l *loop) error {
 	}
 	l.soft[c.key] = c.until
 	l.resume(func(q *queue) bool {
-		return q.flow.Rule == c.key.rule && q.flow.Local == c.key.local && q.flow.Remote == c.key.remote
+		return q.Flow.Rule == c.key.rule && q.Flow.Local == c.key.local && q.Flow.Remote == c.key.remote
 	})
 	return nil
 }
@@ -193,7 +194,7 @@ func (c endFallback) run(l *loop) error {
 }
 
 func (c refuse) run(l *loop) error {
-	l.counters[counterRefused] += uint64(l.waiting.refuse(c.flow, l.now))
+	l.counters[counterRefused] += uint64(len(l.waiting.Refuse(c.flow, l.now)))
 	return nil
 }
 
@@ -211,10 +212,8 @@ func (c status) run(l *loop) error {
 	for name, n := range l.counters {
 		s.Counters[counter(name).String()] = n
 	}
-	for _, q := range l.waiting.flows {
-		s.Counters["packets_waiting"] += uint64(len(q.packets))
-	}
-	s.Counters["flows_waiting"] = uint64(len(l.waiting.flows))
+	flows, packets := l.waiting.Count()
+	s.Counters["packets_waiting"], s.Counters["flows_waiting"] = uint64(packets), uint64(flows)
 	s.Counters["active_security_associations"] = uint64(len(l.sadb.children))
 	s.Counters["soft_associations"] = uint64(len(l.soft))
 	for _, a := range l.sadb.children {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/bailiwick-net/bailiwick/node/datapath/waiting"
 	"github.com/bailiwick-net/bailiwick/node/transport"
 )
 
@@ -37,14 +38,7 @@ type Config struct {
 	// called in. The backend reads their Queue 0; closing them is left to the caller, after Close.
 	Sockets *transport.Sockets
 	Logger  hclog.Logger
-	Limits  Limits
-}
-
-// Limits bound what packets without an association may cost. Zero means the default.
-type Limits struct {
-	FlowPackets int // packets that wait for one flow; 64
-	Flows       int // flows that wait; 4096
-	Octets      int // that wait in all; 16 MiB
+	Limits  waiting.Limits
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -74,15 +68,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
-	}
-	if c.Limits.FlowPackets == 0 {
-		c.Limits.FlowPackets = 64
-	}
-	if c.Limits.Flows == 0 {
-		c.Limits.Flows = 4096
-	}
-	if c.Limits.Octets == 0 {
-		c.Limits.Octets = 16 << 20
 	}
 	return c, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
+	"github.com/bailiwick-net/bailiwick/node/datapath/waiting"
 	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
@@ -31,6 +32,9 @@ const (
 	lostPause        = 5 * time.Millisecond
 	cacheSize        = 1 << 16
 )
+
+// queue is a flow with what waits for it.
+type queue = waiting.Flow[[]byte]
 
 // loop is the packet thread: it alone reads the TUN and the ESP sockets, and it alone touches the state below. It runs
 // each batch to completion, in both directions, on one locked thread, without channels in the path of a packet.
@@ -58,7 +62,7 @@ type loop struct {
 	set      spd.Set // in force
 	prepared *spd.Set
 	sadb     sadb
-	waiting  waiting
+	waiting  *waiting.Room[[]byte]
 	soft     map[softKey]time.Time
 	secured  map[softKey]bool // flows of rules with spd.FallbackDiscover that were protected once
 	cache    map[spd.Packet]*association
@@ -169,9 +173,9 @@ func (l *loop) commands() bool {
 
 // housekeep ends what has no packets to end it.
 func (l *loop) housekeep() {
-	l.counters[counterWaitedTooLong] += uint64(l.waiting.expire(l.now))
-	for _, q := range l.waiting.flows {
-		if len(q.packets) > 0 {
+	l.counters[counterWaitedTooLong] += uint64(len(l.waiting.Expire(l.now)))
+	for q := range l.waiting.Flows() {
+		if !q.IsEmpty() {
 			l.ask(q) // the reader of events may have lagged behind
 		}
 	}

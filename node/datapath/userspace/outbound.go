@@ -168,8 +168,8 @@ func (l *loop) state(m spd.Match, p spd.Packet) spd.State {
 		return spd.StateSoft
 	}
 	if f, err := l.flow(m, p); err == nil {
-		if q := l.waiting.get(f); q != nil {
-			if q.isRefused(l.now) {
+		if q := l.waiting.Get(f); q != nil {
+			if q.IsRefused(l.now) {
 				return spd.StateFailed
 			}
 			if !l.secured[key] {
@@ -216,12 +216,12 @@ func (l *loop) hold(m spd.Match, p spd.Packet, header tun.Header, pkt []byte) {
 		l.warn("cannot ask for a negotiation", err)
 		return
 	}
-	q := l.waiting.open(f, l.now)
+	q := l.waiting.Open(f, l.now)
 	if q == nil {
 		l.counters[counterQueueFull]++
 		return
 	}
-	q.refused = time.Time{}
+	q.Forgive()
 	if l.put(q, header, pkt) {
 		l.ask(q)
 	}
@@ -234,7 +234,7 @@ func (l *loop) put(q *queue, header tun.Header, pkt []byte) bool {
 		return false
 	}
 	for segment, ok := l.splitter.Next(); ok; segment, ok = l.splitter.Next() {
-		if !l.waiting.put(q, segment, l.now) {
+		if !l.waiting.Put(q, segment, l.now) {
 			l.counters[counterQueueFull]++
 		}
 	}
@@ -244,20 +244,20 @@ func (l *loop) put(q *queue, header tun.Header, pkt []byte) bool {
 // holdFor keeps a packet until an SA that is installed is switched to. Nobody is asked for a negotiation: it has taken
 // place.
 func (l *loop) holdFor(a *association, p spd.Packet, header tun.Header, pkt []byte) {
-	q := l.waiting.open(ike.Flow{
+	q := l.waiting.Open(ike.Flow{
 		Local: p.Source, Remote: p.Destination, LocalTS: a.child.LocalTS[0], RemoteTS: a.child.RemoteTS[0], Packet: p,
 	}, l.now)
 	if q == nil {
 		l.counters[counterQueueFull]++
 		return
 	}
-	q.acquired = true
+	q.Acquired = true
 	l.put(q, header, pkt)
 }
 
 func (l *loop) ask(q *queue) {
-	if !q.acquired {
-		if q.acquired = l.emit(ike.Acquire{Flow: q.flow}); q.acquired {
+	if !q.Acquired {
+		if q.Acquired = l.emit(ike.Acquire{Flow: q.Flow}); q.Acquired {
 			l.counters[counterAcquire]++
 		}
 	}
@@ -291,13 +291,13 @@ func (l *loop) discover(m spd.Match, p spd.Packet) bool {
 // resume decides again about everything that waits in the chosen queues.
 func (l *loop) resume(choose func(*queue) bool) {
 	var chosen []*queue
-	for _, q := range l.waiting.flows {
+	for q := range l.waiting.Flows() {
 		if choose(q) {
 			chosen = append(chosen, q)
 		}
 	}
 	for _, q := range chosen {
-		for _, pkt := range l.waiting.take(q) {
+		for _, pkt := range l.waiting.Take(q) {
 			l.outbound(tun.Header{}, pkt)
 		}
 	}

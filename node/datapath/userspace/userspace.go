@@ -15,6 +15,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
+	"github.com/bailiwick-net/bailiwick/node/datapath/waiting"
 	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -139,7 +141,7 @@ func (b *backend) open() (err error) {
 		logger: b.cfg.Logger, tun: b.device.Queue(0), sockets: queue,
 		requests: make(chan request, 16), stopped: make(chan struct{}), events: make(chan ike.Event, eventQueue),
 		clear: b.clear, table: b.table, routing: b.routing,
-		sadb: newSADB(), waiting: newWaiting(b.cfg.Limits), soft: map[softKey]time.Time{}, secured: map[softKey]bool{},
+		sadb: newSADB(), waiting: waiting.New(b.cfg.Limits, func(pkt []byte) int { return len(pkt) }, slices.Clone), soft: map[softKey]time.Time{}, secured: map[softKey]bool{},
 		cache: map[spd.Packet]*association{}, checked: map[checkedKey]bool{}, sources: map[string]flowSource{},
 		buffer: make([]byte, tun.BufferSize), outbox: newOutbox(queue),
 		writer: tun.NewWriter(b.device.Queue(0)), batch: transport.NewBatch(64), gone: make(chan struct{}, 1),

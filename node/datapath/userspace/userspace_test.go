@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 
 func TestContract(t *testing.T) { datapathtest.Run(t, "bwdp-", open) }
 
+func TestLossOfTheTUNLeaksNothing(t *testing.T) { datapathtest.LostTUN(t, "bwdpt-", open) }
+
 func TestPacketsAllocateNothing(t *testing.T) { datapathtest.Allocations(t, "bwdpa-", open) }
 
 func BenchmarkThroughput(b *testing.B) { datapathtest.Throughput(b, "bwdpb-", open) }

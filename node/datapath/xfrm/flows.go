@@ -10,6 +10,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
+	"github.com/bailiwick-net/bailiwick/node/datapath/waiting"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
@@ -144,11 +145,11 @@ func (b *backend) unfiltered(p heldPacket, described spd.Packet) {
 	for _, a := range b.mu.children {
 		if a.child.Rule == "" && a.hasOut && !a.switched && !a.dead && a.coversOut(&described) {
 			// Nobody is asked for a negotiation: it has taken place.
-			q := b.mu.waiting.open(ike.Flow{
+			q := b.mu.waiting.Open(ike.Flow{
 				Local: described.Source, Remote: described.Destination, LocalTS: a.child.LocalTS[0], RemoteTS: a.child.RemoteTS[0], Packet: described,
 			}, time.Now())
 			if q != nil {
-				q.acquired = true
+				q.Acquired = true
 			}
 			b.wait(q, p)
 			return
@@ -196,8 +197,8 @@ func (b *backend) state(m spd.Match, p spd.Packet) spd.State {
 		return spd.StateSoft
 	}
 	if f, err := b.flow(m, p); err == nil {
-		if q := b.mu.waiting.flows[flowKey(f)]; q != nil {
-			if q.isRefused(now) {
+		if q := b.mu.waiting.Get(f); q != nil {
+			if q.IsRefused(now) {
 				return spd.StateFailed
 			}
 			if !b.mu.secured[key] {
@@ -229,42 +230,45 @@ func (b *backend) hold(m spd.Match, described spd.Packet, p heldPacket) {
 		b.drop(p)
 		return
 	}
-	q := b.mu.waiting.open(f, time.Now())
+	q := b.mu.waiting.Open(f, time.Now())
 	if q != nil {
-		q.refused = time.Time{}
+		q.Forgive()
 	}
 	b.wait(q, p)
 	b.ask(q)
 }
 
 func (b *backend) wait(q *waitingFlow, p heldPacket) {
-	if q == nil || !b.mu.waiting.put(q, p, time.Now()) {
+	if q == nil || !b.mu.waiting.Put(q, p, time.Now()) {
 		b.mu.counters[counterQueueFull]++
 		b.drop(p)
 	}
 }
 
 func (b *backend) ask(q *waitingFlow) {
-	if q != nil && !q.acquired {
-		if q.acquired = b.emit(ike.Acquire{Flow: q.flow}); q.acquired {
+	if q != nil && !q.Acquired {
+		if q.Acquired = b.emit(ike.Acquire{Flow: q.Flow}); q.Acquired {
 			b.mu.counters[counterAcquire]++
 		}
 	}
 }
 
+// waitingFlow is a flow with what the kernel holds of it.
+type waitingFlow = waiting.Flow[heldPacket]
+
 // resume decides again about everything that waits in the chosen flows.
 func (b *backend) resume(choose func(*waitingFlow) bool) {
 	var chosen []*waitingFlow
-	for _, q := range b.mu.waiting.flows {
+	for q := range b.mu.waiting.Flows() {
 		if choose(q) {
 			chosen = append(chosen, q)
 		}
 	}
 	for _, q := range chosen {
-		for _, p := range b.mu.waiting.take(q) {
+		for _, p := range b.mu.waiting.Take(q) {
 			if info, err := packet.Parse(p.octets); err == nil {
 				described := info.SPD()
-				described.ICMPType, described.ICMPCode = q.flow.Packet.ICMPType, q.flow.Packet.ICMPCode
+				described.ICMPType, described.ICMPCode = q.Flow.Packet.ICMPType, q.Flow.Packet.ICMPCode
 				b.outbound(p, described)
 				continue
 			}
@@ -336,7 +340,7 @@ func (b *backend) Fallback(flow ike.Flow, ttl time.Duration) error {
 	if err == nil {
 		b.mu.soft[key] = time.Now().Add(ttl)
 		b.resume(func(q *waitingFlow) bool {
-			return q.flow.Rule == key.rule && q.flow.Local == key.local && q.flow.Remote == key.remote
+			return q.Flow.Rule == key.rule && q.Flow.Local == key.local && q.Flow.Remote == key.remote
 		})
 		err = b.grant(key, spd.Out, ttl)
 	}
@@ -362,20 +366,13 @@ func (b *backend) Refuse(flow ike.Flow) error {
 			return err
 		}
 	}
-	dropped := b.mu.waiting.refuse(flow, time.Now())
+	dropped := b.mu.waiting.Refuse(flow, time.Now())
 	b.mu.counters[counterRefused] += uint64(len(dropped))
 	for _, p := range dropped {
 		b.drop(p)
 	}
 	return nil
 }
-
-// How long is remembered what concerns flows without an association, as in the userspace backend.
-const (
-	waitFor    = 30 * time.Second       // packets of a flow that nobody answers for
-	askAgain   = 5 * time.Minute        // after an Acquire that nobody answered; the engine's own limits are far below
-	refusedFor = 500 * time.Millisecond // that a negotiation failed, before the next packet starts another
-)
 
 // forwarder sends packets of others that waited. They have been routed once; the kernel routes them again.
 type forwarder struct{ v4, v6 int }
@@ -414,9 +411,4 @@ func (f *forwarder) close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func flowKey(f ike.Flow) ike.Flow {
-	f.Packet = spd.Packet{}
-	return f
 }

@@ -194,13 +194,13 @@ func (b *backend) expire(now time.Time) {
 	if b.mu.closed {
 		return
 	}
-	late := b.mu.waiting.expire(now)
+	late := b.mu.waiting.Expire(now)
 	b.mu.counters[counterWaitedTooLong] += uint64(len(late))
 	for _, p := range late {
 		b.drop(p)
 	}
-	for _, q := range b.mu.waiting.flows {
-		if len(q.packets) > 0 {
+	for q := range b.mu.waiting.Flows() {
+		if !q.IsEmpty() {
 			b.ask(q) // the reader of events may have lagged behind
 		}
 	}

@@ -323,7 +323,7 @@ func (b *backend) kill(a *association) {
 
 // serves reports whether a flow may have waited for this SA.
 func (a *association) serves(q *waitingFlow) bool {
-	return q.flow.Rule == a.child.Rule && a.coversOut(&q.flow.Packet)
+	return q.Flow.Rule == a.child.Rule && a.coversOut(&q.Flow.Packet)
 }
 
 func (a *association) coversOut(p *spd.Packet) bool {

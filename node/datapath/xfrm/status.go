@@ -98,10 +98,8 @@ func (b *backend) status() datapath.Status {
 	for key, until := range b.mu.soft {
 		s.Soft = append(s.Soft, datapath.SoftStatus{Rule: key.rule, Local: key.local, Remote: key.remote, Expires: until})
 	}
-	for _, q := range b.mu.waiting.flows {
-		s.Counters["packets_waiting"] += uint64(len(q.packets))
-	}
-	s.Counters["flows_waiting"] = uint64(len(b.mu.waiting.flows))
+	flows, packets := b.mu.waiting.Count()
+	s.Counters["packets_waiting"], s.Counters["flows_waiting"] = uint64(packets), uint64(flows)
 	s.Counters["active_security_associations"] = uint64(len(b.mu.children))
 	s.Counters["soft_associations"] = uint64(len(b.mu.soft))
 	for name, n := range b.table.Counters() {

@@ -29,6 +29,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
+	"github.com/bailiwick-net/bailiwick/node/datapath/waiting"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
@@ -66,7 +67,7 @@ type Config struct {
 	NFTable string // name of the nftables table, family inet
 	Queue   uint16 // the first of two packet queues
 	Logger  hclog.Logger
-	Limits  userspace.Limits
+	Limits  waiting.Limits
 }
 
 func (c Config) withDefaults() Config {
@@ -78,15 +79,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
-	}
-	if c.Limits.FlowPackets == 0 {
-		c.Limits.FlowPackets = 64
-	}
-	if c.Limits.Flows == 0 {
-		c.Limits.Flows = 4096
-	}
-	if c.Limits.Octets == 0 {
-		c.Limits.Octets = 16 << 20
 	}
 	return c
 }
@@ -115,7 +107,7 @@ type backend struct {
 		set      spd.Set
 		policies *policies
 		children map[sa.SPI]*association
-		waiting  waiting
+		waiting  *waiting.Room[heldPacket]
 		soft     map[softKey]time.Time
 		secured  map[softKey]bool
 		reqids   map[string]uint32
@@ -148,7 +140,7 @@ func New(cfg Config) (datapath.Backend, error) {
 	b.mu.fresh = true
 	b.mu.children, b.mu.soft, b.mu.secured = map[sa.SPI]*association{}, map[softKey]time.Time{}, map[softKey]bool{}
 	b.mu.reqids, b.mu.dynamic, b.mu.owner = map[string]uint32{}, map[nftable.Dynamic]int{}, map[sa.SPI][]nftable.Dynamic{}
-	b.mu.waiting = newWaiting(b.cfg.Limits)
+	b.mu.waiting = waiting.New(b.cfg.Limits, func(p heldPacket) int { return len(p.octets) }, func(p heldPacket) heldPacket { return p })
 	if err := b.open(); err != nil {
 		return nil, errors.Join(err, b.closeKernel())
 	}
@@ -274,8 +266,8 @@ func (b *backend) SetPolicy(ctx context.Context, set spd.Set) error {
 	}
 	// What waits for a negotiation that the new policy still wants goes on waiting.
 	b.resume(func(q *waitingFlow) bool {
-		flow, err := b.flow(set.Lookup(spd.Out, q.flow.Packet), q.flow.Packet)
-		return err != nil || flowKey(flow) != flowKey(q.flow)
+		flow, err := b.flow(set.Lookup(spd.Out, q.Packet), q.Packet)
+		return err != nil || waiting.Key(flow) != waiting.Key(q.Flow)
 	})
 	return nil
 }

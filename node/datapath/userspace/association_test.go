@@ -5,97 +5,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-
-func testFlow(n byte) ike.Flow {
-	return ike.Flow{Rule: "r", Local: netip.AddrFrom4([4]byte{10, 0, 0, 1}), Remote: netip.AddrFrom4([4]byte{10, 0, 1, n})}
-}
-
-func TestWaitingKeepsTheFirstPacketsInOrder(t *testing.T) {
-	w := newWaiting(Limits{FlowPackets: 3, Flows: 2, Octets: 100})
-	q := w.open(testFlow(1), start)
-	for i, want := range []bool{true, true, true, false} {
-		if got := w.put(q, []byte{byte(i)}, start); got != want {
-			t.Errorf("put of packet %d gave %v, want %v", i, got, want)
-		}
-	}
-	other := testFlow(1)
-	other.Packet.SourcePort = 7
-	if w.get(other) != q {
-		t.Error("another packet of the same flow has another queue")
-	}
-	if diff := cmp.Diff([][]byte{{0}, {1}, {2}}, w.take(q)); diff != "" {
-		t.Error(diff)
-	}
-	if w.octets != 0 || len(w.flows) != 0 {
-		t.Errorf("%d octets in %d flows wait after take, want none", w.octets, len(w.flows))
-	}
-}
-
-func TestWaitingIsBoundedInOctets(t *testing.T) {
-	w := newWaiting(Limits{FlowPackets: 10, Flows: 2, Octets: 100})
-	q := w.open(testFlow(1), start)
-	if !w.put(q, make([]byte, 60), start) || w.put(q, make([]byte, 60), start) || !w.put(q, make([]byte, 40), start) {
-		t.Errorf("100 octets of packets of 60, 60 and 40 hold %d octets, want the first and the last", w.octets)
-	}
-}
-
-func TestWaitingEvictsFlowsOfWhichNothingWaits(t *testing.T) {
-	w := newWaiting(Limits{FlowPackets: 1, Flows: 2, Octets: 100})
-	w.put(w.open(testFlow(1), start), []byte{1}, start)
-	w.open(testFlow(2), start)
-	if w.open(testFlow(3), start) == nil {
-		t.Error("an empty flow was not evicted for a new one")
-	}
-	w.put(w.get(testFlow(3)), []byte{3}, start)
-	if w.open(testFlow(4), start) != nil {
-		t.Error("a flow with packets was evicted")
-	}
-}
-
-func TestWaitingExpires(t *testing.T) {
-	w := newWaiting(Limits{FlowPackets: 10, Flows: 10, Octets: 100})
-	q := w.open(testFlow(1), start)
-	q.acquired = true
-	w.put(q, []byte{1}, start)
-	if n := w.expire(start.Add(waitFor - 1)); n != 0 {
-		t.Errorf("%d packets expired too early", n)
-	}
-	if n := w.expire(start.Add(waitFor)); n != 1 {
-		t.Errorf("%d packets expired, want 1", n)
-	}
-	if w.get(testFlow(1)) == nil {
-		t.Error("flow was forgotten before its Acquire was answered")
-	}
-	w.expire(start.Add(askAgain))
-	if w.get(testFlow(1)) != nil {
-		t.Error("flow that nobody answered for was not forgotten")
-	}
-}
-
-func TestWaitingRefuses(t *testing.T) {
-	w := newWaiting(Limits{FlowPackets: 10, Flows: 10, Octets: 100})
-	q := w.open(testFlow(1), start)
-	q.acquired = true
-	w.put(q, []byte{1}, start)
-	if n := w.refuse(testFlow(1), start); n != 1 {
-		t.Errorf("refusal dropped %d packets, want 1", n)
-	}
-	if !q.isRefused(start.Add(refusedFor-1)) || q.isRefused(start.Add(refusedFor)) || q.acquired {
-		t.Error("refusal does not end when it should, or the next packet would not ask again")
-	}
-	w.expire(start.Add(refusedFor))
-	if len(w.flows) != 0 {
-		t.Error("refused flow was not forgotten")
-	}
-}
 
 func selector(s string, protocol uint8, from, to uint16) sa.Selector {
 	a := netip.MustParseAddr(s)
