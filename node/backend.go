@@ -3,9 +3,11 @@ package node
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/bailiwick-net/bailiwick/node/custody"
 	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
 	"github.com/bailiwick-net/bailiwick/node/datapath/xfrm"
@@ -45,7 +47,11 @@ func chooseKernel(configured string, probe func() error) (kernel bool, reason st
 }
 
 // openMoving chooses the backend and opens it.
-func openMoving(config Config, log hclog.Logger) (m moving, err error) {
+func openMoving(config Config, held *custody.Held, log hclog.Logger) (m moving, err error) {
+	var owner *os.File
+	if held != nil {
+		owner = held.Owner
+	}
 	kernel, reason, err := chooseKernel(config.Datapath, xfrm.Probe)
 	if err != nil {
 		return m, err
@@ -58,12 +64,12 @@ func openMoving(config Config, log hclog.Logger) (m moving, err error) {
 	}
 	log = log.Named("datapath")
 	if kernel {
-		m.Backend, err = xfrm.New(xfrm.Config{Logger: log})
+		m.Backend, err = xfrm.New(xfrm.Config{Owner: owner, Logger: log})
 	} else {
 		if err := xfrm.Sweep(); err != nil {
 			log.Debug("no SAs of an earlier process can be looked for in the kernel", "error", err)
 		}
-		m.Backend, err = userspace.New(userspace.Config{Name: config.Device, Sockets: m.sockets, Logger: log})
+		m.Backend, err = userspace.New(userspace.Config{Name: config.Device, Owner: owner, Sockets: m.sockets, Logger: log})
 	}
 	if err != nil {
 		return m, errors.Join(err, m.sockets.Close())

@@ -8,6 +8,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -117,6 +118,11 @@ func (c Config) validated() (Config, error) {
 		return c, errors.New("configuration: policy and policyName belong together: a file, and the policy of it to put into force")
 	}
 	return c, nil
+}
+
+// logger makes the daemon's log. The configuration must be valid.
+func (c Config) logger(logs io.Writer) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Name: "node", Level: hclog.LevelFromString(c.LogLevel), Output: logs, JSONFormat: c.LogFormat == "json"})
 }
 
 // secrets reads the preshared keys: one file each, readable by its owner only. White space at the end is not part of a

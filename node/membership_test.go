@@ -138,7 +138,7 @@ func TestOneDaemonForAStateDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close()
-	err = Run(t.Context(), Config{StateDir: dir, Socket: filepath.Join(dir, "socket")}, "test", io.Discard)
+	err = Run(t.Context(), Config{StateDir: dir, Socket: filepath.Join(dir, "socket")}, "test", io.Discard, nil)
 	if !errors.Is(err, statefile.ErrLocked) {
 		t.Errorf("second daemon: %v, want ErrLocked", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/audit"
 	"github.com/bailiwick-net/bailiwick/node/carrier"
 	"github.com/bailiwick-net/bailiwick/node/control"
+	"github.com/bailiwick-net/bailiwick/node/custody"
 	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
 	"github.com/bailiwick-net/bailiwick/node/facts"
@@ -45,13 +46,14 @@ type Node struct {
 	keyLog     string // file that receives all keys, for debugging only
 }
 
-// Run is the daemon: it enforces until ctx ends, then says goodbye to its peers and stops. logs receives the log.
-func Run(ctx context.Context, config Config, version string, logs io.Writer) (err error) {
+// Run is the daemon: it enforces until ctx ends, then says goodbye to its peers and stops. logs receives the log; held is
+// what a process of Hold has left to this one, or nil.
+func Run(ctx context.Context, config Config, version string, logs io.Writer, held *custody.Held) (err error) {
 	config, err = config.validated()
 	if err != nil {
 		return err
 	}
-	log := hclog.New(&hclog.LoggerOptions{Name: "node", Level: hclog.LevelFromString(config.LogLevel), Output: logs, JSONFormat: config.LogFormat == "json"})
+	log := config.logger(logs)
 	store, err := identity.Open(config.StateDir)
 	if err != nil {
 		return err
@@ -79,7 +81,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 	}
 	defer keyLog.Close()
 
-	backend, err := openMoving(config, log)
+	backend, err := openMoving(config, held, log)
 	if err != nil {
 		return err
 	}
@@ -151,6 +153,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer) (er
 		})
 	}
 	log.Info("bailiwick-node is running", "version", version, "machine", machineName(members.Credentials()), "state", config.StateDir)
+	held.Up()
 	err = group.Wait()
 	stopIKE()
 	err = errors.Join(err, <-ikeDone)

@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/bailiwick-net/bailiwick/node"
 	"github.com/bailiwick-net/bailiwick/node/control"
+	"github.com/bailiwick-net/bailiwick/node/custody"
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 )
@@ -40,6 +42,9 @@ func run(args []string) int {
 	root := command()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if ended := new(custody.EndError); errors.As(err, &ended) {
+		return ended.Code // the daemon has said why
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bailiwick-node:", err)
 	}
@@ -126,20 +131,33 @@ func version() string {
 	return "(unknown)"
 }
 
+// heldFlag tells the process that enforces from the one that holds the rules and starts it.
+const heldFlag = "held"
+
 func runCommand(f *flags) *cobra.Command {
+	var held bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Enforce the policy until the process is told to stop",
+		Long: `run enforces the policy of this machine until it is told to stop (SIGTERM).
+
+It is two processes: one enforces, the other one holds the rules of nftables and starts
+the first one again when it dies. While either lives no other program can remove the rules.`,
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.load(cmd)
 			if err != nil {
 				return usageError{err}
 			}
-			return node.Run(cmd.Context(), c, version(), cmd.ErrOrStderr())
+			if held {
+				return node.Run(cmd.Context(), c, version(), cmd.ErrOrStderr(), custody.Inherit())
+			}
+			return node.Hold(cmd.Context(), c, append(slices.Clone(os.Args[1:]), "--"+heldFlag), cmd.ErrOrStderr())
 		},
 	}
 	local := cmd.Flags()
+	local.BoolVar(&held, heldFlag, false, "be the daemon of a holder")
+	cobra.CheckErr(local.MarkHidden(heldFlag))
 	local.StringVar(&f.file.LogLevel, "log-level", "info", "trace, debug, info, warn or error")
 	local.StringVar(&f.file.LogFormat, "log-format", "text", "text or json")
 	local.StringVar(&f.file.Encapsulation, "encapsulation", "always", "ESP in UDP: always, or only where a nat asks for it")

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,6 +73,34 @@ func (h *Host) Start(cmd *exec.Cmd) (*Process, error) {
 // Pid returns the process ID. ip(8) replaces itself, so it is that of the command.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
+// Pids returns the process and the children that it has.
+func (p *Process) Pids() []int {
+	pids := []int{p.Pid()}
+	entries, _ := os.ReadDir("/proc") // without it there are no children to be seen
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			if state, parent := stat(pid); state != 0 && parent == p.Pid() {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// stat returns the state of a process and its parent (proc(5)); a process that is gone has no state.
+func stat(pid int) (state byte, parent int) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0
+	}
+	// The name of the program stands in parentheses and may hold anything.
+	rest := string(content[strings.LastIndexByte(string(content), ')')+1:])
+	if _, err := fmt.Sscanf(rest, " %c %d", &state, &parent); err != nil {
+		return 0, 0
+	}
+	return state, parent
+}
+
 // Wait waits until the process has ended.
 func (p *Process) Wait() error {
 	<-p.done
@@ -83,12 +113,29 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Signal sends a signal.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Kill ends the process at once, as kill -9 does, and waits for it.
+// Kill ends the process and its children at once, as kill -9 does, and waits for them.
 func (p *Process) Kill() error {
+	children := p.Pids()[1:]
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	<-p.done
+	for _, pid := range children {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill child %d of %v: %w", pid, p.cmd.Args, err)
+		}
+		for deadline := time.Now().Add(5 * time.Second); ; <-time.After(time.Millisecond) {
+			// Of a dead process the first thread may be there until the parent looks; what the others had open is closed with them.
+			state, _ := stat(pid)
+			threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+			if err != nil || len(threads) < 2 && (state == 0 || state == 'Z' || state == 'X') {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("child %d of %v does not end", pid, p.cmd.Args)
+			}
+		}
+	}
 	return nil
 }
 

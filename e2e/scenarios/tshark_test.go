@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -141,6 +142,13 @@ func (a *analysed) awaitPolicies() {
 
 func (a *analysed) start(i int, ca *catest.CA, policy, encapsulation string) {
 	a.t.Helper()
+	a.prepare(i, ca, policy)
+	a.launch(i, encapsulation)
+}
+
+// prepare writes what the node of a host starts with.
+func (a *analysed) prepare(i int, ca *catest.CA, policy string) {
+	a.t.Helper()
 	dir := a.dirs[i]
 	a.t.Cleanup(func() {
 		if log, err := os.ReadFile(filepath.Join(dir, "log")); err == nil && a.t.Failed() {
@@ -166,11 +174,24 @@ func (a *analysed) start(i int, ca *catest.CA, policy, encapsulation string) {
 	if err := store.Save(credentials); err != nil {
 		a.t.Fatal(err)
 	}
-	a.launch(i, encapsulation)
 }
 
 // launch runs a node that start has prepared, the first time or again.
 func (a *analysed) launch(i int, encapsulation string) {
+	a.t.Helper()
+	a.run(i, a.hosts[i].Command(a.daemon(i, encapsulation)...))
+}
+
+// daemon is the command of a node.
+func (a *analysed) daemon(i int, encapsulation string) []string {
+	dir := a.dirs[i]
+	return []string{filepath.Join(binaries, "bailiwick-node"), "run", "--state-dir", filepath.Join(dir, "state"), "--socket", filepath.Join(dir, "node.sock"),
+		"--log-level", "debug", "--policy", filepath.Join(dir, "policy.yaml"), "--policy-name", "Analysed",
+		"--encapsulation", encapsulation, "--keylog", filepath.Join(dir, "keys"), "--audit-file", filepath.Join(dir, "audit")}
+}
+
+// run starts a command that becomes the daemon of a node.
+func (a *analysed) run(i int, cmd *exec.Cmd) {
 	a.t.Helper()
 	dir := a.dirs[i]
 	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -178,15 +199,11 @@ func (a *analysed) launch(i int, encapsulation string) {
 		a.t.Fatal(err)
 	}
 	defer log.Close()
-	socket := filepath.Join(dir, "node.sock")
-	cmd := a.hosts[i].Command(filepath.Join(binaries, "bailiwick-node"), "run", "--state-dir", filepath.Join(dir, "state"), "--socket", socket,
-		"--log-level", "debug", "--policy", filepath.Join(dir, "policy.yaml"), "--policy-name", "Analysed",
-		"--encapsulation", encapsulation, "--keylog", filepath.Join(dir, "keys"), "--audit-file", filepath.Join(dir, "audit"))
 	cmd.Stdout, cmd.Stderr = log, log
 	if a.processes[i], err = a.hosts[i].Start(cmd); err != nil {
 		a.t.Fatal(err)
 	}
-	a.clients[i] = localapi.NewClient(socket)
+	a.clients[i] = localapi.NewClient(filepath.Join(dir, "node.sock"))
 }
 
 func (a *analysed) until(what string, done func() bool) {

@@ -13,8 +13,12 @@ import (
 // (proc(5), schedstat). What else runs on the machine does not count, so that it compares where rates do not.
 func (n *network) daemonTime() (time.Duration, error) {
 	var sum time.Duration
+	var pids []int
 	for _, d := range n.daemons {
-		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", d.Pid()))
+		pids = append(pids, d.Pids()...)
+	}
+	for _, pid := range pids {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 		if err != nil {
 			return 0, err
 		}

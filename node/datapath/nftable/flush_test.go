@@ -90,7 +90,7 @@ func newWire(t *testing.T) *wire {
 		if w.card, err = tun.Open(tun.Config{Name: "eth0", NoOffload: true}); err != nil {
 			return err
 		}
-		w.table, err = Open("bailiwick")
+		w.table, err = Open("bailiwick", nil)
 		return err
 	})
 	if err != nil {
@@ -148,13 +148,14 @@ func rulesOf(t testing.TB, more int) steering.Ruleset {
 	})
 }
 
-// start lets traffic flow: out, to a port that is permitted and to one that is not, and in, to a socket.
+// start watches the table, and lets traffic flow: out, to a port that is permitted and to one that is not, and in, to a
+// socket.
 func (w *wire) start(t *testing.T) {
 	t.Helper()
 	if err := w.host.Do(func() (err error) { w.watch, err = w.table.Watch(); return err }); err != nil {
 		t.Fatal(err)
 	}
-	w.running.Add(5)
+	w.running.Add(2)
 	go func() { // what the backend does with a change of others
 		defer w.running.Done()
 		for range w.watch.Changed() {
@@ -167,6 +168,12 @@ func (w *wire) start(t *testing.T) {
 		defer w.running.Done()
 		w.watch.Run()
 	}()
+	w.traffic()
+}
+
+// traffic lets packets flow, and looks at what becomes of them.
+func (w *wire) traffic() {
+	w.running.Add(3)
 	go func() {
 		defer w.running.Done()
 		w.send()
@@ -250,8 +257,13 @@ func (w *wire) put(fresh bool) error {
 func (w *wire) end(t *testing.T) {
 	t.Helper()
 	close(w.stop)
-	if err := errors.Join(w.in.Close(), w.out.Close(), w.watch.Close()); err != nil {
+	if err := errors.Join(w.in.Close(), w.out.Close()); err != nil {
 		t.Error(err)
+	}
+	if w.watch != nil {
+		if err := w.watch.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 	w.running.Wait()
 	if err := errors.Join(w.table.Close(), w.card.Close()); err != nil {
@@ -368,8 +380,8 @@ func (w *wire) control(t *testing.T, other *netfilterSocket) {
 	// Only who repairs can end this: nobody may be kept from it yet.
 	w.eventually(t, "the table stands again", func() bool {
 		h := holding{name: "bailiwick"}
-		_, found, err := h.read(other)
-		return err == nil && found
+		_, _, err := h.read(other)
+		return err == nil && h.exists
 	})
 	w.rules.Lock() // from now on nobody repairs
 	defer w.rules.Unlock()

@@ -180,18 +180,18 @@ func salted(rules steering.Ruleset, salt string) steering.Ruleset {
 	return out
 }
 
-// read learns what the kernel holds of the table.
-func (c *holding) read(s *netfilterSocket) (flags uint32, found bool, err error) {
+// read learns what the kernel holds of the table, its flags, and the port of the socket that it belongs to.
+func (c *holding) read(s *netfilterSocket) (flags, owner uint32, err error) {
 	c.exists = false
 	c.contents = contents{sets: map[string]bool{}, chains: map[string]bool{}, maps: map[string]bool{}}
 	err = s.dump(unix.NFT_MSG_GETTABLE, func(*transaction) {}, func(b []byte) {
-		name, value := named(b, unix.NFTA_TABLE_NAME, unix.NFTA_TABLE_FLAGS)
-		if name == c.name {
+		if name, value := named(b, unix.NFTA_TABLE_NAME, unix.NFTA_TABLE_FLAGS); name == c.name {
 			c.exists, flags = true, value
+			_, owner = named(b, unix.NFTA_TABLE_NAME, tableOwnerPort)
 		}
 	})
 	if err != nil || !c.exists {
-		return 0, false, err
+		return 0, 0, err
 	}
 	// The name of the table is attribute 1 of every message.
 	inTable := func(x *transaction) { x.text(unix.NFTA_SET_TABLE, c.name) }
@@ -213,7 +213,7 @@ func (c *holding) read(s *netfilterSocket) (flags uint32, found bool, err error)
 			}
 		}),
 	)
-	return flags, true, err
+	return flags, owner, err
 }
 
 // named returns an attribute that is a text and one that is a number.

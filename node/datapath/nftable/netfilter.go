@@ -29,10 +29,7 @@ func openNetfilter() (*netfilterSocket, error) {
 		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
 	)
 	if err == nil {
-		var own unix.Sockaddr
-		if own, err = unix.Getsockname(fd); err == nil {
-			s.port = own.(*unix.SockaddrNetlink).Pid
-		}
+		err = s.learnPort()
 	}
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))

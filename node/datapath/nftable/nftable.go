@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 
@@ -112,10 +113,16 @@ func widen(c *netlink.Conn) error {
 	return errors.Join(err, set)
 }
 
-// Open prepares for changes of the table in the network namespace of the calling thread. What the table
-// holds stays in force.
-func Open(name string) (*Table, error) {
-	socket, err := openNetfilter()
+// Open prepares for changes of the table in the network namespace of the calling thread, or with an owner (NewOwner) in
+// that one's. What the table holds stays in force.
+func Open(name string, owner *os.File) (*Table, error) {
+	var socket *netfilterSocket
+	var err error
+	if owner != nil {
+		socket, err = adoptNetfilter(owner)
+	} else {
+		socket, err = openNetfilter()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the netlink socket of nftables: %w", err)
 	}
@@ -158,14 +165,15 @@ func (t *Table) Takes(hook steering.Hook, rule steering.Rule) bool {
 // takeOver learns what an earlier process left, and makes it its own: from now on it is out of the reach of others.
 func (t *Table) takeOver() error {
 	first := t.copies[0]
-	flags, found, err := first.read(t.socket)
-	if err != nil || !found {
+	flags, port, err := first.read(t.socket)
+	if err != nil || !first.exists {
 		return err
 	}
 	t.mu.wanted = first.contents
 	switch {
+	case flags&tableOwner != 0 && port == t.port: // of a process that died, whose socket this is
 	case flags&tableOwner != 0:
-		return errors.New("it belongs to another process, which still runs: there can be one backend for a network namespace")
+		return errors.New("it belongs to another process, which still runs: there can be one backend for a network namespace (for a dead process, systemd may keep the socket until the unit is stopped)")
 	case flags&tablePersist != 0:
 		x := newTransaction(t.name)
 		x.addTable(t.name, first.flags)

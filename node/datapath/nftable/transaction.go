@@ -29,6 +29,7 @@ const (
 	setFieldLength   = 1    // NFTA_SET_FIELD_LEN
 	setExpression    = 17   // NFTA_SET_EXPR
 	setElementKeyEnd = 10   // NFTA_SET_ELEM_KEY_END
+	tableOwnerPort   = 7    // NFTA_TABLE_OWNER
 	tableOwner       = 0x2  // NFT_TABLE_F_OWNER
 	tablePersist     = 0x4  // NFT_TABLE_F_PERSIST
 )

@@ -3,6 +3,7 @@ package userspace
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -30,8 +31,11 @@ const (
 
 // Config describes a backend. Sockets is required; the zero value of every other field means its default.
 type Config struct {
-	Name     string // of the TUN device
-	NFTable  string // name of the nftables table, family inet
+	Name    string // of the TUN device
+	NFTable string // name of the nftables table, family inet
+	// Owner is the socket that the nftables table belongs to (nftable.NewOwner), for whoever holds it beyond the life of this
+	// process; nil for a socket of the backend's own.
+	Owner    *os.File
 	Table    uint32 // routing table of marked packets
 	Priority uint32 // of the first of three policy routing rules; they have to stand before the rule of the main table
 	// Sockets carry IKE and ESP. They must have been opened with the mark MarkOwn, in the network namespace that New is

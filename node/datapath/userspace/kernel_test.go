@@ -94,7 +94,7 @@ func newNamedBench(t *testing.T, l *lab.Lab, name string, d spd.Direction) *benc
 }
 
 func (b *bench) open() (err error) {
-	if b.table, err = nftable.Open(DefaultNFTable); err != nil {
+	if b.table, err = nftable.Open(DefaultNFTable, nil); err != nil {
 		return err
 	}
 	if b.card, err = tun.Open(tun.Config{Name: "eth0", NoOffload: true}); err != nil {
@@ -274,7 +274,7 @@ func TestLargePolicy(t *testing.T) {
 	var table *nftable.Table
 	var watch *nftable.Watch
 	err = h.Do(func() (err error) {
-		if table, err = nftable.Open(DefaultNFTable); err == nil {
+		if table, err = nftable.Open(DefaultNFTable, nil); err == nil {
 			watch, err = table.Watch()
 		}
 		return err

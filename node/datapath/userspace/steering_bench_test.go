@@ -103,7 +103,7 @@ func steeringHost(b *testing.B) (*lab.Host, *nftable.Table) {
 		}
 	}
 	var table *nftable.Table
-	if err := h.Do(func() (err error) { table, err = nftable.Open(DefaultNFTable); return err }); err != nil {
+	if err := h.Do(func() (err error) { table, err = nftable.Open(DefaultNFTable, nil); return err }); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {

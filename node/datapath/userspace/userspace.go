@@ -105,7 +105,7 @@ func (b *backend) open() (err error) {
 	if b.home, err = currentNamespace(); err != nil {
 		return err
 	}
-	if b.table, err = nftable.Open(b.cfg.NFTable); err != nil {
+	if b.table, err = nftable.Open(b.cfg.NFTable, b.cfg.Owner); err != nil {
 		return err
 	}
 	if b.watch, err = b.table.Watch(); err != nil {

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -65,9 +66,12 @@ const eventQueue = 4096
 // namespace that New is called in, with the mark userspace.MarkOwn and transport.Config.KernelESP.
 type Config struct {
 	NFTable string // name of the nftables table, family inet
-	Queue   uint16 // the first of two packet queues
-	Logger  hclog.Logger
-	Limits  waiting.Limits
+	// Owner is the socket that the nftables table belongs to (nftable.NewOwner), for whoever holds it beyond the life of this
+	// process; nil for a socket of the backend's own.
+	Owner  *os.File
+	Queue  uint16 // the first of two packet queues
+	Logger hclog.Logger
+	Limits waiting.Limits
 }
 
 func (c Config) withDefaults() Config {
@@ -157,7 +161,7 @@ func (b *backend) open() (err error) {
 	if err = b.kernel.probe(); err != nil {
 		return err
 	}
-	if b.table, err = nftable.Open(b.cfg.NFTable); err != nil {
+	if b.table, err = nftable.Open(b.cfg.NFTable, b.cfg.Owner); err != nil {
 		return err
 	}
 	if !b.table.Takes(steering.HookOutput, steering.Rule{
