@@ -311,33 +311,45 @@ func TestSealIPKeepsTheHeaders(t *testing.T) {
 	v6[6] = packet.ProtocolHopByHop
 	binary.BigEndian.PutUint16(v6[4:], uint16(len(v6)-40))
 	for _, c := range []struct {
-		pkt          []byte
-		header, next int
-		inner        byte
-	}{{v4, 24, 9, packet.ProtocolUDP}, {v6, 48, 40, packet.ProtocolDestination}} {
-		isV6 := c.pkt[0]>>4 == 6
-		out, in := newPair(t, testChild(t, suites["aes-gcm-128"], sa.Transport, isV6))
-		got, err := out.SealIP(nil, c.pkt)
-		if err != nil {
-			t.Fatal(err)
-		}
-		info, err := packet.Parse(got)
-		if err != nil || info.Protocol != packet.ProtocolESP || info.HeaderLen != c.header || info.Length != len(got) {
-			t.Fatalf("sealed packet parses as %+v, %v", info, err)
-		}
-		if !isV6 && packet.Sum(got[:24], 0) != 0xffff {
-			t.Errorf("IPv4 header %x has a wrong checksum", got[:24])
-		}
-		opened, err := in.Open(got, c.header, len(got))
-		if err != nil || !bytes.Equal(upper(opened.Packet), c.pkt[c.header:]) {
-			t.Errorf("got %x, %v, want %x", opened.Packet, err, c.pkt[c.header:])
-		}
-		at := 9
-		if isV6 {
-			at = 6
-		}
-		if opened.Packet[at] != c.inner {
-			t.Errorf("next header inside: got %d, want %d", opened.Packet[at], c.inner)
+		pkt    []byte
+		header int
+		inner  byte
+	}{{v4, 24, packet.ProtocolUDP}, {v6, 48, packet.ProtocolDestination}} {
+		for _, encap := range []bool{false, true} {
+			isV6 := c.pkt[0]>>4 == 6
+			child := testChild(t, suites["aes-gcm-128"], sa.Transport, isV6)
+			child.Encap = encap
+			out, in := newPair(t, child)
+			got, err := out.SealIP([]byte("before"), c.pkt, 4500, 4501)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = got[len("before"):]
+			start, want := c.header, uint8(packet.ProtocolESP)
+			if encap {
+				start, want = c.header+packet.UDPHeaderLen, packet.ProtocolUDP
+			}
+			info, err := packet.Parse(got)
+			if err != nil || info.Protocol != want || info.HeaderLen != c.header || info.Length != len(got) || !packet.VerifyChecksum(got, info) {
+				t.Fatalf("encap=%v: sealed packet parses as %+v, %v", encap, info, err)
+			}
+			if encap && (info.SourcePort != 4500 || info.DestinationPort != 4501) {
+				t.Errorf("ports are %d and %d, want 4500 and 4501", info.SourcePort, info.DestinationPort)
+			}
+			if !isV6 && packet.Sum(got[:24], 0) != 0xffff {
+				t.Errorf("IPv4 header %x has a wrong checksum", got[:24])
+			}
+			opened, err := in.Open(got, start, len(got))
+			if err != nil || !bytes.Equal(upper(opened.Packet), c.pkt[c.header:]) {
+				t.Fatalf("encap=%v: got %x, %v, want %x", encap, opened.Packet, err, c.pkt[c.header:])
+			}
+			at := 9
+			if isV6 {
+				at = 6
+			}
+			if opened.Packet[at] != c.inner {
+				t.Errorf("next header inside: got %d, want %d", opened.Packet[at], c.inner)
+			}
 		}
 	}
 }

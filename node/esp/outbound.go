@@ -105,8 +105,9 @@ func (o *Outbound) Seal(dst, pkt []byte) ([]byte, error) {
 }
 
 // SealIP appends to dst, in transport mode, the whole IP packet that Seal only gives the ESP part of: the header of pkt
-// with its options or hop-by-hop and routing headers kept and protocol, length and checksum made to fit.
-func (o *Outbound) SealIP(dst, pkt []byte) ([]byte, error) {
+// with its options or hop-by-hop and routing headers kept and protocol, length and checksum made to fit. With
+// encapsulation the ports of UDP are those of source and destination.
+func (o *Outbound) SealIP(dst, pkt []byte, source, destination uint16) ([]byte, error) {
 	payload, next, err := o.payload(pkt)
 	if err != nil || o.mode != sa.Transport {
 		o.counts.Errors++
@@ -118,33 +119,32 @@ func (o *Outbound) SealIP(dst, pkt []byte) ([]byte, error) {
 		return dst, fmt.Errorf("seal packet: %w", err)
 	}
 	at := len(dst)
-	length := info.TransportOffset + o.crypt.sealedLen(len(payload))
+	esp := o.crypt.sealedLen(len(payload))
+	protocol, udp := uint8(packet.ProtocolESP), 0
+	if o.encap {
+		protocol, udp = packet.ProtocolUDP, packet.UDPHeaderLen
+	}
+	length := info.TransportOffset + udp + esp
 	if length > math.MaxUint16 {
 		o.counts.Errors++
 		return dst, fmt.Errorf("packet of %d octets once sealed: %w", length, ErrPacket)
 	}
-	sealed, err := o.seal(append(dst, pkt[:info.TransportOffset]...), payload, next)
+	dst = append(dst, pkt[:info.TransportOffset]...)
+	if o.encap {
+		n := uint16(udp + esp)
+		dst = append(dst, byte(source>>8), byte(source), byte(destination>>8), byte(destination), byte(n>>8), byte(n), 0, 0)
+	}
+	sealed, err := o.seal(dst, payload, next)
 	if err != nil {
-		return dst, err
+		return dst[:at], err
 	}
-	header := sealed[at:]
-	if info.Version == 4 {
-		binary.BigEndian.PutUint16(header[2:], uint16(length))
-		header[9] = packet.ProtocolESP
-		packet.SetIPv4Checksum(header)
-		return sealed, nil
-	}
-	binary.BigEndian.PutUint16(header[4:], uint16(length-packet.IPv6HeaderLen))
-	// The next header field to patch is that of the last header before ESP.
-	field := 6
-	for walked := packet.IPv6HeaderLen; walked < info.TransportOffset; {
-		size := int(header[walked+1])*8 + 8
-		if header[field] == packet.ProtocolFragment {
-			size = 8
+	whole := sealed[at:]
+	packet.SetTransport(whole, info, protocol)
+	if o.encap && info.Version == 6 { // RFC 8200 8.1; over IPv4 it is 0 (RFC 3948 2.1)
+		if info, err = packet.Parse(whole); err != nil || !packet.FixChecksum(whole, info) {
+			return dst[:at], ErrPacket
 		}
-		field, walked = walked, walked+size
 	}
-	header[field] = packet.ProtocolESP
 	return sealed, nil
 }
 

@@ -45,7 +45,7 @@ func FuzzSeal(f *testing.F) {
 			if mode == sa.Tunnel {
 				continue
 			}
-			whole, err := out.SealIP(nil, bytes.Clone(pkt))
+			whole, err := out.SealIP(nil, bytes.Clone(pkt), 4500, 4500)
 			if err != nil {
 				continue
 			}

@@ -135,6 +135,56 @@ func ClampMSS(pkt []byte, info Info, mss uint16) bool {
 	return false
 }
 
+// FixedHeaderLen is the length of the IP header of a version without options and extension headers.
+func FixedHeaderLen(version uint8) int {
+	if version == 4 {
+		return IPv4HeaderLen
+	}
+	return IPv6HeaderLen
+}
+
+// HopLimit returns hop limit or time to live of a packet that Parse accepted.
+func HopLimit(pkt []byte) uint8 {
+	if pkt[0]>>4 == 4 {
+		return pkt[8]
+	}
+	return pkt[7]
+}
+
+// SetHopLimit sets hop limit or time to live of a packet that Parse accepted.
+func SetHopLimit(pkt []byte, hops uint8) {
+	if pkt[0]>>4 == 4 {
+		old := binary.BigEndian.Uint16(pkt[8:])
+		pkt[8] = hops
+		adjust(pkt[10:12], old, binary.BigEndian.Uint16(pkt[8:]))
+		return
+	}
+	pkt[7] = hops
+}
+
+// SetTransport makes the header of a packet, of which Parse has said info, that of a packet with other octets of a protocol
+// at info.TransportOffset: next header, length and checksum. The length is that of pkt; it is an error of the caller where
+// that is more than an IP packet can have.
+func SetTransport(pkt []byte, info Info, protocol uint8) {
+	if info.Version == 4 {
+		binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
+		pkt[9] = protocol
+		SetIPv4Checksum(pkt)
+		return
+	}
+	binary.BigEndian.PutUint16(pkt[4:], uint16(len(pkt)-IPv6HeaderLen))
+	// The next header field to change is that of the last header before.
+	field := 6
+	for at := IPv6HeaderLen; at < info.TransportOffset; {
+		size := int(pkt[at+1])*8 + 8
+		if pkt[field] == ProtocolFragment {
+			size = 8
+		}
+		field, at = at, at+size
+	}
+	pkt[field] = protocol
+}
+
 // SetTrafficClass sets DSCP and ECN of a packet that Parse accepted.
 func SetTrafficClass(pkt []byte, class uint8) {
 	if pkt[0]>>4 == 4 {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// controlSize holds packet information, traffic class and segment size in either direction.
+// controlSize holds packet information, traffic class, hop limit and segment size in either direction.
 const controlSize = 128
 
 // controlBuffer is room for the ancillary data of one message, aligned as the kernel wants it.
@@ -17,9 +17,9 @@ type controlBuffer struct {
 	octets [controlSize]byte
 }
 
-// build fills the buffer for a send on a socket of a family, from local (the zero Addr for any), with a traffic class (0
-// leaves the default) and UDP_SEGMENT (0 for none). The result is valid until the next call.
-func (c *controlBuffer) build(v6 bool, local netip.Addr, class uint8, segment int) []byte {
+// build fills the buffer for a send on a socket of a family, from local (the zero Addr for any), with a traffic class and
+// a hop limit (0 leaves the default) and UDP_SEGMENT (0 for none). The result is valid until the next call.
+func (c *controlBuffer) build(v6 bool, local netip.Addr, class, hops uint8, segment int) []byte {
 	b := c.octets[:0]
 	switch {
 	case !local.IsValid():
@@ -42,6 +42,15 @@ func (c *controlBuffer) build(v6 bool, local netip.Addr, class uint8, segment in
 			b, data = extend(b, unix.SOL_IP, unix.IP_TOS, 4)
 		}
 		binary.NativeEndian.PutUint32(data, uint32(class))
+	}
+	if hops != 0 {
+		var data []byte
+		if v6 {
+			b, data = extend(b, unix.SOL_IPV6, unix.IPV6_HOPLIMIT, 4)
+		} else {
+			b, data = extend(b, unix.SOL_IP, unix.IP_TTL, 4)
+		}
+		binary.NativeEndian.PutUint32(data, uint32(hops))
 	}
 	if segment != 0 {
 		var data []byte
@@ -66,6 +75,7 @@ func extend(b []byte, level, kind int32, n int) (all, data []byte) {
 type received struct {
 	local   netip.Addr
 	class   uint8
+	hops    uint8
 	segment int
 }
 
@@ -88,6 +98,9 @@ func parseControl(b []byte) received {
 			r.class = data[0]
 		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_TCLASS && len(data) >= 4:
 			r.class = uint8(binary.NativeEndian.Uint32(data))
+		case h.Level == unix.SOL_IP && h.Type == unix.IP_TTL && len(data) >= 4,
+			h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_HOPLIMIT && len(data) >= 4:
+			r.hops = uint8(binary.NativeEndian.Uint32(data))
 		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
 			r.segment = int(binary.NativeEndian.Uint32(data))
 		}

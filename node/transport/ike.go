@@ -198,7 +198,7 @@ func (k *socket) write(local netip.Addr, remote netip.AddrPort, parts [][]byte) 
 	}
 	h.Iov = &call.vectors[0]
 	h.SetIovlen(len(parts))
-	if control := call.control.build(k.v6, local, 0, 0); len(control) > 0 {
+	if control := call.control.build(k.v6, local, 0, 0, 0); len(control) > 0 {
 		h.Control = &control[0]
 		h.SetControllen(len(control))
 	}

@@ -168,7 +168,7 @@ func (s *Sockets) take(b *Batch, i int, sock *socket) {
 	r := parseControl(b.controls[i].octets[:m.header.Controllen])
 	remote := remoteOf(&b.names[i])
 	*d = Datagram{
-		Local: netip.AddrPortFrom(r.local, sock.port), Remote: remote, Encap: !sock.raw, TrafficClass: r.class,
+		Local: netip.AddrPortFrom(r.local, sock.port), Remote: remote, Encap: !sock.raw, TrafficClass: r.class, HopLimit: r.hops,
 		Buffer: b.buffers[i], start: headroom, end: headroom + int(m.length), segment: r.segment, sockets: s,
 	}
 	if d.segment == 0 {
@@ -183,7 +183,7 @@ func (s *Sockets) take(b *Batch, i int, sock *socket) {
 	}
 	// A raw IPv4 socket gives the IP header too.
 	if header := int(d.Buffer[headroom]&0x0f) * 4; header < int(m.length) {
-		d.TrafficClass = d.Buffer[headroom+1]
+		d.TrafficClass, d.HopLimit = d.Buffer[headroom+1], d.Buffer[headroom+8]
 		d.start += header
 		return
 	}
@@ -346,7 +346,7 @@ func (q *Queue) address(sock *socket, m *Message, segment int) unix.Msghdr {
 	}
 	h.Namelen = sock.address(&q.name, netip.AddrPortFrom(m.Remote.Addr(), port))
 	h.SetIovlen(1)
-	if control := q.control.build(sock.v6, m.Local.Addr(), m.TrafficClass, segment); len(control) > 0 {
+	if control := q.control.build(sock.v6, m.Local.Addr(), m.TrafficClass, m.HopLimit, segment); len(control) > 0 {
 		h.Control = &control[0]
 		h.SetControllen(len(control))
 	}

@@ -205,11 +205,13 @@ func (s *Sockets) configure(sock *socket, shared bool) error {
 		options = append(options,
 			option{"packet information", unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1},
 			option{"traffic class", unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1},
+			option{"hop limit", unix.SOL_IPV6, unix.IPV6_RECVHOPLIMIT, 1},
 			option{"path MTU discovery", unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, discover})
 	} else {
 		options = append(options,
 			option{"packet information", unix.SOL_IP, unix.IP_PKTINFO, 1},
 			option{"type of service", unix.SOL_IP, unix.IP_RECVTOS, 1},
+			option{"time to live", unix.SOL_IP, unix.IP_RECVTTL, 1},
 			option{"path MTU discovery", unix.SOL_IP, unix.IP_MTU_DISCOVER, discover})
 	}
 	if nat && s.cfg.KernelESP {

@@ -163,7 +163,7 @@ func TestPoller(t *testing.T) {
 func FuzzParseControl(f *testing.F) {
 	var c controlBuffer
 	for _, local := range []netip.Addr{{}, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")} {
-		f.Add(bytes.Clone(c.build(local.Is6(), local, 0xb8, 1400)))
+		f.Add(bytes.Clone(c.build(local.Is6(), local, 0xb8, 255, 1400)))
 	}
 	b, data := extend(make([]byte, 0, controlSize), unix.IPPROTO_UDP, unix.UDP_GRO, 4)
 	binary.NativeEndian.PutUint32(data, 1400)
@@ -179,13 +179,13 @@ func FuzzParseControl(f *testing.F) {
 
 func TestControlRoundTrip(t *testing.T) {
 	var c controlBuffer
-	if got := parseControl(c.build(true, netip.MustParseAddr("2001:db8::1"), 0xb8, 0)); got.local != netip.MustParseAddr("2001:db8::1") || got.class != 0xb8 {
+	if got := parseControl(c.build(true, netip.MustParseAddr("2001:db8::1"), 0xb8, 7, 0)); got.hops != 7 || got.local != netip.MustParseAddr("2001:db8::1") || got.class != 0xb8 {
 		t.Errorf("got %+v", got)
 	}
-	if got := parseControl(c.build(false, netip.MustParseAddr("192.0.2.1"), 0xb8, 0)); got.class != 0xb8 {
+	if got := parseControl(c.build(false, netip.MustParseAddr("192.0.2.1"), 0xb8, 255, 0)); got.class != 0xb8 || got.hops != 255 {
 		t.Errorf("got %+v", got)
 	}
-	if got := c.build(true, netip.Addr{}, 0, 0); len(got) != 0 {
+	if got := c.build(true, netip.Addr{}, 0, 0, 0); len(got) != 0 {
 		t.Errorf("nothing to say: got %x", got)
 	}
 }

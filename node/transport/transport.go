@@ -33,6 +33,7 @@ type Datagram struct {
 	Local, Remote netip.AddrPort
 	Encap         bool  // UDP; else IP protocol 50, and the ports are 0
 	TrafficClass  uint8 // of the outer header
+	HopLimit      uint8 // of the outer header
 	Buffer        []byte
 	start, end    int
 	segment       int
@@ -44,6 +45,7 @@ type Message struct {
 	Local, Remote netip.AddrPort // Local may be the zero value: the kernel chooses
 	Encap         bool
 	TrafficClass  uint8
+	HopLimit      uint8 // 0 leaves the default
 	Payload       []byte
 	SegmentLen    int  // 0: Payload is one packet
 	MayFragment   bool // IP may fragment the outer packet where it exceeds the path MTU, instead of ErrTooBig

@@ -10,45 +10,45 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/tun"
 )
 
-// clearSocket sends whole IP packets that the policy lets go in clear after they were on their way to an SA. Its mark
-// takes them past the rules that would steer them back.
-type clearSocket struct{ v4, v6 int }
+// rawSockets send whole IP packets: those that the policy lets go in clear after they were on their way to an SA, and those
+// of ESP that have more than a plain header. Their mark takes them past the rules that would steer them back.
+type rawSockets struct{ v4, v6 int }
 
-func openClearSocket(v6 bool) (*clearSocket, error) {
-	s := &clearSocket{v4: -1, v6: -1}
+func openRawSockets(v6 bool, mark uint32) (*rawSockets, error) {
+	s := &rawSockets{v4: -1, v6: -1}
 	var err error
-	if s.v4, err = openRaw(unix.AF_INET); err != nil {
-		return nil, fmt.Errorf("open the raw socket for packets in clear: %w", err)
+	if s.v4, err = openRaw(unix.AF_INET, mark); err != nil {
+		return nil, fmt.Errorf("open the raw socket for whole packets: %w", err)
 	}
 	if !v6 {
 		return s, nil
 	}
-	if s.v6, err = openRaw(unix.AF_INET6); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the raw IPv6 socket for packets in clear: %w", err), s.close())
+	if s.v6, err = openRaw(unix.AF_INET6, mark); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the raw IPv6 socket for whole packets: %w", err), s.close())
 	}
 	return s, nil
 }
 
 // openRaw opens a socket that takes packets with their header (IPPROTO_RAW implies IP_HDRINCL) and receives nothing.
-func openRaw(family int) (int, error) {
+func openRaw(family int, mark uint32) (int, error) {
 	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(MarkReinject)); err != nil {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil
 }
 
-func (s *clearSocket) send(pkt []byte, info packet.Info) error {
+func (s *rawSockets) send(pkt []byte, info packet.Info) error {
 	if info.Version == 4 {
 		return unix.Sendto(s.v4, pkt, 0, &unix.SockaddrInet4{Addr: info.Destination.As4()})
 	}
 	return unix.Sendto(s.v6, pkt, 0, &unix.SockaddrInet6{Addr: info.Destination.As16()})
 }
 
-func (s *clearSocket) close() error {
+func (s *rawSockets) close() error {
 	var errs []error
 	for _, fd := range []int{s.v4, s.v6} {
 		if fd >= 0 {

@@ -12,6 +12,9 @@ import (
 // has less room. What neither fits the path nor has a sender that could be told is cut here, after it was sealed
 // (RFC 4303 3.3.4).
 
+// defaultHopLimit is that of IP (RFC 1700, IANA "Internet Protocol Parameters").
+const defaultHopLimit = 64
+
 // longestWhole is the longest ESP packet that needs no cutting here.
 func (a *association) longestWhole() int {
 	if !a.path.v6 || a.path.known == a.path.device {
@@ -40,7 +43,10 @@ func (l *loop) sendCut(a *association, m *transport.Message) error {
 		}
 		h := packet.IP{
 			Source: m.Local.Addr(), Destination: m.Remote.Addr(), Protocol: packet.ProtocolESP, TrafficClass: m.TrafficClass,
-			HopLimit: 64, PayloadLen: n,
+			HopLimit: m.HopLimit, PayloadLen: n,
+		}
+		if h.HopLimit == 0 {
+			h.HopLimit = defaultHopLimit
 		}
 		if m.Encap {
 			h.Protocol = packet.ProtocolUDP

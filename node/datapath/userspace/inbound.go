@@ -129,8 +129,12 @@ func (l *loop) deliver(a *association, d *transport.Datagram, opened esp.Opened)
 		}
 	} else {
 		l.counters[counterTransportIn] += uint64(len(pkt))
+		// The header is that of the outer packet; the one that esp made has other values only in two fields.
 		if packet.TrafficClass(pkt) != d.TrafficClass {
 			packet.SetTrafficClass(pkt, d.TrafficClass)
+		}
+		if packet.HopLimit(pkt) != d.HopLimit {
+			packet.SetHopLimit(pkt, d.HopLimit)
 		}
 	}
 	switch info.Protocol {

@@ -35,7 +35,7 @@ type bench struct {
 	table    *nftable.Table
 	card     *tun.Device
 	tunnel   *tun.Device
-	raw      map[bool]*clearSocket // by whether it carries the mark of the own sockets
+	raw      map[bool]*rawSockets // by whether it carries the mark of the own sockets
 	judge    *nftables.Conn
 	accepted *nftables.Chain
 	buffer   []byte
@@ -53,7 +53,7 @@ func newNamedBench(t *testing.T, l *lab.Lab, name string, d spd.Direction) *benc
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{host: h, raw: map[bool]*clearSocket{}, buffer: make([]byte, tun.BufferSize)}
+	b := &bench{host: h, raw: map[bool]*rawSockets{}, buffer: make([]byte, tun.BufferSize)}
 	if err := h.Do(func() error { return b.open() }); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func (b *bench) open() (err error) {
 		return err
 	}
 	for _, marked := range []bool{false, true} {
-		s, err := openClearSocket(true)
+		s, err := openRawSockets(true, MarkReinject)
 		if err != nil {
 			return err
 		}

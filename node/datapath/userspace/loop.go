@@ -46,7 +46,8 @@ type loop struct {
 	requests chan request
 	stopped  chan struct{} // closed when the thread has ended
 	events   chan ike.Event
-	clear    *clearSocket
+	clear    *rawSockets
+	whole    *rawSockets // for ESP
 	table    *nftable.Table
 	routing  *routing
 

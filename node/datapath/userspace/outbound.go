@@ -321,12 +321,19 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *pack
 			return
 		}
 	}
+	fields, extended := a.outerOf(pkt, info), a.child.Mode == sa.Transport && info.TransportOffset != packet.FixedHeaderLen(info.Version)
 	packets, octets := a.outPackets, a.outOctets
 	for inner, ok := l.splitter.Next(); ok; inner, ok = l.splitter.Next() {
 		if info.Protocol == packet.ProtocolTCP {
 			clampMSS(inner, info, a.limit)
 		}
-		if err := l.seal(a, inner, info.TrafficClass); err != nil {
+		var err error
+		if extended {
+			err = l.sealWhole(a, inner, info)
+		} else {
+			err = l.seal(a, inner, fields)
+		}
+		if err != nil {
 			l.sealFailed(a, err)
 			break
 		}

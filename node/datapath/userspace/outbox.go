@@ -24,8 +24,8 @@ type sender interface {
 	SendESP(m *transport.Message) error
 }
 
-// outbox collects sealed packets, one behind the other, that can go to the kernel in one call: those of one SA and one
-// traffic class that are equally long, the last one excepted. It is empty whenever a command runs, so that no command
+// outbox collects sealed packets, one behind the other, that can go to the kernel in one call: those of one SA and with
+// one outer header that are equally long, the last one excepted. It is empty whenever a command runs, so that no command
 // meets a packet that was sealed before it and is not sent yet.
 type outbox struct {
 	sender  sender
@@ -36,7 +36,7 @@ type outbox struct {
 	closed  bool
 	rest    bool // the packets before those that wait filled a call
 	a       *association
-	class   uint8
+	outer   outer
 	since   time.Time // when the thread last had nothing to add
 	message transport.Message
 }
@@ -44,7 +44,7 @@ type outbox struct {
 func newOutbox(s sender) outbox { return outbox{sender: s, buffer: make([]byte, 0, outboxSize)} }
 
 // seal puts one packet into the outbox, and sends what it does not go with.
-func (l *loop) seal(a *association, pkt []byte, class uint8) error {
+func (l *loop) seal(a *association, pkt []byte, header outer) error {
 	o := &l.outbox
 	if cap(o.buffer)-len(o.buffer) < len(pkt)+sealOverhead {
 		l.sendOutbox()
@@ -57,12 +57,12 @@ func (l *loop) seal(a *association, pkt []byte, class uint8) error {
 	}
 	size := len(sealed) - at
 	full := false
-	if o.packets > 0 && (o.closed || size > o.segment || o.a != a || o.class != class) {
+	if o.packets > 0 && (o.closed || size > o.segment || o.a != a || o.outer != header) {
 		full = o.closed && size == o.segment && o.a == a
 		l.sendOutbox()
 	}
 	if o.packets == 0 {
-		o.start, o.a, o.class, o.segment, o.rest = at, a, class, size, full
+		o.start, o.a, o.outer, o.segment, o.rest = at, a, header, size, full
 	}
 	o.buffer = sealed
 	o.packets++
@@ -80,7 +80,7 @@ func (l *loop) sendOutbox() {
 	}
 	a := o.a
 	o.message = transport.Message{
-		Local: a.child.Local, Remote: a.remote, Encap: a.child.Encap, TrafficClass: o.class,
+		Local: a.child.Local, Remote: a.remote, Encap: a.child.Encap, TrafficClass: o.outer.class, HopLimit: o.outer.hops,
 		Payload: o.buffer[o.start:], SegmentLen: o.segment,
 	}
 	l.counters[counterSends]++

@@ -68,7 +68,7 @@ func (b *outboxBench) superPacket(t *testing.T, n int) {
 		HopLimit: 64, PayloadLen: length - packet.IPv4HeaderLen,
 	}.AppendHeader(make([]byte, 0, length))
 	for range n {
-		if err := b.seal(b.a, pkt[:length], 0); err != nil {
+		if err := b.seal(b.a, pkt[:length], outer{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -51,7 +51,8 @@ type backend struct {
 	device  *tun.Device
 	table   *nftable.Table
 	routing *routing
-	clear   *clearSocket
+	clear   *rawSockets
+	whole   *rawSockets
 	loop    *loop
 	params  steering.Params
 
@@ -127,7 +128,10 @@ func (b *backend) open() (err error) {
 			return err
 		}
 	}
-	if b.clear, err = openClearSocket(b.cfg.Sockets.IPv6()); err != nil {
+	if b.clear, err = openRawSockets(b.cfg.Sockets.IPv6(), MarkReinject); err != nil {
+		return err
+	}
+	if b.whole, err = openRawSockets(b.cfg.Sockets.IPv6(), MarkOwn); err != nil {
 		return err
 	}
 	if b.routers, err = openRouters(b.cfg.Sockets.IPv6()); err != nil {
@@ -140,7 +144,7 @@ func (b *backend) open() (err error) {
 	b.loop = &loop{
 		logger: b.cfg.Logger, tun: b.device.Queue(0), sockets: queue,
 		requests: make(chan request, 16), stopped: make(chan struct{}), events: make(chan ike.Event, eventQueue),
-		clear: b.clear, table: b.table, routing: b.routing,
+		clear: b.clear, whole: b.whole, table: b.table, routing: b.routing,
 		sadb: newSADB(), waiting: waiting.New(b.cfg.Limits, func(pkt []byte) int { return len(pkt) }, slices.Clone), soft: map[softKey]time.Time{}, secured: map[softKey]bool{},
 		cache: map[spd.Packet]*association{}, checked: map[checkedKey]bool{}, sources: map[string]flowSource{},
 		buffer: make([]byte, tun.BufferSize), outbox: newOutbox(queue),
@@ -471,8 +475,10 @@ func (b *backend) closeKernel() error {
 	if b.routers != nil {
 		errs = append(errs, b.routers.close())
 	}
-	if b.clear != nil {
-		errs = append(errs, b.clear.close())
+	for _, s := range []*rawSockets{b.clear, b.whole} {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
 	}
 	if b.routing != nil {
 		errs = append(errs, b.routing.close())
