@@ -64,8 +64,11 @@ func openMoving(config Config, held *custody.Held, log hclog.Logger) (m moving, 
 	}
 	log = log.Named("datapath")
 	if kernel {
-		m.Backend, err = xfrm.New(xfrm.Config{Owner: owner, Logger: log})
+		m.Backend, err = xfrm.New(xfrm.Config{Owner: owner, Logger: log, Offload: config.HardwareOffload})
 	} else {
+		if config.HardwareOffload {
+			m.reason += " Hardware offload is asked for, and has no effect on ESP in user space."
+		}
 		if err := xfrm.Sweep(); err != nil {
 			log.Debug("no SAs of an earlier process can be looked for in the kernel", "error", err)
 		}

@@ -47,6 +47,9 @@ type Config struct {
 	// Datapath is "auto" (the kernel's ESP where it has one, else user space; the default), "userspace" or "xfrm" (the
 	// kernel's, or nothing).
 	Datapath string `yaml:"datapath"`
+	// HardwareOffload asks for network devices that seal and open ESP, with the kernel's ESP alone; status tells what became
+	// of that.
+	HardwareOffload bool `yaml:"hardwareOffload"`
 	// Device names the TUN device of the datapath in user space.
 	Device   string `yaml:"device"`
 	LogLevel string `yaml:"logLevel"`
@@ -110,6 +113,9 @@ func (c Config) validated() (Config, error) {
 		if !strings.Contains(" "+strings.Join(choice.choices, " ")+" ", " "+*choice.value+" ") {
 			return c, fmt.Errorf("configuration: %s is %q, want one of %s", choice.field, *choice.value, strings.Join(choice.choices, ", "))
 		}
+	}
+	if c.HardwareOffload && c.Datapath == datapathUserspace {
+		return c, errors.New("configuration: hardwareOffload is for the kernel's ESP, and datapath is userspace: remove one of them")
 	}
 	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
 		return c, fmt.Errorf("configuration: logLevel is %q, want trace, debug, info, warn or error", c.LogLevel)

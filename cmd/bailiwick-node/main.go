@@ -81,18 +81,20 @@ func (f *flags) load(cmd *cobra.Command) (node.Config, error) {
 		return c, err
 	}
 	for flag, set := range map[string]func(){
-		"state-dir":     func() { c.StateDir = f.file.StateDir },
-		"socket":        func() { c.Socket = f.file.Socket },
-		"log-level":     func() { c.LogLevel = f.file.LogLevel },
-		"log-format":    func() { c.LogFormat = f.file.LogFormat },
-		"encapsulation": func() { c.Encapsulation = f.file.Encapsulation },
-		"on-stop":       func() { c.OnStop = f.file.OnStop },
-		"policy":        func() { c.Policy = f.file.Policy },
-		"policy-name":   func() { c.PolicyName = f.file.PolicyName },
-		"secrets-dir":   func() { c.SecretsDir = f.file.SecretsDir },
-		"device":        func() { c.Device = f.file.Device },
-		"audit-file":    func() { c.AuditFile = f.file.AuditFile },
-		"keylog":        func() { c.KeyLog = f.file.KeyLog },
+		"state-dir":        func() { c.StateDir = f.file.StateDir },
+		"socket":           func() { c.Socket = f.file.Socket },
+		"log-level":        func() { c.LogLevel = f.file.LogLevel },
+		"log-format":       func() { c.LogFormat = f.file.LogFormat },
+		"encapsulation":    func() { c.Encapsulation = f.file.Encapsulation },
+		"on-stop":          func() { c.OnStop = f.file.OnStop },
+		"policy":           func() { c.Policy = f.file.Policy },
+		"policy-name":      func() { c.PolicyName = f.file.PolicyName },
+		"secrets-dir":      func() { c.SecretsDir = f.file.SecretsDir },
+		"datapath":         func() { c.Datapath = f.file.Datapath },
+		"hardware-offload": func() { c.HardwareOffload = f.file.HardwareOffload },
+		"device":           func() { c.Device = f.file.Device },
+		"audit-file":       func() { c.AuditFile = f.file.AuditFile },
+		"keylog":           func() { c.KeyLog = f.file.KeyLog },
 	} {
 		if given := cmd.Flags().Lookup(flag); given != nil && given.Changed {
 			set()
@@ -143,7 +145,7 @@ func runCommand(f *flags) *cobra.Command {
 
 It is two processes: one enforces, the other one holds the rules of nftables and starts
 the first one again when it dies. While either lives no other program can remove the rules.`,
-		Args:  noArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.load(cmd)
 			if err != nil {
@@ -166,6 +168,7 @@ the first one again when it dies. While either lives no other program can remove
 	local.StringVar(&f.file.PolicyName, "policy-name", "", "the policy of these documents to put into force")
 	local.StringVar(&f.file.SecretsDir, "secrets-dir", "", "directory of preshared keys (default: secrets in the state directory)")
 	local.StringVar(&f.file.Datapath, "datapath", "auto", "who moves ESP: auto, which is the kernel where it has ESP, userspace, or xfrm (the kernel or nobody)")
+	local.BoolVar(&f.file.HardwareOffload, "hardware-offload", false, "ask for network devices that seal and open ESP, with the kernel's ESP alone")
 	local.StringVar(&f.file.Device, "device", "", "name of the TUN device")
 	local.StringVar(&f.file.AuditFile, "audit-file", "", "append the audit events to this file, one JSON object a line")
 	local.StringVar(&f.file.KeyLog, "keylog", "", "DEBUGGING ONLY: write all keys to this file, which breaks the secrecy of all traffic")

@@ -145,7 +145,7 @@ func datagrams(t *testing.T, w *World) {
 
 // pathMTU: a sender that forbids fragmentation is told how much fits.
 func pathMTU(t *testing.T, w *World) {
-	w.connect(t, Options{Encap: true})
+	w.Connect(t, Options{Encap: true})
 	out, err := w.A.Run("ping", "-c", "2", "-i", "0.2", "-W", "1", "-M", "do", "-s", "1472", w.B.V4.String())
 	if err == nil {
 		t.Fatalf("ping of 1500 octets with DF was answered, want it refused: it does not fit once sealed")

@@ -222,7 +222,7 @@ const (
 
 // closed: after Close what must be protected stays blocked, after Close with release everything is as before New.
 func closed(t *testing.T, w *World) {
-	w.connect(t, Options{Encap: true})
+	w.Connect(t, Options{Encap: true})
 	to := netip.AddrPortFrom(w.B.V4, 9)
 	w.B.EchoUDP(t, to)
 	if err := w.A.TryUDP(to, 100, long); err != nil {
@@ -258,7 +258,7 @@ func closed(t *testing.T, w *World) {
 // LostTUN is a case for backends that move packets through a TUN: somebody deletes it under the daemon, and it comes back.
 func LostTUN(t *testing.T, prefix string, factory Factory) {
 	w := NewWorld(t, prefix, factory)
-	w.connect(t, Options{Encap: true})
+	w.Connect(t, Options{Encap: true})
 	to := netip.AddrPortFrom(w.B.V4, 9)
 	w.B.EchoUDP(t, to)
 	if err := w.A.TryUDP(to, 100, long); err != nil {
@@ -283,7 +283,7 @@ func LostTUN(t *testing.T, prefix string, factory Factory) {
 // flushed: another program removes all rules of the machine. They are out of its reach or come back at once, with what SAs
 // asked for.
 func flushed(t *testing.T, w *World) {
-	w.connect(t, Options{Encap: true})
+	w.Connect(t, Options{Encap: true})
 	to := netip.AddrPortFrom(w.B.V4, 9)
 	w.B.EchoUDP(t, to)
 	stand := func() bool {
@@ -308,7 +308,7 @@ func flushed(t *testing.T, w *World) {
 
 // swaps: the policy is replaced again and again under traffic.
 func swaps(t *testing.T, w *World) {
-	w.connect(t, Options{Encap: true})
+	w.Connect(t, Options{Encap: true})
 	to := netip.AddrPortFrom(w.B.V4, 9)
 	w.B.EchoUDP(t, to)
 	other := requireAll()
@@ -370,7 +370,7 @@ func swapDecidesWhatWaits(t *testing.T, w *World) {
 
 // refusesBadSAs: an SA that cannot be is an error and changes nothing.
 func refusesBadSAs(t *testing.T, w *World) {
-	pair := w.connect(t, Options{Encap: true})
+	pair := w.Connect(t, Options{Encap: true})
 	to := netip.AddrPortFrom(w.B.V4, 9)
 	w.B.EchoUDP(t, to)
 	bad := pair.FromEnd

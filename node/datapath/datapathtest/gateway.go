@@ -81,7 +81,7 @@ func gateway(t *testing.T, w *World) {
 
 // reversePath: transport mode works with every setting of the reverse path filter.
 func reversePath(t *testing.T, w *World) {
-	w.connect(t, Options{Encap: true})
+	w.Connect(t, Options{Encap: true})
 	w.B.EchoTCP(t, 7)
 	for _, filter := range []string{"1", "2", "0"} {
 		for _, p := range []*Peer{w.A, w.B} {

@@ -10,7 +10,7 @@ import (
 
 // heard: authentic packets of a peer are reported as signs of life, by either end for its own inbound SA.
 func heard(t *testing.T, w *World) {
-	pair := w.connect(t, Options{Encap: true})
+	pair := w.Connect(t, Options{Encap: true})
 	k := w.NewKeyer(t, func(*Peer, ike.Flow) *Pair { return nil })
 	w.B.EchoUDP(t, netip.AddrPortFrom(w.B.V4, 9))
 	if err := w.A.TryUDP(netip.AddrPortFrom(w.B.V4, 9), 100, long); err != nil {

@@ -19,9 +19,9 @@ import (
 
 // Cases about packets in an SA.
 
-// connect puts a policy that protects everything into force on both hosts and installs an SA between their IPv4
+// Connect puts a policy that protects everything into force on both hosts and installs an SA between their IPv4
 // addresses.
-func (w *World) connect(t *testing.T, o Options) *Pair {
+func (w *World) Connect(t *testing.T, o Options) *Pair {
 	t.Helper()
 	for _, p := range []*Peer{w.A, w.B} {
 		p.SetPolicy(t, requireAll())
@@ -144,7 +144,7 @@ func queueIsBounded(t *testing.T, w *World) {
 func replay(t *testing.T, w *World) {
 	for _, encap := range []bool{true, false} {
 		t.Run(fmt.Sprintf("encap=%v", encap), func(t *testing.T) {
-			pair := w.connect(t, Options{Encap: encap})
+			pair := w.Connect(t, Options{Encap: encap})
 			w.B.EchoUDP(t, netip.AddrPortFrom(w.B.V4, 9))
 			wire := w.Watch(t)
 			if err := w.A.TryUDP(netip.AddrPortFrom(w.B.V4, 9), 100, long); err != nil {
@@ -204,7 +204,7 @@ func (p *Peer) inject(frame []byte) error {
 
 // tampered: a changed octet is found, counted, and the packet dropped; so is an SPI that no SA has.
 func tampered(t *testing.T, w *World) {
-	pair := w.connect(t, Options{Encap: true})
+	pair := w.Connect(t, Options{Encap: true})
 	w.B.EchoUDP(t, netip.AddrPortFrom(w.B.V4, 9))
 	wire := w.Watch(t)
 	if err := w.A.TryUDP(netip.AddrPortFrom(w.B.V4, 9), 100, long); err != nil {
@@ -259,7 +259,7 @@ func childOf(p *Peer, in sa.SPI) (found datapath.ChildStatus) {
 
 // wrongSelectors: what an SA was not negotiated for is not accepted from it.
 func wrongSelectors(t *testing.T, w *World) {
-	pair := w.connect(t, Options{Encap: true, Change: func(c *sa.Child) {
+	pair := w.Connect(t, Options{Encap: true, Change: func(c *sa.Child) {
 		if c.Local.Addr() == w.B.V4 { // b believes that the SA is for TCP alone
 			c.LocalTS[0].Protocol, c.RemoteTS[0].Protocol = 6, 6
 		}
@@ -283,7 +283,7 @@ func wrongSelectors(t *testing.T, w *World) {
 
 // blockedInSA: an SA does not carry what the policy blocks.
 func blockedInSA(t *testing.T, w *World) {
-	w.connect(t, Options{Encap: true})
+	w.Connect(t, Options{Encap: true})
 	w.B.EchoTCP(t, 7)
 	p := requireAll()
 	p.Rules = append(p.Rules, rule("no-echo", blockAction, localPort(6, 7)))
@@ -298,7 +298,7 @@ func blockedInSA(t *testing.T, w *World) {
 
 // rekey: new SAs take over under traffic and no packet is lost.
 func rekey(t *testing.T, w *World) {
-	pair := w.connect(t, Options{Encap: true})
+	pair := w.Connect(t, Options{Encap: true})
 	w.B.EchoUDP(t, netip.AddrPortFrom(w.B.V4, 9))
 	wire := w.Watch(t)
 	done := make(chan error, 1)
@@ -356,7 +356,7 @@ func rekey(t *testing.T, w *World) {
 // outIsUsedAfterSwitch: an outbound half is not used before SwitchOut or an authentic packet of the peer through the same
 // SA, and the old inbound half works until Remove.
 func outIsUsedAfterSwitch(t *testing.T, w *World) {
-	old := w.connect(t, Options{Encap: true})
+	old := w.Connect(t, Options{Encap: true})
 	w.B.EchoUDP(t, netip.AddrPortFrom(w.B.V4, 9))
 	try := func() {
 		t.Helper()
@@ -409,7 +409,7 @@ func limits(t *testing.T, w *World) {
 		}
 		return n
 	}
-	pair := w.connect(t, Options{Encap: true, Change: func(c *sa.Child) {
+	pair := w.Connect(t, Options{Encap: true, Change: func(c *sa.Child) {
 		c.Soft, c.Hard = sa.Limits{Packets: 3}, sa.Limits{Packets: 6}
 	}})
 	for i := range 5 {
@@ -431,7 +431,7 @@ func limits(t *testing.T, w *World) {
 	if err := pair.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	pair = w.connect(t, Options{Change: func(c *sa.Child) { c.Soft, c.Hard = sa.Limits{Bytes: 1000}, sa.Limits{Bytes: 2000} }})
+	pair = w.Connect(t, Options{Change: func(c *sa.Child) { c.Soft, c.Hard = sa.Limits{Bytes: 1000}, sa.Limits{Bytes: 2000} }})
 	spi = pair.FromEnd.In.SPI
 	for _, limit := range []ike.Limit{ike.LimitSoft, ike.LimitHard} {
 		_ = w.A.TryUDP(netip.AddrPortFrom(w.B.V4, 9), 1200, short) // the second one may be lost
@@ -440,7 +440,7 @@ func limits(t *testing.T, w *World) {
 	if err := pair.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	pair = w.connect(t, Options{Change: func(c *sa.Child) {
+	pair = w.Connect(t, Options{Change: func(c *sa.Child) {
 		c.Idle, c.Soft.Time, c.Hard.Time = 300*time.Millisecond, 400*time.Millisecond, 800*time.Millisecond
 	}})
 	spi = pair.FromEnd.In.SPI
@@ -454,7 +454,7 @@ func limits(t *testing.T, w *World) {
 func moves(t *testing.T, w *World) {
 	for _, nat := range []bool{true, false} {
 		t.Run(fmt.Sprintf("nat=%v", nat), func(t *testing.T) {
-			pair := w.connect(t, Options{Encap: true, Change: func(c *sa.Child) { c.NATRemote = nat && c.Remote.Addr() == w.A.V4 }})
+			pair := w.Connect(t, Options{Encap: true, Change: func(c *sa.Child) { c.NATRemote = nat && c.Remote.Addr() == w.A.V4 }})
 			k := w.NewKeyer(t, func(*Peer, ike.Flow) *Pair { return nil })
 			w.B.EchoUDP(t, netip.AddrPortFrom(w.B.V4, 9))
 			to := netip.AddrPortFrom(w.B.V4, 9)

@@ -216,7 +216,7 @@ func (b *backend) state(m spd.Match, p spd.Packet) spd.State {
 func (b *backend) flow(m spd.Match, p spd.Packet) (ike.Flow, error) {
 	f, err := datapath.FlowOf(m, p)
 	if err == nil && !f.Local.IsValid() {
-		f.Local, err = b.routes.source(f.Remote)
+		f.Local, _, err = b.routes.lookup(f.Remote)
 	}
 	return f, err
 }

@@ -74,7 +74,7 @@ func (b *backend) moveIn(a *association, former sa.Child) error {
 	if err != nil {
 		return err
 	}
-	return b.goOn(&a.in, s, had)
+	return b.goOn(a, &a.in, s, had)
 }
 
 func (b *backend) moveOut(a *association, former sa.Child) error {
@@ -82,15 +82,15 @@ func (b *backend) moveOut(a *association, former sa.Child) error {
 	if err != nil {
 		return err
 	}
-	return b.goOn(&a.out, a.half(false), had)
+	return b.goOn(a, &a.out, a.half(false), had)
 }
 
 // goOn installs the half that goes on where another one ended.
-func (b *backend) goOn(u *usage, next, had state) error {
+func (b *backend) goOn(a *association, u *usage, next, had state) error {
 	u.take(had)
 	u.rebase()
 	next.replay, next.bytes, next.packets, next.added = had.replay, had.bytes, had.packets, had.added
-	return b.install(next)
+	return b.install(next, a)
 }
 
 // mapped follows a peer behind a NAT to where authentic packets come from now (RFC 7296 2.23). An SA that IKE moves is

@@ -37,10 +37,11 @@ type usage struct {
 	packets, octets     uint64
 	replayed, failed    uint64
 	baseRepl, baseFails uint64
+	offload             int // index of the device that does the work, 0 for none
 }
 
 func (u *usage) take(s state) {
-	u.packets, u.octets = s.packets, s.bytes
+	u.packets, u.octets, u.offload = s.packets, s.bytes, s.offload
 	u.replayed, u.failed = u.baseRepl+uint64(s.late)+uint64(s.seen), u.baseFails+uint64(s.failed)
 }
 
@@ -114,8 +115,8 @@ func (s *state) same(got state) error {
 }
 
 // install puts a half into the kernel and verifies it; after an error it is not there.
-func (b *backend) install(s state) error {
-	if err := b.kernel.addState(s, false); err != nil {
+func (b *backend) install(s state, a *association) error {
+	if err := b.place(s, a); err != nil {
 		return err
 	}
 	if err := b.verify(s); err != nil {
@@ -151,7 +152,7 @@ func (b *backend) InstallIn(child sa.Child) error {
 	}
 	now := time.Now()
 	a := &association{child: child, transform: t, reqid: b.reqid(child.Rule), installed: now, used: now}
-	if err := b.install(a.half(true)); err != nil {
+	if err := b.install(a.half(true), a); err != nil {
 		return fail(err)
 	}
 	b.mu.children[child.In.SPI] = a
@@ -177,7 +178,7 @@ func (b *backend) InstallOut(child sa.Child) error {
 		return fail(err)
 	}
 	a.child.Out = child.Out
-	if err := b.install(a.half(false)); err != nil {
+	if err := b.install(a.half(false), a); err != nil {
 		return fail(err)
 	}
 	a.hasOut = true

@@ -68,6 +68,7 @@ func (b *backend) status() datapath.Status {
 			s.Notes = append(s.Notes, fmt.Sprintf("Rule %q is for remote access interfaces, and no interface is known as one: it has no effect.", r.ID))
 		}
 	}
+	s.Notes = append(s.Notes, b.offloadNotes()...)
 	for _, name := range userspace.CounterNames() {
 		s.Counters[name] = 0
 	}
@@ -206,8 +207,8 @@ func openRoutes() (*routes, error) {
 	return r, nil
 }
 
-// source is the own address that a packet of IKE to a destination gets.
-func (r *routes) source(to netip.Addr) (netip.Addr, error) {
+// lookup returns the own address that a packet of IKE to a destination gets, and the index of the device that it leaves by.
+func (r *routes) lookup(to netip.Addr) (source netip.Addr, device int, err error) {
 	head := make([]byte, 12) // struct rtmsg
 	head[0], head[1] = byte(familyOf(to)), byte(to.BitLen())
 	var attrs attributes
@@ -215,13 +216,13 @@ func (r *routes) source(to netip.Addr) (netip.Addr, error) {
 	attrs.addUint32(unix.RTA_MARK, userspace.MarkOwn)
 	data, err := attrs.encode(head)
 	if err != nil {
-		return netip.Addr{}, err
+		return source, 0, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	replies, err := r.mu.conn.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request}, Data: data})
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("look up the route to %s: %w", to, err)
+		return source, 0, fmt.Errorf("look up the route to %s: %w", to, err)
 	}
 	for _, m := range replies {
 		if len(m.Data) < len(head) {
@@ -232,12 +233,18 @@ func (r *routes) source(to netip.Addr) (netip.Addr, error) {
 			continue
 		}
 		for decoder.Next() {
-			if a, ok := netip.AddrFromSlice(decoder.Bytes()); ok && decoder.Type() == unix.RTA_PREFSRC {
-				return a, nil
+			switch decoder.Type() {
+			case unix.RTA_PREFSRC:
+				source, _ = netip.AddrFromSlice(decoder.Bytes())
+			case unix.RTA_OIF:
+				device = int(decoder.Uint32())
 			}
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("look up the route to %s: the kernel gives no source address", to)
+	if !source.IsValid() {
+		return source, device, fmt.Errorf("look up the route to %s: the kernel gives no source address", to)
+	}
+	return source, device, nil
 }
 
 func (r *routes) close() error {

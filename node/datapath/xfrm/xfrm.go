@@ -72,6 +72,8 @@ type Config struct {
 	Queue  uint16 // the first of two packet queues
 	Logger hclog.Logger
 	Limits waiting.Limits
+	// Offload asks for hardware that seals and opens, where a network device has it; Status tells what became of that.
+	Offload bool
 }
 
 func (c Config) withDefaults() Config {
@@ -119,6 +121,7 @@ type backend struct {
 		owner    map[sa.SPI][]nftable.Dynamic
 		counters [counters]uint64
 		last     datapath.Status // after close
+		offloads offloads
 		notes    []string
 	}
 }

@@ -2,8 +2,11 @@ package xfrm_test
 
 import (
 	"errors"
+	"net/netip"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -13,7 +16,9 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/transport"
 )
 
-func open() (datapathtest.Node, error) {
+func open() (datapathtest.Node, error) { return openWith(xfrm.Config{}) }
+
+func openWith(config xfrm.Config) (datapathtest.Node, error) {
 	sockets, err := transport.Listen(transport.Config{Mark: userspace.MarkOwn, KernelESP: true})
 	if err != nil {
 		return datapathtest.Node{}, err
@@ -22,7 +27,8 @@ func open() (datapathtest.Node, error) {
 	if os.Getenv("BAILIWICK_TEST_LOG") != "" {
 		level = hclog.Trace
 	}
-	b, err := xfrm.New(xfrm.Config{Logger: hclog.New(&hclog.LoggerOptions{Level: level})})
+	config.Logger = hclog.New(&hclog.LoggerOptions{Level: level})
+	b, err := xfrm.New(config)
 	if err != nil {
 		return datapathtest.Node{}, errors.Join(err, sockets.Close())
 	}
@@ -40,4 +46,24 @@ func TestContract(t *testing.T) {
 		t.Skipf("this machine's kernel cannot run the backend, a guest's does: %v", err)
 	}
 	datapathtest.Run(t, "bwxf-", open)
+}
+
+// TestOffloadIsNeverSilent asks for hardware where there is none, which the kernel does not refuse: the SA works, and the
+// status says what became of the wish.
+func TestOffloadIsNeverSilent(t *testing.T) {
+	if err := xfrm.Probe(); err != nil {
+		t.Skipf("this machine's kernel cannot run the backend, a guest's does: %v", err)
+	}
+	w := datapathtest.NewWorld(t, "bwxo-", func() (datapathtest.Node, error) { return openWith(xfrm.Config{Offload: true}) })
+	w.Connect(t, datapathtest.Options{})
+	w.B.EchoTCP(t, 7)
+	if err := w.A.TryTCP(netip.AddrPortFrom(w.B.V4, 7), 5*time.Second); err != nil {
+		t.Errorf("TCP through the SA: %v", err)
+	}
+	notes := strings.Join(w.A.Node.Status().Notes, "\n")
+	for _, want := range []string{"Hardware offload is asked for: 0 inbound and outbound halves of SAs are in hardware now.", "Hardware offload was not to be had 2 times: "} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("the status says %q, want %q in it", notes, want)
+		}
+	}
 }
