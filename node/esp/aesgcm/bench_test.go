@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-var benchSizes = []int{64, 96, 128, 256, 576, 1400, 1440, 9000, 16384}
+var benchSizes = []int{64, 96, 128, 256, 576, 1400, 1440, 9000, 4096, 16384}
 
 // each runs f for every implementation that this machine has, key length and length of text.
 func each(b *testing.B, f func(b *testing.B, aead cipher.AEAD, size int)) {

@@ -14,8 +14,8 @@ import (
 // vectorKey is one key, expanded for the assembly, which knows the fields by the offsets that the compiler gives them.
 // It does not change once it is made.
 type vectorKey struct {
-	// H^20 to H, each divided by x and with its octets reversed.
-	powers [20][blockSize]byte //nolint:unused // by the assembly
+	// H^36 to H, each divided by x and with its octets reversed.
+	powers [36][blockSize]byte //nolint:unused // by the assembly
 	// The first two may be read as if they were powers, for lanes that hold zeros.
 	roundKeys [15][blockSize]byte //nolint:unused // by the assembly
 	rounds    int                 // 10 or 14

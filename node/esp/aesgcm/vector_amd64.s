@@ -6,7 +6,7 @@
 // is an integer whose bit i is the coefficient of x^(127-i), and the carry-less product of two such integers has the
 // coefficient of x^(254-i) in bit i: one place off. Every power of H is therefore kept divided by x, which brings the
 // product to where bit i is the coefficient of x^(255-i). The powers stand in the order in which they are needed,
-// H^20 first: n blocks, the last of which is multiplied by H^j, use the n entries before that of H^(j-1).
+// H^36 first: n blocks, the last of which is multiplied by H^j, use the n entries before that of H^(j-1).
 //
 // The field's polynomial is x^128 + x^7 + x^2 + x + 1. So in that representation the lowest 64 bits w of a product
 // vanish when w*2^128 + (w * POLY)*2^64 is added, which takes them to the places of lower powers; twice this leaves
@@ -71,13 +71,13 @@ GLOBL four<>(SB), RODATA|NOPTR, $64
 //	Z0-Z3    AES states, then keystream, then output
 //	Z4       counter blocks with their octets reversed, so that the counter is the lowest word of each;
 //	         in the end, the state for the encrypted first counter block, with which the tag is masked
-//	Z5, Z6   products
 //	Z7-Z9    lower, middle and upper parts of the sum of products
-//	X10      GHASH so far
+//	X10      GHASH so far, to be added to the next block
 //	Z11      reverse
 //	Z12-Z15  ciphertext on its way into GHASH, octets reversed
 //	Z16      powers of H
-//	Z17-Z30  round keys but the last, Z31 the last
+//	Z17-Z26  round keys 0 to 9, Z31 the last
+//	Z5, Z6, Z27-Z30  products; Z27 is also round keys 10 to 13 of 256-bit keys
 //
 //	AX key  BX powers for the tail  DI destination  SI source  CX octets left  R8 nonce  R9 additional data
 //	R10 its length  R11 rounds  R12 octets in all  R13 scratch
@@ -114,6 +114,10 @@ GLOBL four<>(SB), RODATA|NOPTR, $64
 	TAIL3(op, k) ; \
 	op k, Z3, Z3
 
+// KEY loads round key n into Z27: those that only 256-bit keys have.
+#define KEY(n) \
+	VBROADCASTI32X4 (vectorKey_roundKeys+16*n)(AX), Z27
+
 // ROUNDS is all of AES but the first addition. on is one of TAIL0 to TAIL4, last a label of its own.
 #define ROUNDS(on, last) \
 	on(VAESENC, Z18);     \
@@ -127,10 +131,14 @@ GLOBL four<>(SB), RODATA|NOPTR, $64
 	on(VAESENC, Z26);     \
 	CMPQ R11, $10;        \
 	JE   last;            \
+	KEY(10);              \
 	on(VAESENC, Z27);     \
-	on(VAESENC, Z28);     \
-	on(VAESENC, Z29);     \
-	on(VAESENC, Z30);     \
+	KEY(11);              \
+	on(VAESENC, Z27);     \
+	KEY(12);              \
+	on(VAESENC, Z27);     \
+	KEY(13);              \
+	on(VAESENC, Z27);     \
 last: \
 	on(VAESENCLAST, Z31)
 
@@ -153,6 +161,35 @@ last: \
 	VPCLMULQDQ $0x10, Z16, x, Z6;    \
 	VPTERNLOGQ $0x96, Z5, Z6, Z8
 
+// PAIR multiplies x by the four powers at p and keeps the products, of which START makes a sum with those of y and the
+// powers at q, and ADD2 adds them all to the sum. x and y are lost.
+#define PAIR(x, p) \
+	VMOVDQU64  p, Z16;               \
+	VPCLMULQDQ $0x00, Z16, x, Z5;    \
+	VPCLMULQDQ $0x11, Z16, x, Z6;    \
+	VPCLMULQDQ $0x01, Z16, x, Z28;   \
+	VPCLMULQDQ $0x10, Z16, x, x
+#define START(x, y, q) \
+	VMOVDQU64  q, Z16;               \
+	VPCLMULQDQ $0x00, Z16, y, Z7;    \
+	VPCLMULQDQ $0x11, Z16, y, Z9;    \
+	VPCLMULQDQ $0x01, Z16, y, Z8;    \
+	VPCLMULQDQ $0x10, Z16, y, y;     \
+	VPXORQ     Z5, Z7, Z7;           \
+	VPXORQ     Z6, Z9, Z9;           \
+	VPTERNLOGQ $0x96, Z28, x, Z8;    \
+	VPXORQ     y, Z8, Z8
+#define ADD2(x, y, q) \
+	VMOVDQU64  q, Z16;               \
+	VPCLMULQDQ $0x00, Z16, y, Z29;   \
+	VPCLMULQDQ $0x11, Z16, y, Z30;   \
+	VPTERNLOGQ $0x96, Z28, x, Z8;    \
+	VPCLMULQDQ $0x01, Z16, y, Z28;   \
+	VPCLMULQDQ $0x10, Z16, y, y;     \
+	VPTERNLOGQ $0x96, Z5, Z29, Z7;   \
+	VPTERNLOGQ $0x96, Z6, Z30, Z9;   \
+	VPTERNLOGQ $0x96, Z28, y, Z8
+
 // REDUCE brings the sum into 128 bits, in high. All are vectors of the same length as the constant's operand, m.
 #define REDUCE(m, t, low, middle, high) \
 	VPCLMULQDQ $0x00, m, low, t;           \
@@ -169,42 +206,71 @@ last: \
 	VEXTRACTI128  $1, Y9, X5;  \
 	VPXOR         X5, X9, X10
 
-// GROUP encrypts the next sixteen counter blocks into Z0-Z3 and takes Z12-Z15 into GHASH meanwhile. last is a label of
-// its own.
-#define GROUP(last) \
-	COUNTER(Z0);                                      \
-	COUNTER(Z1);                                      \
-	COUNTER(Z2);                                      \
-	COUNTER(Z3);                                      \
-	VPXORQ    Z10, Z12, Z12;                          \
-	ROUND4(Z18);                                      \
-	VMOVDQU64 (vectorKey_powers+0x40)(AX), Z16;       \
-	MULTIPLY(Z12, Z16, Z5, Z7, Z8, Z9);               \
-	ROUND4(Z19);                                      \
-	ADD(Z13, (vectorKey_powers+0x80)(AX));            \
-	ROUND4(Z20);                                      \
-	ADD(Z14, (vectorKey_powers+0xc0)(AX));            \
-	ROUND4(Z21);                                      \
-	ADD(Z15, (vectorKey_powers+0x100)(AX));           \
-	ROUND4(Z22);                                      \
-	ROUND4(Z23);                                      \
-	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9);               \
-	ROUND4(Z24);                                      \
-	ROUND4(Z25);                                      \
-	FOLD;                                             \
-	ROUND4(Z26);                                      \
-	CMPQ      R11, $10;                               \
-	JE        last;                                   \
-	ROUND4(Z27);                                      \
-	ROUND4(Z28);                                      \
-	ROUND4(Z29);                                      \
-	ROUND4(Z30);                                      \
+// ODD and EVEN encrypt the next sixteen counter blocks into Z0-Z3 and take Z12-Z15 into GHASH meanwhile: ODD reduces the
+// sum, then starts a new one with sixteen blocks times the powers at p, and EVEN adds as many. What is known first comes
+// first. last is a label of its own.
+#define ODD(p, last) \
+	COUNTER(Z0);                  \
+	COUNTER(Z1);                  \
+	COUNTER(Z2);                  \
+	COUNTER(Z3);                  \
+	ROUND4(Z18);                  \
+	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9); \
+	ROUND4(Z19);                  \
+	FOLD;                         \
+	ROUND4(Z20);                  \
+	PAIR(Z14, 0x80+p);            \
+	ROUND4(Z21);                  \
+	ROUND4(Z22);                  \
+	START(Z14, Z15, 0xc0+p);      \
+	ROUND4(Z23);                  \
+	VPXORQ Z10, Z12, Z12;         \
+	ROUND4(Z24);                  \
+	PAIR(Z12, 0x00+p);            \
+	ROUND4(Z25);                  \
+	ADD2(Z12, Z13, 0x40+p);       \
+	ROUND4(Z26);                  \
+	MOREROUNDS(last)
+#define EVEN(p, last) \
+	COUNTER(Z0);                  \
+	COUNTER(Z1);                  \
+	COUNTER(Z2);                  \
+	COUNTER(Z3);                  \
+	ROUND4(Z18);                  \
+	PAIR(Z12, 0x00+p);            \
+	ROUND4(Z19);                  \
+	ROUND4(Z20);                  \
+	ADD2(Z12, Z13, 0x40+p);       \
+	ROUND4(Z21);                  \
+	ROUND4(Z22);                  \
+	PAIR(Z14, 0x80+p);            \
+	ROUND4(Z23);                  \
+	ROUND4(Z24);                  \
+	ADD2(Z14, Z15, 0xc0+p);       \
+	ROUND4(Z25);                  \
+	ROUND4(Z26);                  \
+	MOREROUNDS(last)
+#define MOREROUNDS(last) \
+	CMPQ R11, $10;                \
+	JE   last;                    \
+	KEY(10);                      \
+	ROUND4(Z27);                  \
+	KEY(11);                      \
+	ROUND4(Z27);                  \
+	KEY(12);                      \
+	ROUND4(Z27);                  \
+	KEY(13);                      \
+	ROUND4(Z27);                  \
 last: \
 	LAST4
 
+// HIGH and LOW are where the powers for ODD and EVEN are.
+#define HIGH (vectorKey_powers+0x40)(AX)
+#define LOW (vectorKey_powers+0x140)(AX)
+
 // PROLOGUE loads the round keys, makes the counter and takes the additional data into GHASH, one block at a time: its
-// length is that of a header.
-#define PROLOGUE(aad, done) \
+// length is that of a header. The last product is left as a sum.
+#define PROLOGUE(begin, aad, done) \
 	MOVL            (R8), R13;                                     \
 	MOVQ            4(R8), R8;                                     \
 	BSWAPL          R13;                                           \
@@ -233,17 +299,18 @@ last: \
 	VBROADCASTI32X4 (vectorKey_roundKeys+0x70)(AX), Z24;           \
 	VBROADCASTI32X4 (vectorKey_roundKeys+0x80)(AX), Z25;           \
 	VBROADCASTI32X4 (vectorKey_roundKeys+0x90)(AX), Z26;           \
-	VBROADCASTI32X4 (vectorKey_roundKeys+0xa0)(AX), Z27;           \
-	VBROADCASTI32X4 (vectorKey_roundKeys+0xb0)(AX), Z28;           \
-	VBROADCASTI32X4 (vectorKey_roundKeys+0xc0)(AX), Z29;           \
-	VBROADCASTI32X4 (vectorKey_roundKeys+0xd0)(AX), Z30;           \
 	VBROADCASTI32X4 vectorKey_roundKeys(AX)(R13*1), Z31;           \
-	VMOVDQU         (vectorKey_powers+0x130)(AX), X15;             \
-	VPXOR           X10, X10, X10;                                 \
+	VMOVDQU         (vectorKey_powers+0x230)(AX), X15;             \
+	VPXOR           X7, X7, X7;                                    \
+	VPXOR           X8, X8, X8;                                    \
+	VPXOR           X9, X9, X9;                                    \
 	MOVQ            R10, BX;                                       \
 	TESTQ           BX, BX;                                        \
 	JE              done;                                          \
+	JMP             begin;                                         \
 aad: \
+	REDUCE(poly<>(SB), X5, X7, X8, X9);                            \
+begin: \
 	CMPQ            BX, $16;                                       \
 	MOVQ            $16, R13;                                      \
 	CMOVQLT         BX, R13;                                       \
@@ -252,23 +319,31 @@ aad: \
 	KMOVQ           R8, K1;                                        \
 	VMOVDQU8.Z      (R9), K1, X12;                                 \
 	VPSHUFB         X11, X12, X12;                                 \
-	VPXOR           X10, X12, X12;                                 \
+	VPXOR           X9, X12, X12;                                  \
 	MULTIPLY(X12, X15, X5, X7, X8, X9);                            \
-	REDUCE(poly<>(SB), X5, X7, X8, X9);                            \
-	VMOVDQA64       X9, X10;                                       \
 	ADDQ            $16, R9;                                       \
 	SUBQ            $16, BX;                                       \
 	JG              aad;                                           \
 done: \
 	MOVQ            CX, R12
 
-// TAILKEYS points BX at the power for the first of the blocks left, of which H^2 is for the last one, makes K1 the
-// mask of the last vector, and starts the sum with the block of lengths times H.
+// ALONE reduces the sum and starts an empty one.
+#define ALONE \
+	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9); \
+	FOLD;                               \
+	VPXOR X7, X7, X7;                   \
+	VPXOR X8, X8, X8;                   \
+	VPXOR X9, X9, X9
+
+// TAILPOWERS points BX at the power for the first of the blocks in BX octets, the last of which takes H^2.
+#define TAILPOWERS \
+	ADDQ $15, BX;    \
+	ANDQ $~15, BX;   \
+	NEGQ BX;         \
+	LEAQ (vectorKey_powers+0x230)(AX)(BX*1), BX
+
+// TAILKEYS makes K1 the mask of the last vector, and adds the block of lengths times H to the sum.
 #define TAILKEYS \
-	LEAQ       15(CX), BX;                        \
-	ANDQ       $~15, BX;                          \
-	NEGQ       BX;                                \
-	LEAQ       (vectorKey_powers+0x130)(AX)(BX*1), BX; \
 	LEAQ       -1(CX), R13;                       \
 	ANDQ       $63, R13;                          \
 	INCQ       R13;                               \
@@ -277,13 +352,11 @@ done: \
 	KMOVQ      R8, K1;                            \
 	SHLQ       $3, R12;                           \
 	SHLQ       $3, R10;                           \
-	VMOVQ      R12, X5;                           \
-	VPINSRQ    $1, R10, X5, X5
+	VMOVQ      R12, X15;                          \
+	VPINSRQ    $1, R10, X15, X15
 
 #define LENGTHS \
-	VMOVDQU64  (vectorKey_powers+0x130)(AX), X16; \
-	VMOVDQA64  X5, X6;                            \
-	MULTIPLY(X6, X16, X5, X7, X8, X9)
+	ADD(Z15, (vectorKey_powers+0x230)(AX))
 
 // TAGBLOCK makes the first counter block, for the tag.
 #define TAGBLOCK \
@@ -322,6 +395,37 @@ done: \
 	VPXORQ     x, z, z;           \
 	VMOVDQU8   z, K1, offset(DI); \
 	VPSHUFB    Z11, x, x
+
+// SEALGROUP and OPENGROUP end a group and go on to the next; OPENLOAD begins one.
+#define SEALGROUP \
+	SEALFULL(0x00, Z0, Z12); \
+	SEALFULL(0x40, Z1, Z13); \
+	SEALFULL(0x80, Z2, Z14); \
+	SEALFULL(0xc0, Z3, Z15); \
+	ADDQ $256, SI;           \
+	ADDQ $256, DI;           \
+	SUBQ $256, CX
+#define OPENLOAD \
+	VMOVDQU64 0x00(SI), Z12; \
+	VMOVDQU64 0x40(SI), Z13; \
+	VMOVDQU64 0x80(SI), Z14; \
+	VMOVDQU64 0xc0(SI), Z15; \
+	VPSHUFB   Z11, Z12, Z12; \
+	VPSHUFB   Z11, Z13, Z13; \
+	VPSHUFB   Z11, Z14, Z14; \
+	VPSHUFB   Z11, Z15, Z15
+#define OPENGROUP \
+	VPXORQ    0x00(SI), Z0, Z0; \
+	VPXORQ    0x40(SI), Z1, Z1; \
+	VPXORQ    0x80(SI), Z2, Z2; \
+	VPXORQ    0xc0(SI), Z3, Z3; \
+	VMOVDQU64 Z0, 0x00(DI);     \
+	VMOVDQU64 Z1, 0x40(DI);     \
+	VMOVDQU64 Z2, 0x80(DI);     \
+	VMOVDQU64 Z3, 0xc0(DI);     \
+	ADDQ      $256, SI;         \
+	ADDQ      $256, DI;         \
+	SUBQ      $256, CX
 
 // TAIL is all that follows the last whole group: up to 255 octets, the lengths, the tag.
 #define TAIL(full, last, three, two, one, none, l4, l3, l2, l1, l0, out) \
@@ -389,7 +493,7 @@ one: \
 	JMP  out;                       \
 none: \
 	TAGBLOCK;                       \
-	VPXOR X10, X5, X5;              \
+	VPXOR X10, X15, X15;            \
 	LENGTHS;                        \
 	ROUNDS(TAIL0, l0);              \
 out: \
@@ -404,9 +508,9 @@ TEXT ·seal(SB), NOSPLIT, $0-56
 	MOVQ nonce+32(FP), R8
 	MOVQ additional+40(FP), R9
 	MOVQ m+48(FP), R10
-	PROLOGUE(sealAdditional, sealCounter)
+	PROLOGUE(sealFirst, sealAdditional, sealCounter)
 	CMPQ CX, $256
-	JB   sealTail
+	JB   sealShort
 
 	// The first group has no ciphertext before it.
 	COUNTER(Z0)
@@ -422,39 +526,44 @@ TEXT ·seal(SB), NOSPLIT, $0-56
 	ROUND4(Z24)
 	ROUND4(Z25)
 	ROUND4(Z26)
-	CMPQ R11, $10
-	JE   sealFirstLast
-	ROUND4(Z27)
-	ROUND4(Z28)
-	ROUND4(Z29)
-	ROUND4(Z30)
-
-sealFirstLast:
-	LAST4
+	MOREROUNDS(sealFirstLast)
 	JMP sealStore
 
 sealGroup:
-	GROUP(sealLast)
+	ODD(HIGH, sealOddLast)
+	SEALGROUP
+	CMPQ CX, $256
+	JB   sealEven
+	EVEN(LOW, sealEvenLast)
 
 sealStore:
-	SEALFULL(0x00, Z0, Z12)
-	SEALFULL(0x40, Z1, Z13)
-	SEALFULL(0x80, Z2, Z14)
-	SEALFULL(0xc0, Z3, Z15)
-	ADDQ $256, SI
-	ADDQ $256, DI
-	SUBQ $256, CX
+	SEALGROUP
 	CMPQ CX, $256
 	JAE  sealGroup
 
-	VPXORQ    Z10, Z12, Z12
-	VMOVDQU64 (vectorKey_powers+0x40)(AX), Z16
-	MULTIPLY(Z12, Z16, Z5, Z7, Z8, Z9)
-	ADD(Z13, (vectorKey_powers+0x80)(AX))
-	ADD(Z14, (vectorKey_powers+0xc0)(AX))
-	ADD(Z15, (vectorKey_powers+0x100)(AX))
+	// The last group is the first one of a pair: its sum goes on with the tail.
+	MOVQ CX, BX
+	TAILPOWERS
 	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9)
 	FOLD
+	PAIR(Z14, -0x80(BX))
+	START(Z14, Z15, -0x40(BX))
+	VPXORQ Z10, Z12, Z12
+	PAIR(Z12, -0x100(BX))
+	ADD2(Z12, Z13, -0xc0(BX))
+	VPXOR  X10, X10, X10
+	JMP    sealTail
+
+sealEven:
+	PAIR(Z12, 0x00+LOW)
+	ADD2(Z12, Z13, 0x40+LOW)
+	PAIR(Z14, 0x80+LOW)
+	ADD2(Z14, Z15, 0xc0+LOW)
+
+sealShort:
+	MOVQ CX, BX
+	TAILPOWERS
+	ALONE
 
 sealTail:
 	TAIL(SEALFULL, SEALLAST, sealThree, sealTwo, sealOne, sealNone, sealLast4, sealLast3, sealLast2, sealLast1, sealLast0, sealOut)
@@ -471,33 +580,36 @@ TEXT ·open(SB), NOSPLIT, $0-57
 	MOVQ nonce+32(FP), R8
 	MOVQ additional+40(FP), R9
 	MOVQ m+48(FP), R10
-	PROLOGUE(openAdditional, openCounter)
+	PROLOGUE(openFirst, openAdditional, openCounter)
 	CMPQ CX, $256
-	JB   openTail
+	JB   openShort
 
 openGroup:
-	VMOVDQU64 0x00(SI), Z12
-	VMOVDQU64 0x40(SI), Z13
-	VMOVDQU64 0x80(SI), Z14
-	VMOVDQU64 0xc0(SI), Z15
-	VPSHUFB   Z11, Z12, Z12
-	VPSHUFB   Z11, Z13, Z13
-	VPSHUFB   Z11, Z14, Z14
-	VPSHUFB   Z11, Z15, Z15
-	GROUP(openLast)
-	VPXORQ    0x00(SI), Z0, Z0
-	VPXORQ    0x40(SI), Z1, Z1
-	VPXORQ    0x80(SI), Z2, Z2
-	VPXORQ    0xc0(SI), Z3, Z3
-	VMOVDQU64 Z0, 0x00(DI)
-	VMOVDQU64 Z1, 0x40(DI)
-	VMOVDQU64 Z2, 0x80(DI)
-	VMOVDQU64 Z3, 0xc0(DI)
-	ADDQ      $256, SI
-	ADDQ      $256, DI
-	SUBQ      $256, CX
-	CMPQ      CX, $256
-	JAE       openGroup
+	OPENLOAD
+	CMPQ CX, $512
+	JB   openOdd
+	ODD(HIGH, openOddLast)
+	OPENGROUP
+	OPENLOAD
+	EVEN(LOW, openEvenLast)
+	OPENGROUP
+	CMPQ CX, $256
+	JAE  openGroup
+	JMP  openShort
+
+openOdd:
+	// The last group is the first one of a pair: its sum goes on with the tail.
+	LEAQ  -256(CX), BX
+	TAILPOWERS
+	ODD(-0x100(BX), openLast)
+	OPENGROUP
+	VPXOR X10, X10, X10
+	JMP   openTail
+
+openShort:
+	MOVQ CX, BX
+	TAILPOWERS
+	ALONE
 
 openTail:
 	TAIL(OPENFULL, OPENLAST, openThree, openTwo, openOne, openNone, openLast4, openLast3, openLast2, openLast1, openLast0, openOut)
@@ -529,6 +641,13 @@ openTail:
 	VPXOR            X3, a, a;                               \
 	VPXOR            X2, a, a;                               \
 	VMOVDQU          a, (vectorKey_roundKeys+offset)(AX)
+
+// POWERS multiplies z by H^8, which Z1 holds, and stores it.
+#define POWERS(z, offset) \
+	MULTIPLY(z, Z1, Z5, Z7, Z8, Z9);          \
+	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9);       \
+	VMOVDQA64 Z9, z;                          \
+	VMOVDQU64 z, (vectorKey_powers+offset)(AX)
 
 // func expand(k *vectorKey, key *byte)
 TEXT ·expand(SB), NOSPLIT, $0-16
@@ -592,30 +711,27 @@ expandRound:
 	VPOR    X1, X0, X0
 	VPXOR   X2, X0, X0
 
-	// Z12 = H^4, H^3, H^2, H; the vectors before it are each H^4 times the next.
+	// Z12 = H^4, H^3, H^2, H; each vector before it is H^4 times the next, made two at a time with H^8.
 	MULTIPLY(X0, X0, X5, X7, X8, X9)
 	REDUCE(poly<>(SB), X5, X7, X8, X9)
-	VINSERTI128 $1, X0, Y9, Y12
-	VINSERTI128 $1, X9, Y9, Y1
+	VINSERTI128  $1, X0, Y9, Y12
+	VINSERTI128  $1, X9, Y9, Y1
 	MULTIPLY(Y12, Y1, Y5, Y7, Y8, Y9)
 	REDUCE(poly<>(SB), Y5, Y7, Y8, Y9)
 	VINSERTI64X4 $1, Y12, Z9, Z12
-	VMOVDQU64    Z12, (vectorKey_powers+0x100)(AX)
+	VMOVDQU64    Z12, (vectorKey_powers+0x200)(AX)
 	VSHUFI64X2   $0, Z12, Z12, Z1
 	MULTIPLY(Z12, Z1, Z5, Z7, Z8, Z9)
 	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9)
-	VMOVDQU64    Z9, (vectorKey_powers+0xc0)(AX)
-	VSHUFI64X2   $0, Z9, Z9, Z2
+	VMOVDQU64    Z9, (vectorKey_powers+0x1c0)(AX)
 	VMOVDQA64    Z9, Z13
-	MULTIPLY(Z12, Z2, Z5, Z7, Z8, Z9)
-	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9)
-	VMOVDQU64    Z9, (vectorKey_powers+0x80)(AX)
-	VMOVDQA64    Z9, Z14
-	MULTIPLY(Z13, Z2, Z5, Z7, Z8, Z9)
-	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9)
-	VMOVDQU64    Z9, (vectorKey_powers+0x40)(AX)
-	MULTIPLY(Z14, Z2, Z5, Z7, Z8, Z9)
-	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9)
-	VMOVDQU64    Z9, vectorKey_powers(AX)
+	VSHUFI64X2   $0, Z9, Z9, Z1
+	POWERS(Z12, 0x180)
+	POWERS(Z13, 0x140)
+	POWERS(Z12, 0x100)
+	POWERS(Z13, 0xc0)
+	POWERS(Z12, 0x80)
+	POWERS(Z13, 0x40)
+	POWERS(Z12, 0x00)
 	VZEROUPPER
 	RET
