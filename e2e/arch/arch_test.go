@@ -44,7 +44,7 @@ var layers = []struct {
 	{"node/ike/...", []string{"node/ike/...", "node/sa", "policies/proposal", "policies/spd", "pki/..."}},
 	{"node/esp/aesgcm", nil},
 	{"node/esp", []string{"node/esp/aesgcm", "node/sa", "node/packet", "policies/proposal", "policies/spd"}},
-	{"node/datapath/...", []string{"node/datapath/...", "node/sa", "node/ike", "node/packet", "node/esp", "node/tun/...", "node/transport", "policies/proposal", "policies/spd", "e2e/lab"}},
+	{"node/datapath/...", []string{"node/datapath/...", "node/sa", "node/ike", "node/packet", "node/esp/...", "node/tun/...", "node/transport", "policies/proposal", "policies/spd", "e2e/lab"}},
 	{"node/...", []string{"node/...", "proto/...", "policies/...", "pki/..."}},
 	{"policies/...", []string{"policies/...", "directory", "proto/bailiwick/policy/..."}},
 	{"directory/...", []string{"directory/...", "e2e/lab/..."}},

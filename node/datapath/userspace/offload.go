@@ -3,10 +3,12 @@ package userspace
 import (
 	"fmt"
 
+	"github.com/bailiwick-net/bailiwick/node/esp/aesgcm"
 	"github.com/bailiwick-net/bailiwick/node/tun"
 )
 
-// missing names the offloads that the datapath has to do without, which costs speed and nothing else.
+// missing names the offloads that the datapath has to do without, and the implementation of AES-GCM that was chosen:
+// they change the speed and nothing else.
 func (b *backend) missing() (notes []string) {
 	segmentation, joining := b.cfg.Sockets.Offloads()
 	if !segmentation {
@@ -18,5 +20,5 @@ func (b *backend) missing() (notes []string) {
 	if lacks := tun.OffloadAll &^ b.device.Offloads(); lacks != 0 {
 		notes = append(notes, fmt.Sprintf("The TUN device has no %s: such packets pass it one by one.", lacks))
 	}
-	return notes
+	return append(notes, fmt.Sprintf("Implementation of AES-GCM: %s.", aesgcm.Chosen()))
 }

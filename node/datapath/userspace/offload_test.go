@@ -8,6 +8,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
+	"github.com/bailiwick-net/bailiwick/node/esp/aesgcm"
 	"github.com/bailiwick-net/bailiwick/node/transport"
 )
 
@@ -47,6 +48,9 @@ func TestStatusNamesMissingOffloads(t *testing.T) {
 			if strings.Contains(notes, name) != without {
 				t.Errorf("without offloads %v: notes are %q", without, notes)
 			}
+		}
+		if !strings.Contains(notes, aesgcm.Chosen().String()) {
+			t.Errorf("notes are %q and do not name the implementation of AES-GCM, %s", notes, aesgcm.Chosen())
 		}
 	}
 }
