@@ -28,6 +28,8 @@ const (
 	streamReads      = 2                      // that make a stream of packets
 	receivesPerRound = 2                      // batches of datagrams of each socket
 	spin             = 100 * time.Microsecond // without packets, in which the thread only yields the processor before it sleeps
+	bulk             = 32 << 10               // octets in a round that are a transfer, for which spinning takes the processor from its ends
+	bulkFor          = time.Millisecond       // after such a round
 	tick             = 250 * time.Millisecond
 	lostPause        = 5 * time.Millisecond
 	cacheSize        = 1 << 16
@@ -52,6 +54,7 @@ type loop struct {
 	routing  *routing
 
 	now      time.Time // of the current round
+	bulkAt   time.Time // the last round that moved much
 	stopping bool
 	lost     bool          // somebody deleted the TUN
 	gone     chan struct{} // tells that
@@ -117,9 +120,13 @@ func (l *loop) run() {
 			busy, wait = l.now, 0
 			continue
 		}
-		if l.now.Sub(busy) < spin {
+		if l.now.Sub(busy) < spin && l.now.Sub(l.bulkAt) >= bulkFor {
 			wait = 0
 			yield()
+			continue
+		}
+		if l.outbox.packets > 0 {
+			wait = patience
 			continue
 		}
 		wait = tick
@@ -142,6 +149,7 @@ func (l *loop) run() {
 func (l *loop) round() bool {
 	poller := l.poller.Load() // a command may have exchanged it: then nothing is ready yet
 	worked := false
+	before := l.counters[counterConfidentialOut] + l.counters[counterConfidentialIn]
 	if poller.Ready(0) {
 		l.readTUN()
 		worked = !l.lost
@@ -154,6 +162,9 @@ func (l *loop) round() bool {
 	}
 	if l.outbox.expired(l.now) {
 		l.flush()
+	}
+	if l.counters[counterConfidentialOut]+l.counters[counterConfidentialIn]-before >= bulk {
+		l.bulkAt = l.now
 	}
 	return worked
 }
