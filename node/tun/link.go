@@ -85,6 +85,17 @@ func (d *Device) SetMTU(mtu int) error {
 	return d.setMTU(conn, mtu)
 }
 
+// Up brings the device up, should somebody have taken it down. Like SetMTU it has to be called in the network namespace of
+// the device.
+func (d *Device) Up() error {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return fmt.Errorf("open rtnetlink: %w", err)
+	}
+	defer conn.Close()
+	return d.setLink(conn, "state up", unix.IFF_UP, nil)
+}
+
 func (d *Device) setMTU(conn *netlink.Conn, mtu int) error {
 	return d.setLink(conn, fmt.Sprintf("MTU %d", mtu), 0, func(a *netlink.AttributeEncoder) {
 		a.Uint32(unix.IFLA_MTU, uint32(mtu))

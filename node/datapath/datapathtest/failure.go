@@ -280,6 +280,37 @@ func LostTUN(t *testing.T, prefix string, factory Factory) {
 	wire().wantProtected(t)
 }
 
+// unrouted: another program removes what steers packets to the daemon, or takes the TUN down. Nothing passes in clear, and
+// soon everything passes again.
+func unrouted(t *testing.T, w *World) {
+	w.connect(t, Options{Encap: true})
+	if !strings.Contains(w.A.mustRun(t, "ip", "rule", "list"), "fwmark") {
+		t.Skip("backend has no policy routing")
+	}
+	to := netip.AddrPortFrom(w.B.V4, 9)
+	w.B.EchoUDP(t, to)
+	state := func() string {
+		return w.A.mustRun(t, "sh", "-c", "for f in -4 -6; do ip $f rule list; ip $f route show table 29803; done")
+	}
+	before := state()
+	devices := strings.Fields(w.A.mustRun(t, "ip", "-o", "link", "show", "type", "tun"))
+	if len(devices) < 2 {
+		t.Fatalf("there is no TUN: %q", devices)
+	}
+	wire := w.Watch(t)
+	stop := w.A.chatter(t, to)
+	for _, command := range []string{
+		"ip rule del priority 100; ip rule del priority 101; ip rule del priority 102", "ip -6 rule del priority 102",
+		"ip route flush table 29803", "ip -6 route flush table 29803", "ip link set " + strings.TrimSuffix(devices[1], ":") + " down",
+	} {
+		w.A.mustRun(t, "sh", "-c", command)
+		eventually(t, "policy routing is back after "+command, func() bool { return state() == before })
+		eventually(t, "traffic is back after "+command, func() bool { return w.A.TryUDP(to, 100, short) == nil })
+	}
+	stop()
+	wire().wantProtected(t)
+}
+
 // flushed: another program removes all rules of the machine. They are out of its reach or come back at once, with what SAs
 // asked for.
 func flushed(t *testing.T, w *World) {

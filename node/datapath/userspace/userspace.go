@@ -62,6 +62,8 @@ type backend struct {
 	recovered chan struct{} // closed when the goroutine of recoverTUN has ended
 	routers   *routers
 	listened  chan struct{} // closed when the goroutine of listen has ended
+	lost      *routingWatch
+	kept      chan struct{} // closed when the goroutine of keepRouting has ended
 
 	// mu orders the calls of the datapath.Backend interface.
 	mu struct {
@@ -86,7 +88,7 @@ func New(cfg Config) (datapath.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{cfg: cfg, repaired: make(chan struct{}), recovered: make(chan struct{}), listened: make(chan struct{}), params: steering.Params{
+	b := &backend{cfg: cfg, repaired: make(chan struct{}), recovered: make(chan struct{}), listened: make(chan struct{}), kept: make(chan struct{}), params: steering.Params{
 		Device: cfg.Name, Mask: MarkMask, Protect: MarkProtect, Own: MarkOwn, Reinject: MarkReinject, Tunnel: MarkTunnel, Forward: MarkForward,
 	}}
 	b.mu.fresh = true
@@ -99,6 +101,7 @@ func New(cfg Config) (datapath.Backend, error) {
 	go b.repair()
 	go b.recoverTUN()
 	go b.listen()
+	go b.keepRouting()
 	return b, nil
 }
 
@@ -113,6 +116,9 @@ func (b *backend) open() (err error) {
 		return err
 	}
 	if b.routing, err = openRouting(b.cfg.Table, b.cfg.Priority, b.cfg.Name); err != nil {
+		return err
+	}
+	if b.lost, err = watchRouting(); err != nil {
 		return err
 	}
 	if note := b.table.Note(); note != "" {
@@ -437,6 +443,7 @@ func (b *backend) Close(release bool) error {
 	<-b.repaired
 	<-b.recovered
 	<-b.listened
+	<-b.kept
 	return err
 }
 
@@ -471,6 +478,9 @@ func (b *backend) closeKernel() error {
 	}
 	if b.watch != nil {
 		errs = append(errs, b.watch.Close())
+	}
+	if b.lost != nil {
+		errs = append(errs, b.lost.conn.Close())
 	}
 	if b.routers != nil {
 		errs = append(errs, b.routers.close())
