@@ -7,6 +7,7 @@ package bank
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	_ "embed"
@@ -58,7 +59,6 @@ func Machines() []Machine {
 const EchoPort = 7007
 
 const (
-	prefix     = "bank-"
 	nodePort   = 7443
 	subnetBits = 24
 )
@@ -73,6 +73,8 @@ type Config struct {
 	Dir string
 	// KeyLog makes the nodes write their keys to files in Dir.
 	KeyLog bool
+	// Prefix is that of the namespaces, "bank-" where it is empty: two Banks at a time need two of them.
+	Prefix string
 	// NodeArgs are further arguments of every bailiwick-node run.
 	NodeArgs []string
 }
@@ -91,7 +93,7 @@ type Bank struct {
 // New builds the network, starts an echo service on every machine, and writes the directory. Nothing of Bailiwick runs
 // yet.
 func New(ctx context.Context, config Config) (_ *Bank, err error) {
-	l, err := lab.New(prefix)
+	l, err := lab.New(cmp.Or(config.Prefix, "bank-"))
 	if err != nil {
 		return nil, err
 	}
@@ -160,6 +162,12 @@ func (b *Bank) Log(m Machine) string { return b.path(m.Name + ".log") }
 
 // KeyLog is the path of a node's key log; see Config.KeyLog.
 func (b *Bank) KeyLog(m Machine) string { return b.path(m.Name + ".keys") }
+
+// Switch is the namespace of the bridge "br0", which receives every frame that passes.
+func (b *Bank) Switch() *lab.Host { return b.bridge.Host }
+
+// Process is the daemon of a machine that was started last.
+func (b *Bank) Process(m Machine) *lab.Process { return b.nodes[m.Name] }
 
 // Host is the namespace of a machine.
 func (b *Bank) Host(m Machine) *lab.Host { return b.hosts[m.Name] }

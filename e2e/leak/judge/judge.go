@@ -255,7 +255,9 @@ func (l *look) whole(p *packet) {
 	}
 }
 
-func (p *packet) of(port uint16) bool { return p.portsKnown && (p.srcPort == port || p.dstPort == port) }
+func (p *packet) of(port uint16) bool {
+	return p.portsKnown && (p.srcPort == port || p.dstPort == port)
+}
 
 // ordinary judges a packet by the statement.
 func (l *look) ordinary(p *packet, kind Kind) {
