@@ -283,7 +283,7 @@ func LostTUN(t *testing.T, prefix string, factory Factory) {
 // unrouted: another program removes what steers packets to the daemon, or takes the TUN down. Nothing passes in clear, and
 // soon everything passes again.
 func unrouted(t *testing.T, w *World) {
-	w.connect(t, Options{Encap: true})
+	w.Connect(t, Options{Encap: true})
 	if !strings.Contains(w.A.mustRun(t, "ip", "rule", "list"), "fwmark") {
 		t.Skip("backend has no policy routing")
 	}
