@@ -9,9 +9,19 @@ import (
 // Sum adds b to a ones' complement sum of 16-bit words and returns it folded (RFC 1071). A piece of odd length must be
 // the last one. The Internet checksum is the complement of the sum.
 func Sum(b []byte, initial uint16) uint16 {
+	var sum uint64
+	if sumBlock > 0 && len(b) >= sumBlock {
+		sum = sumBlocks(b)
+		b = b[len(b)&^(sumBlock-1):]
+	}
+	return sumScalar(b, sum, initial)
+}
+
+// sumScalar adds b to the words of 16 bits in host order that are in sum, and all of them to initial.
+func sumScalar(b []byte, sum uint64, initial uint16) uint16 {
 	// Eight octets at a time in host order, with end-around carry: the sum does not depend on the byte order
 	// (RFC 1071 2 (B)), which is put right once at the end.
-	var sum, carry uint64
+	var carry uint64
 	for len(b) >= 64 {
 		c := b[:64:64]
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(c), carry)
