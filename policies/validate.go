@@ -202,7 +202,7 @@ func (v *validator) offers(d Document, offers []Offer, pfs bool) {
 		if o.Group != proposal.GroupNone && !pfs {
 			v.find(Error, CodeOffers, at, d, "offers %s with a group, but without pfs", o)
 		}
-		if o.Encryption == proposal.EncrNULL {
+		if !o.Encryption.Conceals() {
 			v.find(Warning, CodeIntegrity, at, d, "offers %s, which protects against change and hides nothing", o)
 		}
 	}

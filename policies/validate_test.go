@@ -138,6 +138,7 @@ func TestValidate(t *testing.T) {
 		{"offers that differ in life", action("action: negotiate\noffers: [\"ESP[AES-GCM-256]:60s\", \"ESP[AES-GCM-128]\"]"), `error offers: has offers of different lifetimes; an action has one`},
 		{"an offer twice", action("action: negotiate\noffers: [\"ESP[AES-GCM-256]\", \"ESP[AES-GCM-256]\"]"), `error offers: offers ESP[AES-GCM-256] twice`},
 		{"a group without pfs", action("action: negotiate\noffers: [\"ESP[AES-GCM-256]-x25519\"]"), `error offers: offers ESP[AES-GCM-256]-x25519 with a group, but without pfs`},
+		{"GMAC", action("action: negotiate\noffers: [\"ESP[AES-GMAC-128]\"]"), `warning integrity-only: offers ESP[AES-GMAC-128], which protects against change and hides nothing`},
 		{"integrity alone", action("action: negotiate\noffers: [\"ESP[None,SHA256]\"]"), `warning integrity-only: offers ESP[None,SHA256], which protects against change and hides nothing`},
 		{"a delay for discover", action("action: negotiate\nfallback: {mode: discover, delay: 3s}\noffers: [\"ESP[AES-GCM-256]\"]"), `error action: has fallback discover with a delay or ttl that it does not have`},
 		{"authentication of a permit", list + permit + rule("authentication: [{method: certificate}]"), `error authentication: rule "r" authenticates, but its action "A" does not negotiate`},

@@ -22,7 +22,7 @@ func testChild(t testing.TB, suite proposal.ESP, mode sa.Mode, v6 bool) sa.Child
 	}
 	size := int(suite.KeyBits) / 8
 	switch suite.Encryption {
-	case proposal.EncrAESGCM16:
+	case proposal.EncrAESGCM16, proposal.EncrNullAESGMAC:
 		size += 4
 	case proposal.EncrChaCha20Poly1305:
 		size = 36

@@ -24,7 +24,7 @@ type resettableCBC interface {
 	SetIV([]byte)
 }
 
-// transform is one direction of one suite with its key: either an AEAD, or HMAC with CBC or with no encryption. It
+// transform is one direction of one suite with its key: either an AEAD, or GMAC, or HMAC with CBC or with no encryption. It
 // holds scratch space, so one goroutine owns it.
 type transform struct {
 	esn      bool
@@ -33,6 +33,8 @@ type transform struct {
 	padBlock int // payload, padding and trailer are a multiple of it
 
 	aead  cipher.AEAD
+	gmac  bool     // aead authenticates, and encrypts nothing (RFC 4543)
+	whole []byte   // what gmac authenticates, where that does not stand in one piece
 	nonce [12]byte // salt, then the IV of the packet
 	aad   [12]byte
 
@@ -59,6 +61,12 @@ func newTransform(suite proposal.ESP, keys sa.Keys, outbound bool) (*transform, 
 		if err = wantKey("AES-GCM", len(key), int(suite.KeyBits)/8+4, suite.KeyBits); err != nil {
 			return nil, err
 		}
+		err = t.setGCM(key)
+	case proposal.EncrNullAESGMAC:
+		if err = wantKey("AES-GMAC", len(key), int(suite.KeyBits)/8+4, suite.KeyBits); err != nil {
+			return nil, err
+		}
+		t.gmac = true
 		err = t.setGCM(key)
 	case proposal.EncrChaCha20Poly1305:
 		if len(key) != chacha20poly1305.KeySize+4 {
@@ -142,6 +150,7 @@ func (t *transform) setMode(mode cipher.BlockMode) error {
 // wiped: what is shared has no state, the rest is made anew or cloned.
 func (t *transform) forkOutbound() (*transform, error) {
 	f := *t
+	f.whole = nil
 	if t.cbc != nil {
 		if err := f.setMode(cipher.NewCBCEncrypter(t.block, t.counter[:])); err != nil {
 			return nil, err
@@ -209,6 +218,17 @@ func (t *transform) additional(spi []byte, seq uint64) []byte {
 	return t.aad[:8]
 }
 
+// authenticated returns what GMAC covers: SPI, sequence number with all its bits, IV, payload and trailer (RFC 4543 3.3). It is valid
+// until the next call.
+func (t *transform) authenticated(esp []byte, seq uint64) []byte {
+	if !t.esn {
+		return esp
+	}
+	t.whole = append(t.whole[:0], t.additional(esp, seq)...)
+	t.whole = append(t.whole, esp[headerLen:]...)
+	return t.whole
+}
+
 // icv returns the ICV over authenticated, to which the high half of the sequence number is appended with ESN
 // (RFC 4303 2.2.1). It is valid until the next call.
 func (t *transform) icv(authenticated []byte, seq uint64) []byte {
@@ -229,6 +249,12 @@ func (t *transform) seal(esp, plain []byte, seq uint64) {
 		// The IV is the sequence number, which is never the same for one key (RFC 4106 3.1, RFC 7634 2).
 		binary.BigEndian.PutUint64(t.nonce[4:], seq)
 		copy(esp[headerLen:body], t.nonce[4:])
+		if t.gmac {
+			end := len(esp) - t.icvLen
+			copy(esp[body:end], plain)
+			t.aead.Seal(esp[end:end], t.nonce[:], nil, t.authenticated(esp[:end], seq))
+			return
+		}
 		t.aead.Seal(esp[body:body], t.nonce[:], plain, t.additional(esp, seq))
 		return
 	}
@@ -249,6 +275,10 @@ func (t *transform) open(esp []byte, seq uint64) ([]byte, bool) {
 	body, end := headerLen+t.ivLen, len(esp)-t.icvLen
 	if t.aead != nil {
 		copy(t.nonce[4:], esp[headerLen:body])
+		if t.gmac {
+			_, err := t.aead.Open(nil, t.nonce[:], esp[end:], t.authenticated(esp[:end], seq))
+			return esp[body:end], err == nil
+		}
 		plain, err := t.aead.Open(esp[body:body], t.nonce[:], esp[body:], t.additional(esp, seq))
 		return plain, err == nil
 	}

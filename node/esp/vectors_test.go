@@ -22,6 +22,8 @@ var suites = map[string]proposal.ESP{
 	"aes-cbc-128-sha256": {Encryption: proposal.EncrAESCBC, KeyBits: 128, Integrity: proposal.IntegHMACSHA256128},
 	"aes-cbc-256-sha384": {Encryption: proposal.EncrAESCBC, KeyBits: 256, Integrity: proposal.IntegHMACSHA384192},
 	"aes-cbc-256-sha512": {Encryption: proposal.EncrAESCBC, KeyBits: 256, Integrity: proposal.IntegHMACSHA512256},
+	"aes-gmac-128":       {Encryption: proposal.EncrNullAESGMAC, KeyBits: 128},
+	"aes-gmac-256-esn":   {Encryption: proposal.EncrNullAESGMAC, KeyBits: 256, ESN: true},
 	"null-sha256":        {Encryption: proposal.EncrNULL, Integrity: proposal.IntegHMACSHA256128},
 }
 

@@ -36,6 +36,8 @@ func (e Encryption) String() string {
 		return "AES"
 	case EncrAESGCM16:
 		return "AES-GCM"
+	case EncrNullAESGMAC:
+		return "AES-GMAC"
 	case EncrChaCha20Poly1305:
 		return "CHACHA20-POLY1305"
 	}

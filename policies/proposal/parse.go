@@ -41,6 +41,7 @@ var cipherNames = map[string]struct {
 	"NONE": {EncrNULL, 0}, "CHACHA20POLY1305": {EncrChaCha20Poly1305, 0},
 	"AES128": {EncrAESCBC, 128}, "AES192": {EncrAESCBC, 192}, "AES256": {EncrAESCBC, 256},
 	"AESGCM128": {EncrAESGCM16, 128}, "AESGCM192": {EncrAESGCM16, 192}, "AESGCM256": {EncrAESGCM16, 256},
+	"AESGMAC128": {EncrNullAESGMAC, 128}, "AESGMAC192": {EncrNullAESGMAC, 192}, "AESGMAC256": {EncrNullAESGMAC, 256},
 }
 
 // String prints the offer as ParseIKE reads it: "AES256-SHA384-ecp384", "AES-GCM-256-SHA256-x25519".
@@ -138,7 +139,7 @@ func ParseIKE(text string) (IKE, error) {
 //	offer = "ESP[" aead "]" [ "-" group ] life / "ESP[" cipher "," hash "]" [ "-" group ] life
 //	life  = [ ":" kilobytes "k" [ "/" seconds "s" ] ] / ":" seconds "s"
 //
-// with the names of ParseIKE, and "None" for no encryption. Both None are refused, and AH is not negotiated. The error is
+// with the names of ParseIKE, and "None" or, as an aead, "AES-GMAC-128", "AES-GMAC-192" or "AES-GMAC-256" for no encryption. Both None are refused, and AH is not negotiated. The error is
 // a *SyntaxError.
 func ParseESP(text string) (ESP, Life, error) {
 	p := parser{text: text}

@@ -13,11 +13,17 @@ const (
 	EncrNULL             Encryption = 11
 	EncrAESCBC           Encryption = 12
 	EncrAESGCM16         Encryption = 20
+	EncrNullAESGMAC      Encryption = 21 // integrity alone, by GMAC (RFC 4543)
 	EncrChaCha20Poly1305 Encryption = 28
 )
 
-// AEAD reports whether the algorithm carries its own integrity (RFC 5282, RFC 4106, RFC 7634).
-func (e Encryption) AEAD() bool { return e == EncrAESGCM16 || e == EncrChaCha20Poly1305 }
+// AEAD reports whether the algorithm carries its own integrity (RFC 5282, RFC 4106, RFC 7634, RFC 4543).
+func (e Encryption) AEAD() bool {
+	return e == EncrAESGCM16 || e == EncrChaCha20Poly1305 || e == EncrNullAESGMAC
+}
+
+// Conceals reports whether the algorithm hides what it protects. The others are negotiated only where a policy names them.
+func (e Encryption) Conceals() bool { return e != EncrNULL && e != EncrNullAESGMAC }
 
 // PRF is an IKEv2 transform type 2 number.
 type PRF uint16

@@ -60,6 +60,7 @@ func TestParseESP(t *testing.T) {
 		"esp[aesgcm256]:3600s":            {gcm, proposal.Life{Time: time.Hour}},
 		"ESP[AES-GCM-256,None]:1k":        {gcm, proposal.Life{Kilobytes: 1}},
 		"ESP[AES-256,SHA256]-x25519:900s": {proposal.ESP{Encryption: proposal.EncrAESCBC, KeyBits: 256, Integrity: proposal.IntegHMACSHA256128, Group: proposal.GroupX25519}, proposal.Life{Time: 15 * time.Minute}},
+		"ESP[AES-GMAC-192]":               {proposal.ESP{Encryption: proposal.EncrNullAESGMAC, KeyBits: 192}, proposal.Life{}},
 		"ESP[None,SHA512]":                {proposal.ESP{Encryption: proposal.EncrNULL, Integrity: proposal.IntegHMACSHA512256}, proposal.Life{}},
 		"ESP[AES-GCM-256]-x25519+ML-KEM-768:900s": {proposal.ESP{
 			Encryption: proposal.EncrAESGCM16, KeyBits: 256, Group: proposal.GroupX25519, Additional: proposal.AdditionalOf(proposal.GroupMLKEM768),
@@ -176,8 +177,8 @@ func TestDefaults(t *testing.T) {
 	}
 	var got []string
 	for _, o := range proposal.DefaultESP() {
-		if err := o.Validate(); err != nil {
-			t.Errorf("%s: %v", o, err)
+		if err := o.Validate(); err != nil || !o.Encryption.Conceals() {
+			t.Errorf("%s: %v, hides what it protects: %v", o, err, o.Encryption.Conceals())
 		}
 		got = append(got, o.String())
 	}

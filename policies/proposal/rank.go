@@ -75,7 +75,7 @@ func (o ESP) Strength() int {
 
 func cipherBits(e Encryption, bits uint16) int {
 	switch e {
-	case EncrNULL:
+	case EncrNULL, EncrNullAESGMAC:
 		return 0
 	case EncrChaCha20Poly1305:
 		return 256

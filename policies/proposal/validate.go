@@ -8,7 +8,7 @@ import (
 // Validate reports whether the offer is complete and made of algorithms that can be negotiated. Its error wraps
 // ErrOffer.
 func (o IKE) Validate() error {
-	if o.Encryption == EncrNULL {
+	if !o.Encryption.Conceals() {
 		return fmt.Errorf("%w: an IKE SA without encryption", ErrOffer)
 	}
 	if err := validateCipher(o.Encryption, o.KeyBits, o.Integrity); err != nil {
@@ -62,7 +62,7 @@ func (k KeyExchange) validate() error {
 // exactly one source (RFC 7296 3.3.3, RFC 5282 8).
 func validateCipher(e Encryption, bits uint16, i Integrity) error {
 	switch e {
-	case EncrAESCBC, EncrAESGCM16:
+	case EncrAESCBC, EncrAESGCM16, EncrNullAESGMAC:
 		if bits != 128 && bits != 192 && bits != 256 {
 			return fmt.Errorf("%w: AES with a key of %d bits", ErrOffer, bits)
 		}

@@ -24,6 +24,9 @@ var (
 	GCM128 = proposal.ESP{Encryption: proposal.EncrAESGCM16, KeyBits: 128, ESN: true}
 	CBC256 = proposal.ESP{Encryption: proposal.EncrAESCBC, KeyBits: 256, Integrity: proposal.IntegHMACSHA256128}
 	ChaCha = proposal.ESP{Encryption: proposal.EncrChaCha20Poly1305}
+	// Those that hide nothing.
+	GMAC = proposal.ESP{Encryption: proposal.EncrNullAESGMAC, KeyBits: 128, ESN: true}
+	Null = proposal.ESP{Encryption: proposal.EncrNULL, Integrity: proposal.IntegHMACSHA256128, ESN: true}
 )
 
 // lastSPI counts the SPIs of all tests of the process, so that none is used twice.
@@ -34,7 +37,7 @@ const firstSPI = 0x1000
 func keys(suite proposal.ESP) (sa.Keys, error) {
 	encryption, integrity := 0, 0
 	switch suite.Encryption {
-	case proposal.EncrAESGCM16:
+	case proposal.EncrAESGCM16, proposal.EncrNullAESGMAC:
 		encryption = int(suite.KeyBits)/8 + 4
 	case proposal.EncrChaCha20Poly1305:
 		encryption = 36

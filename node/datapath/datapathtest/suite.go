@@ -76,6 +76,7 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"path MTU is told", pathMTU},
 		{"narrow paths are found out", narrowPath},
 		{"traffic class and hop limit", headerFields},
+		{"integrity alone", integrityAlone},
 		{"congestion is passed on", congestion},
 		{"options and extension headers", extended},
 		{"one family inside the other", familyInFamily},

@@ -21,6 +21,8 @@ func transformOf(suite proposal.ESP) (transform, error) {
 	switch suite.Encryption {
 	case proposal.EncrAESGCM16: // RFC 4106: the salt of 4 octets follows the key
 		t.aead, t.icv, t.cipherLen = "rfc4106(gcm(aes))", 128, int(suite.KeyBits)/8+4
+	case proposal.EncrNullAESGMAC: // RFC 4543
+		t.aead, t.icv, t.cipherLen = "rfc4543(gcm(aes))", 128, int(suite.KeyBits)/8+4
 	case proposal.EncrChaCha20Poly1305: // RFC 7634
 		t.aead, t.icv, t.cipherLen = "rfc7539esp(chacha20,poly1305)", 128, 36
 	case proposal.EncrAESCBC: // RFC 3602

@@ -80,6 +80,8 @@ func espNames(p proposal.ESP) (encryption, integrity string) {
 		return "AES-GCM with 16 octet ICV [RFC4106]", "NULL"
 	case proposal.EncrChaCha20Poly1305:
 		return "ChaCha20 with Poly1305 [RFC7634]", "NULL"
+	case proposal.EncrNullAESGMAC: // not known there: the IV stands before the packet
+		return "NULL", "ANY 128 bit authentication [no checking]"
 	case proposal.EncrNULL:
 		encryption = "NULL"
 	default:

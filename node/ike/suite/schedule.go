@@ -10,14 +10,15 @@ import (
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
-// saltLen is what AES-GCM and ChaCha20-Poly1305 take from the key material behind the key (RFC 5282 7.1, RFC 7634 2).
+// saltLen is what AES-GCM, GMAC and ChaCha20-Poly1305 take from the key material behind the key (RFC 5282 7.1, RFC 4543 5.4,
+// RFC 7634 2).
 const saltLen = 4
 
 // encryptionKeyLen is the length in octets of key and salt.
 func encryptionKeyLen(e proposal.Encryption, bits uint16) (int, error) {
 	aes := bits == 128 || bits == 192 || bits == 256
 	switch {
-	case e == proposal.EncrAESGCM16 && aes:
+	case (e == proposal.EncrAESGCM16 || e == proposal.EncrNullAESGMAC) && aes:
 		return int(bits)/8 + saltLen, nil
 	case e == proposal.EncrAESCBC && aes:
 		return int(bits) / 8, nil

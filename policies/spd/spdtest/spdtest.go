@@ -273,7 +273,7 @@ var integrity = []proposal.Integrity{
 func cipher(t *rapid.T, choices []proposal.Encryption) (proposal.Encryption, uint16, proposal.Integrity) {
 	e := rapid.SampledFrom(choices).Draw(t, "encryption")
 	var bits uint16
-	if e == proposal.EncrAESCBC || e == proposal.EncrAESGCM16 {
+	if e == proposal.EncrAESCBC || e == proposal.EncrAESGCM16 || e == proposal.EncrNullAESGMAC {
 		bits = rapid.SampledFrom([]uint16{128, 192, 256}).Draw(t, "bits")
 	}
 	if e.AEAD() {
@@ -302,6 +302,7 @@ func ESP() *rapid.Generator[proposal.ESP] {
 		var o proposal.ESP
 		o.Encryption, o.KeyBits, o.Integrity = cipher(t, []proposal.Encryption{
 			proposal.EncrAESCBC, proposal.EncrAESGCM16, proposal.EncrChaCha20Poly1305, proposal.EncrNULL,
+			proposal.EncrNullAESGMAC,
 		})
 		o.Group = rapid.SampledFrom(append([]proposal.Group{proposal.GroupNone}, groups...)).Draw(t, "group")
 		o.Additional = additional(t, o.Group)
