@@ -4,16 +4,27 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab/guest"
 )
 
-// TestBank plays the Bank in a guest: the controller and six nodes that nobody told who is to move ESP. Every node has to
-// choose the kernel's by itself, and every cell of the matrix is a TCP exchange that a capture judges.
-func TestBank(t *testing.T) {
-	var programs []program
+// bankGuest boots a guest with all that the Bank needs.
+func bankGuest(t *testing.T, further ...program) *guest.Guest {
+	t.Helper()
+	programs := further
 	for _, name := range []string{"bailiwick", "bailiwick-controller", "bailiwick-node"} {
 		programs = append(programs, program{"usr/bin/" + name, []string{"go", "build", "-trimpath", "-ldflags=-s -w", "github.com/bailiwick-net/bailiwick/cmd/" + name}})
 	}
-	out, err := run(t, start(t, bankMemory, programs...), 8*time.Minute, "bailiwick demo")
+	const memory = 1536
+	return start(t, memory, programs...)
+}
+
+// TestBank plays the Bank in a guest: the controller and six nodes that nobody told who is to move ESP. Every node has to
+// choose the kernel's by itself, and every cell of the matrix is a TCP exchange that a capture judges. Then the daemon of a
+// node dies under a connection, and comes back.
+func TestBank(t *testing.T) {
+	g := bankGuest(t, tests("github.com/bailiwick-net/bailiwick/e2e/kernelesp"))
+	out, err := run(t, g, 8*time.Minute, "bailiwick demo")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,6 +37,7 @@ func TestBank(t *testing.T) {
 	if n := strings.Count(out, "datapath  xfrm. ESP is the kernel's: it has all that is needed"); n != nodes {
 		t.Errorf("%d nodes chose the kernel's ESP by themselves, want %d", n, nodes)
 	}
+	if out, err := run(t, g, 5*time.Minute, insideVariable+"=/usr/bin suite"); err != nil || !strings.HasSuffix(out, "lived\n") {
+		t.Errorf("the life of nodes ended with %v", err)
+	}
 }
-
-const bankMemory = 1536

@@ -22,7 +22,10 @@ const (
 func openBank(t *testing.T, machines ...string) *bank.Bank {
 	t.Helper()
 	dir := t.TempDir()
-	b, err := bank.New(t.Context(), bank.Config{Bin: binaries, Dir: dir, KeyLog: true})
+	b, err := bank.New(t.Context(), bank.Config{
+		// What is expected of a dead daemon is that of userspace ESP; e2e/kernelesp has the other.
+		Bin: binaries, Dir: dir, KeyLog: true, NodeArgs: []string{"--datapath", "userspace"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
