@@ -83,8 +83,8 @@ type Backend interface {
 	Status() Status
 	// Close ends the backend. What the policy wants protected stays blocked in the kernel unless release is true. Where the
 	// process is killed instead, SAs die with it if it seals and opens by itself. A kernel that does goes on with those that
-	// it has, up to their limits or until the next process opens a backend: that leaks nothing either, and nobody is left to
-	// take them away. What has no SA is dropped in either case.
+	// are not in UDP, up to their limits or until the next process opens a backend: that leaks nothing either, and nobody is
+	// left to take them away. What has no SA is dropped in either case.
 	Close(release bool) error
 }
 
