@@ -255,9 +255,14 @@ func closed(t *testing.T, w *World) {
 	}
 }
 
-// LostTUN is a case for backends that move packets through a TUN: somebody deletes it under the daemon, and it comes back.
-func LostTUN(t *testing.T, prefix string, factory Factory) {
-	w := NewWorld(t, prefix, factory)
+// RunTUN runs the cases of backends that move packets through a TUN.
+func RunTUN(t *testing.T, prefix string, factory Factory) {
+	t.Run("loss of the TUN leaks nothing", func(t *testing.T) { lostTUN(t, NewWorld(t, prefix, factory)) })
+	t.Run("policy routing that others remove comes back", func(t *testing.T) { unrouted(t, NewWorld(t, prefix, factory)) })
+}
+
+// lostTUN: somebody deletes the TUN under the daemon, and it comes back.
+func lostTUN(t *testing.T, w *World) {
 	w.Connect(t, Options{Encap: true})
 	to := netip.AddrPortFrom(w.B.V4, 9)
 	w.B.EchoUDP(t, to)
@@ -285,7 +290,7 @@ func LostTUN(t *testing.T, prefix string, factory Factory) {
 func unrouted(t *testing.T, w *World) {
 	w.Connect(t, Options{Encap: true})
 	if !strings.Contains(w.A.mustRun(t, "ip", "rule", "list"), "fwmark") {
-		t.Skip("backend has no policy routing")
+		t.Fatal("backend has no policy routing")
 	}
 	to := netip.AddrPortFrom(w.B.V4, 9)
 	w.B.EchoUDP(t, to)

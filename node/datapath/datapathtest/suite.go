@@ -83,7 +83,6 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"kill -9 leaks nothing", killed},
 		{"close leaks nothing and release removes everything", closed},
 		{"rules that others remove come back", flushed},
-		{"policy routing that others remove comes back", unrouted},
 		{"policy swaps leak nothing", swaps},
 		{"a new policy decides what waits", swapDecidesWhatWaits},
 		{"SAs that cannot be are refused", refusesBadSAs},

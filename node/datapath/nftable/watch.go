@@ -6,7 +6,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -70,6 +72,23 @@ func (w *Watch) concerns(m netlink.Message) bool {
 		}
 	}
 	return false
+}
+
+// repairPause keeps two programs from fighting over the table as fast as they can.
+const repairPause = 50 * time.Millisecond
+
+// Repair calls restore after each change until Run has ended, and logs what became of it; restored is false where there was
+// nothing to be restored.
+func (w *Watch) Repair(log hclog.Logger, restore func() (restored bool, err error)) {
+	for range w.Changed() {
+		switch restored, err := restore(); {
+		case err != nil:
+			log.Error("nftables table was changed by another program and cannot be restored", "table", w.table, "error", err)
+		case restored:
+			log.Warn("nftables table was changed by another program and is restored", "table", w.table)
+		}
+		<-time.After(repairPause)
+	}
 }
 
 // Changed has a value after each change, and is closed when Run has ended.

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// repairPause keeps two programs from fighting over policy routing as fast as they can.
+const repairPause = 50 * time.Millisecond
+
 // routingWatch tells when another program takes away what steers marked packets into the TUN. Nothing leaks without it, and
 // nothing passes either: the rules drop marked packets on every other way.
 type routingWatch struct{ conn *netlink.Conn }

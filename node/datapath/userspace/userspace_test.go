@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 func TestContract(t *testing.T) { datapathtest.Run(t, "bwdp-", open) }
 
-func TestLossOfTheTUNLeaksNothing(t *testing.T) { datapathtest.LostTUN(t, "bwdpt-", open) }
+func TestTUNContract(t *testing.T) { datapathtest.RunTUN(t, "bwdp-", open) }
 
 func TestPacketsAllocateNothing(t *testing.T) { datapathtest.Allocations(t, "bwdpa-", open) }
 

@@ -1,16 +1,12 @@
 package userspace
 
 import (
-	"errors"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
-
-// repairPause keeps two programs from fighting over the table as fast as they can.
-const repairPause = 50 * time.Millisecond
 
 // flows asks the packet thread for the associations in clear and the flows that must not have one.
 type flows struct {
@@ -28,35 +24,21 @@ func (c flows) run(l *loop) error {
 	return nil
 }
 
-// repair runs until the watch is closed, and puts back what others change.
+// repair puts back what others change, until the watch is closed.
 func (b *backend) repair() {
 	defer close(b.repaired)
-	for range b.watch.Changed() {
-		err := b.restore()
-		switch {
-		case errors.Is(err, errClosed):
-			return
-		case err != nil:
-			b.cfg.Logger.Error("nftables table was changed by another program and cannot be restored", "table", b.cfg.NFTable, "error", err)
-		default:
-			b.cfg.Logger.Warn("nftables table was changed by another program and is restored", "table", b.cfg.NFTable)
-		}
-		<-time.After(repairPause)
-	}
+	b.watch.Repair(b.cfg.Logger, b.restore)
 }
 
-func (b *backend) restore() error {
+func (b *backend) restore() (restored bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mu.closed {
-		return errClosed
-	}
-	if b.mu.fresh {
-		return nil // nothing of ours is in force yet
+	if b.mu.closed || b.mu.fresh {
+		return false, nil // nothing of ours is in force any more, or yet
 	}
 	state := flows{soft: map[softKey]time.Time{}, secured: map[softKey]bool{}}
 	if err := b.do(state); err != nil {
-		return err
+		return false, err
 	}
 	var entries []nftable.Entry
 	for e := range b.mu.dynamic {
@@ -72,5 +54,5 @@ func (b *backend) restore() error {
 			}
 		}
 	}
-	return b.table.Replace(steering.Compile(b.mu.set, b.params), true, entries)
+	return true, b.table.Replace(steering.Compile(b.mu.set, b.params), true, entries)
 }

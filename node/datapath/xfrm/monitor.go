@@ -16,7 +16,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 )
 
-// repairPause keeps two programs from fighting over the kernel as fast as they can.
+// repairPause keeps two programs from fighting over XFRM as fast as they can.
 const repairPause = 50 * time.Millisecond
 
 // monitor hears what happens in XFRM.
@@ -212,28 +212,13 @@ func (b *backend) expire(now time.Time) {
 }
 
 // repair puts the rules back that others change, until the watch is closed.
-func (b *backend) repair() {
-	for range b.watch.Changed() {
-		switch err := b.restore(); {
-		case errors.Is(err, errClosed):
-			return
-		case err != nil:
-			b.cfg.Logger.Error("nftables table was changed by another program and cannot be restored", "table", b.cfg.NFTable, "error", err)
-		default:
-			b.cfg.Logger.Warn("nftables table was changed by another program and is restored", "table", b.cfg.NFTable)
-		}
-		<-time.After(repairPause)
-	}
-}
+func (b *backend) repair() { b.watch.Repair(b.cfg.Logger, b.restore) }
 
-func (b *backend) restore() error {
+func (b *backend) restore() (restored bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mu.closed {
-		return errClosed
+	if b.mu.closed || b.mu.fresh {
+		return false, nil // nothing of ours is in force any more, or yet
 	}
-	if b.mu.fresh {
-		return nil // nothing of ours is in force yet
-	}
-	return b.table.Replace(steering.Compile(b.mu.set, b.params), true, b.entries())
+	return true, b.table.Replace(steering.Compile(b.mu.set, b.params), true, b.entries())
 }
