@@ -16,7 +16,7 @@ import (
 type vectorKey struct {
 	// H^36 to H, each divided by x and with its octets reversed.
 	powers [36][blockSize]byte //nolint:unused // by the assembly
-	// The first two may be read as if they were powers, for lanes that hold zeros.
+	// The first three may be read as if they were powers, for lanes that hold zeros.
 	roundKeys [15][blockSize]byte //nolint:unused // by the assembly
 	rounds    int                 // 10 or 14
 }

@@ -268,9 +268,20 @@ last: \
 #define HIGH (vectorKey_powers+0x40)(AX)
 #define LOW (vectorKey_powers+0x140)(AX)
 
-// PROLOGUE loads the round keys, makes the counter and takes the additional data into GHASH, one block at a time: its
-// length is that of a header. The last product is left as a sum.
-#define PROLOGUE(begin, aad, done) \
+// GROUPLOAD loads sixteen blocks at p for GHASH.
+#define GROUPLOAD(p) \
+	VMOVDQU64 0x00(p), Z12;  \
+	VMOVDQU64 0x40(p), Z13;  \
+	VMOVDQU64 0x80(p), Z14;  \
+	VMOVDQU64 0xc0(p), Z15;  \
+	VPSHUFB   Z11, Z12, Z12; \
+	VPSHUFB   Z11, Z13, Z13; \
+	VPSHUFB   Z11, Z14, Z14; \
+	VPSHUFB   Z11, Z15, Z15
+
+// PROLOGUE loads the round keys, makes the counter and takes the additional data into GHASH. The last products are left
+// as a sum.
+#define PROLOGUE(groups, vectors, last, done) \
 	MOVL            (R8), R13;                                     \
 	MOVQ            4(R8), R8;                                     \
 	BSWAPL          R13;                                           \
@@ -300,30 +311,55 @@ last: \
 	VBROADCASTI32X4 (vectorKey_roundKeys+0x80)(AX), Z25;           \
 	VBROADCASTI32X4 (vectorKey_roundKeys+0x90)(AX), Z26;           \
 	VBROADCASTI32X4 vectorKey_roundKeys(AX)(R13*1), Z31;           \
-	VMOVDQU         (vectorKey_powers+0x230)(AX), X15;             \
 	VPXOR           X7, X7, X7;                                    \
 	VPXOR           X8, X8, X8;                                    \
 	VPXOR           X9, X9, X9;                                    \
+	VPXOR           X10, X10, X10;                                 \
 	MOVQ            R10, BX;                                       \
 	TESTQ           BX, BX;                                        \
 	JE              done;                                          \
-	JMP             begin;                                         \
-aad: \
-	REDUCE(poly<>(SB), X5, X7, X8, X9);                            \
-begin: \
-	CMPQ            BX, $16;                                       \
-	MOVQ            $16, R13;                                      \
-	CMOVQLT         BX, R13;                                       \
+	CMPQ            BX, $64;                                       \
+	JBE             last;                                          \
+	CMPQ            BX, $256;                                      \
+	JBE             vectors;                                       \
+groups: \
+	GROUPLOAD(R9);                                                 \
+	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9);                            \
+	FOLD;                                                          \
+	VPXORQ          Z10, Z12, Z12;                                 \
+	PAIR(Z14, 0x80+LOW);                                           \
+	START(Z14, Z15, 0xc0+LOW);                                     \
+	PAIR(Z12, 0x00+LOW);                                           \
+	ADD2(Z12, Z13, 0x40+LOW);                                      \
+	ADDQ            $256, R9;                                      \
+	SUBQ            $256, BX;                                      \
+	CMPQ            BX, $256;                                      \
+	JA              groups;                                        \
+vectors: \
+	REDUCE(poly<>(SB), Z5, Z7, Z8, Z9);                            \
+	FOLD;                                                          \
+	CMPQ            BX, $64;                                       \
+	JBE             last;                                          \
+	VMOVDQU64       (R9), Z12;                                     \
+	VPSHUFB         Z11, Z12, Z12;                                 \
+	VPXORQ          Z10, Z12, Z12;                                 \
+	VMOVDQU64       (vectorKey_powers+0x200)(AX), Z16;             \
+	MULTIPLY(Z12, Z16, Z5, Z7, Z8, Z9);                            \
+	ADDQ            $64, R9;                                       \
+	SUBQ            $64, BX;                                       \
+	JMP             vectors;                                       \
+last: \
 	MOVQ            $-1, R8;                                       \
-	BZHIQ           R13, R8, R8;                                   \
+	BZHIQ           BX, R8, R8;                                    \
 	KMOVQ           R8, K1;                                        \
-	VMOVDQU8.Z      (R9), K1, X12;                                 \
-	VPSHUFB         X11, X12, X12;                                 \
-	VPXOR           X9, X12, X12;                                  \
-	MULTIPLY(X12, X15, X5, X7, X8, X9);                            \
-	ADDQ            $16, R9;                                       \
-	SUBQ            $16, BX;                                       \
-	JG              aad;                                           \
+	VMOVDQU8.Z      (R9), K1, Z12;                                 \
+	VPSHUFB         Z11, Z12, Z12;                                 \
+	VPXORQ          Z10, Z12, Z12;                                 \
+	ADDQ            $15, BX;                                       \
+	ANDQ            $~15, BX;                                      \
+	NEGQ            BX;                                            \
+	VMOVDQU64       (vectorKey_powers+0x240)(AX)(BX*1), Z16;       \
+	MULTIPLY(Z12, Z16, Z5, Z7, Z8, Z9);                            \
 done: \
 	MOVQ            CX, R12
 
@@ -396,7 +432,7 @@ done: \
 	VMOVDQU8   z, K1, offset(DI); \
 	VPSHUFB    Z11, x, x
 
-// SEALGROUP and OPENGROUP end a group and go on to the next; OPENLOAD begins one.
+// SEALGROUP and OPENGROUP end a group and go on to the next.
 #define SEALGROUP \
 	SEALFULL(0x00, Z0, Z12); \
 	SEALFULL(0x40, Z1, Z13); \
@@ -405,15 +441,6 @@ done: \
 	ADDQ $256, SI;           \
 	ADDQ $256, DI;           \
 	SUBQ $256, CX
-#define OPENLOAD \
-	VMOVDQU64 0x00(SI), Z12; \
-	VMOVDQU64 0x40(SI), Z13; \
-	VMOVDQU64 0x80(SI), Z14; \
-	VMOVDQU64 0xc0(SI), Z15; \
-	VPSHUFB   Z11, Z12, Z12; \
-	VPSHUFB   Z11, Z13, Z13; \
-	VPSHUFB   Z11, Z14, Z14; \
-	VPSHUFB   Z11, Z15, Z15
 #define OPENGROUP \
 	VPXORQ    0x00(SI), Z0, Z0; \
 	VPXORQ    0x40(SI), Z1, Z1; \
@@ -508,7 +535,7 @@ TEXT ·seal(SB), NOSPLIT, $0-56
 	MOVQ nonce+32(FP), R8
 	MOVQ additional+40(FP), R9
 	MOVQ m+48(FP), R10
-	PROLOGUE(sealFirst, sealAdditional, sealCounter)
+	PROLOGUE(sealGroups, sealVectors, sealRest, sealCounter)
 	CMPQ CX, $256
 	JB   sealShort
 
@@ -580,17 +607,17 @@ TEXT ·open(SB), NOSPLIT, $0-57
 	MOVQ nonce+32(FP), R8
 	MOVQ additional+40(FP), R9
 	MOVQ m+48(FP), R10
-	PROLOGUE(openFirst, openAdditional, openCounter)
+	PROLOGUE(openGroups, openVectors, openRest, openCounter)
 	CMPQ CX, $256
 	JB   openShort
 
 openGroup:
-	OPENLOAD
+	GROUPLOAD(SI)
 	CMPQ CX, $512
 	JB   openOdd
 	ODD(HIGH, openOddLast)
 	OPENGROUP
-	OPENLOAD
+	GROUPLOAD(SI)
 	EVEN(LOW, openEvenLast)
 	OPENGROUP
 	CMPQ CX, $256
