@@ -81,6 +81,7 @@ var columns = []struct {
 	{"UDP 1372 kpps", "%.0f", func(f figures) float64 { return f.Large }, true},
 	{"UDP 64 kpps", "%.0f", func(f figures) float64 { return f.Small }, true},
 	{"RTT us", "%.0f", func(f figures) float64 { return f.RoundTrip }, true},
+	{"RTT in turn us", "%.0f", func(f figures) float64 { return f.InTurn }, true},
 	{"conn/s", "%.0f", func(f figures) float64 { return f.Connections }, true},
 	{"CPU s/GB", "%.2f", func(f figures) float64 { return f.Machine }, false},
 	{"daemons s/GB", "%.2f", func(f figures) float64 { return f.Daemons }, true},
