@@ -123,13 +123,9 @@ func (x *transaction) addChain(c steering.Chain) {
 	x.text(unix.NFTA_CHAIN_TABLE, x.table)
 	x.text(unix.NFTA_CHAIN_NAME, c.Name)
 	if hook, kind := hookOf(c.Hook); kind != "" {
-		priority := int32(*nftables.ChainPriorityMangle)
-		if c.Late {
-			priority = int32(*nftables.ChainPriorityNATSource) + 1
-		}
 		x.nest(unix.NFTA_CHAIN_HOOK, func() {
 			x.number(unix.NFTA_HOOK_HOOKNUM, hook)
-			x.number(unix.NFTA_HOOK_PRIORITY, uint32(priority))
+			x.number(unix.NFTA_HOOK_PRIORITY, uint32(c.Order.Priority()))
 		})
 		x.number(unix.NFTA_CHAIN_POLICY, uint32(nftables.ChainPolicyAccept))
 		x.text(unix.NFTA_CHAIN_TYPE, kind)

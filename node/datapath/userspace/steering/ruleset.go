@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/google/nftables"
 )
 
 // Ruleset is the content of the table. It is a value: the same policy gives the same Ruleset.
@@ -67,11 +69,51 @@ const (
 	HookPostrouting
 )
 
+// Order is when a chain sees a packet at its hook, among the chains of others.
+type Order uint8
+
+// The orders. What other programs do to marks and addresses before OrderLast, the rules there see; what they do after
+// OrderFirst is too late to keep the rules there from seeing it as it was. OrderAfterNAT is after source NAT.
+const (
+	OrderMangle Order = iota
+	OrderFirst
+	OrderLast
+	OrderAfterNAT
+)
+
+// String is the priority as nft(8) has it.
+func (o Order) String() string {
+	switch o {
+	case OrderFirst:
+		return "-1000"
+	case OrderLast:
+		return "1000"
+	case OrderAfterNAT:
+		return "srcnat + 1"
+	default:
+		return "mangle"
+	}
+}
+
+// Priority is the number that the kernel sorts the chains of a hook by.
+func (o Order) Priority() int32 {
+	switch o {
+	case OrderFirst:
+		return -1000
+	case OrderLast:
+		return 1000
+	case OrderAfterNAT:
+		return int32(*nftables.ChainPriorityNATSource) + 1
+	default:
+		return int32(*nftables.ChainPriorityMangle)
+	}
+}
+
 // Chain is a list of rules. A base chain, one with a Hook, accepts what reaches its end.
 type Chain struct {
 	Name  string
 	Hook  Hook
-	Late  bool // after source NAT
+	Order Order
 	Rules []Rule
 	// Digest tells that the name is a digest of the rules and of all that they lead to by a name of that kind.
 	Digest bool
@@ -127,11 +169,7 @@ func (r Ruleset) Text(table string) string {
 	for _, c := range r.Chains {
 		fmt.Fprintf(&b, "\tchain %s {\n", c.Name)
 		if c.Hook != HookNone {
-			priority := "mangle"
-			if c.Late {
-				priority = "srcnat + 1"
-			}
-			fmt.Fprintf(&b, "\t\ttype %s hook %s priority %s; policy accept;\n", c.Hook.chainType(), c.Hook, priority)
+			fmt.Fprintf(&b, "\t\ttype %s hook %s priority %s; policy accept;\n", c.Hook.chainType(), c.Hook, c.Order)
 		}
 		for _, rule := range c.Rules {
 			fmt.Fprintf(&b, "\t\t%s\n", rule.text())

@@ -149,12 +149,14 @@ func Compile(set spd.Set, p Params) Ruleset {
 	c.chain(Chain{Name: chainQuoted6, Rules: c.quoted(true)})
 	c.chain(Chain{Name: chainForwardIn, Rules: c.forwardIn()})
 	c.chain(Chain{Name: chainForwardOut, Rules: c.forwardOut()})
-	c.chain(Chain{Name: ChainOutput, Hook: HookOutput, Rules: c.output()})
+	// What leaves is judged as it leaves: with the addresses that destination NAT gave it, and with nobody behind to change
+	// the mark. What the others drop does not get here.
+	c.chain(Chain{Name: ChainOutput, Hook: HookOutput, Order: OrderLast, Rules: c.output()})
 	c.chain(Chain{Name: ChainInput, Hook: HookInput, Rules: c.input()})
 	c.chain(Chain{Name: "prerouting", Hook: HookPrerouting, Rules: c.prerouting()})
 	c.chain(Chain{Name: "forward", Hook: HookForward, Rules: c.forward()})
-	c.chain(Chain{Name: "postrouting", Hook: HookPostrouting, Rules: c.postrouting()})
-	c.chain(Chain{Name: "after_nat", Hook: HookPostrouting, Late: true, Rules: []Rule{
+	c.chain(Chain{Name: "postrouting", Hook: HookPostrouting, Order: OrderFirst, Rules: c.postrouting()})
+	c.chain(Chain{Name: "after_nat", Hook: HookPostrouting, Order: OrderAfterNAT, Rules: []Rule{
 		{Matches: []Match{c.marked(p.Forward), LocalAddress{}}, Verdict: Goto, Target: chainTranslated},
 	}})
 	// Nothing jumps here. A rule like this one makes the kernel reassemble fragments before it asks any rule
