@@ -201,3 +201,39 @@ func TestSourceNATIsNoWayOut(t *testing.T) {
 		t.Error("a packet to a peer that talks in clear did not leave")
 	}
 }
+
+// What others do to marks and destinations of packets that leave does not bring them past the policy: it judges what leaves.
+func TestOthersOpenNoWayOut(t *testing.T) {
+	peer, service := netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("203.0.113.1")
+	for _, c := range []struct {
+		name, chain string
+		to          netip.Addr
+		port        uint16
+		want        spd.Fate
+	}{
+		{"nothing", "type filter hook output priority filter;", peer, 5000, spd.Protect},
+		{"a mark of their own", "type route hook output priority mangle + 5; meta mark set 0x1;", peer, 5000, spd.Protect},
+		{"a mark, as the last of the usual", "type route hook output priority security; meta mark set 0x1;", peer, 5000, spd.Protect},
+		{"a destination that is to be protected", "type nat hook output priority -100; udp dport 53 dnat to 198.51.100.7:5000;", service, 53, spd.Protect},
+		{"a destination that is permitted", "type nat hook output priority -100; udp dport 5000 dnat to 198.51.100.7:53;", service, 5000, spd.Pass},
+		{"a drop", "type filter hook output priority filter; udp dport 53 drop;", peer, 53, spd.Drop},
+		{"an accept", "type filter hook output priority raw; accept;", peer, 5000, spd.Protect},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := guardBench(t, "bwdpo-")
+			me := netip.MustParseAddr("192.168.77.1")
+			b.enforce(t, me)
+			if _, err := b.host.Run("nft", "add table ip others { chain c { "+c.chain+" }; }"); err != nil {
+				t.Fatal(err)
+			}
+			p := spd.Packet{Source: me, Destination: c.to, Protocol: spd.ProtocolUDP, SourcePort: 40000, DestinationPort: c.port}
+			got, err := b.out(p, octets(p, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+}
