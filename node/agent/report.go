@@ -1,8 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -13,7 +16,8 @@ import (
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
 
-// maxReported bounds the associations and failures of one report.
+// maxReported bounds the associations, failures and counters of one report: with more the controller would refuse it and
+// end the session.
 const maxReported = 1000
 
 // reporter remembers what was last reported.
@@ -92,5 +96,25 @@ func makeReport(now time.Time, status datapath.Status, snapshot engine.Snapshot)
 	if len(r.Failures) > maxReported {
 		r.Failures, r.Truncated = r.Failures[len(r.Failures)-maxReported:], true
 	}
+	if len(r.Counters) > maxReported {
+		leaveOut(r.Counters, len(r.Counters)-maxReported)
+		r.Truncated = true
+	}
 	return r
+}
+
+// leaveOut deletes some counters, those of single rules first, of which a policy may have thousands.
+func leaveOut(counters map[string]uint64, n int) {
+	ofRules := func(name string) int {
+		if strings.HasPrefix(name, "nft/") {
+			return 1
+		}
+		return 0
+	}
+	names := slices.SortedFunc(maps.Keys(counters), func(a, b string) int {
+		return cmp.Or(cmp.Compare(ofRules(a), ofRules(b)), strings.Compare(a, b))
+	})
+	for _, name := range names[len(names)-n:] {
+		delete(counters, name)
+	}
 }

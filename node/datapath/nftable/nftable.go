@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -36,8 +37,9 @@ type Table struct {
 		salt   string // of the names of what has a digest for a name
 		wanted contents
 		serial int // of the replacements
-		// base holds the counters of what is no more.
-		base map[string]uint64
+		// base holds the counters of what is no more, under names that the rules in force still count under.
+		base  map[string]uint64
+		names map[string]bool // of the rules in force
 	}
 }
 
@@ -257,7 +259,8 @@ func (t *Table) replaceLocked(rules steering.Ruleset, fresh bool, entries []Entr
 		c.exists = true
 		c.add(wanted)
 	}
-	t.mu.wanted, t.mu.base = wanted, counters
+	t.mu.wanted, t.mu.names = wanted, rules.Counters()
+	t.keepLocked(counters)
 	return nil
 }
 
@@ -286,8 +289,14 @@ func (t *Table) sweepLocked() {
 		c.contents = c.only(t.mu.wanted)
 	}
 	if counters != nil {
-		t.mu.base = counters
+		t.keepLocked(counters)
 	}
+}
+
+// keepLocked remembers counters of what is no more. Policies come and go, and what none counts any more would add up for ever.
+func (t *Table) keepLocked(counters map[string]uint64) {
+	maps.DeleteFunc(counters, func(name string, _ uint64) bool { return !t.mu.names[name] })
+	t.mu.base = counters
 }
 
 // Counters returns the packets that rules and elements counted, by comment.

@@ -1,9 +1,11 @@
 package nftable
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
+	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
@@ -28,5 +30,31 @@ func TestDynamicEntries(t *testing.T) {
 	wide.To = netip.MustParseAddr("10.0.0.9")
 	if _, err := DynamicOf([]sa.Selector{wide}, []sa.Selector{two}); err == nil {
 		t.Error("a range of hosts gave no error")
+	}
+}
+
+// Counters survive the rules that counted, as long as others count under their names, and no longer.
+func TestCountersOfThePastEnd(t *testing.T) {
+	w := newWire(t)
+	counted := func(name string) steering.Ruleset {
+		return steering.Ruleset{Chains: []steering.Chain{{Name: "out", Hook: steering.HookOutput, Rules: []steering.Rule{
+			{Comment: "always"}, {Comment: name},
+		}}}}
+	}
+	put := func(name string, first bool) map[string]uint64 {
+		t.Helper()
+		if err := w.table.Replace(counted(name), first, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.out.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(peer, permitted)); err != nil {
+			t.Fatal(err)
+		}
+		return w.table.Counters()
+	}
+	for i := range 20 {
+		got := put(fmt.Sprint("policy ", i), i == 0)
+		if len(got) != 2 || got["always"] != uint64(i)+1 || got[fmt.Sprint("policy ", i)] != 1 {
+			t.Fatalf("after %d rulesets and packets the counters are %v, want %d under \"always\", 1 of the policy in force and nothing else", i+1, got, i+1)
+		}
 	}
 }

@@ -56,6 +56,23 @@ type Element struct {
 
 func (e Element) outcome() outcome { return outcome{e.Verdict, e.Target, e.Comment} }
 
+// Counters returns the names under which the rules and elements count.
+func (r Ruleset) Counters() map[string]bool {
+	names := map[string]bool{}
+	for _, c := range r.Chains {
+		for _, rule := range c.Rules {
+			names[rule.Comment] = true
+		}
+	}
+	for _, m := range r.Maps {
+		for _, e := range m.Elements {
+			names[e.Comment] = true
+		}
+	}
+	delete(names, "")
+	return names
+}
+
 // Hook is where a chain sees packets.
 type Hook uint8
 
