@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,6 +59,11 @@ func events() []event {
 			pause(ctx, between(r, 0, 20*time.Millisecond))
 			return w.kill(ctx, between(r, 0, time.Second), s)
 		}},
+		{"daemon-killed", func(ctx context.Context, w *world, r *rand.Rand) (string, error) { return w.killDaemon(ctx, r, "") }},
+		{"daemon-killed-flush", func(ctx context.Context, w *world, r *rand.Rand) (string, error) {
+			return w.killDaemon(ctx, r, "nft flush ruleset; nft delete table inet "+nftablesTable)
+		}},
+		{"holder-killed", holderKilled},
 		{"stop-and-start", stopAndStart},
 		{"freeze", freeze},
 		{"controller-killed", controllerKilled},
@@ -87,7 +93,7 @@ func events() []event {
 
 // leftOut are events that are known to leak, and why.
 var leftOut = map[string]string{
-	"dead-flush-ruleset": "while the daemon is dead its rules belong to nobody: whoever flushes all rules of the machine lets packets pass in clear",
+	"dead-flush-ruleset": "with daemon and holder dead, and no systemd that keeps it, the table belongs to nobody: whoever flushes all rules of the machine lets packets pass in clear",
 }
 
 const (
@@ -187,12 +193,63 @@ func stopAndStart(ctx context.Context, w *world, r *rand.Rand) (string, error) {
 
 func freeze(ctx context.Context, w *world, r *rand.Rand) (string, error) {
 	s, wait := w.any(r), between(r, time.Second, 4*time.Second)
-	p := w.bank.Process(s.Machine)
-	if err := p.Signal(unix.SIGSTOP); err != nil {
+	pids := w.bank.Process(s.Machine).Pids()
+	signal := func(n unix.Signal) (err error) {
+		for _, pid := range pids {
+			err = errors.Join(err, unix.Kill(pid, n))
+		}
+		return err
+	}
+	if err := signal(unix.SIGSTOP); err != nil {
 		return s.Name, err
 	}
 	pause(ctx, wait)
-	return fmt.Sprintf("%s for %s", s.Name, wait.Round(time.Millisecond)), p.Signal(unix.SIGCONT)
+	return fmt.Sprintf("%s for %s", s.Name, wait.Round(time.Millisecond)), signal(unix.SIGCONT)
+}
+
+// killDaemon ends a daemon, not its holder, a few times as kill -9 does, with a command each time; the holder starts it
+// again. A daemon that ends before it was up ends its holder as well: then it is started as systemd would.
+func (w *world) killDaemon(ctx context.Context, r *rand.Rand, command string) (string, error) {
+	s, times, ended := w.any(r), 1+r.IntN(3), 0
+	for range times {
+		p := w.bank.Process(s.Machine)
+		for _, pid := range p.Pids()[1:] {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return s.Name, err
+			}
+		}
+		if command != "" {
+			_, _ = s.host.RunContext(ctx, "sh", "-c", command) // is to be refused or without effect
+		}
+		pause(ctx, between(r, 0, 400*time.Millisecond))
+		select {
+		case <-p.Done():
+			ended++
+			if err := w.bank.StartNode(s.Machine); err != nil {
+				return s.Name, err
+			}
+		default:
+		}
+	}
+	return fmt.Sprintf("%s: %d times, %d with its holder %s", s.Name, times, ended, command), nil
+}
+
+func holderKilled(ctx context.Context, w *world, r *rand.Rand) (string, error) {
+	s, wait := w.any(r), between(r, 0, time.Second)
+	p := w.bank.Process(s.Machine)
+	pids := p.Pids()
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		return s.Name, err
+	}
+	<-p.Done()
+	gone := func() bool {
+		return !slices.ContainsFunc(pids, func(pid int) bool { return unix.Kill(pid, 0) == nil })
+	}
+	if took, done := until(ctx, recoverBound, gone); !done {
+		return s.Name, fmt.Errorf("%w: the daemon of %s lives %s after its holder", errFound, s.Name, took)
+	}
+	pause(ctx, wait)
+	return fmt.Sprintf("%s for %s", s.Name, wait.Round(time.Millisecond)), w.bank.StartNode(s.Machine)
 }
 
 func controllerKilled(ctx context.Context, w *world, r *rand.Rand) (string, error) {
@@ -227,11 +284,7 @@ func linkDown(ctx context.Context, w *world, r *rand.Rand) (string, error) {
 }
 
 func (w *world) addAddress(s *station, family int) error {
-	_, err := s.host.Run("ip", "addr", "add", fmt.Sprintf("%s/%d", s.address[family], [2]int{24, 64}[family]), "dev", device)
-	if family == 0 && err == nil {
-		_, err = s.host.Run("ip", "route", "replace", "10.83.0.0/24", "dev", device)
-	}
-	return err
+	return s.host.AddAddress(device, netip.PrefixFrom(s.address[family], [2]int{24, 64}[family]))
 }
 
 func addressRemoved(ctx context.Context, w *world, r *rand.Rand) (string, error) {
