@@ -13,11 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// forged stands in every forged packet, again and again.
+const forged = "forged "
+
 // forgedPayload is what the intruder sends: long enough for a record, and never with a proof.
 func forgedPayload(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = "forged "[i%7]
+		b[i] = forged[i%len(forged)]
 	}
 	return b
 }

@@ -109,10 +109,13 @@ func play(ctx context.Context, o options, r *report, say func(format string, a .
 		}
 		err = errors.Join(err, w.close())
 	}()
-	if err := w.startTraffic(ctx); err != nil {
+	traffic, stop := context.WithCancel(ctx)
+	defer stop()
+	w.stop = stop
+	if err := w.startTraffic(traffic); err != nil {
 		return err
 	}
-	if err := w.intrude(ctx); err != nil {
+	if err := w.intrude(traffic); err != nil {
 		return err
 	}
 	if err := w.control(ctx, r); err != nil {

@@ -32,7 +32,6 @@ const (
 
 // startTraffic starts servers and lanes. It ends with the context.
 func (w *world) startTraffic(ctx context.Context) error {
-	ctx, w.stop = context.WithCancel(ctx)
 	var n atomic.Uint64
 	for _, s := range w.nodes {
 		if err := w.serve(ctx, s); err != nil {
