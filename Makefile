@@ -12,6 +12,7 @@ SEEDS     ?= 1000000
 FROM      ?= 1
 STATES    ?= 300000
 POLICIES  ?= 3500
+LENGTH    ?= 10m
 SHARDS    ?= $(shell nproc)
 .DEFAULT_GOAL := help
 
@@ -75,6 +76,11 @@ steering: deps ## compare the kernel's verdicts with the policy's for POLICIES (
 	$(GO) test ./node/datapath/userspace -run '^TestKernelAgreesWithLookup$$' -v -timeout 0 -rapid.checks=$(shell expr $(POLICIES) / 5)
 	$(GO) test ./node/datapath/nftable -run '^TestFlushesLeakNothing$$' -v -timeout 0 -flushes=1000
 	$(GO) test ./node/datapath/userspace -run '^$$' -bench 'Steering|Swap' -benchtime 5x
+
+.PHONY: leak
+leak: deps build ## ten minutes of kills, rekeys, policy swaps and other mishaps under traffic, with a judge on the wire; LENGTH, SEED
+	$(GO) build -o $(BIN)/ ./e2e/leak ./e2e/leak/wiretap
+	$(BIN)/leak -bin $(BIN) -length $(LENGTH) $(if $(SEED),-seed $(SEED)) -json $(BIN)/leak.json
 
 .PHONY: soak
 soak: ## run SEEDS simulated IKE schedules (1,000,000) from FROM on, SHARDS at a time
