@@ -93,6 +93,36 @@ func quoted(b []byte, v6 bool, mtu int) (TooBig, error) {
 	return TooBig{}, ErrMalformed
 }
 
+// Quoted returns what an ICMP error tells of the packet that it is about, as far as it is quoted: addresses, protocol and
+// ports. It is false for everything else, redirects included. pkt is a whole packet that Parse has said info of.
+func Quoted(pkt []byte, info Info) (Info, bool) {
+	const header = 8
+	if info.Fragment || info.Length > len(pkt) || info.HeaderLen+header > info.Length {
+		return Info{}, false
+	}
+	icmp := pkt[info.HeaderLen:info.Length]
+	v6 := info.Version == 6
+	switch {
+	case !v6 && info.Protocol == ProtocolICMP && (icmp[0] == 3 || icmp[0] == 11 || icmp[0] == 12):
+	case v6 && info.Protocol == ProtocolICMPv6 && icmp[0] >= 1 && icmp[0] <= 4:
+	default:
+		return Info{}, false
+	}
+	t, err := quoted(icmp[header:], v6, 0)
+	if err != nil {
+		return Info{}, false
+	}
+	q := Info{Version: info.Version, Protocol: t.Protocol, Source: t.Source, Destination: t.Destination}
+	switch t.Protocol {
+	case ProtocolTCP, ProtocolUDP, ProtocolSCTP, ProtocolUDPLite:
+		if len(t.Payload) < 4 {
+			return Info{}, false
+		}
+		q.SourcePort, q.DestinationPort = binary.BigEndian.Uint16(t.Payload), binary.BigEndian.Uint16(t.Payload[2:])
+	}
+	return q, true
+}
+
 // ESP returns which ESP packet is quoted, false where it is none or the quote is too short to tell: an SPI that is not
 // there cannot be compared. Any UDP may be ESP: the ports are for the caller to compare.
 func (t TooBig) ESP() (QuotedESP, bool) {

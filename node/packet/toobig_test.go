@@ -160,6 +160,72 @@ func FuzzTooBig(f *testing.F) {
 	})
 }
 
+// FuzzQuoted reads what anyone who may send through an SA quotes in an ICMP error.
+func FuzzQuoted(f *testing.F) {
+	for _, v6 := range []bool{false, true} {
+		for _, encap := range []bool{false, true} {
+			pkt := espPacket(v6, encap)
+			info, err := Parse(pkt)
+			if err != nil {
+				f.Fatal(err)
+			}
+			message := tooBigAbout(f, pkt, 1400)
+			h := IP{Source: info.Destination, Destination: info.Source, Protocol: ProtocolICMP, PayloadLen: len(message)}
+			if v6 {
+				h.Protocol = ProtocolICMPv6
+			}
+			f.Add(append(h.AppendHeader(nil), message...))
+			f.Add(AppendEcho(nil, Echo{Source: info.Source, Destination: info.Destination, Data: []byte("data")}, 100))
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		info, err := Parse(b)
+		if err != nil {
+			return
+		}
+		q, ok := Quoted(b, info)
+		e, echo := ParseEcho(b, info)
+		if ok && (q.Version != info.Version || q.Source.Is4() != (q.Version == 4) || q.Destination.Is4() != (q.Version == 4)) {
+			t.Fatalf("%x quotes %+v", b, q)
+		}
+		if ok && echo || echo && len(e.Data) > len(b) {
+			t.Fatalf("%x is an error and an echo", b)
+		}
+	})
+}
+
+func TestQuotedPackets(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for _, encap := range []bool{false, true} {
+			pkt := espPacket(v6, encap)
+			want, err := Parse(pkt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			message := tooBigAbout(t, pkt, 1400)
+			h := IP{Source: want.Destination, Destination: want.Source, Protocol: ProtocolICMP, PayloadLen: len(message)}
+			if v6 {
+				h.Protocol = ProtocolICMPv6
+			}
+			whole := append(h.AppendHeader(nil), message...)
+			info, err := Parse(whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, ok := Quoted(whole, info); !ok || got.SPD() != want.SPD() {
+				t.Errorf("v6=%v encap=%v: quotes %+v, %v, want %+v", v6, encap, got.SPD(), ok, want.SPD())
+			}
+			redirect := map[bool]byte{false: 5, true: 137}[v6]
+			for _, kind := range []byte{redirect, 128, 8, 0} {
+				whole[info.HeaderLen] = kind
+				if got, ok := Quoted(whole, info); ok {
+					t.Errorf("v6=%v: a message of type %d quotes %+v", v6, kind, got)
+				}
+			}
+		}
+	}
+}
+
 func TestEchoComesBack(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		for _, reply := range []bool{false, true} {

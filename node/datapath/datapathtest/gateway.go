@@ -10,12 +10,11 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
-// gateway protects what two networks behind the hosts send each other:
+// behind makes the hosts gateways of a network each, and returns the host in it:
 //
 //	la 10.62.1.2 --- a 10.61.0.1 === 10.61.0.2 b --- lb 10.62.2.2
-//
-// with the reverse path filter off, strict and loose.
-func gateway(t *testing.T, w *World) {
+func (w *World) behind(t *testing.T) map[*Peer]*Peer {
+	t.Helper()
 	inner := map[*Peer]*Peer{}
 	for _, p := range []*Peer{w.A, w.B} {
 		h, err := w.Lab.Host("l" + p.Name)
@@ -42,6 +41,12 @@ func gateway(t *testing.T, w *World) {
 		}
 		p.SetPolicy(t, w.tunnel(p))
 	}
+	return inner
+}
+
+// gateway protects what two networks behind the hosts send each other, with the reverse path filter off, strict and loose.
+func gateway(t *testing.T, w *World) {
+	inner := w.behind(t)
 	w.NewKeyer(t, func(from *Peer, f ike.Flow) *Pair {
 		pair, err := w.NewPair(from, f, Options{Mode: sa.Tunnel, Encap: true, Rule: [2]string{ruleID, ruleID}})
 		if err != nil {

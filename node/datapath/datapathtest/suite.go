@@ -88,6 +88,8 @@ func Run(t *testing.T, prefix string, factory Factory) {
 		{"SAs that cannot be are refused", refusesBadSAs},
 		{"what waits for an SA that goes unused asks again", unusedRemoved},
 		{"gateways forward through the tunnel", gateway},
+		{"fragments inside a tunnel", innerFragments},
+		{"errors about protected packets come in", innerErrors},
 		{"reverse path filter does not matter", reversePath},
 		{"stray packets are dropped", strayPackets},
 		{"negotiate protects every family, mode, encapsulation and suite", protects},

@@ -9,6 +9,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
@@ -22,7 +23,8 @@ type association struct {
 	probed  int           // longest IP packet that needs no search for the path MTU
 	whole   int           // longest ESP packet that the kernel can be given as it is
 	path    pathMTU
-	probing *probing // nil before the first search
+	pieces  *packet.Reassembler // of inner packets; nil before the first piece
+	probing *probing            // nil before the first search
 	remote  netip.AddrPort
 	moved   uint64 // sequence number of the packet that moved remote last
 	// reported is when IKE was told last that a mobile peer seems to be elsewhere.

@@ -112,14 +112,14 @@ func (l *loop) deliver(a *association, d *transport.Datagram, opened esp.Opened)
 		l.counters[counterMalformed]++
 		return
 	}
+	if info.Fragment {
+		l.fragment(a, d, pkt, &info)
+		return
+	}
 	p := info.SPD()
 	icmp(&p, info, pkt)
-	if l.last.in != a || l.last.inbound != p {
-		key := checkedKey{a.child.In.SPI, p}
-		if !l.checked[key] && !l.check(a, p, key) {
-			return
-		}
-		l.last.in, l.last.inbound = a, p
+	if (l.last.in != a || l.last.inbound != p) && !l.admit(a, p, pkt, &info) {
+		return
 	}
 	if a.child.Mode == sa.Tunnel {
 		l.counters[counterTunnelIn] += uint64(len(pkt))
@@ -148,6 +148,21 @@ func (l *loop) deliver(a *association, d *transport.Datagram, opened esp.Opened)
 	if err := l.writer.AddParsed(pkt, &info, opened.ChecksumUnknown); err != nil {
 		l.tunFailed(err)
 	}
+}
+
+// admit reports whether an inner packet may come out of an SA.
+func (l *loop) admit(a *association, p spd.Packet, pkt []byte, info *packet.Info) bool {
+	key := checkedKey{a.child.In.SPI, p}
+	if !l.checked[key] {
+		if !a.coversIn(&p) && l.aboutOwn(a, pkt, info) {
+			return true // this one, not all with the same 5-tuple
+		}
+		if !l.check(a, p, key) {
+			return false
+		}
+	}
+	l.last.in, l.last.inbound = a, p
+	return true
 }
 
 // check compares an inner packet with the selectors of its SA and with the policy, and remembers what is right.

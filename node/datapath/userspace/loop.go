@@ -79,6 +79,7 @@ type loop struct {
 	outbox     outbox
 	stream     bool // the last round read more than one packet
 	spill      esp.Spill
+	pieces     *packet.Reassembler // of outbound packets; nil before the first piece
 	reply      []byte
 	fragmentID uint32 // of the packet that was cut last
 	splitter   tun.Splitter

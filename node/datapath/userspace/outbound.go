@@ -83,6 +83,10 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 		l.counters[counterUnparsed]++
 		return
 	}
+	if info.Fragment {
+		l.outboundFragment(pkt, &info)
+		return
+	}
 	p := info.SPD()
 	icmp(&p, info, pkt)
 	if l.last.out != nil && p == l.last.outbound {
