@@ -282,13 +282,13 @@ func (k *Keyer) Events() []ike.Event {
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(long)
 	poll := time.NewTicker(2 * time.Millisecond)
 	defer poll.Stop()
 	for !condition() {
 		select {
 		case <-deadline:
-			t.Fatalf("waited 5 s in vain until %s", what)
+			t.Fatalf("waited %s in vain until %s", long, what)
 		case <-poll.C:
 		}
 	}
