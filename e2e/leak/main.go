@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -20,7 +21,7 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "leak:", err)
 		os.Exit(1)
 	}
@@ -84,7 +85,8 @@ func parse(args []string) (o options, output string, err error) {
 	return o, output, err
 }
 
-func run(args []string) error {
+// run writes the report to out, and what happens to progress.
+func run(args []string, out, progress io.Writer) error {
 	o, output, err := parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil
@@ -95,12 +97,12 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r, err := leak(ctx, o, func(format string, a ...any) {
-		fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format("15:04:05"), fmt.Sprintf(format, a...))
+		fmt.Fprintf(progress, "%s %s\n", time.Now().Format("15:04:05"), fmt.Sprintf(format, a...))
 	})
 	if r == nil {
 		return err
 	}
-	fmt.Print(r.text())
+	fmt.Fprint(out, r.text())
 	if output != "" {
 		b, encode := json.MarshalIndent(r, "", "  ")
 		err = errors.Join(err, encode, os.WriteFile(output, append(b, '\n'), 0o644))

@@ -51,7 +51,7 @@ func (w *routingWatch) lost(r *routing) bool {
 // loses reports whether a notification says that a rule or route of ours is gone or that the TUN is down, which takes its
 // routes along.
 func (r *routing) loses(m netlink.Message) bool {
-	switch m.Header.Type {
+	switch kind := uint16(m.Header.Type); kind {
 	case unix.RTM_DELROUTE:
 		return attributeIs(m.Data, 12, unix.RTA_TABLE, func(table uint32) bool { return table == r.table }) // after struct rtmsg
 	case unix.RTM_DELRULE:
@@ -91,6 +91,7 @@ func attributeIs(b []byte, header int, kind uint16, wanted func(uint32) bool) bo
 func (b *backend) keepRouting() {
 	defer close(b.kept)
 	for b.lost.lost(b.routing) {
+		before := b.routing.made()
 		err := b.reroute()
 		switch {
 		case errors.Is(err, errClosed):
@@ -98,7 +99,7 @@ func (b *backend) keepRouting() {
 		case errors.Is(err, unix.ENODEV): // the TUN is gone: what comes with the next one is made then
 		case err != nil:
 			b.cfg.Logger.Error("policy routing was changed by another program and cannot be restored", "device", b.cfg.Name, "error", err)
-		default:
+		case b.routing.made() != before: // else the news was old, as that of a TUN before it came up
 			b.cfg.Logger.Warn("policy routing was changed by another program and is restored", "device", b.cfg.Name)
 		}
 		<-time.After(repairPause)

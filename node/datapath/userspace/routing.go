@@ -37,6 +37,7 @@ type routing struct {
 	mu struct {
 		sync.Mutex
 		conn *netlink.Conn
+		made int // rules and routes that were not there before
 	}
 	table    uint32
 	priority uint32
@@ -147,6 +148,13 @@ func (r *routing) route(kind netlink.HeaderType, family uint8, device int) error
 	return r.execute(kind, data, encoder, fmt.Sprintf("default route in table %d", r.table))
 }
 
+// made is the number of rules and routes that were made up to now.
+func (r *routing) made() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.made
+}
+
 func (r *routing) execute(kind netlink.HeaderType, data []byte, attributes *netlink.AttributeEncoder, what string) error {
 	encoded, err := attributes.Encode()
 	if err != nil {
@@ -161,6 +169,9 @@ func (r *routing) execute(kind netlink.HeaderType, data []byte, attributes *netl
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, err = r.mu.conn.Execute(netlink.Message{Header: netlink.Header{Type: kind, Flags: flags}, Data: append(data, encoded...)})
+	if err == nil && flags&netlink.Create != 0 {
+		r.mu.made++
+	}
 	if err = ignore(err, unix.EEXIST); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, what, err)
 	}
