@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -22,11 +23,11 @@ func TestMain(m *testing.M) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	if err := live(ctx, bin); err != nil {
-		fmt.Println("NOT AS IT MUST BE:", err)
+	if err := live(ctx, bin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stdout, "NOT AS IT MUST BE:", err)
 		os.Exit(1)
 	}
-	fmt.Println("lived")
+	fmt.Fprintln(os.Stdout, "lived")
 }
 
 const (
@@ -36,7 +37,7 @@ const (
 
 // live holds a protected connection through rekeys and the death of a daemon, kill -9, and its return, and looks at every
 // octet that crossed the bridge.
-func live(ctx context.Context, bin string) (err error) {
+func live(ctx context.Context, bin string, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "life")
 	if err != nil {
 		return err
@@ -85,12 +86,12 @@ func live(ctx context.Context, bin string) (err error) {
 		messages += some
 		begin := time.Now()
 		err := flow.Await(ctx, messages)
-		fmt.Printf("%d messages %s after %s\n", messages, what, time.Since(begin).Round(time.Millisecond))
+		fmt.Fprintf(out, "%d messages %s after %s\n", messages, what, time.Since(begin).Round(time.Millisecond))
 		return err
 	}
 	rekey := func() error {
 		before, after, err := b.RekeyAll(ctx, sql1, ws1.Address)
-		fmt.Printf("rekeyed %+v to %+v\n", before, after)
+		fmt.Fprintf(out, "rekeyed %+v to %+v\n", before, after)
 		return err
 	}
 	for _, step := range []func() error{
@@ -98,10 +99,10 @@ func live(ctx context.Context, bin string) (err error) {
 		func() error { return more("through a rekey") },
 		func() error { return b.KillNode(sql1) },
 		// The socket that had the kernel open ESP in UDP died with the daemon.
-		func() error { return outcome(ctx, b, sql1, ws1, bank.Blocked) },
+		func() error { return outcome(ctx, b, out, sql1, ws1, bank.Blocked) },
 		func() error { return b.StartNode(sql1) },
 		func() error { _, err := b.AwaitPolicy(ctx, sql1, secureServerPolicy); return err },
-		func() error { return outcome(ctx, b, sql1, ws1, bank.Protected) },
+		func() error { return outcome(ctx, b, out, sql1, ws1, bank.Protected) },
 		func() error { return more("through the death of a daemon") },
 		rekey,
 		func() error { return more("in the end") },
@@ -112,7 +113,7 @@ func live(ctx context.Context, bin string) (err error) {
 		}
 	}
 	report, err := flow.Close()
-	fmt.Printf("%d messages, longest wait %s; on the wire: %s\n", report.Messages, report.LongestWait, report.Wire)
+	fmt.Fprintf(out, "%d messages, longest wait %s; on the wire: %s\n", report.Messages, report.LongestWait, report.Wire)
 	if err != nil {
 		return fmt.Errorf("the connection did not survive: %w", err)
 	}
@@ -123,12 +124,12 @@ func live(ctx context.Context, bin string) (err error) {
 }
 
 // outcome requires that an exchange ends as wanted.
-func outcome(ctx context.Context, b *bank.Bank, from, to bank.Machine, want bank.Outcome) error {
+func outcome(ctx context.Context, b *bank.Bank, out io.Writer, from, to bank.Machine, want bank.Outcome) error {
 	cell, err := b.Measure(ctx, from, to, 5*time.Second)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s to %s: %s (%s) %s\n", from.Name, to.Name, cell.Seen, cell.Wire, cell.Err)
+	fmt.Fprintf(out, "%s to %s: %s (%s) %s\n", from.Name, to.Name, cell.Seen, cell.Wire, cell.Err)
 	if cell.Seen != want {
 		return fmt.Errorf("an exchange from %s to %s was %q (%s; %s), want %q", from.Name, to.Name, cell.Seen, cell.Wire, cell.Err, want)
 	}

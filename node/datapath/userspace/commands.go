@@ -94,7 +94,7 @@ func (c commit) run(l *loop) error {
 	}
 	// What waits for a negotiation that the new policy still wants goes on waiting.
 	l.resume(func(q *queue) bool {
-		p := q.Flow.Packet
+		p := q.Packet
 		flow, err := l.flow(l.set.Lookup(spd.Out, p), p)
 		return err != nil || waiting.Key(flow) != waiting.Key(q.Flow)
 	})
@@ -173,7 +173,7 @@ func (c remove) run(l *loop) error {
 
 // serves reports whether a queue may have waited for this SA.
 func (a *association) serves(q *queue) bool {
-	return q.Flow.Rule == a.child.Rule && a.coversOut(&q.Flow.Packet)
+	return q.Rule == a.child.Rule && a.coversOut(&q.Packet)
 }
 
 func (c fallback) run(l *loop) error {
@@ -183,7 +183,7 @@ func (c fallback) run(l *loop) error {
 	}
 	l.soft[c.key] = c.until
 	l.resume(func(q *queue) bool {
-		return q.Flow.Rule == c.key.rule && q.Flow.Local == c.key.local && q.Flow.Remote == c.key.remote
+		return q.Rule == c.key.rule && q.Local == c.key.local && q.Remote == c.key.remote
 	})
 	return nil
 }

@@ -268,7 +268,7 @@ func (b *backend) resume(choose func(*waitingFlow) bool) {
 		for _, p := range b.mu.waiting.Take(q) {
 			if info, err := packet.Parse(p.octets); err == nil {
 				described := info.SPD()
-				described.ICMPType, described.ICMPCode = q.Flow.Packet.ICMPType, q.Flow.Packet.ICMPCode
+				described.ICMPType, described.ICMPCode = q.Packet.ICMPType, q.Packet.ICMPCode
 				b.outbound(p, described)
 				continue
 			}
@@ -340,7 +340,7 @@ func (b *backend) Fallback(flow ike.Flow, ttl time.Duration) error {
 	if err == nil {
 		b.mu.soft[key] = time.Now().Add(ttl)
 		b.resume(func(q *waitingFlow) bool {
-			return q.Flow.Rule == key.rule && q.Flow.Local == key.local && q.Flow.Remote == key.remote
+			return q.Rule == key.rule && q.Local == key.local && q.Remote == key.remote
 		})
 		err = b.grant(key, spd.Out, ttl)
 	}

@@ -324,7 +324,7 @@ func (b *backend) kill(a *association) {
 
 // serves reports whether a flow may have waited for this SA.
 func (a *association) serves(q *waitingFlow) bool {
-	return q.Flow.Rule == a.child.Rule && a.coversOut(&q.Flow.Packet)
+	return q.Rule == a.child.Rule && a.coversOut(&q.Packet)
 }
 
 func (a *association) coversOut(p *spd.Packet) bool {

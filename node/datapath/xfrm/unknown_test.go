@@ -3,6 +3,7 @@ package xfrm
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ func espPacket(kind uint16, encap bool, spi uint32) []byte {
 		binary.BigEndian.PutUint16(b[4:], uint16(len(body)+100))
 		b[23], b[39] = 1, 2
 	}
-	return append(b, body...)
+	return slices.Concat(b, body)
 }
 
 func TestESPIsRecognised(t *testing.T) {
