@@ -352,7 +352,7 @@ func swaps(t *testing.T, w *World) {
 		rule("dns", spd.FilterAction{Action: spd.ActionPermit}, port(17, 53)), rule("no-telnet", blockAction, port(6, 23)))
 	wire := w.Watch(t)
 	stop := w.A.chatter(t, to)
-	rounds := 100
+	rounds := 1000
 	if testing.Short() {
 		rounds = 10
 	}

@@ -340,15 +340,7 @@ func TestFlushesLeakNothing(t *testing.T) {
 // flush makes the changes; it returns the socket of the other program.
 func (w *wire) flush(t *testing.T) *netfilterSocket {
 	t.Helper()
-	var other *netfilterSocket
-	if err := w.host.Do(func() (err error) { other, err = openNetfilter(); return err }); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := other.close(); err != nil {
-			t.Error(err)
-		}
-	})
+	other := w.opener(t)
 	for i := range *flushes {
 		if i%50 == 0 {
 			if _, err := w.host.Run("nft", besides); err != nil {

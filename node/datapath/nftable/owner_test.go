@@ -46,11 +46,7 @@ func TestOwnerOutlivesTheProcess(t *testing.T) {
 			}
 			w.traffic()
 			defer w.end(t)
-			var other *netfilterSocket
-			if err := w.host.Do(func() (err error) { other, err = openNetfilter(); return err }); err != nil {
-				t.Fatal(err)
-			}
-			defer other.close()
+			other := w.opener(t)
 			for range 5 {
 				w.begin(t) // a list that is never read to its end
 				live()
