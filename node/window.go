@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -111,9 +112,11 @@ func (n *Node) Filters(ctx context.Context) ([]localapi.Filter, error) {
 		return nil, err
 	}
 	filters := []localapi.Filter{}
+	counters := n.datapath.Status().Counters
 	for _, f := range known.Set.Filters() {
 		filters = append(filters, localapi.Filter{
 			Weight: f.Weight.String(), Direction: f.Direction.String(), Filter: f.String(), Action: f.Action.String(), Rule: f.RuleID, Exempt: f.Exempt,
+			Packets: counters["nft/"+steering.Counter(&f)],
 		})
 	}
 	return filters, nil

@@ -258,13 +258,13 @@ func filtersCommand(f *flags) *cobra.Command {
 			return c.Filters(cmd.Context())
 		},
 		func(w io.Writer, filters []localapi.Filter) {
-			fmt.Fprintln(w, "WEIGHT\tFILTER\tRULE")
+			fmt.Fprintln(w, "WEIGHT\tPACKETS\tFILTER\tRULE")
 			for _, f := range filters {
 				origin := f.Rule
 				if f.Exempt != "" {
 					origin = "exemption: " + f.Exempt
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\n", f.Weight, f.Filter, origin)
+				fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", f.Weight, f.Packets, f.Filter, origin)
 			}
 		})
 }

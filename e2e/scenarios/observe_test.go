@@ -95,6 +95,10 @@ func TestANodeTellsWhatItDid(t *testing.T) {
 		t.Fatalf("the watched trace ends before %s: %v", what, live.Err())
 	}
 	see(established)
+	filters, _ := a.command(0, "filters")
+	if !regexp.MustCompile(`(?m)^\S+ +[1-9]\d* +.* Between *$`).MatchString(filters) || !regexp.MustCompile(`(?m)^\S+ +0 +`).MatchString(filters) {
+		t.Errorf("filters show no packets of rule Between, or packets of every filter:\n%s", filters)
+	}
 	before, err := a.clients[0].Associations(a.ctx)
 	if err != nil || len(before.Children) != 1 {
 		t.Fatalf("%+v, %v", before, err)

@@ -112,7 +112,7 @@ func start(c Config) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the daemon: %w", err)
 	}
-	d := &daemon{cmd: exec.Command(c.Path, c.Args...), ready: make(chan bool, 1), gone: make(chan error, 1)}
+	d := &daemon{cmd: exec.CommandContext(context.Background(), c.Path, c.Args...), ready: make(chan bool, 1), gone: make(chan error, 1)}
 	d.cmd.Args[0] = os.Args[0]
 	d.cmd.Stdin, d.cmd.Stdout, d.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	d.cmd.Env = withoutSystemd(os.Environ())

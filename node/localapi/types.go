@@ -109,6 +109,9 @@ type Filter struct {
 	Action    string `json:"action"`
 	Rule      string `json:"rule,omitempty"`
 	Exempt    string `json:"exempt,omitempty"`
+	// Packets counts what the filter described since the daemon began, whatever became of it; a filter with several addresses
+	// or directions has one counter. What comes out of SAs is not asked about.
+	Packets uint64 `json:"packets"`
 }
 
 // Rekey asks for a rekey of a Child SA by its inbound SPI, or of the IKE SA alone. Both are hexadecimal.

@@ -170,7 +170,7 @@ func (c *comparison) run(t *rapid.T, ways []*way) {
 				c.compare(t, w, e.set, p, e.states[i])
 				for _, m := range w.verdict(e.set, p, spd.StateNone).by {
 					if m.Filter != nil {
-						want[counterOf(m.Filter)]++
+						want[steering.Counter(m.Filter)]++
 					}
 				}
 			}
@@ -251,13 +251,6 @@ func (w *way) wantCounted(t *rapid.T, set spd.Set, before, want map[string]uint6
 			t.Fatalf("%s: the kernel has no counter %s, want %d packets\nThe filters:\n%s", w.name, name, n, listed(set))
 		}
 	}
-}
-
-func counterOf(f *spd.Specific) string {
-	if f.Exempt != "" {
-		return "exempt/" + f.Exempt
-	}
-	return "filter/" + f.RuleID + "/" + f.FilterID
 }
 
 // describe prints a packet in one line.

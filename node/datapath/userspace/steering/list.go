@@ -101,7 +101,9 @@ func (c *compiler) item(l list, f *spd.Specific) (item, bool) {
 
 func v6(f *spd.Specific) bool { return !f.Source.Is4() }
 
-func comment(f *spd.Specific) string {
+// Counter names the counter of what a filter describes, whatever became of it. A filter with several addresses or directions
+// has one.
+func Counter(f *spd.Specific) string {
 	if f.Exempt != "" {
 		return "exempt/" + f.Exempt
 	}

@@ -265,7 +265,7 @@ func (c *compiler) output() []Rule {
 		{Matches: []Match{Family{false}, LaterFragment{false}}, Verdict: Drop, Comment: CounterFragment},
 		{Matches: []Match{Family{true}, LaterFragment{true}}, Verdict: Drop, Comment: CounterFragment},
 	}
-	list := list{direction: spd.Out, loopback: Interface{Out: true, Name: "lo"}, comment: comment, outcome: func(f *spd.Specific) outcome {
+	list := list{direction: spd.Out, loopback: Interface{Out: true, Name: "lo"}, comment: Counter, outcome: func(f *spd.Specific) outcome {
 		switch f.Action {
 		case spd.ActionPermit:
 			return outcome{Verdict: Accept}
@@ -291,7 +291,7 @@ func (c *compiler) output() []Rule {
 
 func (c *compiler) input() []Rule {
 	out := c.opened()
-	list := list{direction: spd.In, loopback: Interface{Name: "lo"}, comment: comment, outcome: func(f *spd.Specific) outcome {
+	list := list{direction: spd.In, loopback: Interface{Name: "lo"}, comment: Counter, outcome: func(f *spd.Specific) outcome {
 		return c.inbound(f, outcome{Verdict: Accept}, chainClear, "")
 	}}
 	out = append(out, c.exempt(list)...)
@@ -350,7 +350,7 @@ func (c *compiler) prerouting() []Rule {
 		return outcome{Verdict: Accept}
 	}, comment: func(f *spd.Specific) string {
 		if steered(f) {
-			return comment(f)
+			return Counter(f)
 		}
 		return "" // it is counted in the forward chain
 	}})})
@@ -374,7 +374,7 @@ func (c *compiler) forward() []Rule {
 
 // forwardOut asks the outbound filters; what they let pass goes on to the inbound ones.
 func (c *compiler) forwardOut() []Rule {
-	out := c.all(list{direction: spd.Out, passing: true, comment: comment, outcome: func(f *spd.Specific) outcome {
+	out := c.all(list{direction: spd.Out, passing: true, comment: Counter, outcome: func(f *spd.Specific) outcome {
 		switch f.Action {
 		case spd.ActionPermit:
 			return outcome{Verdict: Goto, Target: chainForwardIn}
@@ -388,7 +388,7 @@ func (c *compiler) forwardOut() []Rule {
 }
 
 func (c *compiler) forwardIn() []Rule {
-	out := c.all(list{direction: spd.In, passing: true, comment: comment, outcome: func(f *spd.Specific) outcome {
+	out := c.all(list{direction: spd.In, passing: true, comment: Counter, outcome: func(f *spd.Specific) outcome {
 		return c.inbound(f, outcome{Verdict: Goto, Target: chainForwarded}, chainForwardClear, forwardSuffix)
 	}})
 	return append(out, Rule{Verdict: Goto, Target: chainForwarded})
