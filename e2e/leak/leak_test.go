@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +45,28 @@ func TestNothingLeaks(t *testing.T) {
 		t.Errorf("%d events and %d policies in %s: that is no test", len(r.Moments), r.Swaps, o.length)
 	}
 	t.Log(r.text())
+}
+
+// The test can fail: what is known to leak is seen, on the wire and by the receivers, and told with what was before.
+func TestWhatLeaksIsSeen(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	o := options{bin: build(t), dir: t.TempDir(), prefix: "leakno-", seed: 5, length: time.Second, swapEvery: time.Second, only: []string{"dead-flush-ruleset"}}
+	r, err := leak(ctx, o, t.Logf)
+	if !errors.Is(err, errFound) {
+		t.Fatalf("the rules of a dead node are flushed, and the leak test says %v", err)
+	}
+	if len(r.Leaks) == 0 || r.Counts.Leaks == 0 || r.Accepted == 0 {
+		t.Errorf("%d leaks are told, %d counted, %d forged packets were accepted: want some of each", len(r.Leaks), r.Counts.Leaks, r.Accepted)
+	}
+	for _, want := range []string{"FAILED", "with seed 5", "dead-flush-ruleset", "clear packet", "accepted"} {
+		if text := r.text(); !strings.Contains(text, want) {
+			t.Errorf("the report does not say %q:\n%s", want, text)
+		}
+	}
 }
 
 // Each policy is another one than the one before, and the judge's statement is none of them.

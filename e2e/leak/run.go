@@ -89,7 +89,7 @@ func (w *world) verdict(ctx context.Context, r *report) error {
 		errs = append(errs, fmt.Errorf("%w: %d packets in clear", errFound, line.Counts.Leaks))
 	}
 	if packets, octets, kinds, examples := w.accepted.take(); packets > 0 {
-		r.Accepted, r.AcceptedOctets, r.Examples = packets, octets, append(r.Examples, examples...)
+		r.Accepted, r.AcceptedOctets, r.Examples = r.Accepted+packets, r.AcceptedOctets+octets, append(r.Examples, examples...)
 		errs = append(errs, fmt.Errorf("%w: %d forged packets with %d octets were accepted: %v", errFound, packets, octets, kinds))
 	}
 	return errors.Join(errs...)
@@ -195,11 +195,11 @@ func (w *world) happen(ctx context.Context, o options, r *report, say func(forma
 	}
 	w.stop()
 	w.running.Wait()
-	return errors.Join(failure, w.last(ctx, r))
+	return errors.Join(failure, w.last(ctx, r, failure == nil))
 }
 
-// last ends the wiretap, and wants to have seen enough of everything.
-func (w *world) last(ctx context.Context, r *report) error {
+// last ends the wiretap, and of a whole run wants to have seen something of everything.
+func (w *world) last(ctx context.Context, r *report, whole bool) error {
 	err := w.verdict(ctx, r)
 	line, end := w.tap.end(ctx)
 	err = errors.Join(err, end)
@@ -212,7 +212,7 @@ func (w *world) last(ctx context.Context, r *report) error {
 		"ESP": c.ESP + c.ESPinUDP, "IKE": c.IKE, "permitted traffic": c.Permitted, "canaries": c.Canaries, "forged packets": c.Injected, "ARP": c.ARP,
 		"neighbour discovery": c.Neighbour, "new IKE SAs": c.Exchanges["IKE_SA_INIT response"], "rekeys": c.Exchanges["CREATE_CHILD_SA response"],
 	} {
-		if seen == 0 {
+		if seen == 0 && whole {
 			err = errors.Join(err, fmt.Errorf("%w: the wiretap saw no %s, so that it proves nothing", errFound, what))
 		}
 	}
