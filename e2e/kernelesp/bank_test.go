@@ -24,7 +24,7 @@ func bankGuest(t *testing.T, further ...program) *guest.Guest {
 // node dies under a connection, and comes back.
 func TestBank(t *testing.T) {
 	g := bankGuest(t, tests("github.com/bailiwick-net/bailiwick/e2e/kernelesp"))
-	out, err := run(t, g, 8*time.Minute, "bailiwick demo")
+	out, err := run(t, g, 8*time.Minute, "bailiwick demo --slow")
 	if err != nil {
 		t.Fatal(err)
 	}
