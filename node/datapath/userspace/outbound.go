@@ -28,6 +28,7 @@ type decision struct {
 
 // readTUN takes what the kernel wants protected, up to a bound, and sends it. While packets come in a stream faster than
 // the thread can send each for itself, it lets whoever makes them run before it sends: then more of them share a call.
+// Super-packets fill a call by themselves.
 func (l *loop) readTUN() {
 	octets, reads, before := 0, 0, 0
 	for reads < readsPerRound && octets < octetsPerRound {
@@ -36,7 +37,7 @@ func (l *loop) readTUN() {
 			octets += n
 			continue
 		}
-		if reads == before || !l.stream || l.outbox.packets == 0 {
+		if reads == before || !l.stream || l.outbox.packets == 0 || octets >= bulk {
 			break
 		}
 		before = reads
