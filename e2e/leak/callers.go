@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -175,19 +176,26 @@ func checksum(b []byte) uint16 {
 
 // knock sends datagrams to a port on which nobody listens: the errors that come back quote them.
 func (c caller) knock() {
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-tick.C:
-		}
+	each(c.ctx, 500*time.Millisecond, func() {
 		conn, err := c.dial("udp", closedPort)
 		if err != nil {
-			continue
+			return
 		}
 		_, _ = conn.Write(c.party.Append(nil, smallSize, c.n.Add(1))) // nobody answers
 		_ = conn.Close()
+	})
+}
+
+// each calls f at an interval until the context ends.
+func each(ctx context.Context, interval time.Duration, f func()) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f()
+		}
 	}
 }

@@ -44,14 +44,9 @@ func (w *world) intrude(ctx context.Context) error {
 	}
 	w.running.Go(func() {
 		defer unix.Close(socket)
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for id := uint32(1); ; id++ {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
+		id := uint32(0)
+		each(ctx, 100*time.Millisecond, func() {
+			id++
 			for to := range w.nodes {
 				for family := range w.nodes[to].address {
 					frames, err := w.forge(w.nodes[1-to], w.nodes[to], family, id)
@@ -63,7 +58,7 @@ func (w *world) intrude(ctx context.Context) error {
 					}
 				}
 			}
-		}
+		})
 	})
 	for _, s := range w.nodes {
 		for family := range s.address {
@@ -76,14 +71,7 @@ func (w *world) intrude(ctx context.Context) error {
 
 // trespass connects and sends datagrams under the intruder's own name.
 func (c caller) trespass() {
-	tick := time.NewTicker(300 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-tick.C:
-		}
+	each(c.ctx, 300*time.Millisecond, func() {
 		if conn, err := c.dial("tcp", tcpPort); err == nil {
 			_, _ = conn.Write(forgedPayload(recordSize))
 			_ = conn.Close()
@@ -92,7 +80,7 @@ func (c caller) trespass() {
 			_, _ = conn.Write(forgedPayload(smallSize))
 			_ = conn.Close()
 		}
-	}
+	})
 }
 
 // forge makes frames that claim to be from one machine to another: datagrams, whole and in fragments, a SYN, an echo request

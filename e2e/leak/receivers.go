@@ -80,6 +80,22 @@ func (w *world) serveUntil(ctx context.Context, c io.Closer, f func()) {
 	w.running.Go(f)
 }
 
+// serveDatagrams gives f everything that comes to conn until the context ends.
+func (w *world) serveDatagrams(ctx context.Context, conn net.PacketConn, f func(b []byte, from net.Addr)) {
+	w.serveUntil(ctx, conn, func() {
+		buffer := make([]byte, 64<<10)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if ctx.Err() != nil {
+				return
+			}
+			if err == nil { // else an ICMP error about an answer
+				f(buffer[:n], from)
+			}
+		}
+	})
+}
+
 // serveUDP answers every datagram of the party with itself.
 func (w *world) serveUDP(ctx context.Context, s *station, port uint16, party *proof.Party) error {
 	for family, network := range []string{"udp4", "udp6"} {
@@ -91,22 +107,12 @@ func (w *world) serveUDP(ctx context.Context, s *station, port uint16, party *pr
 		if err != nil {
 			return err
 		}
-		w.serveUntil(ctx, conn, func() {
-			buffer := make([]byte, 64<<10)
-			for {
-				n, from, err := conn.ReadFromUDPAddrPort(buffer)
-				if ctx.Err() != nil {
-					return
-				}
-				if err != nil {
-					continue // an ICMP error about an answer
-				}
-				if _, ours := party.Number(buffer[:n]); !ours {
-					w.accepted.add(fmt.Sprintf("UDP over IPv%d", 4+2*family), fmt.Sprintf("%s from %s", s.Name, from), buffer[:n])
-					continue
-				}
-				_, _ = conn.WriteToUDPAddrPort(buffer[:n], from) // who asked sees that nothing comes back
+		w.serveDatagrams(ctx, conn, func(b []byte, from net.Addr) {
+			if _, ours := party.Number(b); !ours {
+				w.accepted.add(fmt.Sprintf("UDP over IPv%d", 4+2*family), fmt.Sprintf("%s from %s", s.Name, from), b)
+				return
 			}
+			_, _ = conn.WriteTo(b, from) // who asked sees that nothing comes back
 		})
 	}
 	return nil
@@ -164,25 +170,15 @@ func (w *world) overhear(ctx context.Context, s *station, network string) error 
 	if err != nil {
 		return err
 	}
-	w.serveUntil(ctx, conn, func() {
-		buffer := make([]byte, 64<<10)
-		for {
-			n, from, err := conn.ReadFrom(buffer)
-			if ctx.Err() != nil {
-				return
+	w.serveDatagrams(ctx, conn, func(b []byte, from net.Addr) {
+		if strings.HasSuffix(network, "tcp") {
+			if forgedSegment(b) {
+				w.accepted.add("TCP segment", fmt.Sprintf("%s from %s", s.Name, from), b)
 			}
-			if err != nil {
-				continue
-			}
-			if b := buffer[:n]; strings.HasSuffix(network, "tcp") {
-				if forgedSegment(b) {
-					w.accepted.add("TCP segment", fmt.Sprintf("%s from %s", s.Name, from), b)
-				}
-			} else if payload, echo := echoOf(b); echo {
-				// The nodes probe the path by echo requests of their own, under protection.
-				if bytes.Contains(payload, []byte(forged)) {
-					w.accepted.add("ICMP echo", fmt.Sprintf("%s from %s", s.Name, from), b)
-				}
+		} else if payload, echo := echoOf(b); echo {
+			// The nodes probe the path by echo requests of their own, under protection.
+			if bytes.Contains(payload, []byte(forged)) {
+				w.accepted.add("ICMP echo", fmt.Sprintf("%s from %s", s.Name, from), b)
 			}
 		}
 	})

@@ -223,25 +223,18 @@ type swaps struct{ done, failed int }
 
 // keepSwapping puts another policy into force again and again, while there is a controller.
 func (w *world) keepSwapping(ctx context.Context, every time.Duration) (s swaps) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return s
-		case <-tick.C:
-		}
+	each(ctx, every, func() {
 		if !w.controllerRuns() {
-			continue
+			return
 		}
 		err := w.swap(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return s
 		case err == nil:
 			s.done++
 		case w.controllerRuns():
 			s.failed++
 		}
-	}
+	})
+	return s
 }

@@ -83,25 +83,18 @@ func (w *world) start(name string, every time.Duration, c caller, how way) {
 	w.lanes = append(w.lanes, l)
 	w.running.Go(func() {
 		defer how.close()
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			select {
-			case <-c.ctx.Done():
-				return
-			case <-tick.C:
-			}
+		each(c.ctx, every, func() {
 			number, start := c.n.Add(1), time.Now()
 			l.sent.Add(1)
 			answer, err := how.ask(c, c.party.Append(nil, how.size(), number))
 			if err != nil {
-				continue
+				return
 			}
 			if got, ours := c.party.Number(answer); ours && got == number {
 				l.passed.Add(1)
 				l.last.Store(start.UnixNano())
 			}
-		}
+		})
 	})
 }
 

@@ -3,34 +3,16 @@ package esp
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
-
-// vectors reads a file of the shared vectors, which are not part of this repository.
-func vectors(t *testing.T, name string, into any) {
-	t.Helper()
-	dir := os.Getenv("BAILIWICK_VECTORS")
-	if dir == "" {
-		t.Skip("BAILIWICK_VECTORS does not name the folder with the shared test vectors")
-	}
-	b, err := os.ReadFile(filepath.Join(dir, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(b, into); err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-}
 
 // Packets that Linux made, with every algorithm of this package that it was asked for; the others are refused.
 func TestKernelPackets(t *testing.T) {
@@ -41,7 +23,7 @@ func TestKernelPackets(t *testing.T) {
 		ESNHigh                      uint32 `json:"esn_high"`
 		Data                         string `json:"data_after_seq"`
 	}
-	vectors(t, "scapy/linux_kernel_esp_packets.json", &packets)
+	vectortest.Decode(t, "scapy/linux_kernel_esp_packets.json", &packets)
 	known := map[string]proposal.Encryption{
 		"AES-GCM": proposal.EncrAESGCM16, "AES-NULL-GMAC": proposal.EncrNullAESGMAC, "AES-CBC": proposal.EncrAESCBC,
 	}
@@ -104,7 +86,7 @@ func TestGCMDraft(t *testing.T) {
 			Trailed                                         string `json:"plaintext_with_trailer"`
 		}
 	}
-	vectors(t, "rfc/draft-mcgrew-gcm-test-01.json", &file)
+	vectortest.Decode(t, "rfc/draft-mcgrew-gcm-test-01.json", &file)
 	for _, c := range file.Cases {
 		key := unhex(t, c.Key)
 		suite := proposal.ESP{Encryption: proposal.EncrAESGCM16, KeyBits: uint16(len(key) * 8), ESN: c.ESN}
@@ -148,7 +130,7 @@ func TestRFCs(t *testing.T) {
 			Trailed                                   string `json:"plaintext_with_trailer"`
 		} `json:"rfc3602_aes_cbc"`
 	}
-	vectors(t, "rfc/rfc_vectors.json", &file)
+	vectortest.Decode(t, "rfc/rfc_vectors.json", &file)
 	cases := 0
 	for _, c := range file.CBC {
 		key, iv, plain, cipher := unhex(t, c.Key), unhex(t, c.IV), unhex(t, c.Plaintext+c.Trailed), unhex(t, c.Ciphertext+c.Encrypted)

@@ -24,6 +24,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 )
 
 // input is what a fuzz target has kept: its octets, and the number before them, if there is one.
@@ -71,10 +72,7 @@ func corpus(t *testing.T, folder string) (inputs []input) {
 // broken some.
 func recordings(t *testing.T) (messages [][]byte) {
 	t.Helper()
-	dir := os.Getenv("BAILIWICK_VECTORS")
-	if dir == "" {
-		t.Skip("BAILIWICK_VECTORS is unset: it names the folder of shared test vectors")
-	}
+	dir := vectortest.Dir(t)
 	find := func(patterns ...string) (files []string) {
 		for _, p := range patterns {
 			found, err := filepath.Glob(filepath.Join(dir, p))

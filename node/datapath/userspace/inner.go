@@ -54,24 +54,33 @@ func (l *loop) fragment(a *association, d *transport.Datagram, pkt []byte, info 
 	if a.pieces == nil {
 		a.pieces = packet.NewReassembler()
 	}
-	whole, ok := a.pieces.Add(l.now, pkt, *info)
-	if !ok {
-		return
-	}
-	all, err := packet.Parse(whole)
+	whole, all, p, err := l.reassemble(a.pieces, pkt, info)
 	if err != nil {
 		a.discarded++
 		l.counters[counterMalformed]++
 		return
 	}
-	p := all.SPD()
-	icmp(&p, all, whole)
-	if !l.admit(a, p, whole, &all) {
+	if whole == nil || !l.admit(a, p, whole, &all) {
 		return
 	}
 	if err := l.pieced(whole, &all, l.write); err != nil {
 		l.warn("cannot cut a packet that came in pieces", err)
 	}
+}
+
+// reassemble adds a piece of a packet. Once all pieces are there it returns the whole packet, which is nil before, and what
+// filters see of it.
+func (l *loop) reassemble(r *packet.Reassembler, pkt []byte, info *packet.Info) (whole []byte, all packet.Info, p spd.Packet, err error) {
+	whole, ok := r.Add(l.now, pkt, *info)
+	if !ok {
+		return nil, all, p, nil
+	}
+	if all, err = packet.Parse(whole); err != nil {
+		return nil, all, p, err
+	}
+	p = all.SPD()
+	icmp(&p, all, whole)
+	return whole, all, p, nil
 }
 
 // outboundFragment takes a piece of a packet that this gateway forwards: what is decided about it is decided about the
@@ -80,17 +89,14 @@ func (l *loop) outboundFragment(pkt []byte, info *packet.Info) {
 	if l.pieces == nil {
 		l.pieces = packet.NewReassembler()
 	}
-	whole, ok := l.pieces.Add(l.now, pkt, *info)
-	if !ok {
-		return
-	}
-	all, err := packet.Parse(whole)
+	whole, all, p, err := l.reassemble(l.pieces, pkt, info)
 	if err != nil {
 		l.counters[counterUnparsed]++
 		return
 	}
-	p := all.SPD()
-	icmp(&p, all, whole)
+	if whole == nil {
+		return
+	}
 	if d := l.decide(p); d.fate != spd.Protect || d.association.child.Mode != sa.Tunnel {
 		l.outbound(tun.Header{}, whole)
 		return

@@ -2,14 +2,11 @@ package aesgcm
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/hex"
-	"encoding/json"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 )
 
 // octets are written in hexadecimal.
@@ -93,29 +90,6 @@ func TestExamplesOfTheSpecification(t *testing.T) {
 	}
 }
 
-// shared decodes a file of the shared vectors into v.
-func shared(t *testing.T, name string, v any) {
-	t.Helper()
-	dir := os.Getenv("BAILIWICK_VECTORS")
-	if dir == "" {
-		t.Skip("BAILIWICK_VECTORS is unset: it names the folder of shared test vectors")
-	}
-	f, err := os.Open(filepath.Join(dir, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var r io.Reader = f
-	if strings.HasSuffix(name, ".gz") {
-		if r, err = gzip.NewReader(f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := json.NewDecoder(r).Decode(v); err != nil {
-		t.Fatalf("read %s: %v", name, err)
-	}
-}
-
 func TestWycheproofAndIntel(t *testing.T) {
 	for name, want := range map[string]int{"wycheproof/aes_gcm_test.json.gz": 197, "intel-ipsec-mb/gcm_test.json": 16} {
 		var file struct {
@@ -128,7 +102,7 @@ func TestWycheproofAndIntel(t *testing.T) {
 				}
 			}
 		}
-		shared(t, name, &file)
+		vectortest.Decode(t, name, &file)
 		checked := 0
 		for _, g := range file.TestGroups {
 			if g.IVSize != 8*nonceSize || g.TagSize != 8*tagSize {
@@ -154,7 +128,7 @@ func TestDraftMcGrew(t *testing.T) {
 			Text                                octets `json:"plaintext_with_trailer"`
 		}
 	}
-	shared(t, "rfc/draft-mcgrew-gcm-test-01.json", &file)
+	vectortest.Decode(t, "rfc/draft-mcgrew-gcm-test-01.json", &file)
 	for _, c := range file.Cases {
 		check(t, vector{c.Case, c.Key, append(c.Salt, c.IV...), c.AAD, c.Text, c.Ciphertext, c.ICV, false})
 	}

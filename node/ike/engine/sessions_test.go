@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"net/netip"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,16 +15,14 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // TestRecordedSessionsFromBothSides lets the engine take the part of each side in every recorded conversation.
 func TestRecordedSessionsFromBothSides(t *testing.T) {
-	dir := os.Getenv("BAILIWICK_VECTORS")
-	if dir == "" {
-		t.Skip("BAILIWICK_VECTORS is unset: it names the folder of shared test vectors")
-	}
+	dir := vectortest.Dir(t)
 	paths, _ := filepath.Glob(filepath.Join(dir, "recorded", "*.json"))
 	for _, path := range paths {
 		name := strings.TrimSuffix(filepath.Base(path), ".json")

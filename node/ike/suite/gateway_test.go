@@ -2,24 +2,18 @@ package suite
 
 import (
 	"bytes"
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
 // TestGatewaySessions checks key exchange, key schedule and message protection against sessions of Android's IKE tests
 // with a gateway that is not strongSwan; the private values are known there.
 func TestGatewaySessions(t *testing.T) {
-	b, err := os.ReadFile(filepath.Join(vectors(t), "aosp", "cts_handshakes.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var file struct {
 		Sessions []struct {
 			sessiontest.SA
@@ -37,9 +31,7 @@ func TestGatewaySessions(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal(b, &file); err != nil {
-		t.Fatal(err)
-	}
+	vectortest.Decode(t, "aosp/cts_handshakes.json", &file)
 	exchanges, schedules, opened := 0, 0, 0
 	for _, s := range file.Sessions {
 		o := s.Suite()

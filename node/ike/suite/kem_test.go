@@ -2,18 +2,15 @@ package suite
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/mlkem"
 	"crypto/mlkem/mlkemtest"
-	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
@@ -84,19 +81,8 @@ func TestWycheproofKEM(t *testing.T) {
 		file  string
 		group proposal.Group
 	}{{"mlkem_768", proposal.GroupMLKEM768}, {"mlkem_1024", proposal.GroupMLKEM1024}, {"mlkem_768_encaps", proposal.GroupMLKEM768}} {
-		f, err := os.Open(filepath.Join(vectors(t), "wycheproof", c.file+"_test.json.gz"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		z, err := gzip.NewReader(f)
-		if err != nil {
-			t.Fatal(err)
-		}
 		var w wycheproofKEM
-		if err := json.NewDecoder(z).Decode(&w); err != nil {
-			t.Fatalf("read %s: %v", c.file, err)
-		}
+		vectortest.Decode(t, "wycheproof/"+c.file+"_test.json.gz", &w)
 		valid, invalid := 0, 0
 		for _, g := range w.TestGroups {
 			for _, v := range g.Tests {

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
@@ -50,7 +50,7 @@ func TestRecordedSessions(t *testing.T) {
 
 // TestAllRecordedSessions is TestRecordedSessions over the whole collection, as far as the algorithms are implemented.
 func TestAllRecordedSessions(t *testing.T) {
-	paths, _ := filepath.Glob(filepath.Join(vectors(t), "recorded", "*.json"))
+	paths, _ := filepath.Glob(filepath.Join(vectortest.Dir(t), "recorded", "*.json"))
 	replayed := 0
 	for _, path := range paths {
 		// PPK (RFC 8784) changes SK_d and SK_p after the schedule that is tested here.
@@ -73,16 +73,6 @@ func supported(o proposal.IKE) bool {
 	_, err := prfHash(o.PRF)
 	_, _, err2 := keyLens(o.Encryption, o.KeyBits, o.Integrity)
 	return err == nil && err2 == nil
-}
-
-// vectors returns the folder of the shared test vectors.
-func vectors(t testing.TB) string {
-	t.Helper()
-	dir := os.Getenv("BAILIWICK_VECTORS")
-	if dir == "" {
-		t.Skip("BAILIWICK_VECTORS is unset: it names the folder of shared test vectors")
-	}
-	return dir
 }
 
 func replay(t *testing.T, s sessiontest.Session) {

@@ -18,12 +18,13 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
 // TestNISTKeySchedule recomputes the SP 800-135 file of the CAVS programme.
 func TestNISTKeySchedule(t *testing.T) {
-	f, err := os.Open(filepath.Join(vectors(t), "nist-cavs", "ikev2.fax.gz"))
+	f, err := os.Open(filepath.Join(vectortest.Dir(t), "nist-cavs", "ikev2.fax.gz"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,19 +2,16 @@ package suite
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/cipher"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/node/ike/sessiontest"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
@@ -37,19 +34,8 @@ type wycheproof struct {
 
 func loadWycheproof(t *testing.T, name string) wycheproof {
 	t.Helper()
-	f, err := os.Open(filepath.Join(vectors(t), "wycheproof", name+"_test.json.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var w wycheproof
-	if err := json.NewDecoder(z).Decode(&w); err != nil {
-		t.Fatalf("read %s: %v", name, err)
-	}
+	vectortest.Decode(t, "wycheproof/"+name+"_test.json.gz", &w)
 	return w
 }
 

@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
@@ -89,10 +90,7 @@ const sessions = "../suite/testdata/recorded/*.json"
 func TestRecordedMessages(t *testing.T) { checkRecorded(t, loadRecorded(t, sessions)) }
 
 func TestAllRecordedMessages(t *testing.T) {
-	dir := os.Getenv("BAILIWICK_VECTORS")
-	if dir == "" {
-		t.Skip("BAILIWICK_VECTORS is unset: it names the folder of shared test vectors")
-	}
+	dir := vectortest.Dir(t)
 	checkRecorded(t, loadRecorded(t, filepath.Join(dir, "recorded", "*.json")))
 }
 

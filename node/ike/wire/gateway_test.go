@@ -2,22 +2,13 @@ package wire
 
 import (
 	"bytes"
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"testing"
+
+	"github.com/bailiwick-net/bailiwick/node/vectortest"
 )
 
 // TestGatewayMessages reads what a gateway that is not strongSwan sent to Android's IKE tests.
 func TestGatewayMessages(t *testing.T) {
-	dir := os.Getenv("BAILIWICK_VECTORS")
-	if dir == "" {
-		t.Skip("BAILIWICK_VECTORS is unset: it names the folder of shared test vectors")
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "aosp", "cts_handshakes.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var file struct {
 		Sessions []struct {
 			Class    string `json:"test_class"`
@@ -29,9 +20,7 @@ func TestGatewayMessages(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal(b, &file); err != nil {
-		t.Fatal(err)
-	}
+	vectortest.Decode(t, "aosp/cts_handshakes.json", &file)
 	inside := 0
 	for _, s := range file.Sessions {
 		for _, m := range s.Messages {
