@@ -161,6 +161,8 @@ func (r *reader) document(n ast.Node) Document {
 		return r.container(n)
 	case KindSettings:
 		return r.settings(n)
+	case KindPolicyTest:
+		return r.policyTest(n)
 	}
 	return nil
 }

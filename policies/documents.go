@@ -1,5 +1,5 @@
 // Package policies owns the documents that an administrator writes: policies, filter lists, filter actions, links of
-// policies to containers of the directory, and settings. It decodes them from YAML and back, validates them as a whole
+// policies to containers of the directory, settings, and tests of all that. It decodes them from YAML and back, validates them as a whole
 // and turns a policy with the lists and actions that it names into one effective spd.Policy.
 //
 // Its invariant: a document that decoded says exactly what its text says; an unknown field, a value out of range or a
@@ -34,11 +34,12 @@ const (
 	KindLink         Kind = "Link"
 	KindContainer    Kind = "Container"
 	KindSettings     Kind = "Settings"
+	KindPolicyTest   Kind = "PolicyTest"
 )
 
 // Kinds lists the kinds in the order in which Export writes them: what is named before what names it.
 func Kinds() []Kind {
-	return []Kind{KindSettings, KindFilterList, KindFilterAction, KindPolicy, KindContainer, KindLink}
+	return []Kind{KindSettings, KindFilterList, KindFilterAction, KindPolicy, KindContainer, KindLink, KindPolicyTest}
 }
 
 // Position is a place in a file; line and column count from 1. The zero value is no place.
@@ -54,7 +55,7 @@ type Meta struct {
 	At          Position // where it was read; not part of the content
 }
 
-// A Document is one object of a file: a Policy, FilterList, FilterAction, Link, Container or Settings.
+// A Document is one object of a file: a Policy, FilterList, FilterAction, Link, Container, Settings or PolicyTest.
 type Document interface {
 	// Kind names the kind.
 	Kind() Kind
@@ -187,6 +188,7 @@ type Documents struct {
 	Links         []Link
 	Containers    []Container
 	Settings      []Settings
+	PolicyTests   []PolicyTest
 }
 
 // Kind returns KindPolicy.
@@ -245,7 +247,8 @@ func (d Documents) All() []Document {
 	out = appendDocuments(out, d.FilterActions)
 	out = appendDocuments(out, d.Policies)
 	out = appendDocuments(out, d.Containers)
-	return appendDocuments(out, d.Links)
+	out = appendDocuments(out, d.Links)
+	return appendDocuments(out, d.PolicyTests)
 }
 
 func appendDocuments[D Document](out []Document, list []D) []Document {
@@ -264,6 +267,7 @@ func (d Documents) Merge(o Documents) Documents {
 		Links:         slices.Concat(d.Links, o.Links),
 		Containers:    slices.Concat(d.Containers, o.Containers),
 		Settings:      slices.Concat(d.Settings, o.Settings),
+		PolicyTests:   slices.Concat(d.PolicyTests, o.PolicyTests),
 	}
 }
 

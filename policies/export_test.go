@@ -112,6 +112,7 @@ func documents() *rapid.Generator[policies.Documents] {
 		})
 		d.Containers = append(d.Containers, policies.Container{Meta: policies.Meta{Description: description()}, DN: dn(), BlockInheritance: flag()})
 		d.Settings = append(d.Settings, policies.Settings{BreakGlassTCP: ports()})
+		d.PolicyTests = append(d.PolicyTests, policyTestGen().Draw(t, "test"))
 		return d
 	})
 }
@@ -139,6 +140,7 @@ func TestKeysAndKinds(t *testing.T) {
 		"Link second":         policies.Link{Meta: policies.Meta{Name: "second"}, Policy: "P", Container: base},
 		"Container ou=a,dc=x": policies.Container{DN: base},
 		"Settings fleet":      policies.Settings{},
+		"PolicyTest T":        policies.PolicyTest{Meta: policies.Meta{Name: "T"}},
 	} {
 		if got := string(d.Kind()) + " " + d.Key(); got != want {
 			t.Errorf("got %q, want %q", got, want)

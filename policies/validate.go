@@ -104,6 +104,9 @@ func Validate(d Documents) []Finding {
 	for _, c := range d.Containers {
 		v.scope(c, c.DN)
 	}
+	for _, p := range d.PolicyTests {
+		v.policyTest(p)
+	}
 	slices.SortStableFunc(v.findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.At.File, b.At.File), cmp.Compare(a.At.Line, b.At.Line), cmp.Compare(a.At.Column, b.At.Column))
 	})
