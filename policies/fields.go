@@ -11,9 +11,9 @@ import (
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
-// top reads a whole document with the fields that all have.
-func (r *reader) top(n ast.Node, kind Kind, known ...string) mapping {
-	m, _ := r.mapping(n, string(kind), append([]string{"apiVersion", "kind"}, known...)...)
+// object reads a node as a mapping, which has no fields where it is none.
+func (r *reader) object(n ast.Node, o *object) mapping {
+	m, _ := r.mapping(n, o)
 	return m
 }
 
@@ -134,16 +134,14 @@ func (m mapping) reference(name string) string {
 }
 
 func (r *reader) policy(n ast.Node) Policy {
-	m := r.top(n, KindPolicy, "name", "description", "rules", "defaultResponse", "keyExchange", "exemptions")
-	m.required("name")
+	m := r.object(n, &policyObject)
 	p := Policy{Meta: m.meta()}
 	m.list("rules", func(n ast.Node) { p.Rules = append(p.Rules, r.rule(n)) })
 	if f, ok := m.fields["defaultResponse"]; ok {
 		p.DefaultResponse = r.defaultResponse(f.value)
 	}
 	if f, ok := m.fields["keyExchange"]; ok {
-		k, _ := r.mapping(f.value, "keyExchange", "offers", "lifetime", "childless", "mobility", "revocation", "reauthentication",
-			"transcript", "announceAuthentication")
+		k := r.object(f.value, &keyExchangeObject)
 		p.KeyExchange = KeyExchange{
 			Offers: texts(k, "offers", proposal.ParseIKE), Lifetime: parsed(k, "lifetime", parseDuration),
 			Childless: parsed(k, "childless", spd.ParseChildless), Mobility: parsed(k, "mobility", spd.ParseMobility),
@@ -153,7 +151,7 @@ func (r *reader) policy(n ast.Node) Policy {
 		}
 	}
 	if f, ok := m.fields["exemptions"]; ok {
-		e, _ := r.mapping(f.value, "exemptions", "multicast", "broadcast", "breakGlassTCP")
+		e := r.object(f.value, &exemptionsObject)
 		p.Exemptions = Exemptions{
 			Multicast: e.flag("multicast", false), Broadcast: e.flag("broadcast", false), BreakGlassTCP: texts(e, "breakGlassTCP", parsePort),
 		}
@@ -162,9 +160,7 @@ func (r *reader) policy(n ast.Node) Policy {
 }
 
 func (r *reader) rule(n ast.Node) Rule {
-	m, _ := r.mapping(n, "rule", "name", "description", "active", "filterList", "filterAction", "authentication", "interfaces", "tunnel",
-		"peerGroups")
-	m.required("name", "filterList", "filterAction")
+	m := r.object(n, &ruleObject)
 	out := Rule{
 		Meta: m.meta(), Disabled: !m.flag("active", true),
 		FilterList: m.reference("filterList"), FilterAction: m.reference("filterAction"),
@@ -176,8 +172,7 @@ func (r *reader) rule(n ast.Node) Rule {
 		m.report("peerGroups", "is empty; leave it away to accept every machine that authenticates")
 	}
 	if f, ok := m.fields["tunnel"]; ok {
-		t, _ := r.mapping(f.value, "tunnel", "remote", "local")
-		t.required("remote")
+		t := r.object(f.value, &tunnelObject)
 		out.Tunnel = Tunnel{Remote: parsed(t, "remote", parseEndpoint), Local: parsed(t, "local", parseEndpoint)}
 	}
 	return out
@@ -186,11 +181,10 @@ func (r *reader) rule(n ast.Node) Rule {
 func (r *reader) authentication(m mapping) []spd.Auth {
 	var out []spd.Auth
 	m.list("authentication", func(n ast.Node) {
-		a, ok := r.mapping(n, "authentication", "method", "ca", "secretRef", "localID", "remoteID", "ppkRef", "ppkOptional")
+		a, ok := r.mapping(n, &authenticationObject)
 		if !ok {
 			return
 		}
-		a.required("method")
 		out = append(out, spd.Auth{
 			Method: choice(a, "method", spd.AuthCertificate, spd.AuthCertificate, spd.AuthPSK),
 			CA:     parsed(a, "ca", parseCA), Secret: a.reference("secretRef"),
@@ -202,8 +196,7 @@ func (r *reader) authentication(m mapping) []spd.Auth {
 }
 
 func (r *reader) defaultResponse(n ast.Node) DefaultResponse {
-	m, _ := r.mapping(n, "defaultResponse", "active", "offers", "authentication", "pfs", "idle")
-	m.required("active")
+	m := r.object(n, &defaultResponseObject)
 	return DefaultResponse{
 		Active: m.flag("active", false), Offers: texts(m, "offers", parseOffer), Authentication: r.authentication(m),
 		PFS: m.flag("pfs", false), Idle: parsed(m, "idle", parseDuration),
@@ -211,16 +204,14 @@ func (r *reader) defaultResponse(n ast.Node) DefaultResponse {
 }
 
 func (r *reader) filterList(n ast.Node) FilterList {
-	m := r.top(n, KindFilterList, "name", "description", "filters")
-	m.required("name", "filters")
+	m := r.object(n, &filterListObject)
 	l := FilterList{Meta: m.meta()}
 	m.list("filters", func(n ast.Node) { l.Filters = append(l.Filters, r.filter(n)) })
 	return l
 }
 
 func (r *reader) filter(n ast.Node) Filter {
-	m, _ := r.mapping(n, "filter", "name", "description", "source", "destination", "protocol", "sourcePort", "destinationPort", "mirrored")
-	m.required("source", "destination")
+	m := r.object(n, &filterObject)
 	return Filter{
 		Meta: m.meta(), Source: parsed(m, "source", parseAddress), Destination: parsed(m, "destination", parseAddress),
 		Protocol: parsed(m, "protocol", parseProtocol), SourcePort: parsed(m, "sourcePort", parsePorts),
@@ -229,8 +220,7 @@ func (r *reader) filter(n ast.Node) Filter {
 }
 
 func (r *reader) filterAction(n ast.Node) FilterAction {
-	m := r.top(n, KindFilterAction, "name", "description", "action", "inpass", "fallback", "offers", "pfs", "associations")
-	m.required("name", "action")
+	m := r.object(n, &filterActionObject)
 	return FilterAction{
 		Meta: m.meta(), Inpass: m.flag("inpass", false), Fallback: r.fallback(m), Offers: texts(m, "offers", parseOffer),
 		Action: choice(m, "action", spd.Action(0), spd.ActionPermit, spd.ActionBlock, spd.ActionNegotiate), PFS: m.flag("pfs", false),
@@ -256,8 +246,7 @@ func (r *reader) fallback(m mapping) spd.Fallback {
 	if t := f.value.Type(); t != ast.MappingType && t != ast.MappingValueType {
 		return spd.Fallback{Mode: choice(m, "fallback", spd.FallbackNone, modes...)}
 	}
-	b, _ := r.mapping(f.value, "fallback", "mode", "delay", "ttl")
-	b.required("mode")
+	b := r.object(f.value, &fallbackObject)
 	return spd.Fallback{
 		Mode:  choice(b, "mode", spd.FallbackNone, modes...),
 		Delay: parsed(b, "delay", parseDuration), TTL: parsed(b, "ttl", parseDuration),
@@ -265,14 +254,13 @@ func (r *reader) fallback(m mapping) spd.Fallback {
 }
 
 func (r *reader) link(n ast.Node) Link {
-	m := r.top(n, KindLink, "name", "description", "policy", "container", "order", "enforced", "disabled", "groups")
-	m.required("policy", "container", "order")
+	m := r.object(n, &linkObject)
 	l := Link{
 		Meta: m.meta(), Policy: m.reference("policy"), Container: parsed(m, "container", parseDN),
 		Order: parsed(m, "order", parseOrder), Enforced: m.flag("enforced", false), Disabled: m.flag("disabled", false),
 	}
 	if f, ok := m.fields["groups"]; ok {
-		g, _ := r.mapping(f.value, "groups", "apply", "deny")
+		g := r.object(f.value, &groupsObject)
 		l.Apply, l.Deny = texts(g, "apply", parseDN), texts(g, "deny", parseDN)
 		if g.has("apply") && len(l.Apply) == 0 {
 			g.report("apply", "is empty; leave it away to apply the link to every machine, or disable the link")
@@ -281,8 +269,11 @@ func (r *reader) link(n ast.Node) Link {
 	return l
 }
 
+// maxOrder bounds Link.Order.
+const maxOrder = 1 << 20
+
 func parseOrder(s string) (int, error) {
-	n, err := decimal(s, 1<<20)
+	n, err := decimal(s, maxOrder)
 	if err != nil || n == 0 {
 		return 0, fmt.Errorf("%q is not a place of 1 or more; 1 wins", printable(s))
 	}
@@ -290,12 +281,11 @@ func parseOrder(s string) (int, error) {
 }
 
 func (r *reader) container(n ast.Node) Container {
-	m := r.top(n, KindContainer, "description", "container", "blockInheritance")
-	m.required("container")
+	m := r.object(n, &containerObject)
 	return Container{Meta: m.meta(), DN: parsed(m, "container", parseDN), BlockInheritance: m.flag("blockInheritance", false)}
 }
 
 func (r *reader) settings(n ast.Node) Settings {
-	m := r.top(n, KindSettings, "description", "breakGlassTCP")
+	m := r.object(n, &settingsObject)
 	return Settings{Meta: m.meta(), BreakGlassTCP: texts(m, "breakGlassTCP", parsePort)}
 }

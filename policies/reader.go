@@ -81,12 +81,15 @@ type mapping struct {
 	what   string
 	at     Position
 	fields map[string]field
-	broken bool // is no mapping, which was reported
 }
 
-// mapping reads a node as a mapping of known fields. A field that is unknown or stands twice is reported; the others can
-// still be read.
-func (r *reader) mapping(n ast.Node, what string, known ...string) (mapping, bool) {
+// mapping reads a node as a mapping of the fields of an object. A field that is unknown, stands twice or is missing is
+// reported; the others can still be read.
+func (r *reader) mapping(n ast.Node, o *object) (mapping, bool) {
+	what, known := o.name, o.names()
+	if isDocument(o) {
+		known = append([]string{"apiVersion", "kind"}, known...)
+	}
 	m := mapping{r: r, what: what, at: r.position(n), fields: map[string]field{}}
 	var entries []*ast.MappingValueNode
 	switch v := n.(type) {
@@ -96,7 +99,6 @@ func (r *reader) mapping(n ast.Node, what string, known ...string) (mapping, boo
 		entries = []*ast.MappingValueNode{v}
 	default:
 		r.report(m.at, "%s is %s, not a mapping of fields", what, describe(n))
-		m.broken = true
 		return m, false
 	}
 	for _, e := range entries {
@@ -116,6 +118,7 @@ func (r *reader) mapping(n ast.Node, what string, known ...string) (mapping, boo
 		}
 		m.fields[key.Value] = field{at: at, value: e.Value}
 	}
+	m.required(o.requiredNames()...)
 	return m, true
 }
 
@@ -285,7 +288,7 @@ func (m mapping) list(name string, each func(n ast.Node)) {
 // required reports a field that is missing.
 func (m mapping) required(names ...string) {
 	for _, name := range names {
-		if !m.has(name) && !m.broken {
+		if !m.has(name) {
 			m.r.report(m.at, "%s has no field %q", m.what, name)
 		}
 	}

@@ -1,0 +1,220 @@
+package policies
+
+import (
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// The tables in this file and in grammar_values.go are the language: the decoder takes from them which fields a mapping
+// has and which of them it must have, the JSON Schema and the language reference what each field holds, means and
+// defaults to. A new field begins here; a test fails where the decoder does not read a field of these tables.
+
+// object describes a mapping of fields.
+type object struct {
+	name   string // as errors and the reference call it
+	doc    string // one sentence or more
+	fields []fieldRow
+}
+
+// fieldRow describes one field.
+type fieldRow struct {
+	name      string
+	kind      valueType
+	required  bool
+	otherwise string // what holds without the field; empty where that is nothing, or the field is required
+	doc       string
+}
+
+// names lists the fields in the order of the table.
+func (o *object) names() []string {
+	out := make([]string, len(o.fields))
+	for i, f := range o.fields {
+		out[i] = f.name
+	}
+	return out
+}
+
+// requiredNames lists the required fields.
+func (o *object) requiredNames() []string {
+	var out []string
+	for _, f := range o.fields {
+		if f.required {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
+var (
+	rowName        = fieldRow{name: "name", kind: typeName, required: true, doc: "Tells the object from others of its kind; upper and lower case do not."}
+	rowDescription = fieldRow{name: "description", kind: typeDescription, doc: "A comment for people. It is kept and shown, and changes nothing."}
+)
+
+var policyObject = object{
+	name: string(KindPolicy), doc: "The unit of assignment: rules, and what goes with them. A machine has one policy at a time, and it has it whole.",
+	fields: []fieldRow{
+		rowName, rowDescription,
+		{name: "rules", kind: listOf(&ruleObject), doc: "What happens to which packets. Their order means nothing: the most specific filter decides, see [the order of filters](#the-order-of-filters)."},
+		{name: "defaultResponse", kind: mappingOf(&defaultResponseObject), otherwise: "not active", doc: "Answers peers that ask for security where no rule covers them."},
+		{name: "keyExchange", kind: mappingOf(&keyExchangeObject), doc: "Settings of IKE SAs, which Windows calls main mode."},
+		{name: "exemptions", kind: mappingOf(&exemptionsObject), otherwise: "IKE and what a node cannot do without", doc: "Packets that no rule sees, beside those that are always exempt."},
+	},
+}
+
+var ruleObject = object{
+	name: "rule", doc: "Joins a filter list with a filter action.",
+	fields: []fieldRow{
+		{name: "name", kind: typeName, required: true, doc: "Unique in the policy."},
+		rowDescription,
+		{name: "active", kind: typeFlag, otherwise: "`true`", doc: "A rule that is not active is kept and does nothing."},
+		{name: "filterList", kind: referenceTo(KindFilterList), required: true, doc: "Which packets."},
+		{name: "filterAction", kind: referenceTo(KindFilterAction), required: true, doc: "What happens to them."},
+		{name: "authentication", kind: listOf(&authenticationObject), otherwise: "by certificate of the fleet", doc: "The ways to authenticate a peer, most preferred first; only where the action negotiates."},
+		{name: "interfaces", kind: oneOf(spd.InterfacesAll, spd.InterfacesLAN, spd.InterfacesRemoteAccess), otherwise: "`all`", doc: "Limits the rule to a class of interfaces, the connection type of Windows: `lan` for those with a link layer of their own, `remote-access` for point-to-point ones."},
+		{name: "tunnel", kind: mappingOf(&tunnelObject), otherwise: "transport mode", doc: "Makes the rule one of tunnel mode. Its filters name addresses only and read from the own side to the far side; the reverse direction is made from them."},
+		{name: "peerGroups", kind: listOf1(typeDN), otherwise: "every peer that authenticates", doc: "Up to 16 groups of the directory whose members alone are accepted as peers, directly or through other groups; only with certificates and without fallback. Nodes keep the members and decide without the directory."},
+	},
+}
+
+var tunnelObject = object{
+	name: "tunnel", doc: "The endpoints of a tunnel.",
+	fields: []fieldRow{
+		{name: "remote", kind: typeEndpoint, required: true, doc: "The far endpoint."},
+		{name: "local", kind: typeEndpoint, otherwise: "the source address of the route", doc: "The own endpoint."},
+	},
+}
+
+var authenticationObject = object{
+	name: "authentication", doc: "One way to authenticate a peer.",
+	fields: []fieldRow{
+		{name: "method", kind: oneOf(spd.AuthCertificate, spd.AuthPSK), required: true, doc: "`certificate` proves the machine account of the peer, as Kerberos does in Windows. `psk` is a preshared key, for peers that have no certificate."},
+		{name: "ca", kind: typeDN, otherwise: "the trust bundle of the fleet", doc: "The subject of a CA that must be in the chain of the peer. Letters of every script may stand in it, as UTF-8."},
+		{name: "secretRef", kind: referenceTo("secret"), doc: "The preshared key, by the name of a secret. The key itself never stands in a document."},
+		{name: "localID", kind: typeID, otherwise: "the identity of the machine", doc: "The identity that this side shows."},
+		{name: "remoteID", kind: typeID, otherwise: "every identity that is believed", doc: "The identity that the peer must prove."},
+		{name: "ppkRef", kind: referenceTo("secret"), doc: "A postquantum preshared key that is mixed into the keys (RFC 8784), by the name of a secret; the peer knows it by the same name."},
+		{name: "ppkOptional", kind: typeFlag, otherwise: "`false`", doc: "Accepts peers without that key as well."},
+	},
+}
+
+var defaultResponseObject = object{
+	name: "defaultResponse", doc: "Answers a peer that asks for security where no rule covers it. It never asks by itself.",
+	fields: []fieldRow{
+		{name: "active", kind: typeFlag, required: true, doc: "Whether there is a default response."},
+		{name: "offers", kind: listOf(typeESPOffer), otherwise: "those of `level: high`, without lifetimes", doc: "What is accepted, most preferred first."},
+		{name: "authentication", kind: listOf(&authenticationObject), otherwise: "by certificate of the fleet", doc: "As in a rule."},
+		{name: "pfs", kind: typeFlag, otherwise: "`false`", doc: "A key exchange for every Child SA."},
+		{name: "idle", kind: typeDuration, otherwise: "`5m`", doc: "Ends an association that carried nothing for so long."},
+	},
+}
+
+var keyExchangeObject = object{
+	name: "keyExchange", doc: "Settings of IKE SAs (RFC 7296).",
+	fields: []fieldRow{
+		{name: "offers", kind: listOf(typeIKEOffer), otherwise: "modern ones, with ML-KEM-768 first", doc: "Most preferred first; see [offers](#offers)."},
+		{name: "lifetime", kind: typeDuration, otherwise: "`8h`", doc: "How long the keys of an IKE SA are used before it is rekeyed."},
+		{name: "childless", kind: oneOf(spd.ChildlessAccept, spd.ChildlessPrefer, spd.ChildlessNever), otherwise: "`accept`", doc: "Whether peers may make an IKE SA without its first Child SA (RFC 6023), and whether this side does, so that each Child SA has a key exchange of its own."},
+		{name: "mobility", kind: oneOf(spd.MobilityAllow, spd.MobilityWithoutNAT, spd.MobilityNever), otherwise: "`allow`", doc: "Whether IKE SAs and tunnels move with a change of address (RFC 4555)."},
+		{name: "revocation", kind: oneOf(spd.RevocationKnown, spd.RevocationOff, spd.RevocationStrict), otherwise: "`known`", doc: "Who is refused: peers known to be revoked or not admitted, nobody for that, or everybody while there is no news of the last day; the strong CRL check of Windows."},
+		{name: "reauthentication", kind: typeDuration, otherwise: "as long as the certificates", doc: "How long an authentication counts (RFC 4478), up to 365 days."},
+		{name: "transcript", kind: oneOf(spd.TranscriptPrefer, spd.TranscriptRequire, spd.TranscriptNever), otherwise: "`prefer`", doc: "Whether both sides authenticate both messages of IKE_SA_INIT."},
+		{name: "announceAuthentication", kind: typeFlag, otherwise: "`false`", doc: "Tells peers which methods are accepted (RFC 9593)."},
+	},
+}
+
+var exemptionsObject = object{
+	name: "exemptions", doc: "Packets that no rule sees. IKE, ESP, loopback, neighbour and router discovery, DHCP, the controller and the path MTU are always exempt.",
+	fields: []fieldRow{
+		{name: "multicast", kind: typeFlag, otherwise: "`false`", doc: "Multicast, in both directions."},
+		{name: "broadcast", kind: typeFlag, otherwise: "`false`", doc: "Broadcast, in both directions."},
+		{name: "breakGlassTCP", kind: listOf(typePort), doc: "Local TCP ports that stay reachable in clear, such as 22, for the day on which something is wrong with the policy."},
+	},
+}
+
+var filterListObject = object{
+	name: string(KindFilterList), doc: "A named set of filters that any number of rules may use.",
+	fields: []fieldRow{
+		rowName, rowDescription,
+		{name: "filters", kind: listOf(&filterObject), required: true, doc: "At least one."},
+	},
+}
+
+var filterObject = object{
+	name: "filter", doc: "Describes packets.",
+	fields: []fieldRow{
+		{name: "name", kind: typeName, doc: "Unique in the list. It names the filter in what is shown and reported."},
+		rowDescription,
+		{name: "source", kind: typeAddress, required: true, doc: "Where packets come from."},
+		{name: "destination", kind: typeAddress, required: true, doc: "Where they go."},
+		{name: "protocol", kind: typeProtocol, otherwise: "`any`", doc: "The IP protocol."},
+		{name: "sourcePort", kind: typePorts, otherwise: "`any`", doc: "Only with a protocol that has ports: TCP, UDP, UDP-Lite, SCTP, DCCP."},
+		{name: "destinationPort", kind: typePorts, otherwise: "`any`", doc: "Likewise."},
+		{name: "mirrored", kind: typeFlag, otherwise: "`true`", doc: "The reverse direction matches as well, with addresses and ports swapped. `false` makes a filter of one direction."},
+	},
+}
+
+var filterActionObject = object{
+	name: string(KindFilterAction), doc: "What happens to the packets of a list; any number of rules may use it. All fields but the first three are for `negotiate` alone.",
+	fields: []fieldRow{
+		rowName, rowDescription,
+		{name: "action", kind: oneOf(spd.ActionPermit, spd.ActionBlock, spd.ActionNegotiate), required: true, doc: "Let pass in clear, drop silently, or protect with IPsec."},
+		{name: "inpass", kind: typeFlag, otherwise: "`false`", doc: "Accept unsecured communication, but always respond using IPsec: clear inbound packets pass, and the reply is negotiated."},
+		{name: "fallback", kind: fallbackType, otherwise: "`none`", doc: "Allow unsecured communication with a peer that does not answer IKE: `wait` after a silence, `discover` at once with the negotiation in parallel. Never with a peer that answered and failed, and a flow that was secured never goes back."},
+		{name: "offers", kind: listOf(typeESPOffer), doc: "Most preferred first; see [offers](#offers). Needed with `negotiate`. All of them have the same lifetime."},
+		{name: "pfs", kind: typeFlag, otherwise: "`false`", doc: "A key exchange for every Child SA. An offer that names no group stands for one with each group of the key exchange."},
+		{name: "associations", kind: numberBetween(1, spd.MaxAssociations), otherwise: "`1`", doc: "How many Child SAs with the same selectors are wanted, for as many processors (RFC 9611)."},
+	},
+}
+
+var fallbackObject = object{
+	name: "fallback", doc: "The fallback with its times.",
+	fields: []fieldRow{
+		{name: "mode", kind: oneOf(spd.FallbackNone, spd.FallbackWait, spd.FallbackDiscover), required: true, doc: "As the word alone."},
+		{name: "delay", kind: typeDuration, otherwise: "`3s`", doc: "The silence before clear traffic; only with `wait`."},
+		{name: "ttl", kind: typeDuration, otherwise: "`5m`", doc: "How long clear traffic flows before security is tried again."},
+	},
+}
+
+var linkObject = object{
+	name: string(KindLink), doc: "Assigns a policy to a container of the directory.",
+	fields: []fieldRow{
+		{name: "name", kind: typeName, doc: "Tells two links of one policy to one container apart."},
+		rowDescription,
+		{name: "policy", kind: referenceTo(KindPolicy), required: true, doc: "Which policy."},
+		{name: "container", kind: typeDN, required: true, doc: "To which organizational unit (`OU=`) or domain (`DC=`)."},
+		{name: "order", kind: numberBetween(1, maxOrder), required: true, doc: "The place among the links of the container; 1 wins."},
+		{name: "enforced", kind: typeFlag, otherwise: "`false`", doc: "Wins over every link that is not enforced, and over enforced links of containers below; blocked inheritance does not stop it."},
+		{name: "disabled", kind: typeFlag, otherwise: "`false`", doc: "The link is kept and does nothing."},
+		{name: "groups", kind: mappingOf(&groupsObject), otherwise: "every machine", doc: "To whom below the container it applies."},
+	},
+}
+
+var groupsObject = object{
+	name: "groups", doc: "Filters a link by groups of the directory.",
+	fields: []fieldRow{
+		{name: "apply", kind: listOf1(typeDN), otherwise: "every machine", doc: "Only members of these groups."},
+		{name: "deny", kind: listOf(typeDN), doc: "No member of these groups, also of `apply`."},
+	},
+}
+
+var containerObject = object{
+	name: string(KindContainer), doc: "Settings of one container of the directory.",
+	fields: []fieldRow{
+		rowDescription,
+		{name: "container", kind: typeDN, required: true, doc: "Which organizational unit or domain."},
+		{name: "blockInheritance", kind: typeFlag, otherwise: "`false`", doc: "Links of containers above do not reach below, unless they are enforced."},
+	},
+}
+
+var settingsObject = object{
+	name: string(KindSettings), doc: "Settings of the whole fleet. There is at most one such document.",
+	fields: []fieldRow{
+		rowDescription,
+		{name: "breakGlassTCP", kind: listOf(typePort), doc: "Added to those of every policy."},
+	},
+}
+
+// objects are the documents by kind.
+var objects = map[Kind]*object{
+	KindPolicy: &policyObject, KindFilterList: &filterListObject, KindFilterAction: &filterActionObject,
+	KindLink: &linkObject, KindContainer: &containerObject, KindSettings: &settingsObject,
+}
