@@ -213,8 +213,40 @@ var settingsObject = object{
 	},
 }
 
+var policyTestObject = object{
+	name: string(KindPolicyTest), doc: "Says what must hold between machines. A change of documents that breaks it is refused.",
+	fields: []fieldRow{
+		rowName, rowDescription,
+		{name: "assertions", kind: listOf(&assertionObject), required: true, doc: "At least one."},
+	},
+}
+
+var assertionObject = object{
+	name: "assertion", doc: "What becomes of some traffic.",
+	fields: []fieldRow{
+		{name: "name", kind: typeName, doc: "Names the assertion where it fails."},
+		rowDescription,
+		{name: "from", kind: mappingOf(&endpointObject), required: true, doc: "Who begins."},
+		{name: "to", kind: mappingOf(&endpointObject), required: true, doc: "To whom."},
+		{name: "traffic", kind: typeTraffic, otherwise: "`any`", doc: "The protocol and, behind a slash, the destination port or range."},
+		{name: "is", kind: outcomesType, required: true, doc: "The outcome that is right, or a list of those that are."},
+		{name: "offer", kind: typeESPOffer, otherwise: "any", doc: "The offer that must be chosen, without a lifetime; only where `ipsec` alone is right."},
+	},
+}
+
+var endpointObject = object{
+	name: "endpoint", doc: "Names machines, by exactly one of the fields.",
+	fields: []fieldRow{
+		{name: "machine", kind: typeName, doc: "One machine, by its name, DNS name, DN or UUID."},
+		{name: "container", kind: typeDN, doc: "Every machine in it and below."},
+		{name: "group", kind: typeDN, doc: "Every member, directly or through other groups."},
+		{name: "policy", kind: referenceTo(KindPolicy), doc: "Every machine that the policy applies to; `none` means those without one."},
+	},
+}
+
 // objects are the documents by kind.
 var objects = map[Kind]*object{
 	KindPolicy: &policyObject, KindFilterList: &filterListObject, KindFilterAction: &filterActionObject,
 	KindLink: &linkObject, KindContainer: &containerObject, KindSettings: &settingsObject,
+	KindPolicyTest: &policyTestObject,
 }

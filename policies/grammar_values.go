@@ -92,6 +92,13 @@ var (
 		{"enum": append([]string{"any"}, protocolNames()...)},
 		{"type": "integer", "minimum": 1, "maximum": 255}, {"type": "string", "pattern": "^[0-9]+$"},
 	}}}
+	typeTraffic = valueType{text: "`any`, protocol, `tcp/445`, `udp/1000-2000`", schema: fragment{"anyOf": []fragment{
+		{"type": "integer", "minimum": 1, "maximum": 255}, {"type": "string", "pattern": "^[0-9a-z-]+(/.+)?$"},
+	}}}
+	outcomesType = func() valueType {
+		one := oneOf(OutcomeClear, OutcomeIPsec, OutcomeBlocked)
+		return valueType{text: one.text + " or a list of them", schema: fragment{"anyOf": []fragment{one.schema, listOf1(one).schema}}}
+	}()
 	fallbackType = func() valueType {
 		mode := fallbackObject.fields[slices.IndexFunc(fallbackObject.fields, func(f fieldRow) bool { return f.name == "mode" })].kind
 		return valueType{text: mode.text + " or " + mappingOf(&fallbackObject).text, of: &fallbackObject,

@@ -167,16 +167,14 @@ func (w *writer) endpoint(name string, e Endpoint) {
 }
 
 func (r *reader) policyTest(n ast.Node) PolicyTest {
-	m := r.top(n, KindPolicyTest, "name", "description", "assertions")
-	m.required("name", "assertions")
+	m := r.object(n, &policyTestObject)
 	p := PolicyTest{Meta: m.meta()}
 	m.list("assertions", func(n ast.Node) { p.Assertions = append(p.Assertions, r.assertion(n)) })
 	return p
 }
 
 func (r *reader) assertion(n ast.Node) Assertion {
-	m, _ := r.mapping(n, "assertion", "name", "description", "from", "to", "traffic", "is", "offer")
-	m.required("from", "to", "is")
+	m := r.object(n, &assertionObject)
 	a := Assertion{Meta: m.meta(), Traffic: parsed(m, "traffic", ParseTraffic), Offer: parsed(m, "offer", parseAssertedOffer)}
 	if f, ok := m.fields["from"]; ok {
 		a.From = r.endpoint(f.value, "from")
@@ -198,7 +196,7 @@ func (r *reader) assertion(n ast.Node) Assertion {
 }
 
 func (r *reader) endpoint(n ast.Node, what string) Endpoint {
-	m, ok := r.mapping(n, what, "machine", "container", "group", "policy")
+	m, ok := r.mapping(n, &endpointObject)
 	if ok && len(m.fields) != 1 {
 		r.report(m.at, "%s names %d of machine, container, group and policy; name exactly one", what, len(m.fields))
 	}
