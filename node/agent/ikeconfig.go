@@ -43,23 +43,8 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 		config.Chain, config.NotAfter = credentials.RawChain(), notAfter(credentials.Chain)
 		config.Authorities = authorities(credentials)
 	}
-	for _, f := range set.Filters() {
-		if f.Exempt != "" || f.Direction != spd.Out {
-			continue
-		}
-		rule, ok := set.Rule(f.RuleID)
-		if !ok || rule.Action.Action != spd.ActionNegotiate {
-			continue
-		}
-		pair := ike.Pair{
-			Local:  selector(f.Protocol, f.Source, f.SourcePort),
-			Remote: selector(f.Protocol, f.Destination, f.DestinationPort),
-		}
-		if last := len(config.Rules) - 1; last >= 0 && config.Rules[last].ID == rule.ID {
-			config.Rules[last].Pairs = append(config.Rules[last].Pairs, pair)
-			continue
-		}
-		config.Rules = append(config.Rules, ikeRule(rule, pair))
+	for _, n := range set.Negotiables() {
+		config.Rules = append(config.Rules, ikeRule(n.Rule, n.Pairs))
 	}
 	if response := set.DefaultResponse(); response.Active {
 		config.DefaultResponse = &ike.Rule{
@@ -70,9 +55,9 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 	return config
 }
 
-func ikeRule(rule *spd.Rule, first ike.Pair) ike.Rule {
+func ikeRule(rule *spd.Rule, pairs []ike.Pair) ike.Rule {
 	r := ike.Rule{
-		ID: rule.ID, Mode: sa.Transport, Pairs: []ike.Pair{first},
+		ID: rule.ID, Mode: sa.Transport, Pairs: pairs,
 		Offers: rule.Action.Offers, Auth: rule.Auth, PFS: rule.Action.PFS, Associations: rule.Action.Associations,
 		Lifetime: rule.Action.Lifetime, Fallback: rule.Action.Fallback,
 		PeerGroups: rule.PeerGroups,
@@ -92,11 +77,6 @@ func mobility(m spd.Mobility) ike.Mobility {
 	case spd.MobilityAllow:
 	}
 	return ike.MobilityOn
-}
-
-func selector(protocol uint8, addresses spd.Range, ports spd.PortRange) sa.Selector {
-	from, to := ports.Bounds()
-	return sa.Selector{Protocol: protocol, From: addresses.From, To: addresses.To, PortFrom: from, PortTo: to}
 }
 
 // authorities are the hashes of the CA keys that this node accepts, as CERTREQ carries them. SHA-1 is what the protocol

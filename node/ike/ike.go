@@ -315,7 +315,7 @@ type Identity struct {
 }
 
 // Pair is one pair of traffic selectors that a rule covers, seen from this machine.
-type Pair struct{ Local, Remote sa.Selector }
+type Pair = spd.Pair
 
 // Rule is what the engine needs of a negotiate rule: expanded, in the order of weight.
 type Rule struct {

@@ -75,31 +75,8 @@ func (s Secret) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, redacted)
 // MarshalJSON hides the key.
 func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(redacted) }
 
-// Selector is one traffic selector: addresses From..To inclusive of one family, ports inclusive (RFC 7296 3.13.1).
-// Protocol 0 means every protocol. Ports 0..65535 mean every port.
-type Selector struct {
-	Protocol uint8
-	From, To netip.Addr
-	PortFrom uint16
-	PortTo   uint16
-}
-
-// String prints the addresses, and protocol and ports where they are limited: "10.0.0.0/8 protocol 6 port 22".
-func (s Selector) String() string {
-	text := s.From.String() + "-" + s.To.String()
-	if s.From == s.To {
-		text = s.From.String()
-	} else if p, ok := (spd.Range{From: s.From, To: s.To}).Prefix(); ok {
-		text = p.String()
-	}
-	if s.Protocol != 0 {
-		text += fmt.Sprintf(" protocol %d", s.Protocol)
-	}
-	if s.PortFrom != 0 || s.PortTo != 65535 {
-		text += " port " + spd.PortRange{From: s.PortFrom, To: s.PortTo}.String()
-	}
-	return text
-}
+// Selector is one traffic selector, as policies know it.
+type Selector = spd.Selector
 
 // Keys is one direction of a Child SA. Encryption holds key and salt as taken from KEYMAT; Integrity is empty with an
 // AEAD.

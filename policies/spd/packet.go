@@ -200,13 +200,3 @@ func (i ICMP) Contains(p Packet) bool {
 		return i.Type == p.ICMPType && i.Code == p.ICMPCode
 	}
 }
-
-// Selector is one traffic selector for a negotiation: addresses From..To inclusive of one family, ports inclusive
-// (RFC 7296 3.13.1). Protocol 0 means every protocol, ports 0..65535 every port. It has the fields of the Selector of
-// node/sa, so that one converts to the other.
-type Selector struct {
-	Protocol uint8
-	From, To netip.Addr
-	PortFrom uint16
-	PortTo   uint16
-}

@@ -3,8 +3,6 @@ package driver
 import (
 	"crypto/x509"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -86,15 +84,22 @@ func (b BundleVerifier) judge(now time.Time, r ike.Rejudge) (trust.Verdict, *ike
 			Detail: fmt.Sprintf("the policy wants to know whether %q is revoked, and the controller has not told for %s", verdict.Leaf.Subject, strictAge),
 		})
 	}
-	if r.Auth.CA != "" && !slices.ContainsFunc(verdict.Path[1:], func(c *x509.Certificate) bool {
-		return strings.EqualFold(c.Subject.String(), r.Auth.CA)
-	}) {
+	if !r.Auth.AcceptsIssuer(issuers(verdict.Path)) {
 		return refuse(ike.Verified{
 			Reason: ike.ReasonIssuerNotAllowed,
 			Detail: fmt.Sprintf("the chain of %q does not contain the CA %q that the policy wants", verdict.Leaf.Subject, r.Auth.CA),
 		})
 	}
 	return verdict, nil
+}
+
+// issuers are the subjects of the CAs of a path.
+func issuers(path []*x509.Certificate) []string {
+	var names []string
+	for _, c := range path[1:] {
+		names = append(names, c.Subject.String())
+	}
+	return names
 }
 
 // accepted names the machine that the certificate stands for, and which of the groups it is in, or the ID where it is not

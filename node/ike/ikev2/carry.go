@@ -49,8 +49,8 @@ func (s *SA) same(as *child) *child {
 // coversPacket reports whether the selectors of a Child SA contain an outbound packet. The zero packet is in none.
 func coversPacket(c sa.Child, p spd.Packet) bool {
 	return p.Source.IsValid() && p.Destination.IsValid() &&
-		slices.ContainsFunc(c.LocalTS, func(s sa.Selector) bool { return contains(s, selectorOf(p, p.Source, p.SourcePort)) }) &&
-		slices.ContainsFunc(c.RemoteTS, func(s sa.Selector) bool { return contains(s, selectorOf(p, p.Destination, p.DestinationPort)) })
+		slices.ContainsFunc(c.LocalTS, func(s sa.Selector) bool { return s.Contains(selectorOf(p, p.Source, p.SourcePort)) }) &&
+		slices.ContainsFunc(c.RemoteTS, func(s sa.Selector) bool { return s.Contains(selectorOf(p, p.Destination, p.DestinationPort)) })
 }
 
 // selectorOf is the selector of exactly one end of a packet. ICMP has its type and code in the place of the ports (RFC

@@ -73,17 +73,7 @@ type childRequest struct {
 
 // groupsOf adapts the offers of a rule to its PFS setting. Without a group of their own they take the one of the IKE SA.
 func (s *SA) groupsOf(r *ike.Rule) []proposal.ESP {
-	offers := slices.Clone(r.Offers)
-	for i := range offers {
-		offers[i].ESN = false
-		switch {
-		case !r.PFS:
-			offers[i].Group, offers[i].Additional = proposal.GroupNone, proposal.Additional{}
-		case offers[i].Group == proposal.GroupNone:
-			offers[i].Group, offers[i].Additional = s.suite.Group, s.suite.Additional
-		}
-	}
-	return offers
+	return proposal.ForRule(r.Offers, r.PFS, s.suite.KeyExchange())
 }
 
 // newChildRequest prepares an own negotiation for a flow. The group of the key exchange is that of the first offer.
@@ -181,8 +171,7 @@ func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
 	}
 	chosen, number, ok := wire.ChooseESP(own, w.offered, w.withGroup)
 	if !ok && w.withGroup && !sel.rule.PFS {
-		// Fresh keys that only the peer insists on are no weaker: any group that is good enough for the IKE SA will do.
-		chosen, number, ok = wire.ChooseESP(s.withGroups(own), w.offered, true)
+		chosen, number, ok = wire.ChooseESP(proposal.WithGroups(own, s.cfg.Offers), w.offered, true)
 	}
 	if !ok {
 		return refuse(wire.NotifyNoProposalChosen, ike.ReasonNoProposal,
@@ -193,19 +182,6 @@ func (s *SA) chooseChild(w *childRequest) (childChoice, *wire.Notify) {
 		return refuse(wire.NotifyInvalidSyntax, ike.ReasonSyntax, "the proposal has no usable SPI")
 	}
 	return childChoice{selection: sel, suite: chosen, number: number, peer: peer}, nil
-}
-
-func (s *SA) withGroups(offers []proposal.ESP) []proposal.ESP {
-	var list []proposal.ESP
-	for _, o := range offers {
-		for _, g := range s.cfg.Offers {
-			o.Group, o.Additional = g.Group, g.Additional
-			if !slices.Contains(list, o) {
-				list = append(list, o)
-			}
-		}
-	}
-	return list
 }
 
 // acceptChild makes a Child SA as responder where no key exchange is needed: in IKE_AUTH.
@@ -460,7 +436,7 @@ func (s *SA) covering(flow ike.Flow) *child {
 // CoversFlow reports whether the selectors of a Child SA contain those of a flow.
 func CoversFlow(c sa.Child, flow ike.Flow) bool {
 	in := func(list []sa.Selector, x sa.Selector) bool {
-		return slices.ContainsFunc(list, func(s sa.Selector) bool { return contains(s, x) })
+		return slices.ContainsFunc(list, func(s sa.Selector) bool { return s.Contains(x) })
 	}
 	return in(c.LocalTS, flow.LocalTS) && in(c.RemoteTS, flow.RemoteTS)
 }

@@ -138,7 +138,7 @@ func narrowed(offered, answered []sa.Selector) []sa.Selector {
 	for _, a := range answered {
 		inside := false
 		for _, o := range offered {
-			inside = inside || contains(o, a)
+			inside = inside || o.Contains(a)
 		}
 		if !inside {
 			return nil

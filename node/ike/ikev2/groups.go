@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // A rule may want its peers to be members of groups of the directory. Which groups a peer is in comes with the verdict
@@ -23,8 +24,7 @@ func WantedGroups(cfg *ike.Config) []string {
 
 // admits reports whether a rule accepts the peer, once it is authenticated.
 func (s *SA) admits(r *ike.Rule) bool {
-	return len(r.PeerGroups) == 0 ||
-		slices.ContainsFunc(r.PeerGroups, func(g string) bool { return slices.Contains(s.groups, g) })
+	return spd.AdmitsPeer(r.PeerGroups, s.groups)
 }
 
 // notAdmitted says why a rule does not accept the peer.

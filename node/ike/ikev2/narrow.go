@@ -19,79 +19,6 @@ type selection struct {
 	told, toldRemote []sa.Selector
 }
 
-// contains reports whether every packet of b is one of a. OPAQUE ports (65535 to 0) are contained in every port.
-func contains(a, b sa.Selector) bool {
-	x, ok := intersect(a, b)
-	return ok && x == b
-}
-
-// intersect is the selector of what both contain.
-func intersect(a, b sa.Selector) (sa.Selector, bool) {
-	if a.From.BitLen() != b.From.BitLen() {
-		return sa.Selector{}, false
-	}
-	x := b
-	switch {
-	case a.Protocol == b.Protocol || a.Protocol == 0:
-	case b.Protocol == 0:
-		x.Protocol = a.Protocol
-	default:
-		return sa.Selector{}, false
-	}
-	if x.From.Less(a.From) {
-		x.From = a.From
-	}
-	if a.To.Less(x.To) {
-		x.To = a.To
-	}
-	if x.To.Less(x.From) {
-		return sa.Selector{}, false
-	}
-	anyPort := func(s sa.Selector) bool { return s.PortFrom == 0 && s.PortTo == 65535 }
-	opaque := func(s sa.Selector) bool { return s.PortFrom > s.PortTo }
-	switch {
-	case anyPort(a):
-	case opaque(a) && opaque(b):
-	case opaque(a), opaque(b):
-		return sa.Selector{}, false
-	default:
-		x.PortFrom, x.PortTo = max(a.PortFrom, b.PortFrom), min(a.PortTo, b.PortTo)
-		if x.PortTo < x.PortFrom {
-			return sa.Selector{}, false
-		}
-	}
-	return x, true
-}
-
-// within narrows a list to one selector and drops what others of the list contain already.
-func within(list []sa.Selector, bound sa.Selector) []sa.Selector {
-	var out []sa.Selector
-	for _, s := range list {
-		x, ok := intersect(bound, s)
-		if !ok || slices.ContainsFunc(out, func(o sa.Selector) bool { return contains(o, x) }) {
-			continue
-		}
-		out = slices.DeleteFunc(out, func(o sa.Selector) bool { return contains(x, o) })
-		out = append(out, x)
-	}
-	return out
-}
-
-// covers reports whether bound contains every selector of the list.
-func covers(bound sa.Selector, list []sa.Selector) bool {
-	for _, s := range list {
-		if !contains(bound, s) {
-			return false
-		}
-	}
-	return len(list) > 0
-}
-
-// hostOf limits a selector to one address.
-func hostOf(a netip.Addr) sa.Selector {
-	return sa.Selector{From: a, To: a, PortFrom: 0, PortTo: 65535}
-}
-
 // single reports whether the list asks for exactly one address, and which.
 func single(list []sa.Selector) (netip.Addr, bool) {
 	if len(list) == 0 {
@@ -163,57 +90,26 @@ func (s *SA) search(want *childRequest) (selection, bool) {
 		}
 		x := selection{rule: c.rule, isDefault: c.DefaultResponse, mode: c.Mode}
 		for _, b := range c.LocalTS {
-			x.local = append(x.local, within(local, b)...)
+			x.local = append(x.local, b.Within(local)...)
 		}
 		for _, b := range c.RemoteTS {
-			x.remote = append(x.remote, within(remote, b)...)
+			x.remote = append(x.remote, b.Within(remote)...)
 		}
 		return finish(x)
 	}
-	pick := func(r *ike.Rule, p ike.Pair) (selection, bool) {
-		x := selection{rule: r, mode: r.Mode, local: within(local, p.Local), remote: within(remote, p.Remote)}
-		if r.Mode == sa.Transport {
-			x.local = within(x.local, hostOf(s.local.Addr()))
-			x.remote = within(x.remote, hostOf(s.remote.Addr()))
-		} else if r.Tunnel.IsValid() && !s.expects(r.Tunnel) {
-			return selection{}, false
+	request := spd.Request{Transport: want.transport, Local: local, Remote: remote, Here: s.local.Addr(), There: s.remote.Addr()}
+	rule := func(i int) spd.Candidate {
+		r := &s.cfg.Rules[i]
+		return spd.Candidate{Transport: wantsTransport(r), Pairs: r.Pairs, Unexpected: r.Tunnel.IsValid() && !s.expects(r.Tunnel)}
+	}
+	if n, ok := spd.Narrow(request, len(s.cfg.Rules), rule); ok {
+		r := &s.cfg.Rules[n.Index]
+		return finish(selection{rule: r, mode: r.Mode, local: n.Local, remote: n.Remote})
+	}
+	if d := s.cfg.DefaultResponse; d != nil {
+		if n, ok := spd.NarrowDefault(request); ok {
+			return finish(selection{rule: d, isDefault: true, mode: sa.Transport, local: n.Local, remote: n.Remote})
 		}
-		return finish(x)
-	}
-	tests := []func(p ike.Pair) bool{
-		func(p ike.Pair) bool { return covers(p.Local, local) && covers(p.Remote, remote) },
-		func(p ike.Pair) bool {
-			return len(local) > 1 && len(remote) > 1 && contains(p.Local, local[0]) && contains(p.Remote, remote[0])
-		},
-		func(ike.Pair) bool { return true },
-	}
-	modes := []bool{want.transport}
-	if want.transport { // transport mode may be declined: tunnel mode is what remains (RFC 7296 1.3.1)
-		modes = append(modes, false)
-	}
-	for _, transport := range modes {
-		for _, test := range tests {
-			for i := range s.cfg.Rules {
-				r := &s.cfg.Rules[i]
-				if wantsTransport(r) != transport {
-					continue
-				}
-				for _, p := range r.Pairs {
-					if !test(p) {
-						continue
-					}
-					if x, ok := pick(r, p); ok {
-						return x, true
-					}
-				}
-			}
-		}
-	}
-	if d := s.cfg.DefaultResponse; d != nil && want.transport {
-		x := selection{rule: d, isDefault: true, mode: sa.Transport}
-		x.local = within(local, hostOf(s.local.Addr()))
-		x.remote = within(remote, hostOf(s.remote.Addr()))
-		return finish(x)
 	}
 	return selection{}, false
 }
@@ -233,7 +129,7 @@ func peerAuth(cfg *ike.Config, remote netip.Addr) []spd.Auth {
 		r := &cfg.Rules[i]
 		about := r.Mode == sa.Tunnel && r.Tunnel == remote
 		for _, p := range r.Pairs {
-			about = about || r.Mode == sa.Transport && contains(p.Remote, sa.Selector{
+			about = about || r.Mode == sa.Transport && p.Remote.Contains(sa.Selector{
 				Protocol: p.Remote.Protocol, From: remote, To: remote, PortFrom: p.Remote.PortFrom, PortTo: p.Remote.PortTo,
 			})
 		}

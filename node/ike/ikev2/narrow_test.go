@@ -37,7 +37,7 @@ func TestIntersect(t *testing.T) {
 		{all, opaque, opaque, true},
 		{tcp, opaque, sa.Selector{}, false},
 	} {
-		got, ok := intersect(c.a, c.b)
+		got, ok := c.a.Intersect(c.b)
 		if ok != c.ok || ok && got != c.want {
 			t.Errorf("intersect(%v, %v) = %v, %v; want %v, %v", c.a, c.b, got, ok, c.want, c.ok)
 		}

@@ -52,7 +52,7 @@ func (s *SA) ppk(entry spd.Auth) sa.Secret {
 }
 
 // wantsPPK reports whether an entry accepts no peer without its key.
-func wantsPPK(entry spd.Auth) bool { return entry.PPK != "" && !entry.PPKOptional }
+func wantsPPK(entry spd.Auth) bool { return entry.WantsPPK() }
 
 // lacksPPK reports whether the responder's IKE_SA_INIT does without the key that the rule wants.
 func (s *SA) lacksPPK(m wire.Message) bool {

@@ -58,7 +58,7 @@ func (s *SA) keep(c *child) bool {
 	}
 	covered := c.DefaultResponse
 	for _, p := range r.Pairs {
-		covered = covered || covers(p.Local, c.LocalTS) && covers(p.Remote, c.RemoteTS)
+		covered = covered || p.Local.Covers(c.LocalTS) && p.Remote.Covers(c.RemoteTS)
 	}
 	if covered {
 		c.rule = r

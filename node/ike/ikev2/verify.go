@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/suite"
@@ -178,23 +177,7 @@ func claimOf(id wire.ID) claim {
 }
 
 // is reports whether an entry is for the claimed identity.
-func (c claim) is(e spd.Auth) bool {
-	switch {
-	case e.RemoteID == "":
-		return true
-	case c.text == "":
-		return false
-	case c.id.Type == wire.IDFQDN: // names are compared without regard to case (RFC 4945 3.1.3)
-		return len(e.RemoteID) == len(c.text) && strings.EqualFold(e.RemoteID, c.text)
-	case e.RemoteID == c.text:
-		return true
-	}
-	if text, ok := strings.CutPrefix(e.RemoteID, "ip:"); ok && strings.HasPrefix(c.text, "ip:") { // of several spellings
-		want, err := netip.ParseAddr(text)
-		return err == nil && addressID(want).Type == c.id.Type && string(addressID(want).Data) == string(c.id.Data)
-	}
-	return false
-}
+func (c claim) is(e spd.Auth) bool { return e.IsFor(c.text) }
 
 func (c claim) check(e spd.Auth) error {
 	if c.is(e) {

@@ -56,33 +56,44 @@ func SAFromESP(own []proposal.ESP, spi sa.SPI, withGroup bool) SA {
 
 // ChooseIKE picks, as responder, the first of the own offers that one of the peer's proposals contains.
 func ChooseIKE(own []proposal.IKE, offered SA) (chosen proposal.IKE, number uint8, ok bool) {
-	for _, o := range own {
-		for _, p := range offered.Proposals {
-			if p.Protocol == ProtocolIKE && (len(p.SPI) == 0 || len(p.SPI) == ikeSPILen) && p.containsIKE(o) {
-				return o, p.Number, true
-			}
+	chosen, ok = proposal.First(own, func(o proposal.IKE) bool {
+		i := slices.IndexFunc(offered.Proposals, func(p Proposal) bool {
+			return p.Protocol == ProtocolIKE && (len(p.SPI) == 0 || len(p.SPI) == ikeSPILen) && p.containsIKE(o)
+		})
+		if i >= 0 {
+			number = offered.Proposals[i].Number
 		}
-	}
-	return proposal.IKE{}, 0, false
+		return i >= 0
+	})
+	return chosen, number, ok
 }
 
 // ChooseESP picks, as responder, the first of the own offers that one of the peer's proposals contains. Without
 // withGroup (IKE_AUTH) the groups of the own offers are ignored and the chosen one has GroupNone. Where the peer offers
 // both kinds of sequence numbers the extended ones are chosen.
 func ChooseESP(own []proposal.ESP, offered SA, withGroup bool) (chosen proposal.ESP, number uint8, ok bool) {
-	for _, o := range own {
+	esn := false
+	chosen, ok = proposal.First(own, func(o proposal.ESP) bool {
 		if !withGroup {
 			o.Group, o.Additional = proposal.GroupNone, proposal.Additional{}
 		}
-		for _, p := range offered.Proposals {
-			if _, valid := p.espSPI(); !valid || !p.containsESP(o) {
-				continue
-			}
-			o.ESN = p.has(TransformESN, ESNYes, 0)
-			return o, p.Number, true
+		i := slices.IndexFunc(offered.Proposals, func(p Proposal) bool {
+			_, valid := p.espSPI()
+			return valid && p.containsESP(o)
+		})
+		if i >= 0 {
+			number, esn = offered.Proposals[i].Number, offered.Proposals[i].has(TransformESN, ESNYes, 0)
 		}
+		return i >= 0
+	})
+	if !ok {
+		return proposal.ESP{}, 0, false
 	}
-	return proposal.ESP{}, 0, false
+	if !withGroup {
+		chosen.Group, chosen.Additional = proposal.GroupNone, proposal.Additional{}
+	}
+	chosen.ESN = esn
+	return chosen, number, true
 }
 
 // AnswerIKE is the SA payload with which the responder tells its choice. It names one transform of every type that the

@@ -1,0 +1,63 @@
+package spd
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// IsFor reports whether the entry is for a peer that claims an identity, in the notation of RemoteID; "" is an identity
+// that the notation does not know.
+func (a Auth) IsFor(identity string) bool {
+	switch {
+	case a.RemoteID == "":
+		return true
+	case identity == "":
+		return false
+	case strings.HasPrefix(identity, "fqdn:"): // names are compared without regard to case (RFC 4945 3.1.3)
+		return len(a.RemoteID) == len(identity) && strings.EqualFold(a.RemoteID, identity)
+	case a.RemoteID == identity:
+		return true
+	}
+	want, isAddress := strings.CutPrefix(a.RemoteID, "ip:")
+	claimed, claimsAddress := strings.CutPrefix(identity, "ip:")
+	if !isAddress || !claimsAddress {
+		return false
+	}
+	w, err := netip.ParseAddr(want) // of several spellings
+	c, bad := netip.ParseAddr(claimed)
+	return err == nil && bad == nil && w.Unmap() == c
+}
+
+// WantsPPK reports whether the entry accepts no peer without its postquantum preshared key.
+func (a Auth) WantsPPK() bool { return a.PPK != "" && !a.PPKOptional }
+
+// AcceptsIssuer reports whether a certificate may come from a chain with these CAs, by subject DN (RFC 4514).
+func (a Auth) AcceptsIssuer(authorities []string) bool {
+	if a.CA == "" {
+		return true
+	}
+	for _, ca := range authorities {
+		if strings.EqualFold(ca, a.CA) {
+			return true
+		}
+	}
+	return false
+}
+
+// Admits reports whether the rule accepts an authenticated peer that is a member of these groups.
+func (r *Rule) Admits(groups []string) bool { return AdmitsPeer(r.PeerGroups, groups) }
+
+// AdmitsPeer reports whether a peer that is a member of some groups is one of those wanted; none wanted is everybody.
+func AdmitsPeer(wanted, groups []string) bool {
+	if len(wanted) == 0 {
+		return true
+	}
+	for _, w := range wanted {
+		for _, g := range groups {
+			if w == g {
+				return true
+			}
+		}
+	}
+	return false
+}
