@@ -42,8 +42,10 @@ var delays = []struct {
 	name    string
 	peer    func(*charon.Config)
 	first   pair.Side
-	crosses bool // each side sees the other's request before the response to its own
+	crosses bool // the node sees the other's request before the response to its own, and tells so
 }{
+	// Here strongSwan sleeps with its IKE SA in its hands. Of its threads, the one with the node's request comes next, or, on
+	// a busy machine, the one with the node's response: then its rekey is over before it knows of the node's.
 	{"peer-sends-late", delay("send", createChild, true, true), pair.FromPeer, true},
 	{"peer-asks-late", delay("send", createChild, true, false), pair.FromPeer, false},
 	{"peer-hears-late", delay("receive", createChild, true, true), pair.FromNode, true},

@@ -110,6 +110,7 @@ func (s *SA) redundantTo(c *child) bool {
 func (s *SA) deletedIKE(v *serving) {
 	s.judge(deleteIKEIn, nil)
 	if s.peerRekeyStands() && s.state == StateEstablished {
+		s.trace("rekey collision: the peer ended this IKE SA before its answer came, IKE SA %s stays", s.peerRekey.sa.own)
 		s.handOver(s.peerRekey.sa) // the peer decided the collision before the own answer came
 	}
 	s.respond(v)

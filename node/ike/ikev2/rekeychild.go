@@ -102,6 +102,7 @@ func (t *rekeyChild) failed(s *SA, f *childFailure) {
 		s.done(t)
 		s.deleteUnwanted(t.want.spi)
 	case explained:
+		s.trace("rekey collision: the peer replaces or deletes Child SA in %s itself", old.In.SPI)
 		s.yieldRekey(t)
 	case f.notify == wire.NotifyTemporaryFailure, f.notify == wire.NotifyStateNotFound, f.notify == wire.NotifyNoAdditionalSAs:
 		t.attempt++
