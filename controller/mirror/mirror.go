@@ -109,13 +109,16 @@ type Mirror struct {
 }
 
 type request struct {
-	id      guard.ID
-	discard bool
-	answer  chan answer
+	id       guard.ID
+	discard  bool
+	consider *directory.Snapshot
+	answer   chan answer
 }
 
 type answer struct {
 	admitted guard.Admitted
+	held     guard.Held
+	pass     bool
 	err      error
 }
 
@@ -183,16 +186,27 @@ func (m *Mirror) Discard(ctx context.Context, id guard.ID) error {
 	return err
 }
 
+// Consider tells what the guard would do with a directory that nobody has read: let it pass, or hold it. Nothing is
+// decided. The errors are ErrStopped and that of ctx.
+func (m *Mirror) Consider(ctx context.Context, next *directory.Snapshot) (held guard.Held, pass bool, err error) {
+	a := m.answer(ctx, request{consider: next, answer: make(chan answer, 1)})
+	return a.held, a.pass, a.err
+}
+
 func (m *Mirror) ask(ctx context.Context, r request) (guard.Admitted, error) {
+	a := m.answer(ctx, r)
+	return a.admitted, a.err
+}
+
+func (m *Mirror) answer(ctx context.Context, r request) answer {
 	select {
 	case m.requests <- r:
 	case <-m.stopped:
-		return guard.Admitted{}, ErrStopped
+		return answer{err: ErrStopped}
 	case <-ctx.Done():
-		return guard.Admitted{}, ctx.Err()
+		return answer{err: ctx.Err()}
 	}
-	a := <-r.answer
-	return a.admitted, a.err
+	return <-r.answer
 }
 
 // read is one result of the source.
@@ -342,6 +356,11 @@ func (m *Mirror) expire() {
 
 func (m *Mirror) serve(ctx context.Context, r request) {
 	now := m.config.Now()
+	if r.consider != nil {
+		held, pass := m.guard.Consider(now, r.consider)
+		r.answer <- answer{held: held, pass: pass}
+		return
+	}
 	if r.discard {
 		err := m.guard.Discard(now, r.id)
 		if held, ok := m.guard.Held(); ok {

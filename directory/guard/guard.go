@@ -110,6 +110,9 @@ func (h Held) affected() iter.Seq[directory.UUID] {
 	}
 }
 
+// Next returns the directory as it would be after a release.
+func (h Held) Next() *directory.Snapshot { return h.next }
+
 // Reason says in one sentence why the change is held.
 func (h Held) Reason() string {
 	if h.Diff.NewMachines == 0 {
@@ -188,14 +191,10 @@ func (g *Guard) Offer(now time.Time, next *directory.Snapshot) Decision {
 		g.held = nil
 		return Unchanged{}
 	}
-	h := weigh(directory.NewDiff(g.applied, next))
-	h.Allowed = g.limits.Allowed(h.Diff.OldMachines)
-	h.Recent = g.others(now, h)
+	h, pass := g.judge(now, next)
 	// What is held stays held, though the window moves on: only the directory or an administrator changes that.
 	same := g.held != nil && g.held.ID == h.ID
-	tooMuch := h.Affected() > 0 && h.Affected()+h.Recent > h.Allowed
-	emptied := h.Diff.NewMachines == 0 && (g.applied == nil || h.Diff.OldMachines > 0)
-	if !emptied && !tooMuch && !same {
+	if pass && !same {
 		g.applied, g.held = next, nil
 		for u := range h.affected() {
 			g.recent[u] = now
@@ -208,6 +207,28 @@ func (g *Guard) Offer(now time.Time, next *directory.Snapshot) Decision {
 	}
 	g.held = &h
 	return Stopped{Held: h, Fresh: !same}
+}
+
+// judge weighs a snapshot against the limits.
+func (g *Guard) judge(now time.Time, next *directory.Snapshot) (h Held, pass bool) {
+	h = weigh(directory.NewDiff(g.applied, next))
+	h.Allowed = g.limits.Allowed(h.Diff.OldMachines)
+	h.Recent = g.others(now, h)
+	tooMuch := h.Affected() > 0 && h.Affected()+h.Recent > h.Allowed
+	emptied := h.Diff.NewMachines == 0 && (g.applied == nil || h.Diff.OldMachines > 0)
+	return h, !emptied && !tooMuch
+}
+
+// Consider tells what Offer would do with a snapshot that nobody has read yet: let it pass, or hold it for the reason
+// that Held gives. Nothing is decided.
+func (g *Guard) Consider(now time.Time, next *directory.Snapshot) (h Held, pass bool) {
+	if g.applied != nil && g.applied.Digest() == next.Digest() {
+		return Held{}, true
+	}
+	h, pass = g.judge(now, next)
+	pass = pass && (g.held == nil || g.held.ID != h.ID)
+	h.Since, h.Latest, h.next = now, now, next
+	return h, pass
 }
 
 // others forgets what has left the window and counts the machines in it that h does not affect as well.

@@ -344,7 +344,15 @@ func TestGuardProperty(t *testing.T) {
 			}
 			next := f.snapshot(t)
 			d := directory.NewDiff(before, next)
-			switch dec := g.Offer(start, next).(type) {
+			considered, pass := g.Consider(start, next)
+			if g.Applied() != before {
+				t.Fatal("considering a change applied it")
+			}
+			decision := g.Offer(start, next)
+			if st, stopped := decision.(Stopped); stopped == pass || stopped && (st.Held.ID != considered.ID || considered.Next() != next) {
+				t.Fatalf("considered as pass=%t %v, decided as %#v", pass, considered.ID, decision)
+			}
+			switch dec := decision.(type) {
 			case Unchanged:
 				if !d.Empty() {
 					t.Fatalf("%v counts as unchanged", d)
