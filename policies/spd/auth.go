@@ -44,9 +44,6 @@ func (a Auth) AcceptsIssuer(authorities []string) bool {
 	return false
 }
 
-// Admits reports whether the rule accepts an authenticated peer that is a member of these groups.
-func (r *Rule) Admits(groups []string) bool { return AdmitsPeer(r.PeerGroups, groups) }
-
 // AdmitsPeer reports whether a peer that is a member of some groups is one of those wanted; none wanted is everybody.
 func AdmitsPeer(wanted, groups []string) bool {
 	if len(wanted) == 0 {
