@@ -140,10 +140,7 @@ func (t *talk) narrow() (answering, bool) {
 	request := spd.Request{
 		Transport: !t.n.Tunnel, Local: t.remote, Remote: t.local, Here: t.responder.address, There: t.initiator.address,
 	}
-	candidate := func(i int) spd.Candidate {
-		r := rules[i].Rule
-		return spd.Candidate{Transport: !r.Tunnel.IsValid(), Pairs: rules[i].Pairs, Unexpected: r.Tunnel.IsValid() && r.Tunnel != request.There}
-	}
+	candidate := func(i int) spd.Candidate { return t.candidate(&rules[i]) }
 	if n, ok := spd.Narrow(request, len(rules), candidate); ok {
 		r := rules[n.Index].Rule
 		t.n.ResponderRule = r.ID
@@ -176,18 +173,43 @@ func (t *talk) narrow() (answering, bool) {
 	return answering{}, t.differ(CodeSelectors, wanted, have, "%s wants it protected (rule %q), and %s %s", t.initiator.Name, t.rule.ID, t.responder.Name, why)
 }
 
+// candidate is a rule of the responder as it answers the initiator.
+func (t *talk) candidate(n *spd.Negotiable) spd.Candidate {
+	r := n.Rule
+	return spd.Candidate{
+		Transport: !r.Tunnel.IsValid(), Tunnel: r.Tunnel, Pairs: n.Pairs, Auth: r.Auth,
+		Unexpected: r.Tunnel.IsValid() && r.Tunnel != t.initiator.address,
+	}
+}
+
+// entries are those by which the responder believes anybody in IKE_AUTH: those of the rule about the traffic, or of every
+// rule about the initiator where the traffic is asked for later.
+func (t *talk) entries(a answering) []spd.Auth {
+	if !separate(t.initiator.Set.KeyExchange(), t.responder.Set.KeyExchange()) {
+		return a.auth
+	}
+	rules := t.responder.Set.Negotiables()
+	return spd.PeerAuth(t.initiator.address, len(rules), func(i int) spd.Candidate { return t.candidate(&rules[i]) }, t.responder.Set.DefaultResponse().Auth)
+}
+
 // authenticate is IKE_AUTH: the entries of the initiator in their order, each against those of the responder.
 func (t *talk) authenticate(a answering) bool {
+	entries := t.entries(a)
 	var why Code
 	sentence := fmt.Sprintf("%s and %s have no way to authenticate in common", t.initiator.Name, t.responder.Name)
 	for _, e := range t.rule.Auth {
 		if !t.initiator.holds(e) {
 			continue
 		}
-		f, code, problem := t.accepts(e, a)
+		f, code, problem := t.accepts(e, entries, a.name())
 		if code == "" {
 			t.n.InitiatorAuth, t.n.ResponderAuth = e, f
-			return true
+			if slices.Contains(a.auth, f) {
+				return true
+			}
+			// The rule that covers the traffic must allow the way in which the initiator was authenticated before.
+			return t.differ(CodeAuth, authTexts(t.rule.Auth), authTexts(a.auth), "%s believes %s by %s, which rule %q does not allow",
+				t.responder.Name, t.initiator.Name, authTexts([]spd.Auth{f})[0], a.name())
 		}
 		if problem != "" {
 			why, sentence = code, problem
@@ -201,21 +223,21 @@ func (t *talk) authenticate(a answering) bool {
 
 // accepts finds the entry of the responder by which it believes the initiator, and asks the initiator whether it believes
 // the responder by its own.
-func (t *talk) accepts(e spd.Auth, a answering) (f spd.Auth, code Code, problem string) {
+func (t *talk) accepts(e spd.Auth, entries []spd.Auth, rule string) (f spd.Auth, code Code, problem string) {
 	here, there := t.initiator, t.responder
 	known := there.usesPPK()
 	if e.WantsPPK() && !known {
 		return f, CodePPK, fmt.Sprintf("%s wants the postquantum preshared key %q, and %s uses none", here.Name, e.PPK, there.Name)
 	}
 	named := e.PPK != "" && known && !slices.Contains(here.Missing, e.PPK)
-	for _, f := range a.auth {
+	for _, f := range entries {
 		if f.Method != e.Method {
 			continue
 		}
 		mixed := named && f.PPK == e.PPK && !slices.Contains(there.Missing, f.PPK)
 		switch {
 		case !f.IsFor(here.claims(e)):
-			code, problem = CodeAuth, fmt.Sprintf("%s is %s, and rule %q of %s accepts only %s", here.Name, here.claims(e), a.name(), there.Name, f.RemoteID)
+			code, problem = CodeAuth, fmt.Sprintf("%s is %s, and rule %q of %s accepts only %s", here.Name, here.claims(e), rule, there.Name, f.RemoteID)
 		case !mixed && (f.WantsPPK() || named && e.WantsPPK()):
 			code, problem = CodePPK, fmt.Sprintf("%s and %s do not use the same postquantum preshared key: %q and %q", here.Name, there.Name, e.PPK, f.PPK)
 		case f.Method == spd.AuthPSK && slices.Contains(there.Missing, f.Secret):
@@ -223,7 +245,7 @@ func (t *talk) accepts(e spd.Auth, a answering) (f spd.Auth, code Code, problem 
 		case f.Method == spd.AuthPSK && f.Secret != e.Secret:
 			code, problem = CodeAuth, fmt.Sprintf("%s uses the preshared key %q, and %s %q", here.Name, e.Secret, there.Name, f.Secret)
 		case f.Method == spd.AuthCertificate && here.Authorities != nil && !f.AcceptsIssuer(here.Authorities):
-			code, problem = CodeAuth, fmt.Sprintf("the certificate of %s is not of %s, which rule %q of %s wants", here.Name, f.CA, a.name(), there.Name)
+			code, problem = CodeAuth, fmt.Sprintf("the certificate of %s is not of %s, which rule %q of %s wants", here.Name, f.CA, rule, there.Name)
 		default:
 			// The responder authenticates by this entry; the initiator judges it by its own.
 			switch {
@@ -272,10 +294,10 @@ func (t *talk) child(a answering) bool {
 	t.n.ESP = chosen
 	fresh, agreed := freshly(own, offered, a.pfs, there.Offers)
 	_, back := freshly(offered, own, t.rule.Action.PFS, here.Offers)
+	if agreed && separate(here, there) {
+		t.n.ESP = fresh
+	}
 	if agreed && back {
-		if separate(here, there) {
-			t.n.ESP = fresh
-		}
 		return true
 	}
 	m := &Mismatch{

@@ -1,6 +1,9 @@
 package spd
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Pair is one pair of traffic selectors that a rule covers, seen from this machine.
 type Pair struct{ Local, Remote Selector }
@@ -48,7 +51,9 @@ type Request struct {
 // Candidate is a rule that may answer a request.
 type Candidate struct {
 	Transport bool
+	Tunnel    netip.Addr // remote endpoint in tunnel mode
 	Pairs     []Pair
+	Auth      []Auth
 	// Unexpected tells that the peer of the request is not the one that the tunnel of the rule leads to.
 	Unexpected bool
 }
@@ -120,4 +125,37 @@ func NarrowDefault(request Request) (Narrowed, bool) {
 		Local:     HostSelector(request.Here).Within(request.Local), Remote: HostSelector(request.There).Within(request.Remote),
 	}
 	return x, len(x.Local) > 0 && len(x.Remote) > 0
+}
+
+// PeerAuth is by which entries a peer at an address may authenticate before it asks for anything: those of every one of
+// n rules about the address, each once, then those of the default response. The IKE SA can then be used for something
+// that a rule covers.
+func PeerAuth(there netip.Addr, n int, candidate func(i int) Candidate, response []Auth) []Auth {
+	var list []Auth
+	add := func(entries []Auth) {
+		for _, e := range entries {
+			if !slices.Contains(list, e) {
+				list = append(list, e)
+			}
+		}
+	}
+	for i := range n {
+		if c := candidate(i); c.about(there) {
+			add(c.Auth)
+		}
+	}
+	add(response)
+	return list
+}
+
+// about reports whether the rule is about an address.
+func (c Candidate) about(there netip.Addr) bool {
+	if !c.Transport {
+		return c.Tunnel == there
+	}
+	return slices.ContainsFunc(c.Pairs, func(p Pair) bool {
+		return p.Remote.Contains(Selector{
+			Protocol: p.Remote.Protocol, From: there, To: there, PortFrom: p.Remote.PortFrom, PortTo: p.Remote.PortTo,
+		})
+	})
 }

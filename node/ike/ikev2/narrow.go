@@ -99,8 +99,9 @@ func (s *SA) search(want *childRequest) (selection, bool) {
 	}
 	request := spd.Request{Transport: want.transport, Local: local, Remote: remote, Here: s.local.Addr(), There: s.remote.Addr()}
 	rule := func(i int) spd.Candidate {
-		r := &s.cfg.Rules[i]
-		return spd.Candidate{Transport: wantsTransport(r), Pairs: r.Pairs, Unexpected: r.Tunnel.IsValid() && !s.expects(r.Tunnel)}
+		c := candidate(&s.cfg.Rules[i])
+		c.Unexpected = c.Tunnel.IsValid() && !s.expects(c.Tunnel)
+		return c
 	}
 	if n, ok := spd.Narrow(request, len(s.cfg.Rules), rule); ok {
 		r := &s.cfg.Rules[n.Index]
@@ -117,28 +118,14 @@ func (s *SA) search(want *childRequest) (selection, bool) {
 // peerAuth is by which entries a peer may authenticate whose request no rule covers: those of every rule about its
 // address, else those of the default response. The IKE SA can then be used for something that a rule covers.
 func peerAuth(cfg *ike.Config, remote netip.Addr) []spd.Auth {
-	var list []spd.Auth
-	add := func(entries []spd.Auth) {
-		for _, e := range entries {
-			if !slices.Contains(list, e) {
-				list = append(list, e)
-			}
-		}
-	}
-	for i := range cfg.Rules {
-		r := &cfg.Rules[i]
-		about := r.Mode == sa.Tunnel && r.Tunnel == remote
-		for _, p := range r.Pairs {
-			about = about || r.Mode == sa.Transport && p.Remote.Contains(sa.Selector{
-				Protocol: p.Remote.Protocol, From: remote, To: remote, PortFrom: p.Remote.PortFrom, PortTo: p.Remote.PortTo,
-			})
-		}
-		if about {
-			add(r.Auth)
-		}
-	}
+	var response []spd.Auth
 	if cfg.DefaultResponse != nil {
-		add(cfg.DefaultResponse.Auth)
+		response = cfg.DefaultResponse.Auth
 	}
-	return list
+	return spd.PeerAuth(remote, len(cfg.Rules), func(i int) spd.Candidate { return candidate(&cfg.Rules[i]) }, response)
+}
+
+// candidate is a rule as policies narrow to it.
+func candidate(r *ike.Rule) spd.Candidate {
+	return spd.Candidate{Transport: wantsTransport(r), Tunnel: r.Tunnel, Pairs: r.Pairs, Auth: r.Auth}
 }
