@@ -1,0 +1,162 @@
+// Package plan tells what a change would do before anybody makes it: which machines get another policy and by which
+// link, between which of them traffic is treated otherwise than before, and whether the tests that are kept beside the
+// documents still hold. A change is one of the documents, of the directory, or of both.
+//
+// Its invariant: a Plan is a pure function of two worlds, so the same worlds give the same plan with the same digest,
+// and its machines are exactly those for which resolving the one world and the other differs. Traffic is judged by
+// policies/analyze for groups of machines that no policy can tell apart, never for single pairs.
+//
+// It leaves to the controller what a plan is made from, for how long it is kept and whether it is carried out.
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/policies"
+	"github.com/bailiwick-net/bailiwick/policies/compile"
+	"github.com/bailiwick-net/bailiwick/policies/resolve"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// World is all that decides what machines do: documents that validate, and a directory.
+type World struct {
+	Documents policies.Documents
+	Directory *directory.Snapshot
+}
+
+// Assignment is what a machine has, and why.
+type Assignment struct {
+	// Policy is the policy's name, policies.NoneName when no link applies, and empty for a machine that the directory does
+	// not hold.
+	Policy string
+	// Digest names the bundle.
+	Digest compile.Digest
+	// Container and Link name where the link that won stands, and the link; empty when none applies.
+	Container, Link string
+	// Why is a sentence that says why that link won.
+	Why string
+}
+
+// Present tells whether the machine is in the directory.
+func (a Assignment) Present() bool { return a.Policy != "" }
+
+// String prints the policy with its container.
+func (a Assignment) String() string {
+	switch {
+	case !a.Present():
+		return "not in the directory"
+	case a.Container == "":
+		return a.Policy
+	}
+	return a.Policy + " (" + a.Container + ")"
+}
+
+// same tells whether the node of the machine would notice no difference.
+func (a Assignment) same(b Assignment) bool {
+	return a.Policy == b.Policy && a.Digest == b.Digest && a.Container == b.Container
+}
+
+// state is a world with everything that follows from it for single machines.
+type state struct {
+	world    World
+	outcomes resolve.Assignments
+	assigned map[*resolve.Outcome]Assignment
+	policies map[compile.Digest]spd.Policy
+}
+
+// evaluate resolves a world. The error wraps policies.ErrReference or spd.ErrPolicy where the documents do not validate.
+func evaluate(w World) (*state, error) {
+	s := &state{
+		world: w, outcomes: resolve.Prepare(w.Documents).All(w.Directory), assigned: map[*resolve.Outcome]Assignment{},
+		policies: map[compile.Digest]spd.Policy{},
+	}
+	digests := map[string]compile.Digest{}
+	for m := range w.Directory.Machines() {
+		outcome, _ := s.outcomes.Of(m.UUID)
+		if _, known := s.assigned[outcome]; known {
+			continue
+		}
+		if outcome.Err != nil {
+			return nil, outcome.Err
+		}
+		digest, known := digests[outcome.Policy]
+		if !known {
+			policy := spd.Policy{Name: policies.NoneName}
+			if outcome.Policy != policies.NoneName {
+				var err error
+				if policy, err = w.Documents.Effective(outcome.Policy); err != nil {
+					return nil, err
+				}
+			}
+			bundle, err := compile.Seal(policy)
+			if err != nil {
+				return nil, fmt.Errorf("policy %q: %w", outcome.Policy, err)
+			}
+			digest = bundle.Digest
+			digests[outcome.Policy], s.policies[digest] = digest, policy
+		}
+		a := Assignment{Policy: outcome.Policy, Digest: digest, Why: "no link applies"}
+		if winner, ok := outcome.Winner(); ok {
+			a.Container, a.Link, a.Why = winner.Container.String(), winner.Link.Key(), winner.Sentence
+		}
+		s.assigned[outcome] = a
+	}
+	return s, nil
+}
+
+// assignment returns what a machine has; the zero Assignment for one that the directory does not hold.
+func (s *state) assignment(u directory.UUID) Assignment {
+	outcome, ok := s.outcomes.Of(u)
+	if !ok {
+		return Assignment{}
+	}
+	return s.assigned[outcome]
+}
+
+// MachineChange is the machines that get the same other policy for the same reason.
+type MachineChange struct {
+	From, To Assignment
+	// Machines are ordered by name. They are as the directory has them afterwards, or had them if they are gone.
+	Machines []directory.Machine
+}
+
+// machineChanges compares every machine of both worlds.
+func machineChanges(before, after *state) []MachineChange {
+	type change struct{ from, to Assignment }
+	index := map[change]int{}
+	var out []MachineChange
+	add := func(m directory.Machine, from, to Assignment) {
+		if from.same(to) {
+			return
+		}
+		key := change{from, to}
+		i, known := index[key]
+		if !known {
+			i = len(out)
+			index[key] = i
+			out = append(out, MachineChange{From: from, To: to})
+		}
+		out[i].Machines = append(out[i].Machines, m)
+	}
+	for m := range after.world.Directory.Machines() { // by name
+		add(m, before.assignment(m.UUID), after.assignment(m.UUID))
+	}
+	for m := range before.world.Directory.Machines() {
+		if _, still := after.outcomes.Of(m.UUID); !still {
+			add(m, before.assignment(m.UUID), Assignment{})
+		}
+	}
+	slices.SortFunc(out, func(a, b MachineChange) int {
+		return cmp.Or(cmp.Compare(len(b.Machines), len(a.Machines)), compareAssignments(a.To, b.To), compareAssignments(a.From, b.From))
+	})
+	return out
+}
+
+func compareAssignments(a, b Assignment) int {
+	return cmp.Or(strings.Compare(a.Policy, b.Policy), strings.Compare(a.Container, b.Container), strings.Compare(a.Link, b.Link),
+		strings.Compare(a.Why, b.Why), slices.Compare(a.Digest[:], b.Digest[:]))
+}
