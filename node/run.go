@@ -115,10 +115,11 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 		return fmt.Errorf("start IKE: %w", err)
 	}
 	var client *control.Client
+	names := facts.NewNames(facts.Resolve)
 	agentConfig := agent.Config{
 		Dir: config.StateDir, Version: version, Instance: instance(), Datapath: backend, Engine: ike, Identity: members,
-		Gather:      func() (spd.Facts, error) { return facts.Gather(facts.Sources{Ignore: []string{deviceName(config)}}) },
-		Negotiation: negotiation, Local: local, Logger: log.Named("agent"), Now: time.Now,
+		Gather: func() (spd.Facts, error) { return facts.Gather(facts.Sources{Ignore: []string{deviceName(config)}}) },
+		Names:  names, Negotiation: negotiation, Local: local, Logger: log.Named("agent"), Now: time.Now,
 	}
 	if local == nil {
 		client = control.New(control.Config{Credentials: members.Credentials, Mark: int(userspace.MarkOwn), Now: time.Now, Logger: log.Named("control")})
@@ -146,6 +147,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 	group.Go(func() error { return reconciler.Run(groupContext) })
 	group.Go(func() error { return localapi.Serve(groupContext, listener, config.Socket, n) })
 	group.Go(func() error { return facts.Watch(groupContext, reconciler.FactsChanged) })
+	group.Go(func() error { return names.Run(groupContext, reconciler.FactsChanged) })
 	if client != nil {
 		group.Go(func() error { return client.Run(groupContext) })
 		group.Go(func() error {

@@ -4,14 +4,18 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/node/statistics"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // Status answers the local window (localapi.Source).
@@ -36,6 +40,9 @@ func (n *Node) Status(ctx context.Context) (localapi.Status, error) {
 	for _, a := range known.Facts.Addresses {
 		s.Addresses = append(s.Addresses, a.String())
 	}
+	for _, name := range slices.Sorted(maps.Keys(known.Facts.Names)) {
+		s.Names = append(s.Names, fmt.Sprintf("%s%s is %s", spd.NamePrefix, name, addressList(known.Facts.Names[name])))
+	}
 	for _, f := range negotiated.Failures {
 		s.Failures = append(s.Failures, localapi.Failure{
 			Time: f.Time, Remote: f.Remote.String(), Peer: f.Peer, Rule: f.Rule, Child: f.Child, Reason: string(f.Reason), Fault: f.Fault.String(), Detail: f.Detail,
@@ -53,6 +60,14 @@ func (n *Node) Status(ctx context.Context) (localapi.Status, error) {
 	}
 	s.KeyLog = n.keyLog
 	return s, nil
+}
+
+func addressList(addresses []netip.Addr) string {
+	out := make([]string, len(addresses))
+	for i, a := range addresses {
+		out[i] = a.String()
+	}
+	return strings.Join(out, ", ")
 }
 
 // Counters answers the local window (localapi.Source).

@@ -119,8 +119,13 @@ type KeyExchange = spd.KeyExchange
 
 // Exemptions are packets that no rule sees, beside those that are always exempt.
 type Exemptions struct {
-	Multicast     bool
-	Broadcast     bool
+	Multicast bool
+	Broadcast bool
+	Kerberos  bool
+	RSVP      bool
+	ICMP      bool
+	// Level asks for exemptions by the number that Windows has for them.
+	Level         ExemptionLevel
 	BreakGlassTCP []uint16
 }
 

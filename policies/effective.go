@@ -22,10 +22,7 @@ func (d Documents) Effective(name string) (spd.Policy, error) {
 		return spd.Policy{}, fmt.Errorf("policy %q: %w", name, ErrReference)
 	}
 	out := spd.Policy{
-		Name: doc.Name,
-		Exemptions: spd.Exemptions{
-			Multicast: doc.Exemptions.Multicast, Broadcast: doc.Exemptions.Broadcast, BreakGlassTCP: d.breakGlass(doc),
-		},
+		Name: doc.Name, Exemptions: doc.Exemptions.effective(d.breakGlass(doc)),
 	}
 	ike := doc.KeyExchange.Offers
 	if len(ike) == 0 {

@@ -190,10 +190,16 @@ func (p Policy) write(w *writer) {
 			}
 		})
 	}
-	if e := p.Exemptions; e.Multicast || e.Broadcast || len(e.BreakGlassTCP) > 0 {
+	if e := p.Exemptions; !e.isZero() {
 		w.block("exemptions", func() {
+			if e.Level != exemptIKE {
+				w.plain("level", e.Level)
+			}
 			w.flag("multicast", e.Multicast, false)
 			w.flag("broadcast", e.Broadcast, false)
+			w.flag("kerberos", e.Kerberos, false)
+			w.flag("rsvp", e.RSVP, false)
+			w.flag("icmp", e.ICMP, false)
 			scalars(w, "breakGlassTCP", e.BreakGlassTCP, portText)
 		})
 	}
@@ -227,6 +233,8 @@ func (w *writer) auth(a spd.Auth) {
 	w.text("remoteID", a.RemoteID)
 	w.text("ppkRef", a.PPK)
 	w.flag("ppkOptional", a.PPKOptional, false)
+	w.flag("accountMapping", a.AccountMapping, false)
+	w.flag("excludeCAName", a.ExcludeCAName, false)
 }
 
 func (l FilterList) write(w *writer) {

@@ -74,7 +74,9 @@ func documents() *rapid.Generator[policies.Documents] {
 		ports := func() []uint16 { return rapid.SliceOfN(rapid.Uint16Range(1, 65535), 0, 3).Draw(t, "ports") }
 		source := spdtest.Policy().Draw(t, "policy")
 		var d policies.Documents
-		p := policies.Policy{Meta: meta(), Exemptions: policies.Exemptions{Multicast: flag(), Broadcast: flag(), BreakGlassTCP: ports()}}
+		p := policies.Policy{Meta: meta(), Exemptions: policies.Exemptions{
+			Multicast: flag(), Broadcast: flag(), Kerberos: flag(), RSVP: flag(), ICMP: flag(),
+			Level: policies.ExemptionLevel(rapid.Uint8Range(0, 3).Draw(t, "level")), BreakGlassTCP: ports()}}
 		p.KeyExchange = policies.KeyExchange{Offers: source.KeyExchange.Offers, Lifetime: duration(), Childless: source.KeyExchange.Childless,
 			Mobility: source.KeyExchange.Mobility, Transcript: source.KeyExchange.Transcript, Revocation: source.KeyExchange.Revocation, Reauthentication: duration(),
 			AnnounceAuthentication: flag()}

@@ -153,7 +153,8 @@ func (r *reader) policy(n ast.Node) Policy {
 	if f, ok := m.fields["exemptions"]; ok {
 		e := r.object(f.value, &exemptionsObject)
 		p.Exemptions = Exemptions{
-			Multicast: e.flag("multicast", false), Broadcast: e.flag("broadcast", false), BreakGlassTCP: texts(e, "breakGlassTCP", parsePort),
+			Multicast: e.flag("multicast", false), Broadcast: e.flag("broadcast", false), Kerberos: e.flag("kerberos", false),
+			RSVP: e.flag("rsvp", false), ICMP: e.flag("icmp", false), Level: parsed(e, "level", parseLevel), BreakGlassTCP: texts(e, "breakGlassTCP", parsePort),
 		}
 	}
 	return p
@@ -190,6 +191,7 @@ func (r *reader) authentication(m mapping) []spd.Auth {
 			CA:     parsed(a, "ca", parseCA), Secret: a.reference("secretRef"),
 			LocalID: parsed(a, "localID", parseID), RemoteID: parsed(a, "remoteID", parseID),
 			PPK: a.reference("ppkRef"), PPKOptional: a.flag("ppkOptional", false),
+			AccountMapping: a.flag("accountMapping", false), ExcludeCAName: a.flag("excludeCAName", false),
 		})
 	})
 	return out

@@ -93,6 +93,8 @@ var authenticationObject = object{
 		{name: "remoteID", kind: typeID, otherwise: "every identity that is believed", doc: "The identity that the peer must prove."},
 		{name: "ppkRef", kind: referenceTo("secret"), doc: "A postquantum preshared key that is mixed into the keys (RFC 8784), by the name of a secret; the peer knows it by the same name."},
 		{name: "ppkOptional", kind: typeFlag, otherwise: "`false`", doc: "Accepts peers without that key as well."},
+		{name: "accountMapping", kind: typeFlag, otherwise: "`false`", doc: "Accepts a certificate only if it names a machine of the directory that is admitted, whatever `revocation` says; without it a certificate of any CA in the trust bundle is enough. Machines of the fleet always have an account; it matters for CAs beside the fleet's own."},
+		{name: "excludeCAName", kind: typeFlag, otherwise: "`false`", doc: "Keeps the CA of this entry, or those of the fleet without `ca`, out of the certificate requests of the machine, so that strangers do not learn whom it trusts. Peers then choose their certificate themselves."},
 	},
 }
 
@@ -124,8 +126,12 @@ var keyExchangeObject = object{
 var exemptionsObject = object{
 	name: "exemptions", doc: "Packets that no rule sees. IKE, ESP, loopback, neighbour and router discovery, DHCP, the controller and the path MTU are always exempt.",
 	fields: []fieldRow{
+		{name: "level", kind: numberBetween(0, highestNumber), otherwise: "`3`", doc: "As `ipsecexempt` of Windows: `0` adds `multicast`, `broadcast`, `kerberos` and `rsvp`, `1` the first two of them, `2` the other two, `3` none."},
 		{name: "multicast", kind: typeFlag, otherwise: "`false`", doc: "Multicast, in both directions."},
 		{name: "broadcast", kind: typeFlag, otherwise: "`false`", doc: "Broadcast, in both directions."},
+		{name: "kerberos", kind: typeFlag, otherwise: "`false`", doc: "Port 88 of TCP and UDP at either end. What comes from it reaches UDP ports from 32768 on, whoever sends it; a rule that permits it to the servers is better."},
+		{name: "rsvp", kind: typeFlag, otherwise: "`false`", doc: "Resource reservation, protocol 46."},
+		{name: "icmp", kind: typeFlag, otherwise: "`false`", doc: "ICMP and ICMPv6 of every type, so that ping, traceroute and the search for a path MTU behave as without IPsec. What the node itself cannot do without is always exempt."},
 		{name: "breakGlassTCP", kind: listOf(typePort), doc: "Local TCP ports that stay reachable in clear, such as 22, for the day on which something is wrong with the policy."},
 	},
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // fragment is a piece of a JSON Schema.
@@ -84,7 +86,7 @@ var (
 	typePort        = digits("port, 1-65535", 1, 65535)
 	typeESPOffer    = text("[offer](#offers) for a Child SA", fragment{"pattern": `^[Ee][Ss][Pp]\[[!-~]+$`})
 	typeIKEOffer    = text("[offer](#offers) for an IKE SA", fragment{"pattern": "^[!-~]+$"})
-	typeAddress     = text("[address](#addresses)", fragment{"anyOf": []fragment{{"enum": symbolNames()}, {"pattern": `^[0-9A-Fa-f.:/-]+$`}}})
+	typeAddress     = text("[address](#addresses)", fragment{"anyOf": []fragment{{"enum": symbolNames()}, {"pattern": `^[0-9A-Fa-f.:/-]+$`}, {"pattern": "^" + spd.NamePrefix + "."}}})
 	typePorts       = valueType{text: "`any`, port or range `a-b`", schema: fragment{"anyOf": []fragment{
 		{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string", "pattern": "^(any|[0-9]+(-[0-9]+)?)$"},
 	}}}

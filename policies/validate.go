@@ -52,6 +52,7 @@ const (
 	CodeIntegrity Code = "integrity-only" // protection without encryption
 	CodePreshared Code = "preshared-key"  // authentication by a shared secret
 	CodeWeak      Code = "weak"           // an offer below 128 bits of strength
+	CodeExempt    Code = "exemptions"     // an exemption that lets more pass than somebody may expect
 	CodeUnlinked  Code = "unlinked"       // a group filter or link without any effect
 )
 
@@ -230,6 +231,7 @@ func (v *validator) policy(p Policy) {
 		names[strings.ToLower(r.Name)] = true
 		v.rule(p, r)
 	}
+	v.exemptions(p)
 	r := p.DefaultResponse
 	if !r.Active && (len(r.Offers) > 0 || len(r.Authentication) > 0 || r.PFS || r.Idle != 0) {
 		v.find(Error, CodeAction, p.At, p, "has settings for a default response that is not active")
@@ -353,6 +355,9 @@ func (v *validator) authentication(p Policy, at Position, what string, auth []sp
 			}
 			if a.CA != "" {
 				v.find(Error, CodeAuth, at, p, "authentication %d of %s is by preshared key, but names a CA", i+1, what)
+			}
+			if a.AccountMapping || a.ExcludeCAName {
+				v.find(Error, CodeAuth, at, p, "authentication %d of %s is by preshared key, but has accountMapping or excludeCAName", i+1, what)
 			}
 			v.find(Warning, CodePreshared, at, p, "%s authenticates with a preshared key, which every holder can use in the name of every other", what)
 		}

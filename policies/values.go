@@ -69,6 +69,16 @@ func parseAddress(s string) (spd.Address, error) {
 			return spd.Address{Kind: k}, nil
 		}
 	}
+	if name, ok := strings.CutPrefix(s, spd.NamePrefix); ok {
+		name = strings.ToLower(strings.TrimSuffix(name, "."))
+		if err := spd.CheckHostName(name); err != nil {
+			return spd.Address{}, fmt.Errorf("after %s, %w", spd.NamePrefix, err)
+		}
+		return spd.Address{Kind: spd.AddressName, Name: name}, nil
+	}
+	if strings.HasPrefix(s, "wins:") || s == "wins-servers" {
+		return spd.Address{}, fmt.Errorf("%q: WINS is gone; write the DNS name after %s, or addresses", printable(s), spd.NamePrefix)
+	}
 	if from, to, ok := strings.Cut(s, "-"); ok && from != "" && (from[0] >= '0' && from[0] <= '9' || strings.Contains(from, ":")) {
 		a, err := plainAddress(from)
 		if err != nil {
@@ -107,7 +117,7 @@ func plainAddress(s string) (netip.Addr, error) {
 		for i, k := range symbols {
 			names[i] = k.String()
 		}
-		return netip.Addr{}, fmt.Errorf("%q is not an address; write an address, a prefix, a range a-b, or %s", printable(s), strings.Join(names, ", "))
+		return netip.Addr{}, fmt.Errorf("%q is not an address; write an address, a prefix, a range a-b, dns:host.example, or %s", printable(s), strings.Join(names, ", "))
 	}
 	return a, nil
 }

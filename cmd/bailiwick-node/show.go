@@ -144,6 +144,9 @@ func printStatus(w io.Writer, s localapi.Status) {
 	}
 	row("controller", session)
 	row("addresses", strings.Join(s.Addresses, ", "))
+	for _, name := range s.Names {
+		row("name", name)
+	}
 	row("datapath", s.Backend)
 	row("associations", fmt.Sprintf("%d IKE, %d ESP, %d soft", s.IKESAs, s.ChildSAs, s.SoftSAs))
 	row("problem", s.Problem)

@@ -55,6 +55,19 @@ type Identity interface {
 	SetGroups(set trust.Groups) error
 }
 
+// Names keeps the addresses of DNS names.
+type Names interface {
+	// Want sets which names are kept.
+	Want(names []string)
+	// Seed gives answers of an earlier process to names that have none.
+	Seed(answers map[string][]netip.Addr)
+	// Await waits until each name has an answer or was tried.
+	Await(ctx context.Context)
+	Answers() map[string][]netip.Addr
+	// Problems tells in words which names cannot be resolved.
+	Problems() []string
+}
+
 // Config configures an Agent. All fields but the durations are required; Session may be nil on a node with a local
 // policy only.
 type Config struct {
@@ -66,6 +79,7 @@ type Config struct {
 	Session     Session
 	Identity    Identity
 	Gather      func() (spd.Facts, error)
+	Names       Names
 	Negotiation Negotiation
 	// Local is the policy of a node without controller; it is put into force instead of the last good one.
 	Local  *Version
@@ -88,8 +102,9 @@ type Agent struct {
 	set         spd.Set
 	facts       spd.Facts
 	controllers []netip.AddrPort
-	current     Version  // committed
-	pending     *pending // in force, not committed
+	stored      map[string][]netip.Addr // answers of the DNS names of the last good policy, from an earlier process
+	current     Version                 // committed
+	pending     *pending                // in force, not committed
 	wanted      *nodev1.Assignment
 	postponed   postponed
 	stale       bool // current is not in force: it could not be put there yet
@@ -238,7 +253,7 @@ func (a *Agent) restore(ctx context.Context) {
 	if !found {
 		return
 	}
-	a.controllers, a.current = good.Controllers, good.Version
+	a.controllers, a.current, a.stored = good.Controllers, good.Version, good.Names
 	if err := a.enforce(ctx, good.Version); err != nil {
 		a.stale, a.problem = true, err.Error()
 		a.config.Logger.Error("the last good policy cannot be put into force, it is tried again", "revision", good.Version.Revision, "policy", good.Version.Policy, "error", err)
@@ -253,11 +268,11 @@ func (a *Agent) enforce(ctx context.Context, v Version) error {
 	if err != nil {
 		return err
 	}
-	f, err := a.config.Gather()
+	a.awaitNames(ctx, policy)
+	f, err := a.gather(policy.HostNames())
 	if err != nil {
 		return fmt.Errorf("find out the addresses of this machine: %w", err)
 	}
-	f.Controllers = a.controllers
 	set, err := spd.Expand(policy, f)
 	if err != nil {
 		return fmt.Errorf("expand policy %q: %w", v.Policy, err)
@@ -344,12 +359,11 @@ func (a *Agent) refreshFacts(ctx context.Context) {
 	if a.inForce().Content == nil { // what could not be put into force yet is tried again anyway
 		return
 	}
-	f, err := a.config.Gather()
+	f, err := a.gather(a.set.HostNames())
 	if err != nil {
 		a.config.Logger.Error("addresses of this machine cannot be found out, the policy stays as it is", "error", err)
 		return
 	}
-	f.Controllers = a.controllers
 	if facts.Equal(f, a.facts) {
 		return
 	}
@@ -367,7 +381,7 @@ func (a *Agent) save() {
 	if a.current.Content == nil || a.config.Local != nil {
 		return
 	}
-	err := a.cache.save(lastGood{Version: a.current, Controllers: a.controllers})
+	err := a.cache.save(lastGood{Version: a.current, Controllers: a.controllers, Names: a.config.Names.Answers()})
 	if err == nil {
 		if a.unstored != "" {
 			a.config.Logger.Info("the policy in force is stored again", "revision", a.current.Revision)
@@ -387,7 +401,7 @@ func (a *Agent) problems() []string {
 			out = append(out, p)
 		}
 	}
-	return out
+	return append(out, a.config.Names.Problems()...)
 }
 
 func (a *Agent) status() Status {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/control"
 	"github.com/bailiwick-net/bailiwick/node/datapath"
+	"github.com/bailiwick-net/bailiwick/node/facts"
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
@@ -164,6 +165,8 @@ type story struct {
 	identity fakeIdentity
 	session  *fakeSession
 	facts    spd.Facts
+	names    *facts.Names
+	lookups  *lookups
 	agent    *Agent
 	stop     func()
 }
@@ -177,10 +180,11 @@ func begin(t *testing.T, dir string) *story {
 // prepare makes an agent that does not run yet.
 func prepare(t *testing.T, dir string) *story {
 	s := &story{t: t, dir: dir, identity: fakeIdentity{new(trust.Denials), new(trust.Groups), new(time.Time)}, datapath: &fakeDatapath{}, engine: &fakeEngine{}, session: &fakeSession{events: make(chan control.Event)},
-		facts: spd.Facts{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}
+		facts: spd.Facts{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, lookups: &lookups{}}
+	s.names = facts.NewNames(s.lookups.lookup)
 	a, err := New(Config{
 		Dir: dir, Version: "test", Instance: "1", Datapath: s.datapath, Engine: s.engine, Session: s.session, Identity: s.identity,
-		Gather: func() (spd.Facts, error) { return s.facts, nil }, Logger: hclog.NewNullLogger(), Now: time.Now,
+		Gather: func() (spd.Facts, error) { return s.facts, nil }, Names: s.names, Logger: hclog.NewNullLogger(), Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -193,10 +197,13 @@ func (s *story) start() {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	done := make(chan error)
 	go func() { done <- s.agent.Run(ctx) }()
+	go func() { done <- s.names.Run(ctx, s.agent.FactsChanged) }()
 	s.stop = func() {
 		cancel()
-		if err := <-done; err != nil {
-			s.t.Errorf("run ended with %v", err)
+		for range 2 {
+			if err := <-done; err != nil {
+				s.t.Errorf("run ended with %v", err)
+			}
 		}
 	}
 	synctest.Wait()

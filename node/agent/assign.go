@@ -168,6 +168,7 @@ func (a *Agent) confirmed(revision uint64) {
 	a.current, a.unknown = a.pending.version, false
 	a.pending = nil
 	delete(a.rejected, a.current.Digest)
+	a.wantNames(nil)
 	a.save()
 	a.config.Logger.Info("policy is committed", "revision", revision)
 }

@@ -30,6 +30,8 @@ func (v Version) open() (spd.Policy, error) { return compile.Open(v.Content, v.D
 type lastGood struct {
 	Version     Version          `json:"version"`
 	Controllers []netip.AddrPort `json:"controllers"`
+	// Names are the latest answers for its DNS names.
+	Names map[string][]netip.Addr `json:"names,omitempty"`
 }
 
 // cache keeps the last good policy on disk.

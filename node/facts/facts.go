@@ -1,7 +1,8 @@
 // Package facts finds out what a machine knows of itself, which is what turns the symbols of a policy into addresses:
-// its own addresses, DNS servers, DHCP servers, default gateways.
+// its own addresses, DNS servers, DHCP servers, default gateways, and the addresses behind DNS names.
 //
-// Its invariant: an address family or source that cannot be read is an error, never an empty list. It leaves what the
+// Its invariant: an address family or source that cannot be read is an error, never an empty list, and a lookup that fails
+// takes no answer away. It leaves what the
 // facts mean to policies/spd.
 package facts
 
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -54,7 +56,8 @@ func (s Sources) withDefaults() Sources {
 	return s
 }
 
-// Gather reads the facts of the network namespace that it is called in. Controllers are left for the caller to fill.
+// Gather reads the facts of the network namespace that it is called in. Controllers and Names are left for the caller to
+// fill.
 func Gather(s Sources) (spd.Facts, error) {
 	s = s.withDefaults()
 	var f spd.Facts
@@ -98,7 +101,7 @@ func Gather(s Sources) (spd.Facts, error) {
 func Equal(a, b spd.Facts) bool {
 	return slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.DNSServers, b.DNSServers) &&
 		slices.Equal(a.DHCPServers, b.DHCPServers) && slices.Equal(a.DefaultGateways, b.DefaultGateways) &&
-		slices.Equal(a.Controllers, b.Controllers)
+		slices.Equal(a.Controllers, b.Controllers) && maps.EqualFunc(a.Names, b.Names, slices.Equal)
 }
 
 // addresses lists the machine's own unicast addresses. Link-local ones count: they are "me" for what stays on a link.

@@ -22,6 +22,7 @@ type Status struct {
 	Controllers []string          `json:"controllers,omitempty"`
 	Problem     string            `json:"problem,omitempty"`
 	Addresses   []string          `json:"addresses"`
+	Names       []string          `json:"names,omitempty"` // DNS names of the policy, each with its addresses
 	Backend     string            `json:"backend"`
 	Notes       []string          `json:"notes,omitempty"`
 	IKESAs      int               `json:"ikeSAs"`

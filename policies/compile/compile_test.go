@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"net/netip"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -140,7 +141,11 @@ func FuzzOpenBundle(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := spd.Expand(p, spd.Facts{}); err != nil {
+		f := spd.Facts{Names: map[string][]netip.Addr{}}
+		for _, name := range p.HostNames() {
+			f.Names[name] = nil
+		}
+		if _, err := spd.Expand(p, f); err != nil {
 			t.Fatalf("an opened bundle does not expand: %v", err)
 		}
 		if _, err := compile.Seal(p); err != nil {

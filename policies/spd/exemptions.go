@@ -4,7 +4,7 @@ import (
 	"net/netip"
 )
 
-// The names of the exemptions. All but the last three stand in every Set.
+// The names of the exemptions. Those from ExemptMulticast on stand only in the Set of a policy that asks for them.
 const (
 	ExemptLoopback   = "loopback"
 	ExemptIKE        = "ike"
@@ -17,6 +17,9 @@ const (
 	ExemptMulticast  = "multicast"
 	ExemptBroadcast  = "broadcast"
 	ExemptBreakGlass = "break-glass"
+	ExemptKerberos   = "kerberos"
+	ExemptRSVP       = "rsvp"
+	ExemptICMP       = "icmp"
 )
 
 var (
@@ -41,7 +44,7 @@ func port(p uint16) PortRange { return PortRange{p, p} }
 
 // exemptions returns the filters that no rule can override. They are as narrow as their purpose allows: none of them
 // lets a packet from the wire in for its source port, because whoever sends it chooses it. What comes from a
-// controller's port can only answer.
+// controller's port can only answer. Kerberos over UDP is the one that has to, where a policy asks for it.
 func exemptions(e Exemptions, f Facts) []Specific {
 	var out []Specific
 	add := func(name string, s Specific) {
@@ -84,6 +87,18 @@ func exemptions(e Exemptions, f Facts) []Specific {
 				ICMP: ICMP{ICMPOfType, 2, 0}}) // packet too big, RFC 8201
 		}
 	}
+	if e.Kerberos {
+		for _, me := range f.Addresses {
+			addKerberos(add, single(me), anyLike(me))
+		}
+	}
+	if e.RSVP {
+		addProtocol(add, ExemptRSVP, protocolRSVP, any4, any6)
+	}
+	if e.ICMP {
+		addProtocol(add, ExemptICMP, ProtocolICMP, any4)
+		addProtocol(add, ExemptICMP, ProtocolICMPv6, any6)
+	}
 	addDHCP(add)
 	addNeighbours(add)
 	if e.Multicast {
@@ -124,4 +139,32 @@ func addNeighbours(add func(string, Specific)) {
 func addBoth(add func(string, Specific), name string, source, destination Range) {
 	add(name, Specific{Direction: Out, Source: source, Destination: destination})
 	add(name, Specific{Direction: In, Source: source, Destination: destination})
+}
+
+// protocolRSVP is RFC 2205.
+const protocolRSVP = 46
+
+// dynamicPorts are those that clients get on Linux (net.ipv4.ip_local_port_range) and by RFC 6335.
+var dynamicPorts = PortRange{32768, 65535}
+
+// addKerberos exempts both ends of Kerberos (RFC 4120 7.2). Whoever sends from UDP port 88 can reach the ports of
+// clients, which is why Windows gave up this exemption; over TCP it can only answer.
+func addKerberos(add func(string, Specific), own, peers Range) {
+	kdc := port(88)
+	for _, protocol := range []uint8{ProtocolTCP, ProtocolUDP} {
+		add(ExemptKerberos, Specific{Direction: Out, Source: own, Destination: peers, Protocol: protocol, DestinationPort: kdc})
+		add(ExemptKerberos, Specific{Direction: In, Source: peers, Destination: own, Protocol: protocol, DestinationPort: kdc})
+		answer := Specific{Source: own, Destination: peers, Protocol: protocol, SourcePort: kdc, Answers: protocol == ProtocolTCP}
+		add(ExemptKerberos, directed(answer, Out))
+		answer.Source, answer.Destination, answer.DestinationPort = peers, own, dynamicPorts
+		add(ExemptKerberos, directed(answer, In))
+	}
+}
+
+func addProtocol(add func(string, Specific), name string, protocol uint8, families ...Range) {
+	for _, all := range families {
+		for _, d := range []Direction{Out, In} {
+			add(name, Specific{Direction: d, Source: all, Destination: all, Protocol: protocol})
+		}
+	}
 }

@@ -14,14 +14,18 @@ import (
 // forwards. The filters of a tunnel rule read from the own side to the far side of the tunnel; they become exactly one
 // outbound filter and its inbound reverse, whether they say mirrored or not, because IKEv2 always makes both.
 //
-// A symbol for which the machine has no address expands to no filter. The error wraps ErrPolicy or ErrFacts; there is
-// no Set with one.
+// A symbol for which the machine has no address expands to no filter, and so does a DNS name in a rule that permits while
+// it was never resolved: less is permitted meanwhile. Such a name in a rule that blocks or negotiates is an error, because
+// what is to be blocked or protected would pass. The error wraps ErrPolicy or ErrFacts; there is no Set with one.
 func Expand(p Policy, f Facts) (Set, error) {
 	if err := p.Validate(); err != nil {
 		return Set{}, err
 	}
 	f, err := normalFacts(f)
 	if err != nil {
+		return Set{}, err
+	}
+	if err := p.unresolved(f); err != nil {
 		return Set{}, err
 	}
 	filters := exemptions(p.Exemptions, f)
@@ -135,6 +139,8 @@ func ranges(a Address, f Facts) []Range {
 		return singles(f.DHCPServers)
 	case AddressDefaultGateway:
 		return singles(f.DefaultGateways)
+	case AddressName:
+		return singles(f.Names[a.Name])
 	}
 	return nil // Validate knows every kind
 }
@@ -157,23 +163,28 @@ func normalFacts(f Facts) (Facts, error) {
 		{"address", &f.Addresses}, {"DNS server", &f.DNSServers}, {"DHCP server", &f.DHCPServers},
 		{"default gateway", &f.DefaultGateways}, {"broadcast address", &f.Broadcasts},
 	} {
-		normal := make([]netip.Addr, 0, len(*list.addresses))
-		for i, a := range *list.addresses {
-			a = a.Unmap().WithZone("")
-			if !a.IsValid() {
-				return Facts{}, fmt.Errorf("%w: %s %d is not an address", ErrFacts, list.name, i+1)
-			}
+		normal, err := normalAddresses(list.name, *list.addresses)
+		if err != nil {
+			return Facts{}, err
+		}
+		for _, a := range normal {
 			if list.addresses == &f.Addresses && (a.IsLoopback() || a.IsMulticast() || a.IsUnspecified()) {
 				return Facts{}, fmt.Errorf("%w: %s is not a unicast address of an interface", ErrFacts, a)
 			}
 			if list.addresses == &f.Broadcasts && !a.Is4() {
 				return Facts{}, fmt.Errorf("%w: broadcast address %s is not of IPv4", ErrFacts, a)
 			}
-			normal = append(normal, a)
 		}
-		slices.SortFunc(normal, netip.Addr.Compare)
-		*list.addresses = slices.Compact(normal)
+		*list.addresses = normal
 	}
+	names := make(map[string][]netip.Addr, len(f.Names))
+	for name, addresses := range f.Names {
+		var err error
+		if names[name], err = normalAddresses("address of "+name, addresses); err != nil {
+			return Facts{}, err
+		}
+	}
+	f.Names = names
 	controllers := make([]netip.AddrPort, 0, len(f.Controllers))
 	for i, c := range f.Controllers {
 		c = netip.AddrPortFrom(c.Addr().Unmap().WithZone(""), c.Port())
@@ -185,4 +196,18 @@ func normalFacts(f Facts) (Facts, error) {
 	slices.SortFunc(controllers, netip.AddrPort.Compare)
 	f.Controllers = slices.Compact(controllers)
 	return f, nil
+}
+
+// normalAddresses is a sorted copy of a list without zones, the IPv4-mapped form and repetitions.
+func normalAddresses(what string, list []netip.Addr) ([]netip.Addr, error) {
+	normal := make([]netip.Addr, 0, len(list))
+	for i, a := range list {
+		a = a.Unmap().WithZone("")
+		if !a.IsValid() {
+			return nil, fmt.Errorf("%w: %s %d is not an address", ErrFacts, what, i+1)
+		}
+		normal = append(normal, a)
+	}
+	slices.SortFunc(normal, netip.Addr.Compare)
+	return slices.Compact(normal), nil
 }

@@ -41,6 +41,8 @@ func policy(rules ...spd.Rule) spd.Policy {
 	return spd.Policy{Name: "test", Rules: rules, KeyExchange: spd.KeyExchange{Offers: proposal.DefaultIKE()}}
 }
 
+func dns(name string) spd.Address { return spd.Address{Kind: spd.AddressName, Name: name} }
+
 func expand(t *testing.T, p spd.Policy, f spd.Facts) spd.Set {
 	t.Helper()
 	s, err := spd.Expand(p, f)
@@ -52,6 +54,7 @@ func expand(t *testing.T, p spd.Policy, f spd.Facts) spd.Set {
 
 var ownFacts = spd.Facts{
 	Addresses:  []netip.Addr{addr("192.0.2.1"), addr("2001:db8::1")},
+	Names:      map[string][]netip.Addr{"host.bank.example": {addr("198.51.100.8"), addr("2001:db8::8")}, "gone.bank.example": nil},
 	DNSServers: []netip.Addr{addr("192.0.2.53")}, Broadcasts: []netip.Addr{addr("192.0.2.255")},
 	Controllers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:7443")},
 }
@@ -91,6 +94,12 @@ in 10.1.0.0/16 -> 10.2.0.0/16 proto any block weight 32.16.0.0.0.3 rule r filter
 out 10.1.0.0/16 -> 10.2.0.0/16 proto any negotiate weight 32.16.0.0.0.1 rule net filter f
 in 10.2.0.0/16 -> 10.1.0.0/16 proto any negotiate weight 32.16.0.0.0.1 rule net filter f`},
 		{"a symbol without an address", simple("r", spd.ActionBlock, spd.Filter{ID: "f", Source: me, Destination: spd.Address{Kind: spd.AddressDefaultGateway}}), ``},
+		{"a DNS name", negotiating("r", spd.Filter{ID: "f", Source: me, Destination: dns("host.bank.example"), Mirrored: true}), `
+out 2001:db8::1 -> 2001:db8::8 proto any negotiate weight 256.128.0.0.0.1 rule r filter f
+in 2001:db8::8 -> 2001:db8::1 proto any negotiate weight 256.128.0.0.0.1 rule r filter f
+out 192.0.2.1 -> 198.51.100.8 proto any negotiate weight 64.32.0.0.0.1 rule r filter f
+in 198.51.100.8 -> 192.0.2.1 proto any negotiate weight 64.32.0.0.0.1 rule r filter f`},
+		{"a DNS name known to have no address", simple("r", spd.ActionBlock, spd.Filter{ID: "f", Source: me, Destination: dns("gone.bank.example")}), ``},
 		{"a range", simple("r", spd.ActionBlock, spd.Filter{ID: "f", Source: me, Destination: spd.Address{Kind: spd.AddressRange, From: addr("10.0.0.1"), To: addr("10.0.0.3")}}), `
 out 192.0.2.1 -> 10.0.0.1-10.0.0.3 proto any block weight 62.32.0.0.0.3 rule r filter f`},
 	} {
@@ -298,7 +307,13 @@ func TestExpandRefusesPolicies(t *testing.T) {
 		`rule "r", filter "f": source 10.0.0.1/8 is not a prefix with zero host bits`:                                      with(func(f *spd.Filter) { f.Source = prefix("10.0.0.1/8") }),
 		`rule "r", filter "f": negotiates with 224.0.0.0/8; IKE cannot negotiate with multicast or broadcast`:              with(func(f *spd.Filter) { f.Destination = prefix("224.0.0.0/8") }),
 		`rule "r", filter "f": source: unknown kind address(77)`:                                                           with(func(f *spd.Filter) { f.Source.Kind = 77 }),
-		`rule "r", filter "f": source me with addresses`:                                                                   with(func(f *spd.Filter) { f.Source.From = addr("10.0.0.1") }),
+		`rule "r", filter "f": source: "host" is not a complete DNS name, as host.bank.example`:                            with(func(f *spd.Filter) { f.Source = dns("host") }),
+		`rule "r", filter "f": source me with a DNS name`:                                                                  with(func(f *spd.Filter) { f.Source.Name = "host.bank.example" }),
+		`rule "r", filter "f": source dns:a.example with addresses`: with(func(f *spd.Filter) {
+			f.Source = dns("a.example")
+			f.Source.From = addr("10.0.0.1")
+		}),
+		`rule "r", filter "f": source me with addresses`: with(func(f *spd.Filter) { f.Source.From = addr("10.0.0.1") }),
 		`rule "r", filter "f": source range 10.0.0.2-10.0.0.1 is not of one family and in order`: with(func(f *spd.Filter) {
 			f.Source = spd.Address{Kind: spd.AddressRange, From: addr("10.0.0.2"), To: addr("10.0.0.1")}
 		}),
@@ -390,6 +405,50 @@ func TestAnAddressThatIsNotKnownYet(t *testing.T) {
 	} {
 		if m := test.set.Lookup(test.d, test.k); m.Action != test.want {
 			t.Errorf("%s: got %s by %v, want %s", test.name, m.Action, m.Filter, test.want)
+		}
+	}
+}
+
+// The exemptions of a policy beside the oldest ones: each lets through what it names, and nothing that only looks like it.
+func TestKerberosRSVPAndICMP(t *testing.T) {
+	const peer, us, us6, peer6 = "198.51.100.1", "192.0.2.1", "2001:db8::1", "2001:db8::2"
+	packet := func(from, to string, protocol uint8, sport, dport uint16) spd.Packet {
+		return spd.Packet{Source: addr(from), Destination: addr(to), Protocol: protocol, SourcePort: sport, DestinationPort: dport}
+	}
+	opens := packet(peer, us, 6, 88, 40000)
+	opens.Opens = true
+	for _, test := range []struct {
+		name      string
+		d         spd.Direction
+		k         spd.Packet
+		exemption string // that lets it through
+	}{
+		{"Kerberos request", spd.Out, packet(us, peer, 17, 40000, 88), "kerberos"},
+		{"Kerberos request by TCP over IPv6", spd.Out, packet(us6, peer6, 6, 40000, 88), "kerberos"},
+		{"Kerberos answer", spd.In, packet(peer, us, 17, 88, 40000), "kerberos"},
+		{"Kerberos answer by TCP", spd.In, packet(peer, us, 6, 88, 40000), "kerberos"},
+		{"Kerberos request to us", spd.In, packet(peer, us, 17, 40000, 88), "kerberos"},
+		{"our Kerberos answer", spd.Out, packet(us, peer, 17, 88, 40000), "kerberos"},
+		{"a service behind source port 88", spd.In, packet(peer, us, 17, 88, 2049), ""},
+		{"a TCP service behind source port 88", spd.In, packet(peer, us, 6, 88, 445), ""},
+		{"a connection from source port 88", spd.In, opens, ""},
+		{"Kerberos of others, forwarded", spd.Out, packet("192.0.2.77", peer, 17, 40000, 88), ""},
+		{"RSVP", spd.Out, packet(us, peer, 46, 0, 0), "rsvp"},
+		{"RSVP in", spd.In, packet(peer6, us6, 46, 0, 0), "rsvp"},
+		{"echo", spd.In, packet(peer, us, 1, 0, 0), "icmp"},
+		{"echo of IPv6", spd.Out, packet(us6, peer6, 58, 0, 0), "icmp"},
+		{"ICMP in IPv6", spd.Out, packet(us6, peer6, 1, 0, 0), ""},
+	} {
+		for name, e := range map[string]spd.Exemptions{"kerberos": {Kerberos: true}, "rsvp": {RSVP: true}, "icmp": {ICMP: true}, "none": {}} {
+			p := policy(simple("all", spd.ActionBlock, spd.Filter{ID: "f", Source: anyA, Destination: anyA, Mirrored: true}))
+			p.Exemptions = e
+			want := ""
+			if name == test.exemption {
+				want = name
+			}
+			if m := expand(t, p, ownFacts).Lookup(test.d, test.k); m.Exempt != want || (m.Action == spd.ActionPermit) != (want != "") {
+				t.Errorf("%s with exemption %s: got %s by %q", test.name, name, m.Action, m.Exempt)
+			}
 		}
 	}
 }

@@ -110,6 +110,8 @@ func naiveAddress(a spd.Address, f spd.Facts, k netip.Addr) (int, bool) {
 	switch a.Kind {
 	case spd.AddressAny:
 		return 0, true
+	case spd.AddressName:
+		return k.BitLen(), slices.Contains(f.Names[a.Name], k)
 	case spd.AddressPrefix:
 		return a.Prefix.Bits(), a.Prefix.Contains(k)
 	case spd.AddressRange:

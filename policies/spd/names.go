@@ -23,6 +23,8 @@ func (k AddressKind) String() string {
 		return "dhcp-server"
 	case AddressDefaultGateway:
 		return "default-gateway"
+	case AddressName:
+		return "dns"
 	}
 	return fmt.Sprintf("address(%d)", uint8(k))
 }
@@ -113,6 +115,8 @@ func (a Address) String() string {
 		return a.Prefix.String()
 	case AddressRange:
 		return a.From.String() + "-" + a.To.String()
+	case AddressName:
+		return NamePrefix + a.Name
 	default:
 		return a.Kind.String()
 	}

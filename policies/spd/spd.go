@@ -25,6 +25,7 @@ const (
 	AddressDNSServers
 	AddressDHCPServer
 	AddressDefaultGateway
+	AddressName
 )
 
 // Address is one side of a filter, possibly symbolic.
@@ -33,6 +34,7 @@ type Address struct {
 	Prefix netip.Prefix // AddressPrefix; host bits zero
 	From   netip.Addr   // AddressRange, inclusive
 	To     netip.Addr   // AddressRange, inclusive, same family as From
+	Name   string       // AddressName; a complete DNS name in lower case without a final dot
 }
 
 // PortRange is an inclusive range of ports. The zero value means every port.
@@ -125,6 +127,11 @@ type Auth struct {
 	// With PPKOptional a peer without it is accepted as well.
 	PPK         string
 	PPKOptional bool
+	// AccountMapping accepts a certificate only if it names a machine of the directory, and one that the directory admits.
+	// Without it a certificate of a CA beside the fleet's is enough.
+	AccountMapping bool
+	// ExcludeCAName keeps the CA out of certificate requests, so that strangers do not learn whom the machine trusts.
+	ExcludeCAName bool
 }
 
 // Interfaces limits a rule to a class of interfaces.
@@ -245,6 +252,10 @@ const (
 type Exemptions struct {
 	Multicast bool
 	Broadcast bool
+	// Kerberos exempts port 88 of TCP and UDP, RSVP the protocol of that name, ICMP all of ICMP and ICMPv6.
+	Kerberos bool
+	RSVP     bool
+	ICMP     bool
 	// BreakGlassTCP are local TCP ports that stay reachable in clear whatever the policy says.
 	BreakGlassTCP []uint16
 }
@@ -266,4 +277,7 @@ type Facts struct {
 	DefaultGateways []netip.Addr
 	Broadcasts      []netip.Addr     // directed broadcast addresses of the own IPv4 subnets
 	Controllers     []netip.AddrPort // always exempt
+	// Names are the addresses of DNS names. A name that is missing was never resolved; one that is there without an address
+	// is known to have none.
+	Names map[string][]netip.Addr
 }

@@ -51,6 +51,9 @@ func (p Policy) Validate() error {
 		}
 		ports[port] = true
 	}
+	if n := len(p.HostNames()); n > MaxHostNames {
+		report("%d DNS names, at most %d are possible", n, MaxHostNames)
+	}
 	return errors.Join(problems...)
 }
 
@@ -168,6 +171,9 @@ func validateAuth(auth []Auth, report reporter) {
 			if a.CA != "" {
 				report("authentication %d: a preshared key with a CA", i+1)
 			}
+			if a.AccountMapping || a.ExcludeCAName {
+				report("authentication %d: a preshared key with settings that only certificates have", i+1)
+			}
 		default:
 			report("authentication %d: unknown method %s", i+1, a.Method)
 		}
@@ -284,8 +290,15 @@ func (f Filter) validate(r Rule, report reporter) {
 
 func (a Address) validate(side string, report reporter) {
 	switch a.Kind {
+	case AddressName:
+		if err := CheckHostName(a.Name); err != nil {
+			report("%s: %w", side, err)
+		} else if a != (Address{Kind: a.Kind, Name: a.Name}) {
+			report("%s %s with addresses", side, a)
+		}
+		return
 	case AddressAny, AddressMe, AddressDNSServers, AddressDHCPServer, AddressDefaultGateway:
-		if a != (Address{Kind: a.Kind}) {
+		if a != (Address{Kind: a.Kind, Name: a.Name}) {
 			report("%s %s with addresses", side, a.Kind)
 		}
 	case AddressPrefix:
@@ -302,6 +315,9 @@ func (a Address) validate(side string, report reporter) {
 		}
 	default:
 		report("%s: unknown kind %s", side, a.Kind)
+	}
+	if a.Name != "" {
+		report("%s %s with a DNS name", side, a)
 	}
 }
 

@@ -81,7 +81,7 @@ func (d *decoder) policy(m *policyv1.Policy) spd.Policy {
 		p.KeyExchange.Transcript = spd.Transcript(t)
 	}
 	p.Exemptions = spd.Exemptions{
-		Multicast: e.GetMulticast(), Broadcast: e.GetBroadcast(),
+		Multicast: e.GetMulticast(), Broadcast: e.GetBroadcast(), Kerberos: e.GetKerberos(), RSVP: e.GetRsvp(), ICMP: e.GetIcmp(),
 		BreakGlassTCP: decodeAll(e.GetBreakGlassTcp(), func(n uint32) uint16 { return narrow[uint16](d, n, "break-glass port") }),
 	}
 	return p
@@ -110,9 +110,10 @@ func (d *decoder) filter(m *policyv1.Filter) spd.Filter {
 }
 
 func (d *decoder) address(m *policyv1.Address) spd.Address {
-	a := spd.Address{Kind: known(d, addressKinds, m.GetKind(), "address kind")}
+	a := spd.Address{Kind: known(d, addressKinds, m.GetKind(), "address kind"), Name: m.GetName()}
 	prefix, span := a.Kind == spd.AddressPrefix, a.Kind == spd.AddressRange
-	if !prefix && !span && len(m.GetFrom()) > 0 || !span && len(m.GetTo()) > 0 || !prefix && m.GetBits() != 0 {
+	if !prefix && !span && len(m.GetFrom()) > 0 || !span && len(m.GetTo()) > 0 || !prefix && m.GetBits() != 0 ||
+		(a.Kind == spd.AddressName) != (a.Name != "") {
 		d.fail(ErrMalformed, "address of kind %s with fields of another kind", a.Kind)
 	}
 	switch {
@@ -202,5 +203,6 @@ func (d *decoder) auth(m *policyv1.Auth) spd.Auth {
 	return spd.Auth{
 		Method: known(d, authMethods, m.GetMethod(), "authentication method"), CA: m.GetCa(), Secret: m.GetSecret(),
 		LocalID: m.GetLocalId(), RemoteID: m.GetRemoteId(), PPK: m.GetPpk(), PPKOptional: m.GetPpkOptional(),
+		AccountMapping: m.GetAccountMapping(), ExcludeCAName: m.GetExcludeCaName(),
 	}
 }

@@ -21,6 +21,7 @@ func ToProto(p spd.Policy) *policyv1.Policy {
 		},
 		Exemptions: &policyv1.Exemptions{
 			Multicast: p.Exemptions.Multicast, Broadcast: p.Exemptions.Broadcast,
+			Kerberos: p.Exemptions.Kerberos, Rsvp: p.Exemptions.RSVP, Icmp: p.Exemptions.ICMP,
 			BreakGlassTcp: encodeAll(p.Exemptions.BreakGlassTCP, func(port uint16) uint32 { return uint32(port) }),
 		},
 		Rules: encodeAll(p.Rules, encodeRule),
@@ -68,7 +69,7 @@ func encodeFilter(f spd.Filter) *policyv1.Filter {
 }
 
 func encodeAddress(a spd.Address) *policyv1.Address {
-	m := &policyv1.Address{Kind: addressKinds.number(a.Kind)}
+	m := &policyv1.Address{Kind: addressKinds.number(a.Kind), Name: a.Name}
 	switch a.Kind {
 	case spd.AddressPrefix:
 		m.From, m.Bits = encodeAddr(a.Prefix.Addr()), uint32(a.Prefix.Bits())
@@ -128,5 +129,6 @@ func encodeAuth(a spd.Auth) *policyv1.Auth {
 	return &policyv1.Auth{
 		Method: authMethods.number(a.Method), Ca: a.CA, Secret: a.Secret, LocalId: a.LocalID, RemoteId: a.RemoteID,
 		Ppk: a.PPK, PpkOptional: a.PPKOptional,
+		AccountMapping: a.AccountMapping, ExcludeCaName: a.ExcludeCAName,
 	}
 }

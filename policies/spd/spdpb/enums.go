@@ -45,6 +45,7 @@ var addressKinds = enumeration[spd.AddressKind, policyv1.AddressKind]{
 	{spd.AddressDNSServers, policyv1.AddressKind_ADDRESS_KIND_DNS_SERVERS},
 	{spd.AddressDHCPServer, policyv1.AddressKind_ADDRESS_KIND_DHCP_SERVER},
 	{spd.AddressDefaultGateway, policyv1.AddressKind_ADDRESS_KIND_DEFAULT_GATEWAY},
+	{spd.AddressName, policyv1.AddressKind_ADDRESS_KIND_NAME},
 }
 
 var fallbackModes = enumeration[spd.FallbackMode, policyv1.FallbackMode]{

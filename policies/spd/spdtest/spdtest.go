@@ -38,7 +38,7 @@ var unicast = func() []netip.Addr {
 	return out
 }()
 
-var ports = []uint16{22, 53, 67, 68, 80, 443, 500, 4500, 6660, 65535}
+var ports = []uint16{22, 53, 67, 68, 80, 88, 443, 500, 4500, 6660, 65535}
 
 // Facts generates the facts of a machine.
 func Facts() *rapid.Generator[spd.Facts] {
@@ -55,16 +55,20 @@ func Facts() *rapid.Generator[spd.Facts] {
 		for _, a := range some("controllers") {
 			f.Controllers = append(f.Controllers, netip.AddrPortFrom(a, rapid.SampledFrom(ports).Draw(t, "port")))
 		}
+		f.Names = map[string][]netip.Addr{names[0]: some("first name"), names[1]: some("second name")}
 		return f
 	})
 }
+
+// names are the DNS names of the policies, which all facts resolve.
+var names = []string{"one.bank.example", "two.bank.example"}
 
 // Packet generates a packet between the addresses that the policies name.
 func Packet() *rapid.Generator[spd.Packet] {
 	return rapid.Custom(func(t *rapid.T) spd.Packet {
 		p := spd.Packet{
 			Source:     rapid.SampledFrom(addresses).Draw(t, "source"),
-			Protocol:   rapid.SampledFrom([]uint8{1, 6, 17, 47, 50, 58, 132}).Draw(t, "protocol"),
+			Protocol:   rapid.SampledFrom([]uint8{1, 6, 17, 46, 47, 50, 58, 132}).Draw(t, "protocol"),
 			Interfaces: rapid.SampledFrom([]spd.Interfaces{0, spd.InterfacesLAN, spd.InterfacesRemoteAccess}).Draw(t, "interface"),
 			Loopback:   rapid.IntRange(0, 9).Draw(t, "loopback") == 0,
 			Own:        rapid.IntRange(0, 9).Draw(t, "own") == 0,
@@ -107,6 +111,7 @@ func Policy() *rapid.Generator[spd.Policy] {
 		p.KeyExchange.Childless = rapid.SampledFrom([]spd.Childless{spd.ChildlessAccept, spd.ChildlessPrefer, spd.ChildlessNever}).Draw(t, "childless")
 		p.Exemptions = spd.Exemptions{
 			Multicast: rapid.Bool().Draw(t, "multicast"), Broadcast: rapid.Bool().Draw(t, "broadcast"),
+			Kerberos: rapid.Bool().Draw(t, "kerberos"), RSVP: rapid.Bool().Draw(t, "rsvp"), ICMP: rapid.Bool().Draw(t, "icmp"),
 			BreakGlassTCP: rapid.SliceOfNDistinct(rapid.SampledFrom(ports), -1, 2, rapid.ID[uint16]).Draw(t, "break-glass"),
 		}
 		if len(p.Exemptions.BreakGlassTCP) == 0 {
@@ -192,7 +197,7 @@ func address(t *rapid.T, action spd.Action) spd.Address {
 	}
 	kind := rapid.SampledFrom([]spd.AddressKind{
 		spd.AddressAny, spd.AddressMe, spd.AddressMe, spd.AddressPrefix, spd.AddressPrefix, spd.AddressRange,
-		spd.AddressDNSServers, spd.AddressDHCPServer, spd.AddressDefaultGateway,
+		spd.AddressDNSServers, spd.AddressDHCPServer, spd.AddressDefaultGateway, spd.AddressName,
 	}).Draw(t, "kind")
 	a := spd.Address{Kind: kind}
 	switch kind {
@@ -210,6 +215,8 @@ func address(t *rapid.T, action spd.Action) spd.Address {
 		if a.To.Less(a.From) {
 			a.From, a.To = a.To, a.From
 		}
+	case spd.AddressName:
+		a.Name = rapid.SampledFrom(names).Draw(t, "DNS name")
 	default: // a symbol carries no address
 	}
 	return a
@@ -236,6 +243,7 @@ func auth(t *rapid.T) []spd.Auth {
 			a.Secret = rapid.StringN(1, 10, -1).Draw(t, "secret")
 		} else {
 			a.CA = rapid.SampledFrom([]string{"", "CN=Bank CA,O=Bank"}).Draw(t, "CA")
+			a.AccountMapping, a.ExcludeCAName = rapid.Bool().Draw(t, "account mapping"), rapid.Bool().Draw(t, "exclude CA name")
 		}
 		if rapid.Bool().Draw(t, "with a PPK") {
 			a.PPK, a.PPKOptional = "bank ppk", rapid.Bool().Draw(t, "PPK optional")

@@ -37,6 +37,7 @@ const (
 	AddressKind_ADDRESS_KIND_DNS_SERVERS     AddressKind = 5
 	AddressKind_ADDRESS_KIND_DHCP_SERVER     AddressKind = 6
 	AddressKind_ADDRESS_KIND_DEFAULT_GATEWAY AddressKind = 7
+	AddressKind_ADDRESS_KIND_NAME            AddressKind = 8
 )
 
 // Enum value maps for AddressKind.
@@ -50,6 +51,7 @@ var (
 		5: "ADDRESS_KIND_DNS_SERVERS",
 		6: "ADDRESS_KIND_DHCP_SERVER",
 		7: "ADDRESS_KIND_DEFAULT_GATEWAY",
+		8: "ADDRESS_KIND_NAME",
 	}
 	AddressKind_value = map[string]int32{
 		"ADDRESS_KIND_UNSPECIFIED":     0,
@@ -60,6 +62,7 @@ var (
 		"ADDRESS_KIND_DNS_SERVERS":     5,
 		"ADDRESS_KIND_DHCP_SERVER":     6,
 		"ADDRESS_KIND_DEFAULT_GATEWAY": 7,
+		"ADDRESS_KIND_NAME":            8,
 	}
 )
 
@@ -800,7 +803,9 @@ type Address struct {
 	// 4 or 16 octets: the last address of a range.
 	To []byte `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
 	// Length of a prefix.
-	Bits          uint32 `protobuf:"varint,4,opt,name=bits,proto3" json:"bits,omitempty"`
+	Bits uint32 `protobuf:"varint,4,opt,name=bits,proto3" json:"bits,omitempty"`
+	// DNS name, in lower case without a final dot.
+	Name          string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -861,6 +866,13 @@ func (x *Address) GetBits() uint32 {
 		return x.Bits
 	}
 	return 0
+}
+
+func (x *Address) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 // PortRange is an inclusive range of ports; absent means every port.
@@ -1308,8 +1320,12 @@ type Auth struct {
 	LocalId  string `protobuf:"bytes,4,opt,name=local_id,json=localId,proto3" json:"local_id,omitempty"`
 	RemoteId string `protobuf:"bytes,5,opt,name=remote_id,json=remoteId,proto3" json:"remote_id,omitempty"`
 	// Name of a postquantum preshared key (RFC 8784); the key never stands here.
-	Ppk           string `protobuf:"bytes,6,opt,name=ppk,proto3" json:"ppk,omitempty"`
-	PpkOptional   bool   `protobuf:"varint,7,opt,name=ppk_optional,json=ppkOptional,proto3" json:"ppk_optional,omitempty"`
+	Ppk         string `protobuf:"bytes,6,opt,name=ppk,proto3" json:"ppk,omitempty"`
+	PpkOptional bool   `protobuf:"varint,7,opt,name=ppk_optional,json=ppkOptional,proto3" json:"ppk_optional,omitempty"`
+	// Wants a certificate to name a machine that the directory admits.
+	AccountMapping bool `protobuf:"varint,8,opt,name=account_mapping,json=accountMapping,proto3" json:"account_mapping,omitempty"`
+	// Keeps the CA out of certificate requests.
+	ExcludeCaName bool `protobuf:"varint,9,opt,name=exclude_ca_name,json=excludeCaName,proto3" json:"exclude_ca_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1389,6 +1405,20 @@ func (x *Auth) GetPpk() string {
 func (x *Auth) GetPpkOptional() bool {
 	if x != nil {
 		return x.PpkOptional
+	}
+	return false
+}
+
+func (x *Auth) GetAccountMapping() bool {
+	if x != nil {
+		return x.AccountMapping
+	}
+	return false
+}
+
+func (x *Auth) GetExcludeCaName() bool {
+	if x != nil {
+		return x.ExcludeCaName
 	}
 	return false
 }
@@ -1579,6 +1609,9 @@ type Exemptions struct {
 	Multicast     bool                   `protobuf:"varint,1,opt,name=multicast,proto3" json:"multicast,omitempty"`
 	Broadcast     bool                   `protobuf:"varint,2,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
 	BreakGlassTcp []uint32               `protobuf:"varint,3,rep,packed,name=break_glass_tcp,json=breakGlassTcp,proto3" json:"break_glass_tcp,omitempty"`
+	Kerberos      bool                   `protobuf:"varint,4,opt,name=kerberos,proto3" json:"kerberos,omitempty"`
+	Rsvp          bool                   `protobuf:"varint,5,opt,name=rsvp,proto3" json:"rsvp,omitempty"`
+	Icmp          bool                   `protobuf:"varint,6,opt,name=icmp,proto3" json:"icmp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1634,6 +1667,27 @@ func (x *Exemptions) GetBreakGlassTcp() []uint32 {
 	return nil
 }
 
+func (x *Exemptions) GetKerberos() bool {
+	if x != nil {
+		return x.Kerberos
+	}
+	return false
+}
+
+func (x *Exemptions) GetRsvp() bool {
+	if x != nil {
+		return x.Rsvp
+	}
+	return false
+}
+
+func (x *Exemptions) GetIcmp() bool {
+	if x != nil {
+		return x.Icmp
+	}
+	return false
+}
+
 var File_bailiwick_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
@@ -1669,12 +1723,13 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\vsource_port\x18\x06 \x01(\v2\x1e.bailiwick.policy.v1.PortRangeR\n" +
 	"sourcePort\x12I\n" +
 	"\x10destination_port\x18\a \x01(\v2\x1e.bailiwick.policy.v1.PortRangeR\x0fdestinationPort\x12\x1a\n" +
-	"\bmirrored\x18\b \x01(\bR\bmirrored\"w\n" +
+	"\bmirrored\x18\b \x01(\bR\bmirrored\"\x8b\x01\n" +
 	"\aAddress\x124\n" +
 	"\x04kind\x18\x01 \x01(\x0e2 .bailiwick.policy.v1.AddressKindR\x04kind\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\fR\x02to\x12\x12\n" +
-	"\x04bits\x18\x04 \x01(\rR\x04bits\"/\n" +
+	"\x04bits\x18\x04 \x01(\rR\x04bits\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\"/\n" +
 	"\tPortRange\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\rR\x02to\"\xd2\x02\n" +
@@ -1714,7 +1769,7 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x05group\x18\x05 \x01(\rR\x05group\x12\x1e\n" +
 	"\n" +
 	"additional\x18\x06 \x03(\rR\n" +
-	"additional\"\xd4\x01\n" +
+	"additional\"\xa5\x02\n" +
 	"\x04Auth\x127\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x1f.bailiwick.policy.v1.AuthMethodR\x06method\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\tR\x02ca\x12\x16\n" +
@@ -1722,7 +1777,9 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\blocal_id\x18\x04 \x01(\tR\alocalId\x12\x1b\n" +
 	"\tremote_id\x18\x05 \x01(\tR\bremoteId\x12\x10\n" +
 	"\x03ppk\x18\x06 \x01(\tR\x03ppk\x12!\n" +
-	"\fppk_optional\x18\a \x01(\bR\vppkOptional\"\xdd\x01\n" +
+	"\fppk_optional\x18\a \x01(\bR\vppkOptional\x12'\n" +
+	"\x0faccount_mapping\x18\b \x01(\bR\x0eaccountMapping\x12&\n" +
+	"\x0fexclude_ca_name\x18\t \x01(\bR\rexcludeCaName\"\xdd\x01\n" +
 	"\x0fDefaultResponse\x125\n" +
 	"\x06offers\x18\x01 \x03(\v2\x1d.bailiwick.policy.v1.EspOfferR\x06offers\x12-\n" +
 	"\x04auth\x18\x02 \x03(\v2\x19.bailiwick.policy.v1.AuthR\x04auth\x12\x10\n" +
@@ -1742,12 +1799,15 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"transcript\x18\a \x01(\x0e2\x1f.bailiwick.policy.v1.TranscriptR\n" +
 	"transcript\x127\n" +
-	"\x17announce_authentication\x18\b \x01(\bR\x16announceAuthentication\"p\n" +
+	"\x17announce_authentication\x18\b \x01(\bR\x16announceAuthentication\"\xb4\x01\n" +
 	"\n" +
 	"Exemptions\x12\x1c\n" +
 	"\tmulticast\x18\x01 \x01(\bR\tmulticast\x12\x1c\n" +
 	"\tbroadcast\x18\x02 \x01(\bR\tbroadcast\x12&\n" +
-	"\x0fbreak_glass_tcp\x18\x03 \x03(\rR\rbreakGlassTcp*\xe5\x01\n" +
+	"\x0fbreak_glass_tcp\x18\x03 \x03(\rR\rbreakGlassTcp\x12\x1a\n" +
+	"\bkerberos\x18\x04 \x01(\bR\bkerberos\x12\x12\n" +
+	"\x04rsvp\x18\x05 \x01(\bR\x04rsvp\x12\x12\n" +
+	"\x04icmp\x18\x06 \x01(\bR\x04icmp*\xfc\x01\n" +
 	"\vAddressKind\x12\x1c\n" +
 	"\x18ADDRESS_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ADDRESS_KIND_ANY\x10\x01\x12\x13\n" +
@@ -1756,7 +1816,8 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x12ADDRESS_KIND_RANGE\x10\x04\x12\x1c\n" +
 	"\x18ADDRESS_KIND_DNS_SERVERS\x10\x05\x12\x1c\n" +
 	"\x18ADDRESS_KIND_DHCP_SERVER\x10\x06\x12 \n" +
-	"\x1cADDRESS_KIND_DEFAULT_GATEWAY\x10\a*[\n" +
+	"\x1cADDRESS_KIND_DEFAULT_GATEWAY\x10\a\x12\x15\n" +
+	"\x11ADDRESS_KIND_NAME\x10\b*[\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fACTION_BLOCK\x10\x01\x12\x11\n" +
