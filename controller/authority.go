@@ -18,6 +18,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/bailiwick-net/bailiwick/controller/secrets"
+	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
@@ -71,6 +73,15 @@ func (v validated) openCA(trustDomain string, journal ca.Journal) (*ca.CA, error
 	}
 	v.Log.Info("CA made", "dir", v.caDir(), "trust-domain", trustDomain)
 	return ca.Load(v.caDir(), unlock, journal)
+}
+
+// openSecrets opens the secrets with what unlocks the CA.
+func (v validated) openSecrets(ctx context.Context, s *store.Store) (*secrets.Keeper, error) {
+	unlock, err := v.unlock()
+	if err != nil {
+		return nil, err
+	}
+	return secrets.Open(ctx, secrets.Config{Store: s, Path: v.secretsKey(), Unlock: unlock, Now: v.Now, Log: v.Log.Named("secrets")})
 }
 
 // A serverCertificate is the controller's own certificate. Its key lives in memory alone: every start makes another.

@@ -29,7 +29,7 @@ const (
 
 // Config is the configuration as written. The zero value of each field is safe; a directory is needed.
 type Config struct {
-	// StateDir holds the embedded etcd and the CA; default DefaultStateDir.
+	// StateDir holds the embedded etcd, the CA and the key of the secrets; default DefaultStateDir.
 	StateDir string `yaml:"stateDir"`
 	// TrustDomain is the fleet's name in certificates, a DNS name. Default: the one that the fleet was made with, or,
 	// the first time, what the DC components of the directory's base spell.
@@ -379,5 +379,7 @@ func (v *validated) checkCA() error {
 }
 
 func (v validated) caDir() string { return filepath.Join(v.StateDir, "ca") }
+
+func (v validated) secretsKey() string { return filepath.Join(v.StateDir, "secrets.key") }
 
 func (v validated) storeDir() string { return filepath.Join(v.StateDir, "etcd") }

@@ -19,6 +19,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/enrollment"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
+	"github.com/bailiwick-net/bailiwick/controller/secrets"
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/pki"
@@ -38,6 +39,7 @@ type Controller struct {
 	mirror   *mirror.Mirror
 	resolver *resolver.Resolver
 	sessions *distribute.Server
+	secrets  *secrets.Keeper
 	server   *serverCertificate
 
 	nodes      *grpc.Server
@@ -116,8 +118,11 @@ func (c *Controller) load(ctx context.Context) error {
 		return errors.Join(err, source.Close())
 	}
 	c.resolver = resolver.New(resolver.Config{View: c.mirror.View, ViewChanged: wake, Documents: s, Records: records, Log: v.Log.Named("resolver")})
+	if c.secrets, err = v.openSecrets(ctx, s); err != nil {
+		return err
+	}
 	c.sessions = distribute.New(distribute.Config{
-		Assignments: c.resolver, Recorder: s, Trust: currentTrust, TrustDomain: trustDomain, ReportInterval: v.ReportInterval,
+		Assignments: c.resolver, Recorder: s, Secrets: c.secrets, Trust: currentTrust, TrustDomain: trustDomain, ReportInterval: v.ReportInterval,
 		Now: v.Now, Log: v.Log.Named("sessions"),
 	}, records)
 	desk := enrollment.New(enrollment.Config{
@@ -164,7 +169,7 @@ func (c *Controller) serveNodes(desk *enrollment.Desk, verifier peerVerifier) {
 func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bundle, verifier peerVerifier, trustDomain string) {
 	log := c.log.Named("admin")
 	service := admin.New(admin.Config{
-		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Trust: bundle, TrustDomain: trustDomain,
+		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Trust: bundle, TrustDomain: trustDomain,
 		Now: c.config.Now, Log: log,
 	})
 	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
@@ -252,6 +257,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	start("directory", func() error { return c.mirror.Run(parts) })
 	start("resolver", func() error { return c.resolver.Run(parts, c.sessions.Notify) })
+	start("secrets", func() error { return c.secrets.Run(parts, c.sessions.NotifySecrets) })
 	start("sessions", func() error { return c.sessions.Run(parts) })
 	start("controller certificate", func() error { return c.server.run(parts) })
 	start("ended records", func() error { return c.pruneRecords(parts) })

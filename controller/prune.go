@@ -34,6 +34,14 @@ func (c *Controller) pruneRecords(ctx context.Context) error {
 	}
 }
 
+// pruneSecrets removes former values of secrets whose time is over.
+func (c *Controller) pruneSecrets(ctx context.Context, before time.Time) (int, error) {
+	if c.secrets == nil {
+		return 0, nil
+	}
+	return c.secrets.Prune(ctx, before)
+}
+
 func (c *Controller) prune(ctx context.Context, r records) {
 	now := c.config.Now()
 	for _, kind := range []struct {
@@ -43,6 +51,7 @@ func (c *Controller) prune(ctx context.Context, r records) {
 	}{
 		{"join tokens", keepTokens, r.PruneTokens},
 		{"certificates", keepIssuances, r.PruneIssuances},
+		{"former values of secrets", 0, c.pruneSecrets},
 	} {
 		pruned, err := kind.prune(ctx, now.Add(-kind.keep))
 		if err != nil && ctx.Err() == nil {

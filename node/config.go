@@ -16,9 +16,6 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/hashicorp/go-hclog"
-
-	"github.com/bailiwick-net/bailiwick/node/sa"
-	"github.com/bailiwick-net/bailiwick/node/statefile"
 )
 
 // Defaults of Config.
@@ -39,7 +36,8 @@ type Config struct {
 	Encapsulation string `yaml:"encapsulation"`
 	// OnStop is "block" (what must be protected stays blocked, the default) or "release" (all rules are removed).
 	OnStop string `yaml:"onStop"`
-	// SecretsDir holds preshared keys, one file each, named as rules name them.
+	// SecretsDir holds preshared keys of this machine's own, one file each, named as rules name them. They count before
+	// those that the controller delivers.
 	SecretsDir string `yaml:"secretsDir"`
 	// Policy is a file of policy documents for a node without controller; PolicyName names the policy in it.
 	Policy     string `yaml:"policy"`
@@ -129,34 +127,4 @@ func (c Config) validated() (Config, error) {
 // logger makes the daemon's log. The configuration must be valid.
 func (c Config) logger(logs io.Writer) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Name: "node", Level: hclog.LevelFromString(c.LogLevel), Output: logs, JSONFormat: c.LogFormat == "json"})
-}
-
-// secrets reads the preshared keys: one file each, readable by its owner only. White space at the end is not part of a
-// key.
-func secrets(dir string) (map[string]sa.Secret, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read preshared keys: %w", err)
-	}
-	out := map[string]sa.Secret{}
-	for _, e := range entries {
-		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		const most = 1024
-		content, err := statefile.Read(filepath.Join(dir, e.Name()), most)
-		if err != nil {
-			return nil, fmt.Errorf("read preshared key: %w", err)
-		}
-		key := strings.TrimRight(string(content), " \t\r\n")
-		const least = 16
-		if len(key) < least {
-			return nil, fmt.Errorf("preshared key %s has %d octets, want at least %d: short keys are guessed", filepath.Join(dir, e.Name()), len(key), least)
-		}
-		out[e.Name()] = sa.NewSecret([]byte(key))
-	}
-	return out, nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/ike/driver"
 	"github.com/bailiwick-net/bailiwick/node/ike/trace"
+	"github.com/bailiwick-net/bailiwick/node/keyring"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/node/statefile"
 	"github.com/bailiwick-net/bailiwick/node/transport"
@@ -67,7 +68,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 	if err != nil {
 		return err
 	}
-	psks, err := secrets(config.SecretsDir)
+	keys, err := keyring.Open(config.StateDir, config.SecretsDir)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 	if err != nil {
 		return err
 	}
-	negotiation := agent.Negotiation{CrashSecret: tokens, ForceEncap: config.Encapsulation == "always", KeyLog: config.KeyLog != "", Secrets: psks}
+	negotiation := agent.Negotiation{CrashSecret: tokens, ForceEncap: config.Encapsulation == "always", KeyLog: config.KeyLog != "", Secrets: keys.Keys(time.Now())}
 	ike, err := driver.New(driver.Config{
 		IKE:       agent.IKEConfig(spd.Set{}, members.Credentials(), negotiation),
 		Transport: carried,
@@ -119,7 +120,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 	agentConfig := agent.Config{
 		Dir: config.StateDir, Version: version, Instance: instance(), Datapath: backend, Engine: ike, Identity: members,
 		Gather: func() (spd.Facts, error) { return facts.Gather(facts.Sources{Ignore: []string{deviceName(config)}}) },
-		Names:  names, Negotiation: negotiation, Local: local, Logger: log.Named("agent"), Now: time.Now,
+		Names:  names, Negotiation: negotiation, Keys: keys, Local: local, Logger: log.Named("agent"), Now: time.Now,
 	}
 	if local == nil {
 		client = control.New(control.Config{Credentials: members.Credentials, Mark: int(userspace.MarkOwn), Now: time.Now, Logger: log.Named("control")})

@@ -73,31 +73,6 @@ func TestConfigurationIsRefusedWhereItCannotBeMeant(t *testing.T) {
 	}
 }
 
-func TestSecretsAreRefusedWhenShortOrOpen(t *testing.T) {
-	dir := t.TempDir()
-	key := filepath.Join(dir, "shared")
-	for _, tt := range []struct {
-		content string
-		mode    os.FileMode
-		err     string
-	}{
-		{"0123456789abcdef0123456789abcdef\n", 0o600, ""},
-		{"short\n", 0o600, "at least 16"},
-		{"0123456789abcdef0123456789abcdef\n", 0o644, "readable by others"},
-	} {
-		if err := os.WriteFile(key, []byte(tt.content), tt.mode); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(key, tt.mode); err != nil {
-			t.Fatal(err)
-		}
-		got, err := secrets(dir)
-		if tt.err == "" && (err != nil || got["shared"].Len() != 32) || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
-			t.Errorf("%q with mode %04o: %v, %v; want error %q", tt.content, tt.mode, got, err, tt.err)
-		}
-	}
-}
-
 func TestLoadNamesThePlaceOfAMistake(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "node.yaml")
 	if err := os.WriteFile(path, []byte("stateDir: /x\nlogLevl: debug\n"), 0o600); err != nil {

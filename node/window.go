@@ -35,7 +35,7 @@ func (n *Node) Status(ctx context.Context) (localapi.Status, error) {
 		Controller: known.Controller, Controllers: known.Controllers, Problem: known.Problem,
 		Backend: moved.Backend, Notes: moved.Notes,
 		IKESAs: len(negotiated.SAs), ChildSAs: len(moved.Children), SoftSAs: len(moved.Soft),
-		Counters: map[string]uint64{},
+		Counters: map[string]uint64{}, Keys: known.Keys,
 	}
 	for _, a := range known.Facts.Addresses {
 		s.Addresses = append(s.Addresses, a.String())

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node"
 	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/node/keyring"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/node/statistics"
 )
@@ -149,6 +150,9 @@ func printStatus(w io.Writer, s localapi.Status) {
 	}
 	row("datapath", s.Backend)
 	row("associations", fmt.Sprintf("%d IKE, %d ESP, %d soft", s.IKESAs, s.ChildSAs, s.SoftSAs))
+	for _, k := range s.Keys {
+		row("preshared key", k.Name+keySource(k))
+	}
 	row("problem", s.Problem)
 	for _, note := range s.Notes {
 		row("note", note)
@@ -293,4 +297,19 @@ func rekeyCommand(f *flags) *cobra.Command {
 	cmd.Flags().StringVar(&request.IKE, "ike", "", "SPI of an IKE SA")
 	cmd.Flags().StringVar(&request.Child, "child", "", "inbound SPI of an ESP SA")
 	return cmd
+}
+
+// keySource tells where a preshared key is from.
+func keySource(k keyring.State) string {
+	text := " from the controller"
+	if k.Source == "file" {
+		text = " from a file of this machine"
+	}
+	if k.Hides {
+		text += ", in place of the one that the controller delivered"
+	}
+	if !k.Until.IsZero() {
+		text += ", the former value is accepted until " + stamp(k.Until)
+	}
+	return text
 }

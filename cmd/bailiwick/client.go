@@ -68,6 +68,7 @@ type api struct {
 	documents   adminv1.DocumentServiceClient
 	fleet       adminv1.FleetServiceClient
 	credentials adminv1.CredentialServiceClient
+	secrets     adminv1.SecretServiceClient
 }
 
 // with makes the RunE of a command that talks to the controller.
@@ -103,6 +104,7 @@ func (c *client) open() (*api, error) {
 	return &api{
 		client: c, conn: conn, documents: adminv1.NewDocumentServiceClient(conn),
 		fleet: adminv1.NewFleetServiceClient(conn), credentials: adminv1.NewCredentialServiceClient(conn),
+		secrets: adminv1.NewSecretServiceClient(conn),
 	}, nil
 }
 

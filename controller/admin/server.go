@@ -15,12 +15,14 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/enrollment"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
+	"github.com/bailiwick-net/bailiwick/controller/secrets"
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/directory/guard"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies"
+	"github.com/bailiwick-net/bailiwick/policies/preshared"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 )
 
@@ -31,6 +33,7 @@ type Config struct {
 	Resolver *resolver.Resolver
 	Sessions *distribute.Server
 	Desk     *enrollment.Desk
+	Secrets  *secrets.Keeper
 	Trust    func() trust.Bundle
 	// TrustDomain is that of the fleet.
 	TrustDomain string
@@ -43,6 +46,7 @@ type Server struct {
 	adminv1.UnimplementedDocumentServiceServer
 	adminv1.UnimplementedFleetServiceServer
 	adminv1.UnimplementedCredentialServiceServer
+	adminv1.UnimplementedSecretServiceServer
 	config Config
 }
 
@@ -62,6 +66,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterDocumentServiceServer(r, s)
 	adminv1.RegisterFleetServiceServer(r, s)
 	adminv1.RegisterCredentialServiceServer(r, s)
+	adminv1.RegisterSecretServiceServer(r, s)
 }
 
 // refuse maps an error to a status: the one place where that is done.
@@ -83,6 +88,11 @@ func refuse(err error) error {
 		{resolver.ErrNotReady, codes.Unavailable, "look at: bailiwick directory status"},
 		{policies.ErrReference, codes.FailedPrecondition, ""},
 		{directory.ErrSyntax, codes.InvalidArgument, ""},
+		{secrets.ErrNotFound, codes.NotFound, "look at: bailiwick secret list"},
+		{secrets.ErrLocked, codes.FailedPrecondition, ""},
+		{secrets.ErrKey, codes.FailedPrecondition, ""},
+		{secrets.ErrOverlap, codes.InvalidArgument, ""},
+		{preshared.ErrInvalid, codes.InvalidArgument, ""},
 	} {
 		if errors.Is(err, c.err) {
 			return withHint(c.code, err, c.hint)

@@ -15,6 +15,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies/compile"
+	"github.com/bailiwick-net/bailiwick/policies/preshared"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
 
@@ -29,6 +30,8 @@ type Assignments interface {
 	Disabled() []directory.UUID
 	// Members returns the machines in each group that a policy in force names.
 	Members() map[string][]directory.UUID
+	// Secrets returns the secrets that the bundle of a present assignment names.
+	Secrets(digest compile.Digest) []preshared.Use
 	// Bundle returns the bundle of a present assignment.
 	Bundle(digest compile.Digest) (compile.Bundle, bool)
 }
@@ -42,6 +45,8 @@ type Recorder interface {
 type Config struct {
 	Assignments Assignments
 	Recorder    Recorder
+	// Secrets may be nil: no node is then told any.
+	Secrets Secrets
 	// Trust returns the trust bundle of the fleet; it is cheap and may be called often.
 	Trust func() trust.Bundle
 	// TrustDomain is that of the certificates which may open a session.

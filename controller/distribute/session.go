@@ -61,6 +61,9 @@ type session struct {
 	// sentGroups is what this session told of groups, once it has.
 	sentGroups trust.Digest
 	toldGroups bool
+	// sentSecrets are the names and revisions of the secrets that this session told, once it has.
+	sentSecrets string
+	toldSecrets bool
 }
 
 // poke asks the session to look at its assignment again. Any goroutine.
@@ -291,6 +294,9 @@ func (s *session) refresh() error {
 	}
 	// Before the policy that names them.
 	if err := s.sendGroups(); err != nil {
+		return err
+	}
+	if err := s.sendSecrets(a); err != nil {
 		return err
 	}
 	// Revision 0: no policy could be worked out, and never was. The node keeps what it has.

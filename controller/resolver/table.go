@@ -13,6 +13,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/compile"
+	"github.com/bailiwick-net/bailiwick/policies/preshared"
 	"github.com/bailiwick-net/bailiwick/policies/resolve"
 )
 
@@ -55,6 +56,7 @@ type Table struct {
 	problems []problem
 	named    map[compile.Digest][]string // the groups that each bundle names
 	members  map[string][]directory.UUID // of those groups
+	secrets  map[compile.Digest][]preshared.Use
 }
 
 // problem is one reason why machines have no policy.
@@ -98,13 +100,15 @@ func (t *Table) Members() map[string][]directory.UUID { return t.members }
 // findMembers looks up who is in the groups that the bundles name. Machines that are gone are in none.
 func (t *Table) findMembers(old *Table) {
 	t.named, t.members = make(map[compile.Digest][]string, len(t.bundles)), map[string][]directory.UUID{}
+	t.secrets = make(map[compile.Digest][]preshared.Use, len(t.bundles))
 	for digest, b := range t.bundles {
 		names, known := []string(nil), false
 		if old != nil {
 			names, known = old.named[digest]
+			t.secrets[digest] = old.secrets[digest]
 		}
 		if !known {
-			names = groupsOf(b)
+			names, t.secrets[digest] = namedBy(b)
 		}
 		t.named[digest] = names
 		for _, g := range names {
@@ -124,17 +128,17 @@ func (t *Table) findMembers(old *Table) {
 	}
 }
 
-// groupsOf lists the groups that a bundle names. One that cannot be read names none here; the nodes refuse it.
-func groupsOf(b compile.Bundle) []string {
+// namedBy lists the groups and the secrets that a bundle names. One that cannot be read names none here; the nodes refuse
+// it.
+func namedBy(b compile.Bundle) (groups []string, secrets []preshared.Use) {
 	policy, err := compile.Open(b.Policy, b.Digest)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	var names []string
 	for _, r := range policy.Rules {
-		names = append(names, r.PeerGroups...)
+		groups = append(groups, r.PeerGroups...)
 	}
-	return names
+	return groups, preshared.Uses(policy)
 }
 
 // regrouped reports whether other machines are in the groups than before.

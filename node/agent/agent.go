@@ -17,6 +17,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
+	"github.com/bailiwick-net/bailiwick/node/keyring"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies/compile"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
@@ -81,6 +82,9 @@ type Config struct {
 	Gather      func() (spd.Facts, error)
 	Names       Names
 	Negotiation Negotiation
+	// Keys holds the preshared keys, in place of those of Negotiation; the agent owns it. Nil means that there are none but
+	// those.
+	Keys *keyring.Ring
 	// Local is the policy of a node without controller; it is put into force instead of the last good one.
 	Local  *Version
 	Logger hclog.Logger
@@ -110,8 +114,9 @@ type Agent struct {
 	stale       bool // current is not in force: it could not be put there yet
 	unknown     bool // there is a last good policy, but it cannot be read
 	rejected    map[compile.Digest]rejection
-	connected   string // controller of the open session
-	informed    bool   // the open session told whom not to believe
+	connected   string         // controller of the open session
+	informed    bool           // the open session told whom not to believe
+	keysFor     compile.Digest // the committed policy for which keys that nobody names were forgotten
 	report      reporter
 	problem     string // why the node does not enforce what it should
 	unstored    string // why what is committed is not on disk; empty when it is
@@ -153,6 +158,8 @@ type Status struct {
 	Set         spd.Set   `json:"-"`
 	Facts       spd.Facts `json:"facts"`
 	Controllers []string  `json:"controllers,omitempty"`
+	// Keys describes the preshared keys, without their values.
+	Keys []keyring.State `json:"keys,omitempty"`
 }
 
 // New prepares an agent; nothing is put into force before Run.
@@ -224,6 +231,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.expire(ctx, a.config.Now())
 			a.retry(ctx, a.config.Now())
 			a.confirmDenials()
+			a.tidyKeys(ctx, a.config.Now())
 			a.sendReport(ctx, false)
 		case answer := <-a.queries:
 			answer <- a.status()
@@ -286,11 +294,11 @@ func (a *Agent) install(ctx context.Context, set spd.Set, f spd.Facts) error {
 	if err := a.config.Engine.AddressesChanged(ctx, f.Addresses); err != nil {
 		return fmt.Errorf("tell IKE the addresses of this machine: %w", err)
 	}
-	if err := a.config.Engine.Reconfigure(ctx, IKEConfig(set, a.config.Identity.Credentials(), a.config.Negotiation)); err != nil {
+	if err := a.config.Engine.Reconfigure(ctx, IKEConfig(set, a.config.Identity.Credentials(), a.negotiation())); err != nil {
 		return fmt.Errorf("configure IKE: %w", err)
 	}
 	if err := a.config.Datapath.SetPolicy(ctx, set); err != nil {
-		restore := a.config.Engine.Reconfigure(ctx, IKEConfig(a.set, a.config.Identity.Credentials(), a.config.Negotiation))
+		restore := a.config.Engine.Reconfigure(ctx, IKEConfig(a.set, a.config.Identity.Credentials(), a.negotiation()))
 		return errors.Join(fmt.Errorf("put policy %q into force: %w", set.Name(), err), restore)
 	}
 	a.set, a.facts, a.stale, a.problem = set, f, false, ""
@@ -414,6 +422,9 @@ func (a *Agent) status() Status {
 	}
 	if inForce.Content != nil {
 		s.Digest = inForce.Digest.String()
+	}
+	if a.config.Keys != nil {
+		s.Keys = a.config.Keys.States(a.config.Now())
 	}
 	if !credentials.Identity.IsZero() {
 		s.Identity, s.NotAfter = credentials.Identity.String(), credentials.Leaf().NotAfter

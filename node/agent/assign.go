@@ -27,6 +27,8 @@ func (a *Agent) handleMessage(ctx context.Context, response *nodev1.ConnectRespo
 		a.denials(ctx, m.Denials.GetContent())
 	case *nodev1.ConnectResponse_Groups:
 		a.groups(ctx, m.Groups.GetContent())
+	case *nodev1.ConnectResponse_Secrets:
+		a.secrets(ctx, m.Secrets)
 	case *nodev1.ConnectResponse_Settings:
 		if d := m.Settings.GetReportInterval().AsDuration(); d >= time.Second {
 			a.report.interval = d
@@ -250,7 +252,7 @@ func (a *Agent) trust(ctx context.Context, content []byte) {
 
 // reconfigure configures IKE with the present credentials.
 func (a *Agent) reconfigure(ctx context.Context) {
-	if err := a.config.Engine.Reconfigure(ctx, IKEConfig(a.set, a.config.Identity.Credentials(), a.config.Negotiation)); err != nil {
-		a.config.Logger.Error("IKE could not take the new credentials", "error", err)
+	if err := a.config.Engine.Reconfigure(ctx, IKEConfig(a.set, a.config.Identity.Credentials(), a.negotiation())); err != nil {
+		a.config.Logger.Error("IKE could not take the new credentials or keys", "error", err)
 	}
 }

@@ -15,7 +15,8 @@ import (
 type Negotiation struct {
 	ForceEncap bool
 	KeyLog     bool
-	Secrets    map[string]sa.Secret
+	// Secrets are the preshared keys by name, and former values that are accepted (keyring.PreviousOf).
+	Secrets map[string]sa.Secret
 	// CrashSecret makes the tokens of quick crash detection.
 	CrashSecret sa.Secret
 }
@@ -43,12 +44,14 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 		config.Chain, config.NotAfter = credentials.RawChain(), notAfter(credentials.Chain)
 		config.Authorities = authorities(credentials)
 	}
-	for _, n := range set.Negotiables() {
-		config.Rules = append(config.Rules, ikeRule(n.Rule, n.Pairs))
+	for _, negotiable := range set.Negotiables() {
+		made := ikeRule(negotiable.Rule, negotiable.Pairs)
+		made.Auth = accepting(made.Auth, n.Secrets)
+		config.Rules = append(config.Rules, made)
 	}
 	if response := set.DefaultResponse(); response.Active {
 		config.DefaultResponse = &ike.Rule{
-			Mode: sa.Transport, Offers: response.Offers, Auth: response.Auth,
+			Mode: sa.Transport, Offers: response.Offers, Auth: accepting(response.Auth, n.Secrets),
 			PFS: response.PFS, Lifetime: response.Lifetime, Idle: response.Idle,
 		}
 	}

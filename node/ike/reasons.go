@@ -90,7 +90,7 @@ func ReasonTable() []Explanation {
 		{ReasonIDMismatch, ClassFailure, FaultPeer, "The identity that the peer claims is not in its certificate, or not the one that the rule wants.",
 			"Let the peer send an identity that is a subject alternative name of its certificate; compare it with the rule."},
 		{ReasonNoCredential, ClassFailure, FaultLocal, "This machine has no certificate or preshared key that the rule allows.",
-			"Join the machine, or put the preshared key into the secrets directory under the name that the rule gives."},
+			"Join the machine, or set the preshared key that the rule names (bailiwick secret set), or put it into the secrets directory under that name."},
 		{ReasonSignFailed, ClassFailure, FaultLocal, "This machine could not sign with its key.",
 			"The detail says why; see whether the key file is there and belongs to the certificate."},
 
@@ -99,7 +99,7 @@ func ReasonTable() []Explanation {
 		{ReasonStandingUnknown, ClassFailure, FaultLocal, "The policy wants to know whether the peer is revoked, and the controller has not told lately.",
 			"See why this machine has no session with its controller; or let the policy be content with what is known."},
 		{ReasonNoPPK, ClassFailure, FaultPeer, "The rule wants a postquantum preshared key that one of the two sides does not have.",
-			"Put the key into the secrets directory of both machines under the name that the rule gives, or make it optional."},
+			"Set the key that the rule names (bailiwick secret set --kind ppk), put it into the secrets directory of both machines under that name, or make it optional."},
 		{ReasonReauthenticate, ClassEnd, FaultNone, "The time for which an authentication counts was over, and no new one was made.",
 			"Nothing, when there was no traffic; else see why the new authentication failed."},
 

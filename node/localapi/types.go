@@ -6,30 +6,34 @@ package localapi
 
 import (
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/keyring"
 )
 
 // Status answers "status".
 type Status struct {
-	Version     string            `json:"version"`
-	Identity    string            `json:"identity,omitempty"`
-	NotAfter    time.Time         `json:"certificateNotAfter,omitzero"`
-	Policy      string            `json:"policy"`
-	Container   string            `json:"container,omitempty"`
-	Revision    uint64            `json:"revision"`
-	Digest      string            `json:"digest"`
-	Probation   bool              `json:"probation"` // in force, not committed yet
-	Controller  string            `json:"controller,omitempty"`
-	Controllers []string          `json:"controllers,omitempty"`
-	Problem     string            `json:"problem,omitempty"`
-	Addresses   []string          `json:"addresses"`
-	Names       []string          `json:"names,omitempty"` // DNS names of the policy, each with its addresses
-	Backend     string            `json:"backend"`
-	Notes       []string          `json:"notes,omitempty"`
-	IKESAs      int               `json:"ikeSAs"`
-	ChildSAs    int               `json:"childSAs"`
-	SoftSAs     int               `json:"softSAs"`
-	Failures    []Failure         `json:"failures,omitempty"`
-	Counters    map[string]uint64 `json:"counters"`
+	Version     string    `json:"version"`
+	Identity    string    `json:"identity,omitempty"`
+	NotAfter    time.Time `json:"certificateNotAfter,omitzero"`
+	Policy      string    `json:"policy"`
+	Container   string    `json:"container,omitempty"`
+	Revision    uint64    `json:"revision"`
+	Digest      string    `json:"digest"`
+	Probation   bool      `json:"probation"` // in force, not committed yet
+	Controller  string    `json:"controller,omitempty"`
+	Controllers []string  `json:"controllers,omitempty"`
+	Problem     string    `json:"problem,omitempty"`
+	Addresses   []string  `json:"addresses"`
+	Names       []string  `json:"names,omitempty"` // DNS names of the policy, each with its addresses
+	Backend     string    `json:"backend"`
+	Notes       []string  `json:"notes,omitempty"`
+	// Keys are the preshared keys, without their values.
+	Keys     []keyring.State   `json:"keys,omitempty"`
+	IKESAs   int               `json:"ikeSAs"`
+	ChildSAs int               `json:"childSAs"`
+	SoftSAs  int               `json:"softSAs"`
+	Failures []Failure         `json:"failures,omitempty"`
+	Counters map[string]uint64 `json:"counters"`
 	// Statistics are the figures of "counters", by name.
 	Statistics map[string]uint64 `json:"statistics"`
 	// KeyLog is the file that receives all keys; empty, as it must be, unless somebody is debugging.

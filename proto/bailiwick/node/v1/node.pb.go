@@ -1046,6 +1046,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Confirmed
 	//	*ConnectResponse_Denials
 	//	*ConnectResponse_Groups
+	//	*ConnectResponse_Secrets
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1151,6 +1152,15 @@ func (x *ConnectResponse) GetGroups() *Groups {
 	return nil
 }
 
+func (x *ConnectResponse) GetSecrets() *Secrets {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_Secrets); ok {
+			return x.Secrets
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -1183,6 +1193,10 @@ type ConnectResponse_Groups struct {
 	Groups *Groups `protobuf:"bytes,7,opt,name=groups,proto3,oneof"`
 }
 
+type ConnectResponse_Secrets struct {
+	Secrets *Secrets `protobuf:"bytes,8,opt,name=secrets,proto3,oneof"`
+}
+
 func (*ConnectResponse_Assignment) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Bundle) isConnectResponse_Message() {}
@@ -1196,6 +1210,8 @@ func (*ConnectResponse_Confirmed) isConnectResponse_Message() {}
 func (*ConnectResponse_Denials) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Groups) isConnectResponse_Message() {}
+
+func (*ConnectResponse_Secrets) isConnectResponse_Message() {}
 
 // Assignment names the policy of the node and why it applies.
 type Assignment struct {
@@ -1462,6 +1478,140 @@ func (x *Groups) GetContent() []byte {
 	return nil
 }
 
+// Secrets are the preshared keys that the policy of the node names, as far as the controller keeps them. The controller says
+// them before the assignment that needs them, in every session, and again with every change. What is not among them and is
+// named by a policy of the node stays as the node has it.
+type Secrets struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secrets       []*Secret              `protobuf:"bytes,1,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Secrets) Reset() {
+	*x = Secrets{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Secrets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Secrets) ProtoMessage() {}
+
+func (x *Secrets) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Secrets.ProtoReflect.Descriptor instead.
+func (*Secrets) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Secrets) GetSecrets() []*Secret {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+// Secret is one preshared key.
+type Secret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "psk" or "ppk".
+	Kind  string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Value []byte `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// The value before, which is accepted from peers until the time; empty without one.
+	Previous      []byte                 `protobuf:"bytes,4,opt,name=previous,proto3" json:"previous,omitempty"`
+	PreviousUntil *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=previous_until,json=previousUntil,proto3" json:"previous_until,omitempty"`
+	Changed       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Secret) Reset() {
+	*x = Secret{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Secret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Secret) ProtoMessage() {}
+
+func (x *Secret) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Secret.ProtoReflect.Descriptor instead.
+func (*Secret) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Secret) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Secret) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Secret) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *Secret) GetPrevious() []byte {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *Secret) GetPreviousUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PreviousUntil
+	}
+	return nil
+}
+
+func (x *Secret) GetChanged() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
 // Settings steers the node's session. It is the first message of the controller, sent when it admitted the node.
 type Settings struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1474,7 +1624,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1636,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1649,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Settings) GetReportInterval() *durationpb.Duration {
@@ -1527,7 +1677,7 @@ type Confirmed struct {
 
 func (x *Confirmed) Reset() {
 	*x = Confirmed{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1689,7 @@ func (x *Confirmed) String() string {
 func (*Confirmed) ProtoMessage() {}
 
 func (x *Confirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1702,7 @@ func (x *Confirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Confirmed.ProtoReflect.Descriptor instead.
 func (*Confirmed) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Confirmed) GetRevision() uint64 {
@@ -1643,7 +1793,7 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05fault\x18\x06 \x01(\tR\x05fault\x12\x16\n" +
 	"\x06detail\x18\a \x01(\tR\x06detail\x12\x14\n" +
-	"\x05count\x18\b \x01(\x04R\x05count\"\xbd\x03\n" +
+	"\x05count\x18\b \x01(\x04R\x05count\"\xf5\x03\n" +
 	"\x0fConnectResponse\x12?\n" +
 	"\n" +
 	"assignment\x18\x01 \x01(\v2\x1d.bailiwick.node.v1.AssignmentH\x00R\n" +
@@ -1653,7 +1803,8 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\bsettings\x18\x04 \x01(\v2\x1b.bailiwick.node.v1.SettingsH\x00R\bsettings\x12<\n" +
 	"\tconfirmed\x18\x05 \x01(\v2\x1c.bailiwick.node.v1.ConfirmedH\x00R\tconfirmed\x126\n" +
 	"\adenials\x18\x06 \x01(\v2\x1a.bailiwick.node.v1.DenialsH\x00R\adenials\x123\n" +
-	"\x06groups\x18\a \x01(\v2\x19.bailiwick.node.v1.GroupsH\x00R\x06groupsB\t\n" +
+	"\x06groups\x18\a \x01(\v2\x19.bailiwick.node.v1.GroupsH\x00R\x06groups\x126\n" +
+	"\asecrets\x18\b \x01(\v2\x1a.bailiwick.node.v1.SecretsH\x00R\asecretsB\t\n" +
 	"\amessage\"v\n" +
 	"\n" +
 	"Assignment\x12\x1a\n" +
@@ -1669,7 +1820,16 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\aDenials\x12\x18\n" +
 	"\acontent\x18\x01 \x01(\fR\acontent\"\"\n" +
 	"\x06Groups\x12\x18\n" +
-	"\acontent\x18\x01 \x01(\fR\acontent\"\x92\x01\n" +
+	"\acontent\x18\x01 \x01(\fR\acontent\">\n" +
+	"\aSecrets\x123\n" +
+	"\asecrets\x18\x01 \x03(\v2\x19.bailiwick.node.v1.SecretR\asecrets\"\xe5\x01\n" +
+	"\x06Secret\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x19\n" +
+	"\x05value\x18\x03 \x01(\fB\x03\x80\x01\x01R\x05value\x12\x1f\n" +
+	"\bprevious\x18\x04 \x01(\fB\x03\x80\x01\x01R\bprevious\x12A\n" +
+	"\x0eprevious_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rpreviousUntil\x124\n" +
+	"\achanged\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\achanged\"\x92\x01\n" +
 	"\bSettings\x12B\n" +
 	"\x0freport_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0ereportInterval\x12B\n" +
 	"\x0freconnect_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectAfter\"'\n" +
@@ -1695,7 +1855,7 @@ func file_bailiwick_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(Association_Kind)(0),         // 0: bailiwick.node.v1.Association.Kind
 	(*EnrollRequest)(nil),         // 1: bailiwick.node.v1.EnrollRequest
@@ -1717,47 +1877,53 @@ var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(*TrustBundle)(nil),           // 17: bailiwick.node.v1.TrustBundle
 	(*Denials)(nil),               // 18: bailiwick.node.v1.Denials
 	(*Groups)(nil),                // 19: bailiwick.node.v1.Groups
-	(*Settings)(nil),              // 20: bailiwick.node.v1.Settings
-	(*Confirmed)(nil),             // 21: bailiwick.node.v1.Confirmed
-	nil,                           // 22: bailiwick.node.v1.Report.CountersEntry
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*Secrets)(nil),               // 20: bailiwick.node.v1.Secrets
+	(*Secret)(nil),                // 21: bailiwick.node.v1.Secret
+	(*Settings)(nil),              // 22: bailiwick.node.v1.Settings
+	(*Confirmed)(nil),             // 23: bailiwick.node.v1.Confirmed
+	nil,                           // 24: bailiwick.node.v1.Report.CountersEntry
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_bailiwick_node_v1_node_proto_depIdxs = []int32{
 	8,  // 0: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
 	9,  // 1: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
 	10, // 2: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
 	11, // 3: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
-	23, // 4: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
-	23, // 5: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
+	25, // 4: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
+	25, // 5: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
 	12, // 6: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
 	13, // 7: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
-	22, // 8: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
+	24, // 8: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
 	0,  // 9: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
-	23, // 10: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
-	23, // 11: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	25, // 10: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
+	25, // 11: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
 	15, // 12: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
 	16, // 13: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
 	17, // 14: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
-	20, // 15: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
-	21, // 16: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
+	22, // 15: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
+	23, // 16: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
 	18, // 17: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
 	19, // 18: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
-	24, // 19: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
-	24, // 20: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
-	5,  // 21: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
-	1,  // 22: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
-	3,  // 23: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
-	7,  // 24: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
-	6,  // 25: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
-	2,  // 26: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
-	4,  // 27: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
-	14, // 28: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	20, // 19: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
+	21, // 20: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
+	25, // 21: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
+	25, // 22: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
+	26, // 23: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
+	26, // 24: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
+	5,  // 25: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
+	1,  // 26: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
+	3,  // 27: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
+	7,  // 28: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
+	6,  // 29: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
+	2,  // 30: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
+	4,  // 31: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
+	14, // 32: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
+	29, // [29:33] is the sub-list for method output_type
+	25, // [25:29] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_node_v1_node_proto_init() }
@@ -1779,6 +1945,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 		(*ConnectResponse_Confirmed)(nil),
 		(*ConnectResponse_Denials)(nil),
 		(*ConnectResponse_Groups)(nil),
+		(*ConnectResponse_Secrets)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1786,7 +1953,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_node_v1_node_proto_rawDesc), len(file_bailiwick_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
