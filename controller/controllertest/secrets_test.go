@@ -249,7 +249,7 @@ func (f *Fleet) wantNowhere(log string, listed proto.Message) {
 func formsOf(secret string) []string {
 	forms := []string{
 		secret, strings.ToUpper(hex.EncodeToString([]byte(secret))), hex.EncodeToString([]byte(secret)),
-		strings.Trim(fmt.Sprint([]byte(secret)), "[]"), fmt.Sprintf("% x", secret), strings.Trim(fmt.Sprintf("%+q", strings.Join(strings.Split(secret, ""), "\x00")), `"`),
+		strings.Trim(fmt.Sprintf("%d", []byte(secret)), "[]"), fmt.Sprintf("% x", secret), strings.Trim(fmt.Sprintf("%+q", strings.Join(strings.Split(secret, ""), "\x00")), `"`),
 		strings.Join(strings.Split(secret, ""), "\x00"), // UTF-16, as Windows writes
 	}
 	for skip := range 3 {

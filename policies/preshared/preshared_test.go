@@ -49,7 +49,7 @@ func TestKeysNeverPrint(t *testing.T) {
 		fmt.Sprint(key), fmt.Sprintf("%s %v %+v %#v %q %x %d", key, key, key, key, key, key, key), fmt.Sprintf("%+v", []Key{key}),
 		fmt.Sprintf("%v %+v %#v", hidden, hidden, hidden) + redacted, string(inJSON),
 	} {
-		if strings.Contains(printed, "print") || strings.Contains(printed, fmt.Sprintf("%x", text)) || strings.Contains(printed, strings.Trim(fmt.Sprint([]byte(text)), "[]")) || !strings.Contains(printed, redacted) {
+		if strings.Contains(printed, "print") || strings.Contains(printed, fmt.Sprintf("%x", text)) || strings.Contains(printed, strings.Trim(fmt.Sprintf("%d", []byte(text)), "[]")) || !strings.Contains(printed, redacted) {
 			t.Errorf("printed as %s", printed)
 		}
 	}
