@@ -151,6 +151,7 @@ func command() *cobra.Command {
 	root.AddCommand(
 		applyCommand(c), deleteCommand(c), exportCommand(c), getCommand(c), linkCommand(c), unlinkCommand(c),
 		tokenCommand(c), secretCommand(c), explainCommand(c), directoryCommand(c), administratorCommand(c), schemaCommand(c),
+		importCommand(c),
 		demoCommand(),
 	)
 	return root

@@ -73,14 +73,10 @@ func (s *session) readStable(trusted bool, known directory.Digest) (*directory.S
 func (s *session) readTree() (*directory.Snapshot, error) {
 	b := directory.NewBuilder(s.Base)
 	attributes := s.Schema.Attributes()
-	err := s.pages(func(e *goldap.Entry) error {
-		entry := directory.Entry{DN: e.DN, Attributes: make([]directory.Attribute, 0, len(e.Attributes))}
-		for _, a := range e.Attributes {
-			attribute, err := s.complete(e.DN, a)
-			if err != nil {
-				return err
-			}
-			entry.Attributes = append(entry.Attributes, attribute)
+	err := s.pages(s.Schema.Filter(), func(e *goldap.Entry) error {
+		entry, err := s.entry(e)
+		if err != nil {
+			return err
 		}
 		object, problems, err := s.Schema.Map(entry)
 		if err != nil {
@@ -102,12 +98,25 @@ func (s *session) readTree() (*directory.Snapshot, error) {
 	return snap, nil
 }
 
-// pages runs the search and hands over every entry. It returns nil only when the server said that it is done.
-func (s *session) pages(each func(*goldap.Entry) error, attributes []string) error {
+// entry completes an entry as the server sent it.
+func (s *session) entry(e *goldap.Entry) (directory.Entry, error) {
+	entry := directory.Entry{DN: e.DN, Attributes: make([]directory.Attribute, 0, len(e.Attributes))}
+	for _, a := range e.Attributes {
+		attribute, err := s.complete(e.DN, a)
+		if err != nil {
+			return directory.Entry{}, err
+		}
+		entry.Attributes = append(entry.Attributes, attribute)
+	}
+	return entry, nil
+}
+
+// pages searches the whole tree and hands over every entry. It returns nil only when the server said that it is done.
+func (s *session) pages(filter string, each func(*goldap.Entry) error, attributes []string) error {
 	var cookie []byte
 	for page := 0; ; page++ {
 		paging := &goldap.ControlPaging{PagingSize: s.PageSize, Cookie: cookie}
-		result, err := s.search(s.Base.String(), goldap.ScopeWholeSubtree, s.Schema.Filter(), attributes, paging)
+		result, err := s.search(s.Base.String(), goldap.ScopeWholeSubtree, filter, attributes, paging)
 		if err != nil {
 			return err
 		}

@@ -183,6 +183,9 @@ func (p *parser) record(s string) (Record, error) {
 		case "dn":
 			return r, p.fail(ErrSyntax, "a second \"dn:\" in record %q: an empty line separates records", shorten(r.Entry.DN))
 		case "changetype", "control":
+			if strings.EqualFold(name, "changetype") && value == "add" && len(r.Entry.Attributes) == 0 {
+				continue // ldifde of Windows marks what it exports so; its content is that of a content record (RFC 2849)
+			}
 			return r, p.fail(ErrUnsupported, "record %q is a change record (%q): a directory file holds content records only", shorten(r.Entry.DN), name)
 		}
 		r.Entry.Attributes = add(r.Entry.Attributes, name, value)
