@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 //	code N command...              run the command and want the exit code
 //	connect MACHINE                let a scripted node join, connect and put its policy into force
 //
-// $LDIF is the directory's file, $ADMIN the address of the controller's admin listener.
+// $LDIF is the directory's file, $SAMBA one with the IPsec policies of a Windows domain, $ADMIN the address of the
+// controller's admin listener.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -46,7 +47,9 @@ func TestScripts(t *testing.T) {
 					env.Setenv("BAILIWICK_SOCKET", f.Socket())
 					env.Setenv("LDIF", f.LDIF())
 					env.Setenv("ADMIN", f.AdminAddress().String())
-					return nil
+					samba, err := filepath.Abs("../../policies/gpipsec/testdata/samba.ldif")
+					env.Setenv("SAMBA", samba)
+					return err
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"eventually": eventually,

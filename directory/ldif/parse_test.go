@@ -65,6 +65,17 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestParseAdditions reads what ldifde of Windows writes: content, marked as additions.
+func TestParseAdditions(t *testing.T) {
+	got, err := Parse("export.ldf", []byte("dn: dc=x\nchangetype: add\nobjectClass: domain\n"))
+	if want := []Record{{Line: 1, Entry: entry("dc=x", "objectClass", "domain")}}; err != nil || !cmp.Equal(got, want) {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	if _, err := Parse("export.ldf", []byte("dn: dc=x\nobjectClass: domain\nchangetype: add\n")); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("an addition in the middle of a record: %v", err)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		in   string
