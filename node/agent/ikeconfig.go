@@ -3,6 +3,7 @@ package agent
 import (
 	"crypto/sha1"
 	"crypto/x509"
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/identity"
@@ -42,7 +43,7 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 		id := credentials.Identity.IKEID()
 		config.Local = ike.Identity{Type: id.Type, Data: id.Data}
 		config.Chain, config.NotAfter = credentials.RawChain(), notAfter(credentials.Chain)
-		config.Authorities = authorities(credentials)
+		config.Authorities = authorities(credentials, set)
 	}
 	for _, negotiable := range set.Negotiables() {
 		made := ikeRule(negotiable.Rule, negotiable.Pairs)
@@ -83,11 +84,16 @@ func mobility(m spd.Mobility) ike.Mobility {
 }
 
 // authorities are the hashes of the CA keys that this node accepts, as CERTREQ carries them. SHA-1 is what the protocol
-// asks for here (RFC 7296 3.7); nothing is authenticated by it.
-func authorities(credentials identity.Credentials) [][]byte {
+// asks for here (RFC 7296 3.7); nothing is authenticated by it. A CA that an entry of the policy excludes is in none: the
+// first request of a responder goes out before it knows which rule will count.
+func authorities(credentials identity.Credentials, set spd.Set) [][]byte {
+	excluded := set.ExcludedCAs()
 	var out [][]byte
 	for _, certs := range [][]*x509.Certificate{credentials.Trust.Roots(), credentials.Trust.Intermediates()} {
 		for _, cert := range certs {
+			if slices.ContainsFunc(excluded, func(a spd.Auth) bool { return a.CA == "" || a.NamesCA(cert.Subject.String()) }) {
+				continue
+			}
 			sum := sha1.Sum(cert.RawSubjectPublicKeyInfo)
 			out = append(out, sum[:])
 		}

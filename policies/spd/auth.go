@@ -2,7 +2,10 @@ package spd
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
+
+	"github.com/bailiwick-net/bailiwick/directory"
 )
 
 // IsFor reports whether the entry is for a peer that claims an identity, in the notation of RemoteID; "" is an identity
@@ -36,12 +39,21 @@ func (a Auth) AcceptsIssuer(authorities []string) bool {
 	if a.CA == "" {
 		return true
 	}
-	for _, ca := range authorities {
-		if strings.EqualFold(ca, a.CA) {
-			return true
-		}
+	return slices.ContainsFunc(authorities, a.NamesCA)
+}
+
+// NamesCA reports whether a subject DN is that of the CA of the entry. They are compared as DNs: escapes, case and
+// the spelling of attribute types do not matter, and letters are those of Unicode.
+func (a Auth) NamesCA(subject string) bool {
+	if strings.EqualFold(subject, a.CA) {
+		return true
 	}
-	return false
+	want, err := directory.ParseDN(a.CA)
+	if err != nil || want.IsZero() {
+		return false
+	}
+	got, err := directory.ParseDN(subject)
+	return err == nil && got.Equal(want)
 }
 
 // AdmitsPeer reports whether a peer that is a member of some groups is one of those wanted; none wanted is everybody.
@@ -57,4 +69,17 @@ func AdmitsPeer(wanted, groups []string) bool {
 		}
 	}
 	return false
+}
+
+// ExcludedCAs lists the entries whose CA, or for an entry without one every CA, is kept out of certificate requests.
+func (s Set) ExcludedCAs() []Auth {
+	if s.policy == nil {
+		return nil
+	}
+	var out []Auth
+	for _, r := range s.policy.Rules {
+		out = append(out, r.Auth...)
+	}
+	out = append(out, s.policy.DefaultResponse.Auth...)
+	return slices.DeleteFunc(out, func(a Auth) bool { return !a.ExcludeCAName })
 }

@@ -71,7 +71,7 @@ func (b BundleVerifier) judge(now time.Time, r ike.Rejudge) (trust.Verdict, *ike
 	o := trust.Options{Usages: []trust.Usage{trust.IPsecIKE}, IKEID: pki.IKEID{Type: r.IDType, Data: r.ID}}
 	denier, knows := b.Credentials.(Denier)
 	var heard time.Time
-	if knows && r.Revocation != spd.RevocationOff {
+	if knows && (r.Revocation != spd.RevocationOff || r.Auth.AccountMapping) {
 		o.Denied, heard = denier.Denials()
 	}
 	verdict, err := b.Paths.Verify(b.Credentials.Trust(), now, r.Chain, o)
@@ -90,7 +90,30 @@ func (b BundleVerifier) judge(now time.Time, r ike.Rejudge) (trust.Verdict, *ike
 			Detail: fmt.Sprintf("the chain of %q does not contain the CA %q that the policy wants", verdict.Leaf.Subject, r.Auth.CA),
 		})
 	}
+	if r.Auth.AccountMapping {
+		if refusal := mapped(verdict.Leaf, heard); refusal != nil {
+			return refuse(*refusal)
+		}
+	}
 	return verdict, nil
+}
+
+// mapped refuses a certificate that is valid and stands for no account of the directory. That the account is not among
+// those denied was judged with the path; here it is wanted that the directory was heard at all.
+func mapped(leaf *x509.Certificate, heard time.Time) *ike.Verified {
+	if _, err := pki.IdentityFromCertificate(leaf); err != nil {
+		return &ike.Verified{
+			Reason: ike.ReasonPeerDenied,
+			Detail: fmt.Sprintf("the policy wants certificates of accounts in the directory, and %q names none: %v", leaf.Subject, err),
+		}
+	}
+	if heard.IsZero() {
+		return &ike.Verified{
+			Reason: ike.ReasonStandingUnknown,
+			Detail: fmt.Sprintf("the policy wants to know whether the directory admits %q, and the controller has never told", leaf.Subject),
+		}
+	}
+	return nil
 }
 
 // issuers are the subjects of the CAs of a path.
