@@ -60,21 +60,34 @@ func TestKernelAgreesWithLookup(t *testing.T) {
 		}
 	})
 	ways := []*way{
-		{name: wayOut, bench: newNamedBench(t, l, wayOut, spd.Out)},
-		{name: wayIn, bench: newNamedBench(t, l, wayIn, spd.In)},
-		{name: wayForward, bench: newNamedBench(t, l, wayForward, spd.Out)},
+		{name: wayOut, bench: newPropertyBench(t, l, wayOut, spd.Out)},
+		{name: wayIn, bench: newPropertyBench(t, l, wayIn, spd.In)},
+		{name: wayForward, bench: newPropertyBench(t, l, wayForward, spd.Out)},
 	}
 	ways[2].bench.routes(t)
-	c := comparison{fates: map[string]int{}}
+	c := comparison{fates: map[string]int{}, compile: compiled}
 	for range rounds {
 		rapid.Check(t, func(t *rapid.T) { c.run(t, ways) })
+		if c.found != nil {
+			t.Fatal(c.explain())
+		}
 	}
 	t.Logf("%d packets under %d policies of up to %d filters, by way and fate: %v", c.serial, c.policies, c.filters, c.fates)
-	for _, f := range []string{"out pass", "out protect", "out drop", "in pass", "in drop", "forward pass", "forward protect", "forward drop"} {
+	for _, f := range []string{
+		"out pass", "out protect", "out drop", "in pass", "in drop", "forward pass", "forward protect", "forward drop",
+		"out pass in pieces", "out protect in pieces", "in pass in pieces", "forward pass in pieces", "forward protect in pieces",
+		"out pass extended", "out protect extended", "in pass extended", "forward pass extended", "forward protect extended",
+		"out lost", "in lost", "forward lost",
+	} {
 		if c.fates[f] == 0 {
 			t.Errorf("no packet was %s: the test proves less than it says", f)
 		}
 	}
+}
+
+func compiled(e example) (steering.Ruleset, error) {
+	set, err := spd.Expand(e.policy, e.facts)
+	return steering.Compile(set, testParams), err
 }
 
 // routes makes the host a gateway.
@@ -99,11 +112,13 @@ func (b *bench) routes(t *testing.T) {
 	}
 }
 
-// comparison counts what was compared.
+// comparison counts what was compared, and keeps the first example that the kernel and the definition do not agree on.
 type comparison struct {
+	compile           func(example) (steering.Ruleset, error) // what is put into force for it
 	serial            uint32
 	policies, filters int
 	fates             map[string]int
+	found             *found
 }
 
 // policyOf joins the rules of several policies: trees are worth their name with many filters only.
@@ -122,87 +137,144 @@ func policyOf(t *rapid.T) spd.Policy {
 	return out
 }
 
+// crafting is a packet, with what it looks like and the state that the kernel is in when it comes.
+type crafting struct {
+	packet spd.Packet
+	shape  shape
+	state  spd.State
+}
+
 // example is what a run of the test is about.
 type example struct {
-	facts   spd.Facts
-	set     spd.Set
-	packets []spd.Packet
-	states  []spd.State
+	policy spd.Policy
+	facts  spd.Facts
+	sent   []crafting
 }
 
 // GoString keeps rapid from printing it: what failed tells what matters.
 func (e example) GoString() string {
-	return fmt.Sprintf("%d filters, addresses %v", len(e.set.Filters()), e.facts.Addresses)
+	return fmt.Sprintf("%d rules, addresses %v", len(e.policy.Rules), e.facts.Addresses)
+}
+
+func craftings() *rapid.Generator[crafting] {
+	return rapid.Custom(func(t *rapid.T) crafting {
+		return crafting{
+			packet: spdtest.Packet().Draw(t, "packet"), shape: shapes().Draw(t, "shape"),
+			state: rapid.SampledFrom([]spd.State{spd.StateNone, spd.StateSoft, spd.StateSecured}).Draw(t, "state"),
+		}
+	})
 }
 
 func examples() *rapid.Generator[example] {
 	return rapid.Custom(func(t *rapid.T) example {
-		e := example{facts: spdtest.Facts().Draw(t, "facts")}
-		var err error
-		if e.set, err = spd.Expand(policyOf(t), e.facts); err != nil {
-			t.Fatal(err)
+		return example{
+			facts: spdtest.Facts().Draw(t, "facts"), policy: policyOf(t),
+			sent: rapid.SliceOfN(craftings(), packets, packets).Draw(t, "packets"),
 		}
-		e.packets = rapid.SliceOfN(spdtest.Packet(), packets, packets).Draw(t, "packets")
-		e.states = rapid.SliceOfN(rapid.SampledFrom([]spd.State{spd.StateNone, spd.StateSoft, spd.StateSecured}), packets, packets).Draw(t, "states")
-		return e
 	})
 }
 
 func (c *comparison) run(t *rapid.T, ways []*way) {
 	e := examples().Draw(t, "example")
-	rules := steering.Compile(e.set, testParams)
-	c.policies, c.filters = c.policies+1, max(c.filters, len(e.set.Filters()))
+	if c.found != nil {
+		return
+	}
+	c.policies++
 	for _, w := range ways {
-		if err := w.bench.table.Replace(rules, true, nil); err != nil {
+		why, err := c.mismatch(w, e)
+		if err != nil {
 			t.Fatal(err)
 		}
-		// What leaves for a group comes in as well, and is counted there: it goes first.
-		for _, groups := range []bool{true, false} {
-			before, want := w.bench.table.Counters(), map[string]uint64{}
-			for i, p := range e.packets {
-				// One card, no loopback: those are cases of the contract suite.
-				p.Interfaces, p.Loopback = spd.InterfacesAll, false
-				p.Own = p.Own && w.name == wayOut
-				p.Unknown = w.name == wayIn && !slices.Contains(e.facts.Addresses, p.Destination)
-				if m := e.set.Lookup(w.direction(), p); m.Group != groups || !w.testable(p) {
-					continue
-				}
-				c.compare(t, w, e.set, p, e.states[i])
-				for _, m := range w.verdict(e.set, p, spd.StateNone).by {
-					if m.Filter != nil {
-						want[steering.Counter(m.Filter)]++
-					}
-				}
-			}
-			if !groups {
-				w.wantCounted(t, e.set, before, want)
-			}
+		if why != "" {
+			c.found = &found{way: w, example: e, why: why}
+			return
 		}
 	}
 }
 
+// mismatch plays an example on a way, and tells what the kernel makes of it that the definition does not.
+func (c *comparison) mismatch(w *way, e example) (string, error) {
+	set, err := spd.Expand(e.policy, e.facts)
+	if err != nil {
+		return "", err
+	}
+	c.filters = max(c.filters, len(set.Filters()))
+	rules, err := c.compile(e)
+	if err != nil {
+		return "", err
+	}
+	if err := w.bench.table.Replace(rules, true, nil); err != nil {
+		return "", err
+	}
+	// What leaves for a group comes in as well, and is counted there: it goes first.
+	for _, groups := range []bool{true, false} {
+		before, want := w.bench.table.Counters(), map[string]uint64{}
+		for _, s := range e.sent {
+			// One card, no loopback: those are cases of the contract suite.
+			p := s.packet
+			p.Interfaces, p.Loopback = spd.InterfacesAll, false
+			p.Own = p.Own && w.name == wayOut
+			p.Unknown = w.name == wayIn && !slices.Contains(e.facts.Addresses, p.Destination)
+			if m := set.Lookup(w.direction(), p); m.Group != groups || !w.testable(p) {
+				continue
+			}
+			c.serial++
+			pieces, lost := crafted(p, s.shape, c.serial)
+			if why, err := c.compare(w, set, s, p, pieces, lost); why != "" || err != nil {
+				return why, err
+			}
+			if lost {
+				continue
+			}
+			for _, m := range w.verdict(set, p, spd.StateNone).by {
+				if m.Filter != nil {
+					want[steering.Counter(m.Filter)]++
+				}
+			}
+		}
+		if !groups {
+			if why := w.miscounted(before, want); why != "" {
+				return why, nil
+			}
+		}
+	}
+	return "", nil
+}
+
 // compare sends one packet and holds its fate against the definition.
-func (c *comparison) compare(t *rapid.T, w *way, set spd.Set, p spd.Packet, state spd.State) {
-	c.serial++
-	v := w.verdict(set, p, state)
+func (c *comparison) compare(w *way, set spd.Set, s crafting, p spd.Packet, pieces [][]byte, lost bool) (string, error) {
+	v := w.verdict(set, p, s.state)
 	d := w.direction()
 	granted := spd.StateNone
+	var err error
 	if w.name != wayForward {
-		granted = w.bench.grant(t, d, v.by[0], p, state)
+		if granted, err = w.bench.grant(d, v.by[0], p, s.state); err != nil {
+			return "", err
+		}
 		v = w.verdict(set, p, granted)
 	}
-	got, err := w.fate(p, octets(p, c.serial))
+	got, err := w.fate(p, c.serial, pieces)
 	if err != nil {
-		t.Fatal(err)
+		return "", fmt.Errorf("%s: %w", describe(w.name, p, s.shape), err)
+	}
+	if lost {
+		c.fates[w.name+" lost"]++
+		v.fate = spd.Drop
 	}
 	c.fates[w.name+" "+v.fate.String()]++
+	if s.shape.pieces() {
+		c.fates[w.name+" "+v.fate.String()+" in pieces"]++
+	}
+	if s.shape.extended() {
+		c.fates[w.name+" "+v.fate.String()+" extended"]++
+	}
 	if got != v.fate {
-		t.Fatalf("%s: kernel says %s, want %s in state %s by\n%s\nThe filters:\n%s",
-			describe(w.name, p), got, v.fate, granted, named(v.by), listed(set))
+		return fmt.Sprintf("kernel says %s, want %s in state %s by\n%s", got, v.fate, granted, named(v.by)), nil
 	}
 	if w.name != wayForward {
-		w.bench.take(t, d, v.by[0], p, granted)
+		return "", w.bench.take(d, v.by[0], p, granted)
 	}
+	return "", nil
 }
 
 func (w *way) direction() spd.Direction {
@@ -231,8 +303,8 @@ func (w *way) verdict(set spd.Set, p spd.Packet, s spd.State) verdict {
 	return v
 }
 
-// wantCounted compares what the rules have counted since before with what the definition names.
-func (w *way) wantCounted(t *rapid.T, set spd.Set, before, want map[string]uint64) {
+// miscounted compares what the rules have counted since before with what the definition names.
+func (w *way) miscounted(before, want map[string]uint64) string {
 	now := w.bench.table.Counters()
 	for name, n := range now {
 		if !strings.HasPrefix(name, "filter/") && !strings.HasPrefix(name, "exempt/") {
@@ -243,57 +315,15 @@ func (w *way) wantCounted(t *rapid.T, set spd.Set, before, want map[string]uint6
 			continue // neighbour and listener discovery of the kernel itself goes on beside the test
 		}
 		if got := n - before[name]; got != want[name] {
-			t.Fatalf("%s: %d packets are counted under %s, want %d\nThe filters:\n%s", w.name, got, name, want[name], listed(set))
+			return fmt.Sprintf("%d packets are counted under %s, want %d", got, name, want[name])
 		}
 	}
 	for name, n := range want {
 		if _, ok := now[name]; !ok {
-			t.Fatalf("%s: the kernel has no counter %s, want %d packets\nThe filters:\n%s", w.name, name, n, listed(set))
+			return fmt.Sprintf("the kernel has no counter %s, want %d packets", name, n)
 		}
 	}
-}
-
-// describe prints a packet in one line.
-func describe(way string, p spd.Packet) string {
-	s := fmt.Sprintf("%s packet %s -> %s protocol %d", way, p.Source, p.Destination, p.Protocol)
-	switch {
-	case spd.HasPorts(p.Protocol):
-		s += fmt.Sprintf(" ports %d -> %d", p.SourcePort, p.DestinationPort)
-	case p.Protocol == spd.ProtocolICMP || p.Protocol == spd.ProtocolICMPv6:
-		s += fmt.Sprintf(" type %d code %d", p.ICMPType, p.ICMPCode)
-	}
-	for _, flag := range []struct {
-		set  bool
-		name string
-	}{{p.Opens, "SYN"}, {p.Own, "own"}, {p.Unknown, "of an address that the policy does not know"}} {
-		if flag.set {
-			s += ", " + flag.name
-		}
-	}
-	return s
-}
-
-func named(by []spd.Match) string {
-	var lines []string
-	for _, m := range by {
-		line := "  no filter: " + m.Action.String()
-		if m.Filter != nil {
-			line = "  " + m.Filter.String()
-		}
-		lines = append(lines, line)
-	}
-	return strings.Join(lines, "\n")
-}
-
-// listed prints the filters of the rules in their order.
-func listed(set spd.Set) string {
-	var b strings.Builder
-	for _, f := range set.Filters() {
-		if f.Exempt == "" {
-			fmt.Fprintln(&b, " ", f.String())
-		}
-	}
-	return b.String()
+	return ""
 }
 
 // testable tells packets that reach the hooks: the kernel drops martians before it asks anybody.
@@ -315,22 +345,20 @@ func (w *way) testable(p spd.Packet) bool {
 	return !quotes // what an ICMP error quotes counts as well: TestICMPErrorsDoNotQuoteProtectedPackets
 }
 
-func (w *way) fate(p spd.Packet, pkt []byte) (spd.Fate, error) {
-	switch w.name {
-	case wayIn:
-		return w.bench.in(pkt)
-	case wayForward:
-		return w.bench.through(pkt)
+// fate gives the kernel the pieces of a packet, and tells what became of them.
+func (w *way) fate(p spd.Packet, serial uint32, pieces [][]byte) (spd.Fate, error) {
+	b := w.bench
+	for _, pkt := range pieces {
+		if w.name == wayOut {
+			b.send(p, pkt)
+		} else if err := b.card.Queue(0).Write(tun.Header{}, pkt); err != nil {
+			return 0, err
+		}
 	}
-	return w.bench.out(p, pkt)
-}
-
-// through gives the kernel a packet that it has to forward.
-func (b *bench) through(pkt []byte) (spd.Fate, error) {
-	if err := b.card.Queue(0).Write(tun.Header{}, pkt); err != nil {
-		return 0, err
+	if w.name == wayIn {
+		return b.entered()
 	}
-	return b.left(pkt)
+	return b.left(func(octets []byte) bool { return isOf(p, serial, octets) })
 }
 
 // wanted is the verdict of the tables, as the kernel shows it: what the packet thread decides about goes to the TUN.
@@ -358,24 +386,21 @@ func pairOf(d spd.Direction, p spd.Packet) nftable.Pair {
 }
 
 // grant brings the kernel into a state, if the rule of the packet has it, and returns the state it is in.
-func (b *bench) grant(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s spd.State) spd.State {
+func (b *bench) grant(d spd.Direction, m spd.Match, p spd.Packet, s spd.State) (spd.State, error) {
 	if m.Action != spd.ActionNegotiate || m.Rule.Tunnel.IsValid() || m.Rule.Action.Fallback.Mode == spd.FallbackNone {
-		return spd.StateNone
+		return spd.StateNone, nil
 	}
 	set, ttl := steering.SoftSet(m.Rule.ID, d, p.Source.Is6()), time.Hour
 	if s == spd.StateSecured {
 		set, ttl = steering.SecuredSet(m.Rule.ID, p.Source.Is6()), 0
 	}
 	if s == spd.StateNone || s == spd.StateSecured && m.Rule.Action.Fallback.Mode != spd.FallbackDiscover {
-		return spd.StateNone
+		return spd.StateNone, nil
 	}
-	if err := b.table.Add(set, pairOf(d, p), ttl); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return s, b.table.Add(set, pairOf(d, p), ttl)
 }
 
-func (b *bench) take(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s spd.State) {
+func (b *bench) take(d spd.Direction, m spd.Match, p spd.Packet, s spd.State) error {
 	var set steering.Set
 	switch s {
 	case spd.StateSoft:
@@ -383,9 +408,7 @@ func (b *bench) take(t *rapid.T, d spd.Direction, m spd.Match, p spd.Packet, s s
 	case spd.StateSecured:
 		set = steering.SecuredSet(m.Rule.ID, p.Source.Is6())
 	default:
-		return
+		return nil
 	}
-	if err := b.table.Remove(set, pairOf(d, p)); err != nil {
-		t.Fatal(err)
-	}
+	return b.table.Remove(set, pairOf(d, p))
 }

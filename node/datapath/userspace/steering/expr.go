@@ -175,16 +175,17 @@ func expressions(m Match) []expr.Any {
 		return m.expressions()
 	case Opened:
 		return m.expressions()
-	case LaterFragment:
-		load := expr.Any(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2})
-		mask := []byte{0x1f, 0xff}
+	case Unread:
 		if m.IPv6 {
-			load = &expr.Exthdr{DestRegister: register, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6}
-			mask = []byte{0xff, 0xf8}
+			const present = 1 // NFT_EXTHDR_F_PRESENT
+			return []expr.Any{
+				&expr.Exthdr{DestRegister: register, Type: unix.IPPROTO_FRAGMENT, Len: 1, Op: expr.ExthdrOpIpv6, Flags: present},
+				equal([]byte{1}),
+			}
 		}
 		return []expr.Any{
-			load,
-			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 2, Mask: mask, Xor: []byte{0, 0}},
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2},
+			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 2, Mask: []byte{0x1f, 0xff}, Xor: []byte{0, 0}},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: []byte{0, 0}},
 		}
 	}

@@ -83,8 +83,10 @@ type InSet struct {
 // host.
 type LocalDestination struct{ Not bool }
 
-// LaterFragment is true for fragments but the first, which have no ports.
-type LaterFragment struct{ IPv6 bool }
+// Unread is true for fragments whose ports nobody can read, although the kernel reassembles before it asks: of IPv4 those
+// but the first; of IPv6 all, because a first one that lacks some of the headers is shown alone (RFC 8200 4.5: it is to be
+// discarded).
+type Unread struct{ IPv6 bool }
 
 // Reassembly has the kernel reassemble fragments; as a match it is never evaluated.
 type Reassembly struct{ Conntrack bool }
@@ -220,9 +222,9 @@ func (m LocalDestination) text() string {
 	return "fib daddr type local"
 }
 
-func (m LaterFragment) text() string {
+func (m Unread) text() string {
 	if m.IPv6 {
-		return "frag frag-off != 0"
+		return "exthdr frag exists"
 	}
 	return "ip frag-off & 0x1fff != 0"
 }

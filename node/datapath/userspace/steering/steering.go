@@ -41,7 +41,7 @@ const (
 	CounterGuard      = "guard"       // marked, and about to leave by another device than the TUN: dropped
 	CounterClearIn    = "clear-in"    // came in clear where the policy or a live SA wants security: dropped
 	CounterGroup      = "group"       // to a group address, where the policy wants security: dropped
-	CounterFragment   = "fragment"    // later fragments that ports decide about: dropped
+	CounterFragment   = "fragment"    // fragments whose ports nobody can read: dropped
 	CounterOwn        = "own"         // of the own sockets, but no exemption covers it: dropped
 	CounterUnsteered  = "unsteered"   // forwarded, to be protected, but not marked: dropped
 	CounterProtect    = "protect"     // sent into the TUN
@@ -262,8 +262,8 @@ func (c *compiler) output() []Rule {
 	out := []Rule{
 		{Matches: []Match{c.marked(c.params.Reinject)}, Verdict: Accept, Comment: CounterReinjected},
 		// The kernel fragments after this hook; what is a fragment here comes from a raw socket.
-		{Matches: []Match{Family{false}, LaterFragment{false}}, Verdict: Drop, Comment: CounterFragment},
-		{Matches: []Match{Family{true}, LaterFragment{true}}, Verdict: Drop, Comment: CounterFragment},
+		unread(false),
+		unread(true),
 	}
 	list := list{direction: spd.Out, loopback: Interface{Out: true, Name: "lo"}, comment: Counter, outcome: func(f *spd.Specific) outcome {
 		switch f.Action {
@@ -289,8 +289,14 @@ func (c *compiler) output() []Rule {
 	return out
 }
 
+// unread drops what no filter with ports can be held against. The kernel shows a first fragment of IPv6 alone, instead of
+// putting it together with the others, when it lacks headers: it would pass every filter that names a port.
+func unread(v6 bool) Rule {
+	return Rule{Matches: []Match{Family{v6}, Unread{v6}}, Verdict: Drop, Comment: CounterFragment}
+}
+
 func (c *compiler) input() []Rule {
-	out := c.opened()
+	out := append(c.opened(), unread(true))
 	list := list{direction: spd.In, loopback: Interface{Name: "lo"}, comment: Counter, outcome: func(f *spd.Specific) outcome {
 		return c.inbound(f, outcome{Verdict: Accept}, chainClear, "")
 	}}
@@ -354,7 +360,7 @@ func (c *compiler) prerouting() []Rule {
 		}
 		return "" // it is counted in the forward chain
 	}})})
-	return append(out, Rule{Matches: []Match{LocalDestination{Not: true}}, Verdict: Jump, Target: chainTunnels})
+	return append(out, unread(true), Rule{Matches: []Match{LocalDestination{Not: true}}, Verdict: Jump, Target: chainTunnels})
 }
 
 func (c *compiler) forward() []Rule {
@@ -365,11 +371,9 @@ func (c *compiler) forward() []Rule {
 		ports = ports || f.Exempt == "" && (!f.SourcePort.Any() || !f.DestinationPort.Any())
 	}
 	if ports {
-		for _, v6 := range []bool{false, true} {
-			out = append(out, Rule{Matches: []Match{Family{v6}, LaterFragment{v6}}, Verdict: Drop, Comment: CounterFragment})
-		}
+		out = append(out, unread(false))
 	}
-	return append(out, Rule{Verdict: Goto, Target: chainForwardOut})
+	return append(out, unread(true), Rule{Verdict: Goto, Target: chainForwardOut})
 }
 
 // forwardOut asks the outbound filters; what they let pass goes on to the inbound ones.
