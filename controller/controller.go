@@ -170,7 +170,7 @@ func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bund
 	log := c.log.Named("admin")
 	service := admin.New(admin.Config{
 		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Trust: bundle, TrustDomain: trustDomain,
-		Now: c.config.Now, Log: log,
+		Services: c.config.services(), Now: c.config.Now, Log: log,
 	})
 	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
 	c.admins = adminServer(admin.SocketCredentials(), verifier, log, authorizer)

@@ -13,21 +13,32 @@ import (
 )
 
 func applyCommand(c *client) *cobra.Command {
-	var files []string
+	var files, without []string
 	var dryRun bool
+	var plan string
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
 		Short: "Create or replace the policy documents of files: all of them or none",
 		Example: `  bailiwick apply -f policies.yaml
   bailiwick apply --dry-run -f policies.yaml -f links.yaml
+  bailiwick apply -f renamed.yaml --delete "FilterAction/Old name"
+  bailiwick apply --plan 2f6c0d5e8a4b7191d3c2b1a09f8e7d6c
   bailiwick export | sed s/old/new/ | bailiwick apply -f -`,
 		Args: args(),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, _ []string) error {
-			sources, err := readSources(cmd.InOrStdin(), files)
-			if err != nil {
-				return err
-			}
-			r, err := a.documents.Apply(ctx, &adminv1.ApplyRequest{Sources: sources, DryRun: dryRun})
+			r, err := func() (*adminv1.ApplyResponse, error) {
+				if plan != "" {
+					if len(files)+len(without) > 0 || dryRun {
+						return nil, usagef("--plan applies the documents of the plan: leave -f, --delete and --dry-run away")
+					}
+					return a.plans.ApplyPlan(ctx, &adminv1.ApplyPlanRequest{Id: plan})
+				}
+				change, err := documentsChange(cmd.InOrStdin(), files, without)
+				if err != nil {
+					return nil, err
+				}
+				return a.documents.Apply(ctx, &adminv1.ApplyRequest{Sources: change.GetSources(), Delete: change.GetDelete(), DryRun: dryRun})
+			}()
 			if err != nil {
 				return err
 			}
@@ -35,7 +46,8 @@ func applyCommand(c *client) *cobra.Command {
 			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return printApplied(w, r, dryRun) })
 		}),
 	}
-	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "file of YAML documents, - for standard input; may be given again")
+	documentFlags(cmd, &files, &without)
+	cmd.Flags().StringVar(&plan, "plan", "", "ID of a plan: make exactly the change that was planned, or say what changed since")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check, tell what would change, and change nothing")
 	return cmd
 }

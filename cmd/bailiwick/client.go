@@ -69,6 +69,7 @@ type api struct {
 	fleet       adminv1.FleetServiceClient
 	credentials adminv1.CredentialServiceClient
 	secrets     adminv1.SecretServiceClient
+	plans       adminv1.PlanServiceClient
 }
 
 // with makes the RunE of a command that talks to the controller.
@@ -105,6 +106,7 @@ func (c *client) open() (*api, error) {
 		client: c, conn: conn, documents: adminv1.NewDocumentServiceClient(conn),
 		fleet: adminv1.NewFleetServiceClient(conn), credentials: adminv1.NewCredentialServiceClient(conn),
 		secrets: adminv1.NewSecretServiceClient(conn),
+		plans:   adminv1.NewPlanServiceClient(conn),
 	}, nil
 }
 

@@ -72,6 +72,12 @@ func printDirectory(w io.Writer, r *adminv1.GetDirectoryStatusResponse) error {
 			fmt.Fprintln(w, "  "+p)
 		}
 	}
+	if failed := r.GetFailedTests(); len(failed) > 0 {
+		fmt.Fprintf(w, "\nPolicy tests that fail with this directory:\n")
+		for _, sentence := range failed {
+			fmt.Fprintln(w, "  "+sentence)
+		}
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 )
@@ -35,14 +36,18 @@ link further up is enforced. Among the links of one container, order 1 wins.`,
 			})
 		}),
 	}
-	f := cmd.Flags()
+	linkFlags(cmd.Flags(), link, &replace)
+	return cmd
+}
+
+// linkFlags are the options of a link.
+func linkFlags(f *pflag.FlagSet, link *adminv1.PolicyLink, replace *bool) {
 	f.Uint32Var(&link.Order, "order", 0, "place among the container's links, 1 wins (default: the last)")
 	f.BoolVar(&link.Enforced, "enforced", false, "win over the links of containers below, and pass blocked inheritance")
 	f.BoolVar(&link.Disabled, "disabled", false, "keep the link without effect")
 	f.StringArrayVar(&link.Groups, "group", nil, "DN of a group: apply to its members only; may be given again")
 	f.StringArrayVar(&link.DeniedGroups, "deny-group", nil, "DN of a group: do not apply to its members; may be given again")
-	f.BoolVar(&replace, "replace", false, "change the options of a link that exists")
-	return cmd
+	f.BoolVar(replace, "replace", false, "change the options of a link that exists")
 }
 
 func unlinkCommand(c *client) *cobra.Command {

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -80,15 +79,12 @@ type written struct {
 
 // Apply implements adminv1.DocumentServiceServer.
 func (s *Server) Apply(ctx context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
-	put, err := decodeSources(r.GetSources())
+	in, err := decodeIntent(r.GetSources(), r.GetDelete())
 	if err != nil {
 		return nil, err
 	}
-	if len(put) == 0 {
-		return nil, status.Error(codes.InvalidArgument, "there is no document in what was given")
-	}
 	for range attempts {
-		response, err := s.apply(ctx, put, r.GetDryRun())
+		response, err := s.apply(ctx, in, r.GetDryRun())
 		if !errors.Is(err, store.ErrConflict) {
 			if err != nil {
 				return nil, refuse(err)
@@ -142,37 +138,31 @@ func refused(code codes.Code, message string, problems []*adminv1.Problem) error
 }
 
 // apply is one attempt. Its error wraps store.ErrConflict when somebody else was faster.
-func (s *Server) apply(ctx context.Context, put []written, dryRun bool) (*adminv1.ApplyResponse, error) {
+func (s *Server) apply(ctx context.Context, in intent, dryRun bool) (*adminv1.ApplyResponse, error) {
 	c, err := s.catalogue(ctx)
 	if err != nil {
 		return nil, err
 	}
-	docs := make([]policies.Document, len(put))
-	for i, w := range put {
-		docs[i] = w.doc
-	}
-	next := c.with(docs)
-	response := &adminv1.ApplyResponse{Revision: c.stored.Revision}
-	if response.Warnings, err = s.validate(next, docs); err != nil {
+	return s.applyTo(ctx, c, in, dryRun)
+}
+
+// applyTo applies to documents that were read; only if they still are as they were read then.
+func (s *Server) applyTo(ctx context.Context, c catalogue, in intent, dryRun bool) (*adminv1.ApplyResponse, error) {
+	next, err := in.over(c)
+	if err != nil {
 		return nil, err
 	}
-	change := store.DocumentChange{By: actor(ctx).Name, At: s.config.Now()}
-	for _, w := range put {
-		key := keyOf(w.doc)
-		action := adminv1.Change_ACTION_CREATED
-		if old, exists := c.stored.Get(key); exists {
-			action = adminv1.Change_ACTION_UPDATED
-			if bytes.Equal(old.Content, w.text) {
-				action = adminv1.Change_ACTION_UNCHANGED
-			}
-		}
-		response.Changes = append(response.Changes, &adminv1.Change{Kind: key.Kind, Name: key.Name, Action: action})
-		if action != adminv1.Change_ACTION_UNCHANGED {
-			change.Put = append(change.Put, store.Document{DocumentKey: key, Content: w.text})
-		}
+	response := &adminv1.ApplyResponse{Revision: c.stored.Revision}
+	if response.Warnings, err = s.validate(next, in.documents()); err != nil {
+		return nil, err
 	}
-	response.MachinesChanged = s.affected(next)
-	if dryRun || len(change.Put) == 0 {
+	if err := s.test(next); err != nil {
+		return nil, err
+	}
+	change, changes := in.change(c)
+	change.By, change.At = actor(ctx).Name, s.config.Now()
+	response.Changes, response.MachinesChanged = changes, s.affected(next)
+	if dryRun || len(change.Put)+len(change.Delete) == 0 {
 		return response, nil
 	}
 	if response.Revision, err = s.change(ctx, c, change); err != nil {
@@ -251,36 +241,18 @@ func parseKind(text string) (policies.Kind, error) {
 
 // Delete implements adminv1.DocumentServiceServer.
 func (s *Server) Delete(ctx context.Context, r *adminv1.DeleteRequest) (*adminv1.DeleteResponse, error) {
-	kind, err := parseKind(r.GetKind())
+	in, err := decodeIntent(nil, []*adminv1.DocumentName{{Kind: r.GetKind(), Name: r.GetName()}})
 	if err != nil {
 		return nil, err
 	}
 	revision, _, err := s.edit(ctx, func(c catalogue) (edit, error) {
-		key := store.DocumentKey{Kind: string(kind), Name: r.GetName()}
-		doc, ok := c.docs[key]
-		if !ok {
-			return edit{}, status.Errorf(codes.NotFound, "there is no %s %q", kind, r.GetName())
-		}
-		if users := usersOf(c, key); len(users) > 0 {
-			return edit{}, status.Errorf(codes.FailedPrecondition, "%s is used by %s; change that first", object(doc), strings.Join(users, ", "))
-		}
-		return edit{without: []store.DocumentKey{key}}, nil
+		_, err := in.over(c)
+		return edit{without: in.without}, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &adminv1.DeleteResponse{Revision: revision}, nil
-}
-
-// usersOf lists the documents that would refer to nothing without the one named.
-func usersOf(c catalogue, key store.DocumentKey) []string {
-	var users []string
-	for _, f := range policies.Validate(c.with(nil, key)) {
-		if f.Code == policies.CodeDangling && !slices.Contains(users, f.Object) {
-			users = append(users, f.Object)
-		}
-	}
-	return users
 }
 
 // edit is a change made by the controller for an administrator.
@@ -303,6 +275,9 @@ func (s *Server) edit(ctx context.Context, make func(catalogue) (edit, error)) (
 		}
 		next := c.with(e.put, e.without...)
 		if _, err := s.validate(next, e.put); err != nil {
+			return 0, 0, err
+		}
+		if err := s.test(next); err != nil {
 			return 0, 0, err
 		}
 		affected := s.affected(next)

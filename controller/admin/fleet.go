@@ -245,6 +245,9 @@ func (s *Server) GetDirectoryStatus(context.Context, *adminv1.GetDirectoryStatus
 	if st.Held != nil {
 		response.Held = describeHeld(*st.Held)
 	}
+	if t := s.config.Resolver.Table(); t != nil {
+		response.FailedTests = t.FailedTests()
+	}
 	return response, nil
 }
 

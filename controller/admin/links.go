@@ -16,11 +16,24 @@ import (
 
 // Link implements adminv1.DocumentServiceServer.
 func (s *Server) Link(ctx context.Context, r *adminv1.LinkRequest) (*adminv1.LinkResponse, error) {
+	link, err := s.linkEdit(r)
+	if err != nil {
+		return nil, err
+	}
+	revision, affected, err := s.edit(ctx, link)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.LinkResponse{Revision: revision, MachinesChanged: affected}, nil
+}
+
+// linkEdit makes the change that a link is.
+func (s *Server) linkEdit(r *adminv1.LinkRequest) (func(catalogue) (edit, error), error) {
 	link, err := s.parseLink(r.GetLink())
 	if err != nil {
 		return nil, err
 	}
-	revision, affected, err := s.edit(ctx, func(c catalogue) (edit, error) {
+	return func(c catalogue) (edit, error) {
 		if _, ok := c.docs[store.DocumentKey{Kind: string(policies.KindPolicy), Name: link.Policy}]; !ok {
 			return edit{}, status.Errorf(codes.NotFound, "there is no policy %q; look at: bailiwick get policies", link.Policy)
 		}
@@ -47,11 +60,7 @@ func (s *Server) Link(ctx context.Context, r *adminv1.LinkRequest) (*adminv1.Lin
 			wanted.Order = last + 1
 		}
 		return edit{put: []policies.Document{wanted}}, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &adminv1.LinkResponse{Revision: revision, MachinesChanged: affected}, nil
+	}, nil
 }
 
 func (s *Server) parseLink(l *adminv1.PolicyLink) (policies.Link, error) {
@@ -130,11 +139,24 @@ func compareLinks(a, b policies.Link) int {
 
 // Unlink implements adminv1.DocumentServiceServer.
 func (s *Server) Unlink(ctx context.Context, r *adminv1.UnlinkRequest) (*adminv1.UnlinkResponse, error) {
+	unlink, err := unlinkEdit(r)
+	if err != nil {
+		return nil, err
+	}
+	revision, affected, err := s.edit(ctx, unlink)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.UnlinkResponse{Revision: revision, MachinesChanged: affected}, nil
+}
+
+// unlinkEdit makes the change that the removal of a link is.
+func unlinkEdit(r *adminv1.UnlinkRequest) (func(catalogue) (edit, error), error) {
 	container, err := directory.ParseDN(r.GetContainer())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	revision, affected, err := s.edit(ctx, func(c catalogue) (edit, error) {
+	return func(c catalogue) (edit, error) {
 		var e edit
 		for _, l := range c.links() {
 			if l.Policy == r.GetPolicy() && l.Container.Equal(container) {
@@ -145,11 +167,7 @@ func (s *Server) Unlink(ctx context.Context, r *adminv1.UnlinkRequest) (*adminv1
 			return edit{}, status.Errorf(codes.NotFound, "policy %q is not linked to %s; look at: bailiwick get links", r.GetPolicy(), container)
 		}
 		return e, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &adminv1.UnlinkResponse{Revision: revision, MachinesChanged: affected}, nil
+	}, nil
 }
 
 // ListLinks implements adminv1.DocumentServiceServer.

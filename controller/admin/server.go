@@ -22,6 +22,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies"
+	"github.com/bailiwick-net/bailiwick/policies/plan"
 	"github.com/bailiwick-net/bailiwick/policies/preshared"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 )
@@ -37,8 +38,10 @@ type Config struct {
 	Trust    func() trust.Bundle
 	// TrustDomain is that of the fleet.
 	TrustDomain string
-	Now         func() time.Time
-	Log         hclog.Logger
+	// Services are the servers that a plan tells about when machines lose them.
+	Services []plan.Service
+	Now      func() time.Time
+	Log      hclog.Logger
 }
 
 // A Server implements the services of bailiwick.admin.v1.
@@ -47,7 +50,9 @@ type Server struct {
 	adminv1.UnimplementedFleetServiceServer
 	adminv1.UnimplementedCredentialServiceServer
 	adminv1.UnimplementedSecretServiceServer
+	adminv1.UnimplementedPlanServiceServer
 	config Config
+	plans  plans
 }
 
 // New makes a Server.
@@ -67,6 +72,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterFleetServiceServer(r, s)
 	adminv1.RegisterCredentialServiceServer(r, s)
 	adminv1.RegisterSecretServiceServer(r, s)
+	adminv1.RegisterPlanServiceServer(r, s)
 }
 
 // refuse maps an error to a status: the one place where that is done.
@@ -93,6 +99,8 @@ func refuse(err error) error {
 		{secrets.ErrKey, codes.FailedPrecondition, ""},
 		{secrets.ErrOverlap, codes.InvalidArgument, ""},
 		{preshared.ErrInvalid, codes.InvalidArgument, ""},
+		{directory.ErrMove, codes.FailedPrecondition, ""},
+		{directory.ErrInconsistent, codes.FailedPrecondition, ""},
 	} {
 		if errors.Is(err, c.err) {
 			return withHint(c.code, err, c.hint)

@@ -255,6 +255,7 @@ func (r *Resolver) resolve() {
 		return
 	}
 	next := evaluate(view, *r.documents, old, r.records)
+	r.runTests(next, old)
 	r.table.Store(next)
 	if old == nil {
 		close(r.first)

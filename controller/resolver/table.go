@@ -57,6 +57,8 @@ type Table struct {
 	named    map[compile.Digest][]string // the groups that each bundle names
 	members  map[string][]directory.UUID // of those groups
 	secrets  map[compile.Digest][]preshared.Use
+	// failedTests are sentences; set before the table is published.
+	failedTests []string
 }
 
 // problem is one reason why machines have no policy.

@@ -160,3 +160,42 @@ func compareAssignments(a, b Assignment) int {
 	return cmp.Or(strings.Compare(a.Policy, b.Policy), strings.Compare(a.Container, b.Container), strings.Compare(a.Link, b.Link),
 		strings.Compare(a.Why, b.Why), slices.Compare(a.Digest[:], b.Digest[:]))
 }
+
+// ByPolicy joins the changes that are of the same bundles, whatever the containers and reasons: those that differ are left
+// empty.
+func (p Plan) ByPolicy() []MachineChange {
+	type bundles struct{ from, to compile.Digest }
+	index := map[bundles]int{}
+	var out []MachineChange
+	for _, c := range p.Machines {
+		key := bundles{c.From.Digest, c.To.Digest}
+		i, known := index[key]
+		if !known {
+			index[key] = len(out)
+			out = append(out, MachineChange{From: c.From, To: c.To, Machines: slices.Clone(c.Machines)})
+			continue
+		}
+		common(&out[i].From, c.From)
+		common(&out[i].To, c.To)
+		out[i].Machines = append(out[i].Machines, c.Machines...)
+	}
+	for _, c := range out {
+		slices.SortFunc(c.Machines, func(a, b directory.Machine) int {
+			return cmp.Or(strings.Compare(a.Name, b.Name), a.DN.Compare(b.DN))
+		})
+	}
+	slices.SortStableFunc(out, func(a, b MachineChange) int { return cmp.Compare(len(b.Machines), len(a.Machines)) })
+	return out
+}
+
+// common empties what differs.
+func common(a *Assignment, b Assignment) {
+	for _, f := range []struct {
+		into *string
+		from string
+	}{{&a.Container, b.Container}, {&a.Link, b.Link}, {&a.Why, b.Why}} {
+		if *f.into != f.from {
+			*f.into = ""
+		}
+	}
+}

@@ -139,7 +139,7 @@ func (x Change_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Action.Descriptor instead.
 func (Change_Action) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{3, 0}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // Source is a file with YAML documents.
@@ -200,7 +200,9 @@ type ApplyRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Sources []*Source              `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
 	// Tell what would happen and change nothing.
-	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Documents to delete in the same step, so that what is renamed is never missing and never there twice.
+	Delete        []*DocumentName `protobuf:"bytes,3,rep,name=delete,proto3" json:"delete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -249,6 +251,65 @@ func (x *ApplyRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *ApplyRequest) GetDelete() []*DocumentName {
+	if x != nil {
+		return x.Delete
+	}
+	return nil
+}
+
+type DocumentName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DocumentName) Reset() {
+	*x = DocumentName{}
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DocumentName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DocumentName) ProtoMessage() {}
+
+func (x *DocumentName) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DocumentName.ProtoReflect.Descriptor instead.
+func (*DocumentName) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DocumentName) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *DocumentName) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type ApplyResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Changes []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
@@ -264,7 +325,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +337,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +350,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ApplyResponse) GetChanges() []*Change {
@@ -332,7 +393,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +405,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +418,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Change) GetKind() string {
@@ -391,7 +452,7 @@ type Problems struct {
 
 func (x *Problems) Reset() {
 	*x = Problems{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -403,7 +464,7 @@ func (x *Problems) String() string {
 func (*Problems) ProtoMessage() {}
 
 func (x *Problems) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -416,7 +477,7 @@ func (x *Problems) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problems.ProtoReflect.Descriptor instead.
 func (*Problems) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Problems) GetProblems() []*Problem {
@@ -445,7 +506,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +518,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +531,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Problem) GetSource() string {
@@ -532,7 +593,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +605,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +618,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeleteRequest) GetKind() string {
@@ -583,7 +644,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +656,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +669,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteResponse) GetRevision() int64 {
@@ -630,7 +691,7 @@ type ListDocumentsRequest struct {
 
 func (x *ListDocumentsRequest) Reset() {
 	*x = ListDocumentsRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +703,7 @@ func (x *ListDocumentsRequest) String() string {
 func (*ListDocumentsRequest) ProtoMessage() {}
 
 func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +716,7 @@ func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsRequest.ProtoReflect.Descriptor instead.
 func (*ListDocumentsRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListDocumentsRequest) GetKind() string {
@@ -682,7 +743,7 @@ type ListDocumentsResponse struct {
 
 func (x *ListDocumentsResponse) Reset() {
 	*x = ListDocumentsResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +755,7 @@ func (x *ListDocumentsResponse) String() string {
 func (*ListDocumentsResponse) ProtoMessage() {}
 
 func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +768,7 @@ func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsResponse.ProtoReflect.Descriptor instead.
 func (*ListDocumentsResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListDocumentsResponse) GetDocuments() []*Document {
@@ -739,7 +800,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +812,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +825,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Document) GetKind() string {
@@ -820,7 +881,7 @@ type LinkRequest struct {
 
 func (x *LinkRequest) Reset() {
 	*x = LinkRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +893,7 @@ func (x *LinkRequest) String() string {
 func (*LinkRequest) ProtoMessage() {}
 
 func (x *LinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +906,7 @@ func (x *LinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkRequest.ProtoReflect.Descriptor instead.
 func (*LinkRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LinkRequest) GetLink() *PolicyLink {
@@ -872,7 +933,7 @@ type LinkResponse struct {
 
 func (x *LinkResponse) Reset() {
 	*x = LinkResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +945,7 @@ func (x *LinkResponse) String() string {
 func (*LinkResponse) ProtoMessage() {}
 
 func (x *LinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +958,7 @@ func (x *LinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkResponse.ProtoReflect.Descriptor instead.
 func (*LinkResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LinkResponse) GetRevision() int64 {
@@ -924,7 +985,7 @@ type UnlinkRequest struct {
 
 func (x *UnlinkRequest) Reset() {
 	*x = UnlinkRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +997,7 @@ func (x *UnlinkRequest) String() string {
 func (*UnlinkRequest) ProtoMessage() {}
 
 func (x *UnlinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1010,7 @@ func (x *UnlinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlinkRequest.ProtoReflect.Descriptor instead.
 func (*UnlinkRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UnlinkRequest) GetPolicy() string {
@@ -976,7 +1037,7 @@ type UnlinkResponse struct {
 
 func (x *UnlinkResponse) Reset() {
 	*x = UnlinkResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1049,7 @@ func (x *UnlinkResponse) String() string {
 func (*UnlinkResponse) ProtoMessage() {}
 
 func (x *UnlinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1062,7 @@ func (x *UnlinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlinkResponse.ProtoReflect.Descriptor instead.
 func (*UnlinkResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UnlinkResponse) GetRevision() int64 {
@@ -1040,7 +1101,7 @@ type PolicyLink struct {
 
 func (x *PolicyLink) Reset() {
 	*x = PolicyLink{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1113,7 @@ func (x *PolicyLink) String() string {
 func (*PolicyLink) ProtoMessage() {}
 
 func (x *PolicyLink) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1126,7 @@ func (x *PolicyLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyLink.ProtoReflect.Descriptor instead.
 func (*PolicyLink) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PolicyLink) GetPolicy() string {
@@ -1132,7 +1193,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1205,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1218,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type ListPoliciesResponse struct {
@@ -1169,7 +1230,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1242,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1255,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -1220,7 +1281,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1293,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1306,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Policy) GetName() string {
@@ -1298,7 +1359,7 @@ type ListLinksRequest struct {
 
 func (x *ListLinksRequest) Reset() {
 	*x = ListLinksRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1371,7 @@ func (x *ListLinksRequest) String() string {
 func (*ListLinksRequest) ProtoMessage() {}
 
 func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1384,7 @@ func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksRequest.ProtoReflect.Descriptor instead.
 func (*ListLinksRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 type ListLinksResponse struct {
@@ -1335,7 +1396,7 @@ type ListLinksResponse struct {
 
 func (x *ListLinksResponse) Reset() {
 	*x = ListLinksResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1408,7 @@ func (x *ListLinksResponse) String() string {
 func (*ListLinksResponse) ProtoMessage() {}
 
 func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1421,7 @@ func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListLinksResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListLinksResponse) GetLinks() []*PolicyLink {
@@ -1378,7 +1439,7 @@ type GetTreeRequest struct {
 
 func (x *GetTreeRequest) Reset() {
 	*x = GetTreeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1451,7 @@ func (x *GetTreeRequest) String() string {
 func (*GetTreeRequest) ProtoMessage() {}
 
 func (x *GetTreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1464,7 @@ func (x *GetTreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTreeRequest.ProtoReflect.Descriptor instead.
 func (*GetTreeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 type GetTreeResponse struct {
@@ -1417,7 +1478,7 @@ type GetTreeResponse struct {
 
 func (x *GetTreeResponse) Reset() {
 	*x = GetTreeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1490,7 @@ func (x *GetTreeResponse) String() string {
 func (*GetTreeResponse) ProtoMessage() {}
 
 func (x *GetTreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1503,7 @@ func (x *GetTreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTreeResponse.ProtoReflect.Descriptor instead.
 func (*GetTreeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetTreeResponse) GetContainers() []*Container {
@@ -1476,7 +1537,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1549,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1562,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Container) GetDn() string {
@@ -1571,7 +1632,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1644,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1657,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListMachinesRequest) GetPolicy() string {
@@ -1622,7 +1683,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1695,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1708,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -1681,7 +1742,7 @@ type Machine struct {
 
 func (x *Machine) Reset() {
 	*x = Machine{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1754,7 @@ func (x *Machine) String() string {
 func (*Machine) ProtoMessage() {}
 
 func (x *Machine) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1767,7 @@ func (x *Machine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Machine.ProtoReflect.Descriptor instead.
 func (*Machine) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Machine) GetName() string {
@@ -1801,7 +1862,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1874,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1887,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 type ListNodesResponse struct {
@@ -1838,7 +1899,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +1911,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +1924,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1902,7 +1963,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +1975,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +1988,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Node) GetName() string {
@@ -2080,7 +2141,7 @@ type ListAssociationsRequest struct {
 
 func (x *ListAssociationsRequest) Reset() {
 	*x = ListAssociationsRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +2153,7 @@ func (x *ListAssociationsRequest) String() string {
 func (*ListAssociationsRequest) ProtoMessage() {}
 
 func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +2166,7 @@ func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsRequest.ProtoReflect.Descriptor instead.
 func (*ListAssociationsRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListAssociationsRequest) GetMachine() string {
@@ -2125,7 +2186,7 @@ type ListAssociationsResponse struct {
 
 func (x *ListAssociationsResponse) Reset() {
 	*x = ListAssociationsResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2198,7 @@ func (x *ListAssociationsResponse) String() string {
 func (*ListAssociationsResponse) ProtoMessage() {}
 
 func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2211,7 @@ func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsResponse.ProtoReflect.Descriptor instead.
 func (*ListAssociationsResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListAssociationsResponse) GetAssociations() []*Association {
@@ -2191,7 +2252,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2264,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2277,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Association) GetMachine() string {
@@ -2341,7 +2402,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2414,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2427,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Failure) GetMachine() string {
@@ -2442,7 +2503,7 @@ type ExplainMachineRequest struct {
 
 func (x *ExplainMachineRequest) Reset() {
 	*x = ExplainMachineRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2454,7 +2515,7 @@ func (x *ExplainMachineRequest) String() string {
 func (*ExplainMachineRequest) ProtoMessage() {}
 
 func (x *ExplainMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2467,7 +2528,7 @@ func (x *ExplainMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainMachineRequest.ProtoReflect.Descriptor instead.
 func (*ExplainMachineRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExplainMachineRequest) GetMachine() string {
@@ -2492,7 +2553,7 @@ type ExplainMachineResponse struct {
 
 func (x *ExplainMachineResponse) Reset() {
 	*x = ExplainMachineResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2565,7 @@ func (x *ExplainMachineResponse) String() string {
 func (*ExplainMachineResponse) ProtoMessage() {}
 
 func (x *ExplainMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2578,7 @@ func (x *ExplainMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainMachineResponse.ProtoReflect.Descriptor instead.
 func (*ExplainMachineResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExplainMachineResponse) GetMachine() *Machine {
@@ -2564,7 +2625,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2637,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2650,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Candidate) GetLink() *PolicyLink {
@@ -2635,7 +2696,7 @@ type GetDirectoryStatusRequest struct {
 
 func (x *GetDirectoryStatusRequest) Reset() {
 	*x = GetDirectoryStatusRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +2708,7 @@ func (x *GetDirectoryStatusRequest) String() string {
 func (*GetDirectoryStatusRequest) ProtoMessage() {}
 
 func (x *GetDirectoryStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2721,7 @@ func (x *GetDirectoryStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDirectoryStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetDirectoryStatusRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 type GetDirectoryStatusResponse struct {
@@ -2686,14 +2747,16 @@ type GetDirectoryStatusResponse struct {
 	// Entries that were read and could not be used.
 	Problems []string `protobuf:"bytes,17,rep,name=problems,proto3" json:"problems,omitempty"`
 	// The fleet's name in certificates.
-	TrustDomain   string `protobuf:"bytes,18,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	TrustDomain string `protobuf:"bytes,18,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Policy tests that the present directory breaks. The directory is never held up for them.
+	FailedTests   []string `protobuf:"bytes,19,rep,name=failed_tests,json=failedTests,proto3" json:"failed_tests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetDirectoryStatusResponse) Reset() {
 	*x = GetDirectoryStatusResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2705,7 +2768,7 @@ func (x *GetDirectoryStatusResponse) String() string {
 func (*GetDirectoryStatusResponse) ProtoMessage() {}
 
 func (x *GetDirectoryStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2718,7 +2781,7 @@ func (x *GetDirectoryStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDirectoryStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetDirectoryStatusResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetDirectoryStatusResponse) GetKind() string {
@@ -2847,6 +2910,13 @@ func (x *GetDirectoryStatusResponse) GetTrustDomain() string {
 	return ""
 }
 
+func (x *GetDirectoryStatusResponse) GetFailedTests() []string {
+	if x != nil {
+		return x.FailedTests
+	}
+	return nil
+}
+
 // HeldChange waits for an administrator.
 type HeldChange struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -2867,7 +2937,7 @@ type HeldChange struct {
 
 func (x *HeldChange) Reset() {
 	*x = HeldChange{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +2949,7 @@ func (x *HeldChange) String() string {
 func (*HeldChange) ProtoMessage() {}
 
 func (x *HeldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +2962,7 @@ func (x *HeldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldChange.ProtoReflect.Descriptor instead.
 func (*HeldChange) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HeldChange) GetId() string {
@@ -2959,7 +3029,7 @@ type Vanished struct {
 
 func (x *Vanished) Reset() {
 	*x = Vanished{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2971,7 +3041,7 @@ func (x *Vanished) String() string {
 func (*Vanished) ProtoMessage() {}
 
 func (x *Vanished) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2984,7 +3054,7 @@ func (x *Vanished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vanished.ProtoReflect.Descriptor instead.
 func (*Vanished) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Vanished) GetName() string {
@@ -3038,7 +3108,7 @@ type ReleaseChangeRequest struct {
 
 func (x *ReleaseChangeRequest) Reset() {
 	*x = ReleaseChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3120,7 @@ func (x *ReleaseChangeRequest) String() string {
 func (*ReleaseChangeRequest) ProtoMessage() {}
 
 func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3133,7 @@ func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReleaseChangeRequest) GetId() string {
@@ -3082,7 +3152,7 @@ type ReleaseChangeResponse struct {
 
 func (x *ReleaseChangeResponse) Reset() {
 	*x = ReleaseChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3094,7 +3164,7 @@ func (x *ReleaseChangeResponse) String() string {
 func (*ReleaseChangeResponse) ProtoMessage() {}
 
 func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3107,7 +3177,7 @@ func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReleaseChangeResponse) GetSummary() string {
@@ -3126,7 +3196,7 @@ type DiscardChangeRequest struct {
 
 func (x *DiscardChangeRequest) Reset() {
 	*x = DiscardChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3208,7 @@ func (x *DiscardChangeRequest) String() string {
 func (*DiscardChangeRequest) ProtoMessage() {}
 
 func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3221,7 @@ func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeRequest.ProtoReflect.Descriptor instead.
 func (*DiscardChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DiscardChangeRequest) GetId() string {
@@ -3169,7 +3239,7 @@ type DiscardChangeResponse struct {
 
 func (x *DiscardChangeResponse) Reset() {
 	*x = DiscardChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3251,7 @@ func (x *DiscardChangeResponse) String() string {
 func (*DiscardChangeResponse) ProtoMessage() {}
 
 func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3264,7 @@ func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeResponse.ProtoReflect.Descriptor instead.
 func (*DiscardChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 type CreateTokenRequest struct {
@@ -3209,7 +3279,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3291,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3304,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateTokenRequest) GetMachine() string {
@@ -3262,7 +3332,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3344,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3357,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateTokenResponse) GetText() string {
@@ -3312,7 +3382,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3324,7 +3394,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3337,7 +3407,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 type ListTokensResponse struct {
@@ -3349,7 +3419,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3431,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3444,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3400,7 +3470,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3412,7 +3482,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3425,7 +3495,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Token) GetId() string {
@@ -3493,7 +3563,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3575,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3588,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3536,7 +3606,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +3618,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +3631,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 type IssueAdministratorRequest struct {
@@ -3575,7 +3645,7 @@ type IssueAdministratorRequest struct {
 
 func (x *IssueAdministratorRequest) Reset() {
 	*x = IssueAdministratorRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3587,7 +3657,7 @@ func (x *IssueAdministratorRequest) String() string {
 func (*IssueAdministratorRequest) ProtoMessage() {}
 
 func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3600,7 +3670,7 @@ func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorRequest.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *IssueAdministratorRequest) GetAccount() string {
@@ -3628,7 +3698,7 @@ type IssueAdministratorResponse struct {
 
 func (x *IssueAdministratorResponse) Reset() {
 	*x = IssueAdministratorResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3640,7 +3710,7 @@ func (x *IssueAdministratorResponse) String() string {
 func (*IssueAdministratorResponse) ProtoMessage() {}
 
 func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3653,7 +3723,7 @@ func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorResponse.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *IssueAdministratorResponse) GetChain() [][]byte {
@@ -3677,10 +3747,14 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\x1ebailiwick/admin/v1/admin.proto\x12\x12bailiwick.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\acontent\x18\x02 \x01(\fR\acontent\"]\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\x97\x01\n" +
 	"\fApplyRequest\x124\n" +
 	"\asources\x18\x01 \x03(\v2\x1a.bailiwick.admin.v1.SourceR\asources\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xc5\x01\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x128\n" +
+	"\x06delete\x18\x03 \x03(\v2 .bailiwick.admin.v1.DocumentNameR\x06delete\"6\n" +
+	"\fDocumentName\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xc5\x01\n" +
 	"\rApplyResponse\x124\n" +
 	"\achanges\x18\x01 \x03(\v2\x1a.bailiwick.admin.v1.ChangeR\achanges\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12)\n" +
@@ -3872,7 +3946,7 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"precedence\x18\x05 \x01(\rR\n" +
 	"precedence\"\x1b\n" +
-	"\x19GetDirectoryStatusRequest\"\xba\x05\n" +
+	"\x19GetDirectoryStatusRequest\"\xdd\x05\n" +
 	"\x1aGetDirectoryStatusResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\blocation\x18\x02 \x01(\tR\blocation\x12\x12\n" +
@@ -3895,7 +3969,8 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\x04held\x18\x0f \x01(\v2\x1e.bailiwick.admin.v1.HeldChangeR\x04held\x128\n" +
 	"\bvanished\x18\x10 \x03(\v2\x1c.bailiwick.admin.v1.VanishedR\bvanished\x12\x1a\n" +
 	"\bproblems\x18\x11 \x03(\tR\bproblems\x12!\n" +
-	"\ftrust_domain\x18\x12 \x01(\tR\vtrustDomain\"\xea\x01\n" +
+	"\ftrust_domain\x18\x12 \x01(\tR\vtrustDomain\x12!\n" +
+	"\ffailed_tests\x18\x13 \x03(\tR\vfailedTests\"\xea\x01\n" +
 	"\n" +
 	"HeldChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -3993,160 +4068,162 @@ func file_bailiwick_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(NodeState)(0),                     // 0: bailiwick.admin.v1.NodeState
 	(Change_Action)(0),                 // 1: bailiwick.admin.v1.Change.Action
 	(*Source)(nil),                     // 2: bailiwick.admin.v1.Source
 	(*ApplyRequest)(nil),               // 3: bailiwick.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 4: bailiwick.admin.v1.ApplyResponse
-	(*Change)(nil),                     // 5: bailiwick.admin.v1.Change
-	(*Problems)(nil),                   // 6: bailiwick.admin.v1.Problems
-	(*Problem)(nil),                    // 7: bailiwick.admin.v1.Problem
-	(*DeleteRequest)(nil),              // 8: bailiwick.admin.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 9: bailiwick.admin.v1.DeleteResponse
-	(*ListDocumentsRequest)(nil),       // 10: bailiwick.admin.v1.ListDocumentsRequest
-	(*ListDocumentsResponse)(nil),      // 11: bailiwick.admin.v1.ListDocumentsResponse
-	(*Document)(nil),                   // 12: bailiwick.admin.v1.Document
-	(*LinkRequest)(nil),                // 13: bailiwick.admin.v1.LinkRequest
-	(*LinkResponse)(nil),               // 14: bailiwick.admin.v1.LinkResponse
-	(*UnlinkRequest)(nil),              // 15: bailiwick.admin.v1.UnlinkRequest
-	(*UnlinkResponse)(nil),             // 16: bailiwick.admin.v1.UnlinkResponse
-	(*PolicyLink)(nil),                 // 17: bailiwick.admin.v1.PolicyLink
-	(*ListPoliciesRequest)(nil),        // 18: bailiwick.admin.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),       // 19: bailiwick.admin.v1.ListPoliciesResponse
-	(*Policy)(nil),                     // 20: bailiwick.admin.v1.Policy
-	(*ListLinksRequest)(nil),           // 21: bailiwick.admin.v1.ListLinksRequest
-	(*ListLinksResponse)(nil),          // 22: bailiwick.admin.v1.ListLinksResponse
-	(*GetTreeRequest)(nil),             // 23: bailiwick.admin.v1.GetTreeRequest
-	(*GetTreeResponse)(nil),            // 24: bailiwick.admin.v1.GetTreeResponse
-	(*Container)(nil),                  // 25: bailiwick.admin.v1.Container
-	(*ListMachinesRequest)(nil),        // 26: bailiwick.admin.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),       // 27: bailiwick.admin.v1.ListMachinesResponse
-	(*Machine)(nil),                    // 28: bailiwick.admin.v1.Machine
-	(*ListNodesRequest)(nil),           // 29: bailiwick.admin.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),          // 30: bailiwick.admin.v1.ListNodesResponse
-	(*Node)(nil),                       // 31: bailiwick.admin.v1.Node
-	(*ListAssociationsRequest)(nil),    // 32: bailiwick.admin.v1.ListAssociationsRequest
-	(*ListAssociationsResponse)(nil),   // 33: bailiwick.admin.v1.ListAssociationsResponse
-	(*Association)(nil),                // 34: bailiwick.admin.v1.Association
-	(*Failure)(nil),                    // 35: bailiwick.admin.v1.Failure
-	(*ExplainMachineRequest)(nil),      // 36: bailiwick.admin.v1.ExplainMachineRequest
-	(*ExplainMachineResponse)(nil),     // 37: bailiwick.admin.v1.ExplainMachineResponse
-	(*Candidate)(nil),                  // 38: bailiwick.admin.v1.Candidate
-	(*GetDirectoryStatusRequest)(nil),  // 39: bailiwick.admin.v1.GetDirectoryStatusRequest
-	(*GetDirectoryStatusResponse)(nil), // 40: bailiwick.admin.v1.GetDirectoryStatusResponse
-	(*HeldChange)(nil),                 // 41: bailiwick.admin.v1.HeldChange
-	(*Vanished)(nil),                   // 42: bailiwick.admin.v1.Vanished
-	(*ReleaseChangeRequest)(nil),       // 43: bailiwick.admin.v1.ReleaseChangeRequest
-	(*ReleaseChangeResponse)(nil),      // 44: bailiwick.admin.v1.ReleaseChangeResponse
-	(*DiscardChangeRequest)(nil),       // 45: bailiwick.admin.v1.DiscardChangeRequest
-	(*DiscardChangeResponse)(nil),      // 46: bailiwick.admin.v1.DiscardChangeResponse
-	(*CreateTokenRequest)(nil),         // 47: bailiwick.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 48: bailiwick.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),          // 49: bailiwick.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),         // 50: bailiwick.admin.v1.ListTokensResponse
-	(*Token)(nil),                      // 51: bailiwick.admin.v1.Token
-	(*RevokeTokenRequest)(nil),         // 52: bailiwick.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),        // 53: bailiwick.admin.v1.RevokeTokenResponse
-	(*IssueAdministratorRequest)(nil),  // 54: bailiwick.admin.v1.IssueAdministratorRequest
-	(*IssueAdministratorResponse)(nil), // 55: bailiwick.admin.v1.IssueAdministratorResponse
-	nil,                                // 56: bailiwick.admin.v1.Node.CountersEntry
-	(*timestamppb.Timestamp)(nil),      // 57: google.protobuf.Timestamp
+	(*DocumentName)(nil),               // 4: bailiwick.admin.v1.DocumentName
+	(*ApplyResponse)(nil),              // 5: bailiwick.admin.v1.ApplyResponse
+	(*Change)(nil),                     // 6: bailiwick.admin.v1.Change
+	(*Problems)(nil),                   // 7: bailiwick.admin.v1.Problems
+	(*Problem)(nil),                    // 8: bailiwick.admin.v1.Problem
+	(*DeleteRequest)(nil),              // 9: bailiwick.admin.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 10: bailiwick.admin.v1.DeleteResponse
+	(*ListDocumentsRequest)(nil),       // 11: bailiwick.admin.v1.ListDocumentsRequest
+	(*ListDocumentsResponse)(nil),      // 12: bailiwick.admin.v1.ListDocumentsResponse
+	(*Document)(nil),                   // 13: bailiwick.admin.v1.Document
+	(*LinkRequest)(nil),                // 14: bailiwick.admin.v1.LinkRequest
+	(*LinkResponse)(nil),               // 15: bailiwick.admin.v1.LinkResponse
+	(*UnlinkRequest)(nil),              // 16: bailiwick.admin.v1.UnlinkRequest
+	(*UnlinkResponse)(nil),             // 17: bailiwick.admin.v1.UnlinkResponse
+	(*PolicyLink)(nil),                 // 18: bailiwick.admin.v1.PolicyLink
+	(*ListPoliciesRequest)(nil),        // 19: bailiwick.admin.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),       // 20: bailiwick.admin.v1.ListPoliciesResponse
+	(*Policy)(nil),                     // 21: bailiwick.admin.v1.Policy
+	(*ListLinksRequest)(nil),           // 22: bailiwick.admin.v1.ListLinksRequest
+	(*ListLinksResponse)(nil),          // 23: bailiwick.admin.v1.ListLinksResponse
+	(*GetTreeRequest)(nil),             // 24: bailiwick.admin.v1.GetTreeRequest
+	(*GetTreeResponse)(nil),            // 25: bailiwick.admin.v1.GetTreeResponse
+	(*Container)(nil),                  // 26: bailiwick.admin.v1.Container
+	(*ListMachinesRequest)(nil),        // 27: bailiwick.admin.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),       // 28: bailiwick.admin.v1.ListMachinesResponse
+	(*Machine)(nil),                    // 29: bailiwick.admin.v1.Machine
+	(*ListNodesRequest)(nil),           // 30: bailiwick.admin.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),          // 31: bailiwick.admin.v1.ListNodesResponse
+	(*Node)(nil),                       // 32: bailiwick.admin.v1.Node
+	(*ListAssociationsRequest)(nil),    // 33: bailiwick.admin.v1.ListAssociationsRequest
+	(*ListAssociationsResponse)(nil),   // 34: bailiwick.admin.v1.ListAssociationsResponse
+	(*Association)(nil),                // 35: bailiwick.admin.v1.Association
+	(*Failure)(nil),                    // 36: bailiwick.admin.v1.Failure
+	(*ExplainMachineRequest)(nil),      // 37: bailiwick.admin.v1.ExplainMachineRequest
+	(*ExplainMachineResponse)(nil),     // 38: bailiwick.admin.v1.ExplainMachineResponse
+	(*Candidate)(nil),                  // 39: bailiwick.admin.v1.Candidate
+	(*GetDirectoryStatusRequest)(nil),  // 40: bailiwick.admin.v1.GetDirectoryStatusRequest
+	(*GetDirectoryStatusResponse)(nil), // 41: bailiwick.admin.v1.GetDirectoryStatusResponse
+	(*HeldChange)(nil),                 // 42: bailiwick.admin.v1.HeldChange
+	(*Vanished)(nil),                   // 43: bailiwick.admin.v1.Vanished
+	(*ReleaseChangeRequest)(nil),       // 44: bailiwick.admin.v1.ReleaseChangeRequest
+	(*ReleaseChangeResponse)(nil),      // 45: bailiwick.admin.v1.ReleaseChangeResponse
+	(*DiscardChangeRequest)(nil),       // 46: bailiwick.admin.v1.DiscardChangeRequest
+	(*DiscardChangeResponse)(nil),      // 47: bailiwick.admin.v1.DiscardChangeResponse
+	(*CreateTokenRequest)(nil),         // 48: bailiwick.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 49: bailiwick.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 50: bailiwick.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 51: bailiwick.admin.v1.ListTokensResponse
+	(*Token)(nil),                      // 52: bailiwick.admin.v1.Token
+	(*RevokeTokenRequest)(nil),         // 53: bailiwick.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),        // 54: bailiwick.admin.v1.RevokeTokenResponse
+	(*IssueAdministratorRequest)(nil),  // 55: bailiwick.admin.v1.IssueAdministratorRequest
+	(*IssueAdministratorResponse)(nil), // 56: bailiwick.admin.v1.IssueAdministratorResponse
+	nil,                                // 57: bailiwick.admin.v1.Node.CountersEntry
+	(*timestamppb.Timestamp)(nil),      // 58: google.protobuf.Timestamp
 }
 var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	2,  // 0: bailiwick.admin.v1.ApplyRequest.sources:type_name -> bailiwick.admin.v1.Source
-	5,  // 1: bailiwick.admin.v1.ApplyResponse.changes:type_name -> bailiwick.admin.v1.Change
-	7,  // 2: bailiwick.admin.v1.ApplyResponse.warnings:type_name -> bailiwick.admin.v1.Problem
-	1,  // 3: bailiwick.admin.v1.Change.action:type_name -> bailiwick.admin.v1.Change.Action
-	7,  // 4: bailiwick.admin.v1.Problems.problems:type_name -> bailiwick.admin.v1.Problem
-	12, // 5: bailiwick.admin.v1.ListDocumentsResponse.documents:type_name -> bailiwick.admin.v1.Document
-	57, // 6: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
-	17, // 7: bailiwick.admin.v1.LinkRequest.link:type_name -> bailiwick.admin.v1.PolicyLink
-	20, // 8: bailiwick.admin.v1.ListPoliciesResponse.policies:type_name -> bailiwick.admin.v1.Policy
-	17, // 9: bailiwick.admin.v1.Policy.links:type_name -> bailiwick.admin.v1.PolicyLink
-	17, // 10: bailiwick.admin.v1.ListLinksResponse.links:type_name -> bailiwick.admin.v1.PolicyLink
-	25, // 11: bailiwick.admin.v1.GetTreeResponse.containers:type_name -> bailiwick.admin.v1.Container
-	57, // 12: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
-	17, // 13: bailiwick.admin.v1.Container.links:type_name -> bailiwick.admin.v1.PolicyLink
-	28, // 14: bailiwick.admin.v1.Container.machines:type_name -> bailiwick.admin.v1.Machine
-	28, // 15: bailiwick.admin.v1.ListMachinesResponse.machines:type_name -> bailiwick.admin.v1.Machine
-	57, // 16: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
-	0,  // 17: bailiwick.admin.v1.Machine.node:type_name -> bailiwick.admin.v1.NodeState
-	31, // 18: bailiwick.admin.v1.ListNodesResponse.nodes:type_name -> bailiwick.admin.v1.Node
-	0,  // 19: bailiwick.admin.v1.Node.state:type_name -> bailiwick.admin.v1.NodeState
-	57, // 20: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
-	57, // 21: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	57, // 22: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
-	57, // 23: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
-	57, // 24: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
-	56, // 25: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
-	34, // 26: bailiwick.admin.v1.ListAssociationsResponse.associations:type_name -> bailiwick.admin.v1.Association
-	35, // 27: bailiwick.admin.v1.ListAssociationsResponse.failures:type_name -> bailiwick.admin.v1.Failure
-	57, // 28: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
-	57, // 29: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
-	57, // 30: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
-	28, // 31: bailiwick.admin.v1.ExplainMachineResponse.machine:type_name -> bailiwick.admin.v1.Machine
-	38, // 32: bailiwick.admin.v1.ExplainMachineResponse.candidates:type_name -> bailiwick.admin.v1.Candidate
-	17, // 33: bailiwick.admin.v1.Candidate.link:type_name -> bailiwick.admin.v1.PolicyLink
-	57, // 34: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
-	57, // 35: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
-	57, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
-	57, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
-	41, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
-	42, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
-	57, // 40: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
-	57, // 41: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
-	57, // 42: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
-	57, // 43: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
-	51, // 44: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
-	51, // 45: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
-	57, // 46: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	57, // 47: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
-	57, // 48: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
-	3,  // 49: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
-	8,  // 50: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
-	10, // 51: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
-	13, // 52: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
-	15, // 53: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
-	18, // 54: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
-	21, // 55: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
-	23, // 56: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
-	26, // 57: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
-	29, // 58: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
-	32, // 59: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
-	36, // 60: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
-	39, // 61: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
-	43, // 62: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
-	45, // 63: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
-	47, // 64: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
-	49, // 65: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
-	52, // 66: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
-	54, // 67: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
-	4,  // 68: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
-	9,  // 69: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
-	11, // 70: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
-	14, // 71: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
-	16, // 72: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
-	19, // 73: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
-	22, // 74: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
-	24, // 75: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
-	27, // 76: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
-	30, // 77: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
-	33, // 78: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
-	37, // 79: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
-	40, // 80: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
-	44, // 81: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
-	46, // 82: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
-	48, // 83: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
-	50, // 84: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
-	53, // 85: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
-	55, // 86: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
-	68, // [68:87] is the sub-list for method output_type
-	49, // [49:68] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	4,  // 1: bailiwick.admin.v1.ApplyRequest.delete:type_name -> bailiwick.admin.v1.DocumentName
+	6,  // 2: bailiwick.admin.v1.ApplyResponse.changes:type_name -> bailiwick.admin.v1.Change
+	8,  // 3: bailiwick.admin.v1.ApplyResponse.warnings:type_name -> bailiwick.admin.v1.Problem
+	1,  // 4: bailiwick.admin.v1.Change.action:type_name -> bailiwick.admin.v1.Change.Action
+	8,  // 5: bailiwick.admin.v1.Problems.problems:type_name -> bailiwick.admin.v1.Problem
+	13, // 6: bailiwick.admin.v1.ListDocumentsResponse.documents:type_name -> bailiwick.admin.v1.Document
+	58, // 7: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
+	18, // 8: bailiwick.admin.v1.LinkRequest.link:type_name -> bailiwick.admin.v1.PolicyLink
+	21, // 9: bailiwick.admin.v1.ListPoliciesResponse.policies:type_name -> bailiwick.admin.v1.Policy
+	18, // 10: bailiwick.admin.v1.Policy.links:type_name -> bailiwick.admin.v1.PolicyLink
+	18, // 11: bailiwick.admin.v1.ListLinksResponse.links:type_name -> bailiwick.admin.v1.PolicyLink
+	26, // 12: bailiwick.admin.v1.GetTreeResponse.containers:type_name -> bailiwick.admin.v1.Container
+	58, // 13: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
+	18, // 14: bailiwick.admin.v1.Container.links:type_name -> bailiwick.admin.v1.PolicyLink
+	29, // 15: bailiwick.admin.v1.Container.machines:type_name -> bailiwick.admin.v1.Machine
+	29, // 16: bailiwick.admin.v1.ListMachinesResponse.machines:type_name -> bailiwick.admin.v1.Machine
+	58, // 17: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
+	0,  // 18: bailiwick.admin.v1.Machine.node:type_name -> bailiwick.admin.v1.NodeState
+	32, // 19: bailiwick.admin.v1.ListNodesResponse.nodes:type_name -> bailiwick.admin.v1.Node
+	0,  // 20: bailiwick.admin.v1.Node.state:type_name -> bailiwick.admin.v1.NodeState
+	58, // 21: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
+	58, // 22: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	58, // 23: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
+	58, // 24: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
+	58, // 25: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	57, // 26: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
+	35, // 27: bailiwick.admin.v1.ListAssociationsResponse.associations:type_name -> bailiwick.admin.v1.Association
+	36, // 28: bailiwick.admin.v1.ListAssociationsResponse.failures:type_name -> bailiwick.admin.v1.Failure
+	58, // 29: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
+	58, // 30: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
+	58, // 31: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	29, // 32: bailiwick.admin.v1.ExplainMachineResponse.machine:type_name -> bailiwick.admin.v1.Machine
+	39, // 33: bailiwick.admin.v1.ExplainMachineResponse.candidates:type_name -> bailiwick.admin.v1.Candidate
+	18, // 34: bailiwick.admin.v1.Candidate.link:type_name -> bailiwick.admin.v1.PolicyLink
+	58, // 35: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
+	58, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
+	58, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
+	58, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
+	42, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
+	43, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
+	58, // 41: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
+	58, // 42: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
+	58, // 43: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
+	58, // 44: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
+	52, // 45: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
+	52, // 46: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
+	58, // 47: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	58, // 48: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
+	58, // 49: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
+	3,  // 50: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
+	9,  // 51: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
+	11, // 52: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
+	14, // 53: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
+	16, // 54: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
+	19, // 55: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
+	22, // 56: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
+	24, // 57: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
+	27, // 58: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
+	30, // 59: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
+	33, // 60: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
+	37, // 61: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
+	40, // 62: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
+	44, // 63: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
+	46, // 64: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
+	48, // 65: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
+	50, // 66: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
+	53, // 67: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
+	55, // 68: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
+	5,  // 69: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
+	10, // 70: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
+	12, // 71: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
+	15, // 72: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
+	17, // 73: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
+	20, // 74: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
+	23, // 75: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
+	25, // 76: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
+	28, // 77: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
+	31, // 78: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
+	34, // 79: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
+	38, // 80: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
+	41, // 81: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
+	45, // 82: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
+	47, // 83: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
+	49, // 84: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
+	51, // 85: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
+	54, // 86: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
+	56, // 87: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
+	69, // [69:88] is the sub-list for method output_type
+	50, // [50:69] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_admin_v1_admin_proto_init() }
@@ -4160,7 +4237,7 @@ func file_bailiwick_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_admin_v1_admin_proto_rawDesc), len(file_bailiwick_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   55,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
