@@ -12,18 +12,31 @@ import (
 
 // negotiate plays IKE between the sender of a packet and the other end, and keeps the association if they agree.
 func (x *exchange) negotiate(sender int, m spd.Match, p spd.Packet) *Negotiation {
-	from, to := x.ends[sender], x.ends[1-sender]
+	t := newTalk(x.ends[sender], x.ends[1-sender], m, p)
+	if t.n.Elsewhere == "" {
+		t.run()
+		t.grants(p)
+	}
+	if t.n.Made() {
+		made := &association{made: t.n}
+		made.rules[sender], made.rules[1-sender] = m.Rule.ID, t.n.ResponderRule
+		made.local[sender], made.local[1-sender] = t.n.InitiatorSelectors, t.n.ResponderSelectors
+		x.sas = append(x.sas, made)
+	}
+	return t.n
+}
+
+// newTalk prepares a negotiation for a packet that an end wants to send.
+func newTalk(from, to *End, m spd.Match, p spd.Packet) *talk {
 	local, remote := m.Selectors(p)
 	t := &talk{
 		initiator: party{End: from, address: p.Source}, responder: party{End: to, address: p.Destination},
-		rule: m.Rule, local: local, remote: remote, packet: p,
+		rule: m.Rule, local: local, remote: remote,
 		n: &Negotiation{
 			Initiator: from.Name, Responder: to.Name, InitiatorRule: m.Rule.ID, Tunnel: m.Filter.Tunnel,
 			InitiatorSelectors: local, ResponderSelectors: remote,
 		},
 	}
-	made := &association{made: t.n}
-	made.rules[sender], made.local[sender], made.local[1-sender] = m.Rule.ID, local, remote
 	if m.Filter.Tunnel {
 		if m.Rule.TunnelLocal.IsValid() {
 			t.initiator.address = m.Rule.TunnelLocal
@@ -31,17 +44,9 @@ func (x *exchange) negotiate(sender int, m spd.Match, p spd.Packet) *Negotiation
 		t.responder.address = m.Rule.Tunnel
 		if own, _ := to.Set.Addresses(); !slices.Contains(own, m.Rule.Tunnel) && m.Rule.Tunnel != p.Destination {
 			t.n.Elsewhere = m.Rule.Tunnel.String()
-			x.sas = append(x.sas, made)
-			return t.n
 		}
 	}
-	t.run()
-	if t.n.Made() {
-		made.rules[1-sender] = t.n.ResponderRule
-		made.local[sender], made.local[1-sender] = t.n.InitiatorSelectors, t.n.ResponderSelectors
-		x.sas = append(x.sas, made)
-	}
-	return t.n
+	return t
 }
 
 // party is an end in a negotiation.
@@ -55,7 +60,6 @@ type talk struct {
 	initiator, responder party
 	rule                 *spd.Rule // of the initiator
 	local, remote        []spd.Selector
-	packet               spd.Packet
 	n                    *Negotiation
 }
 
@@ -93,9 +97,18 @@ func (t *talk) run() {
 		return
 	}
 	t.n.InitiatorSelectors, t.n.ResponderSelectors = a.narrowed.Remote, a.narrowed.Local
-	if !contains(a.narrowed.Remote, t.packet.Protocol, spd.HostSelector(t.packet.Source), t.packet.SourcePort) ||
-		!contains(a.narrowed.Local, t.packet.Protocol, spd.HostSelector(t.packet.Destination), t.packet.DestinationPort) {
-		t.differ(CodeSelectors, selectorTexts(t.local, t.remote), selectorTexts(a.narrowed.Remote, a.narrowed.Local),
+}
+
+// granted reports whether the association is for a packet that the initiator sends.
+func (n *Negotiation) granted(p spd.Packet) bool {
+	return contains(n.InitiatorSelectors, p.Protocol, spd.HostSelector(p.Source), p.SourcePort) &&
+		contains(n.ResponderSelectors, p.Protocol, spd.HostSelector(p.Destination), p.DestinationPort)
+}
+
+// grants looks whether the association that was agreed is for the packet.
+func (t *talk) grants(p spd.Packet) {
+	if t.n.Made() && !t.n.granted(p) {
+		t.differ(CodeSelectors, selectorTexts(t.local, t.remote), selectorTexts(t.n.InitiatorSelectors, t.n.ResponderSelectors),
 			"rule %q of %s grants only a part of what rule %q of %s asks for, without this packet",
 			t.n.ResponderRule, t.responder.Name, t.rule.ID, t.initiator.Name)
 	}

@@ -42,7 +42,9 @@ func Expand(p Policy, f Facts) (Set, error) {
 	}
 	slices.SortFunc(filters, compareSpecific)
 	filters = slices.Compact(filters) // any-to-any and its mirror are the same
-	return Set{filters: filters, rules: rules, policy: &p, groups: groups(f), addresses: f.Addresses, aboutMe: aboutMe(p.Rules)}, nil
+	set := Set{filters: filters, rules: rules, policy: &p, groups: groups(f), addresses: f.Addresses, aboutMe: aboutMe(p.Rules)}
+	set.negotiables = set.findNegotiables()
+	return set, nil
 }
 
 // groups are the addresses behind which there is no single peer.

@@ -15,8 +15,10 @@ type Negotiable struct {
 }
 
 // Negotiables returns the rules that negotiate in the order of weight; one whose filters do not stand together appears
-// once for each run of them.
-func (s Set) Negotiables() []Negotiable {
+// once for each run of them. They must not be modified.
+func (s Set) Negotiables() []Negotiable { return s.negotiables }
+
+func (s Set) findNegotiables() []Negotiable {
 	var out []Negotiable
 	for i := range s.filters {
 		f := &s.filters[i]

@@ -200,3 +200,15 @@ func (i ICMP) Contains(p Packet) bool {
 		return i.Type == p.ICMPType && i.Code == p.ICMPCode
 	}
 }
+
+// Range returns the addresses that a filter names itself; false for one that depends on the machine.
+func (a Address) Range() (Range, bool) {
+	switch a.Kind {
+	case AddressPrefix:
+		return rangeOf(a.Prefix), true
+	case AddressRange:
+		return Range{a.From, a.To}, true
+	case AddressAny, AddressMe, AddressDNSServers, AddressDHCPServer, AddressDefaultGateway:
+	}
+	return Range{}, false
+}

@@ -15,6 +15,8 @@ type Set struct {
 	// addresses are those that the facts know as the machine's own.
 	addresses []netip.Addr
 	aboutMe   bool
+	// negotiables are what negotiations see of filters and rules.
+	negotiables []Negotiable
 }
 
 // Match is the answer of a lookup.
@@ -90,6 +92,21 @@ func (s Set) DefaultResponse() DefaultResponse { return s.Policy().DefaultRespon
 
 // KeyExchange returns the settings of IKE SAs.
 func (s Set) KeyExchange() KeyExchange { return s.Policy().KeyExchange }
+
+// Between returns the Set for packets between an own address and a peer's, forwarded ones excepted: its Lookup answers for
+// them as that of the whole Set does, among fewer filters. It is not one to negotiate with.
+func (s Set) Between(here, there netip.Addr) Set {
+	var few []Specific
+	for i := range s.filters {
+		f := &s.filters[i]
+		if f.Direction == Out && f.Source.Contains(here) && f.Destination.Contains(there) ||
+			f.Direction == In && f.Source.Contains(there) && f.Destination.Contains(here) {
+			few = append(few, *f)
+		}
+	}
+	s.filters, s.negotiables = few, nil
+	return s
+}
 
 // Selectors returns what a negotiation for the packet asks for, the machine's own side and the peer's. In transport
 // mode that is the pair of addresses of the packet with the protocol and the ports of the filter, so that one pair of
