@@ -108,7 +108,8 @@ func (o Offer) String() string { return o.ESP.String() + o.Life.String() }
 // DefaultResponse answers peers that ask for security where no rule covers them.
 type DefaultResponse struct {
 	Active         bool
-	Offers         []Offer // empty for proposal.DefaultESP
+	Offers         []Offer // empty for those of Level or, without one, proposal.DefaultESP
+	Level          proposal.Level
 	Authentication []spd.Auth
 	PFS            bool
 	Idle           time.Duration
@@ -153,6 +154,7 @@ type FilterAction struct {
 	Inpass   bool
 	Fallback spd.Fallback
 	Offers   []Offer
+	Level    proposal.Level // stands for its offers
 	PFS      bool
 	// Associations is how many Child SAs with the same selectors are wanted; 0 means one.
 	Associations uint8

@@ -40,8 +40,8 @@ func (d Documents) Effective(name string) (spd.Policy, error) {
 	}
 	if r := doc.DefaultResponse; r.Active {
 		out.DefaultResponse = spd.DefaultResponse{
-			Active: true, Offers: effectiveOffers(r.Offers, r.PFS, ike), Auth: effectiveAuth(r.Authentication), PFS: r.PFS,
-			Lifetime: effectiveLifetime(r.Offers), Idle: r.Idle,
+			Active: true, Offers: effectiveOffers(r.offers(), r.PFS, ike), Auth: effectiveAuth(r.Authentication), PFS: r.PFS,
+			Lifetime: effectiveLifetime(r.offers()), Idle: r.Idle,
 		}
 	}
 	if out.DefaultResponse.Active || slices.ContainsFunc(out.Rules, func(r spd.Rule) bool { return r.Action.Action == spd.ActionNegotiate }) {
@@ -83,8 +83,8 @@ func (d Documents) effectiveRule(r Rule, ike []proposal.IKE) (spd.Rule, error) {
 	}
 	if action.Action == spd.ActionNegotiate {
 		out.Auth = effectiveAuth(r.Authentication)
-		out.Action.Offers = effectiveOffers(action.Offers, action.PFS, ike)
-		out.Action.Lifetime = effectiveLifetime(action.Offers)
+		out.Action.Offers = effectiveOffers(action.offers(), action.PFS, ike)
+		out.Action.Lifetime = effectiveLifetime(action.offers())
 	}
 	for _, dn := range r.PeerGroups {
 		out.PeerGroups = append(out.PeerGroups, dn.String())
@@ -114,6 +114,19 @@ func effectiveAuth(auth []spd.Auth) []spd.Auth {
 		return []spd.Auth{{Method: spd.AuthCertificate}}
 	}
 	return auth
+}
+
+// offers are those that are written, or those that the level stands for.
+func (a FilterAction) offers() []Offer { return offersOf(a.Level, a.Offers) }
+
+func (d DefaultResponse) offers() []Offer { return offersOf(d.Level, d.Offers) }
+
+func offersOf(level proposal.Level, written []Offer) []Offer {
+	out := slices.Clone(written)
+	for _, o := range level.Offers() {
+		out = append(out, Offer{o, level.Life()})
+	}
+	return out
 }
 
 // effectiveOffers gives every offer its group. With perfect forward secrecy an offer that names none stands for one with

@@ -101,6 +101,12 @@ func scalars[T any](w *writer, name string, values []T, format func(v T) string)
 	list(w, name, values, func(v T) { w.line(format(v)) })
 }
 
+func (w *writer) level(l proposal.Level) {
+	if l != 0 {
+		w.plain("level", l)
+	}
+}
+
 func (w *writer) meta(m Meta) {
 	w.text("name", m.Name)
 	w.text("description", m.Description)
@@ -161,9 +167,10 @@ func offerText(o Offer) string { return quoted(o.String()) }
 func (p Policy) write(w *writer) {
 	w.meta(p.Meta)
 	list(w, "rules", p.Rules, func(r Rule) { r.write(w) })
-	if d := p.DefaultResponse; d.Active || len(d.Offers) > 0 || len(d.Authentication) > 0 || d.PFS || d.Idle != 0 {
+	if d := p.DefaultResponse; d.Active || len(d.Offers) > 0 || d.Level != 0 || len(d.Authentication) > 0 || d.PFS || d.Idle != 0 {
 		w.block("defaultResponse", func() {
 			w.plain("active", d.Active)
+			w.level(d.Level)
 			scalars(w, "offers", d.Offers, offerText)
 			list(w, "authentication", d.Authentication, w.auth)
 			w.flag("pfs", d.PFS, false)
@@ -273,6 +280,7 @@ func (a FilterAction) write(w *writer) {
 	case f.Mode != spd.FallbackNone:
 		w.plain("fallback", f.Mode)
 	}
+	w.level(a.Level)
 	scalars(w, "offers", a.Offers, offerText)
 	w.flag("pfs", a.PFS, false)
 	if a.Associations > 0 {

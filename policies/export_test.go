@@ -104,7 +104,7 @@ func documents() *rapid.Generator[policies.Documents] {
 			}
 			d.FilterLists = append(d.FilterLists, l)
 			d.FilterActions = append(d.FilterActions, policies.FilterAction{
-				Meta: meta(), Action: r.Action.Action, Inpass: flag(), Fallback: r.Action.Fallback, Offers: offers(), PFS: flag(), Associations: r.Action.Associations,
+				Meta: meta(), Action: r.Action.Action, Inpass: flag(), Level: proposal.Level(rapid.Uint8Range(0, 3).Draw(t, "level")), Fallback: r.Action.Fallback, Offers: offers(), PFS: flag(), Associations: r.Action.Associations,
 			})
 		}
 		d.Policies = append(d.Policies, p)

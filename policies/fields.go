@@ -201,7 +201,8 @@ func (r *reader) defaultResponse(n ast.Node) DefaultResponse {
 	m := r.object(n, &defaultResponseObject)
 	return DefaultResponse{
 		Active: m.flag("active", false), Offers: texts(m, "offers", parseOffer), Authentication: r.authentication(m),
-		PFS: m.flag("pfs", false), Idle: parsed(m, "idle", parseDuration),
+		Level: parsed(m, "level", proposal.ParseLevel),
+		PFS:   m.flag("pfs", false), Idle: parsed(m, "idle", parseDuration),
 	}
 }
 
@@ -224,7 +225,7 @@ func (r *reader) filter(n ast.Node) Filter {
 func (r *reader) filterAction(n ast.Node) FilterAction {
 	m := r.object(n, &filterActionObject)
 	return FilterAction{
-		Meta: m.meta(), Inpass: m.flag("inpass", false), Fallback: r.fallback(m), Offers: texts(m, "offers", parseOffer),
+		Meta: m.meta(), Inpass: m.flag("inpass", false), Fallback: r.fallback(m), Offers: texts(m, "offers", parseOffer), Level: parsed(m, "level", proposal.ParseLevel),
 		Action: choice(m, "action", spd.Action(0), spd.ActionPermit, spd.ActionBlock, spd.ActionNegotiate), PFS: m.flag("pfs", false),
 		Associations: parsed(m, "associations", parseAssociations),
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
@@ -87,6 +88,7 @@ var (
 	typeESPOffer    = text("[offer](#offers) for a Child SA", fragment{"pattern": `^[Ee][Ss][Pp]\[[!-~]+$`})
 	typeIKEOffer    = text("[offer](#offers) for an IKE SA", fragment{"pattern": "^[!-~]+$"})
 	typeAddress     = text("[address](#addresses)", fragment{"anyOf": []fragment{{"enum": symbolNames()}, {"pattern": `^[0-9A-Fa-f.:/-]+$`}, {"pattern": "^" + spd.NamePrefix + "."}}})
+	typeLevel       = oneOf(proposal.LevelLow, proposal.LevelMedium, proposal.LevelHigh)
 	typePorts       = valueType{text: "`any`, port or range `a-b`", schema: fragment{"anyOf": []fragment{
 		{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string", "pattern": "^(any|[0-9]+(-[0-9]+)?)$"},
 	}}}
@@ -107,6 +109,15 @@ var (
 			schema: fragment{"anyOf": []fragment{mode.schema, reference(&fallbackObject)}}}
 	}()
 )
+
+// usualOffers are those of a default response that names none.
+var usualOffers = func() string {
+	var names []string
+	for _, o := range proposal.DefaultESP() {
+		names = append(names, o.String())
+	}
+	return quotedWords(names)
+}()
 
 func symbolNames() []string {
 	out := make([]string, len(symbols))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/bailiwick-net/bailiwick/policies/proposal"
 )
 
 //go:embed reference_head.md
@@ -36,8 +38,21 @@ func Reference() []byte {
 		}
 	}
 	b.WriteString("\n")
-	b.WriteString(strings.ReplaceAll(strings.ReplaceAll(referenceTail, "{{symbols}}", quotedWords(symbolNames())), "{{protocols}}", quotedWords(protocolNames())))
+	b.WriteString(strings.NewReplacer("{{protocols}}", quotedWords(protocolNames()), "{{levels}}", levels(), "{{legacy}}", quotedWords(proposal.LegacyNames())).Replace(referenceTail))
 	return []byte(b.String())
+}
+
+// levels is a table of the offers of each level.
+func levels() string {
+	text := "| Level | Offers, each for an hour |\n|---|---|\n"
+	for _, l := range []proposal.Level{proposal.LevelHigh, proposal.LevelMedium, proposal.LevelLow} {
+		var names []string
+		for _, o := range l.Offers() {
+			names = append(names, o.String())
+		}
+		text += fmt.Sprintf("| `%s` | %s |\n", l, quotedWords(names))
+	}
+	return text
 }
 
 func quotedWords(words []string) string { return "`" + strings.Join(words, "`, `") + "`" }

@@ -172,26 +172,25 @@ func familyOf(a spd.Address) int {
 
 func (v *validator) filterAction(a FilterAction) {
 	if a.Action != spd.ActionNegotiate {
-		if a.Inpass || a.Fallback != (spd.Fallback{}) || len(a.Offers) > 0 || a.PFS || a.Associations > 0 {
-			v.find(Error, CodeAction, a.At, a, "has action %s with inpass, fallback, offers, pfs or associations, which only negotiate has", a.Action)
+		if a.Inpass || a.Fallback != (spd.Fallback{}) || len(a.offers()) > 0 || a.PFS || a.Associations > 0 {
+			v.find(Error, CodeAction, a.At, a, "has action %s with inpass, fallback, level, offers, pfs or associations, which only negotiate has", a.Action)
 		}
 		return
 	}
-	if len(a.Offers) == 0 {
-		v.find(Error, CodeOffers, a.At, a, "negotiates without an offer; the usual ones are %s", defaultOffers())
+	if len(a.offers()) == 0 {
+		v.find(Error, CodeOffers, a.At, a, "negotiates without a level and without an offer; the usual offers are %s", plain(usualOffers))
 	}
 	if f := a.Fallback; f.Mode == spd.FallbackNone && f != (spd.Fallback{}) || f.Mode == spd.FallbackDiscover && f.Delay != 0 {
 		v.find(Error, CodeAction, a.At, a, "has fallback %s with a delay or ttl that it does not have", f.Mode)
 	}
-	v.offers(a, a.Offers, a.PFS)
+	v.level(a, a.Level, a.Offers)
+	v.offers(a, a.offers(), a.PFS)
 }
 
-func defaultOffers() string {
-	var names []string
-	for _, o := range proposal.DefaultESP() {
-		names = append(names, o.String())
+func (v *validator) level(d Document, level proposal.Level, offers []Offer) {
+	if level != 0 && len(offers) > 0 {
+		v.find(Error, CodeOffers, d.Metadata().At, d, "has level %s and offers; the level stands for offers of its own, write one of the two", level)
 	}
-	return strings.Join(names, ", ")
 }
 
 func (v *validator) offers(d Document, offers []Offer, pfs bool) {
@@ -233,10 +232,11 @@ func (v *validator) policy(p Policy) {
 	}
 	v.exemptions(p)
 	r := p.DefaultResponse
-	if !r.Active && (len(r.Offers) > 0 || len(r.Authentication) > 0 || r.PFS || r.Idle != 0) {
+	if !r.Active && (len(r.offers()) > 0 || len(r.Authentication) > 0 || r.PFS || r.Idle != 0) {
 		v.find(Error, CodeAction, p.At, p, "has settings for a default response that is not active")
 	}
-	v.offers(p, r.Offers, r.PFS)
+	v.level(p, r.Level, r.Offers)
+	v.offers(p, r.offers(), r.PFS)
 	v.authentication(p, p.At, "the default response", r.Authentication)
 	for _, o := range p.KeyExchange.Offers {
 		if s := o.Strength(); s < 128 {

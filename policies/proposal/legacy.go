@@ -1,5 +1,10 @@
 package proposal
 
+import (
+	"maps"
+	"slices"
+)
+
 // legacy maps the normal form of names that old policies carry to what takes their place. They are understood so that
 // the refusal can say why; none of them is ever negotiated.
 var legacy = map[string]string{
@@ -37,3 +42,6 @@ var aliases = map[string]string{
 	"AESCBC128": "AES128", "AESCBC192": "AES192", "AESCBC256": "AES256",
 	"SHA2256": "SHA256", "SHA2384": "SHA384", "SHA2512": "SHA512",
 }
+
+// LegacyNames lists the names of algorithms and groups that are understood and never negotiated, sorted.
+func LegacyNames() []string { return slices.Sorted(maps.Keys(legacy)) }
