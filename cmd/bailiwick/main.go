@@ -150,7 +150,7 @@ func command() *cobra.Command {
 	c.flags(root.PersistentFlags())
 	root.AddCommand(
 		applyCommand(c), planCommand(c), testCommand(c), deleteCommand(c), exportCommand(c), getCommand(c), linkCommand(c), unlinkCommand(c),
-		tokenCommand(c), secretCommand(c), explainCommand(c), directoryCommand(c), administratorCommand(c), schemaCommand(c),
+		tokenCommand(c), secretCommand(c), explainCommand(c), directoryCommand(c), administratorCommand(c), schemaCommand(c), templateCommand(c),
 		importCommand(c),
 		demoCommand(),
 	)
