@@ -112,6 +112,9 @@ type Child struct {
 	Idle          time.Duration
 	// ReplacesIn is the inbound SPI of the SA that this one rekeys; 0 for a new one.
 	ReplacesIn SPI
+	// Bundle names the SAs that were made together with the same selectors, for as many packet threads (RFC 9611), by an
+	// inbound SPI; those that rekey them belong to it as well. 0 for an SA that stands alone.
+	Bundle SPI
 	// NATRemote tells that the peer sits behind a NAT, so that its address may move (RFC 7296 2.23).
 	NATRemote bool
 	// Mobile tells that IKE moves the SA (RFC 4555): packets from elsewhere are reported, not followed.

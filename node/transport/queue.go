@@ -22,8 +22,8 @@ const (
 	MaxSendSegments = 64
 )
 
-// Queue is what one packet thread reads and writes: its sockets on the NAT port, and the raw ones in queue 0. One
-// goroutine calls its methods. The calls never block (SendESP waits at most 10 ms for room in a full socket), so they
+// Queue is what one packet thread reads and writes: its sockets on the NAT port, and its raw ones. What arrives is
+// divided by SPI, see QueueOf. One goroutine calls its methods. The calls never block (SendESP waits at most 10 ms for room in a full socket), so they
 // go to the kernel without telling the Go scheduler.
 type Queue struct {
 	sockets *Sockets
@@ -294,11 +294,7 @@ func (q *Queue) failed(m *Message, err error) error {
 
 func (q *Queue) find(m *Message) *socket {
 	v6 := !m.Remote.Addr().Is4()
-	all := q.all
-	if !m.Encap {
-		all = q.sockets.queues[0].all
-	}
-	for _, sock := range all {
+	for _, sock := range q.all {
 		if sock.v6 == v6 && sock.raw != m.Encap {
 			return sock
 		}

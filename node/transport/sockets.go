@@ -72,6 +72,9 @@ func (s *Sockets) Stats() Stats {
 // privilege, the mark CAP_NET_ADMIN.
 func Listen(cfg Config) (*Sockets, error) {
 	cfg.setDefaults()
+	if cfg.Queues < 1 || cfg.Queues > MaxQueues {
+		return nil, fmt.Errorf("open the sockets of %d queues: want 1 to %d", cfg.Queues, MaxQueues)
+	}
 	s := &Sockets{cfg: cfg, ikeQueue: newQueue(cfg.IKEQueue), done: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -133,22 +136,22 @@ func (s *Sockets) open() error {
 			return err
 		}
 		s.ike = append(s.ike, ike...)
-		for _, q := range s.queues {
-			nat, err := s.openOne(v6, false, s.cfg.NATPort, s.cfg.Queues > 1)
-			if err != nil {
-				return err
-			}
-			q.add(nat)
+		if err := s.openNAT(v6); err != nil {
+			return err
 		}
 		if s.cfg.NoRawESP {
 			continue
 		}
-		// Every raw socket gets a copy of every packet, so only the first queue has one.
-		raw, err := s.openOne(v6, true, 0, false)
-		if err != nil {
-			return err
+		for i, q := range s.queues {
+			raw, err := s.openOne(v6, true, 0, false)
+			if err != nil {
+				return err
+			}
+			q.add(raw)
+			if err := s.divideRaw(raw, i); err != nil {
+				return err
+			}
 		}
-		s.queues[0].add(raw)
 	}
 	return nil
 }
@@ -294,8 +297,11 @@ func (k *socket) close() error {
 	return unix.Close(k.fd)
 }
 
-// Queue returns the sockets of packet thread i, 0 to Config.Queues-1.
+// Queue returns the sockets of packet thread i, 0 to Queues()-1.
 func (s *Sockets) Queue(i int) *Queue { return s.queues[i] }
+
+// Queues returns how many there are.
+func (s *Sockets) Queues() int { return len(s.queues) }
 
 // Offloads tells whether the kernel cuts what is sent from the NAT port into datagrams (UDP_SEGMENT) and joins those that
 // arrive (UDP_GRO), on every socket.

@@ -47,8 +47,8 @@ func TestSocketOptions(t *testing.T) {
 	for i := range 2 {
 		all = append(all, s.Queue(i).all...)
 	}
-	if len(all) != 2*shares+2*2+2 {
-		t.Errorf("%d sockets, want %d IKE, four NAT and two raw", len(all), 2*shares)
+	if len(all) != 2*shares+2*2+2*2 {
+		t.Errorf("%d sockets, want %d IKE, four NAT and four raw", len(all), 2*shares)
 	}
 	for _, sock := range all {
 		for _, o := range []struct {

@@ -71,9 +71,7 @@ func (s *Sockets) openIKE(v6 bool) ([]*socket, error) {
 		}
 		all = append(all, sock)
 	}
-	program := splitIKE()
-	if unix.SetsockoptSockFprog(all[0].fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
-		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}) == nil {
+	if attach(all[0].fd, unix.SO_ATTACH_REUSEPORT_CBPF, splitIKE()) == nil {
 		return all, nil
 	}
 	for len(all) > 1 {

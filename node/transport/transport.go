@@ -13,7 +13,7 @@ type Config struct {
 	Mark          uint32 // SO_MARK of every socket, so that policy routing lets their traffic pass; 0 sets none
 	IKEPort       uint16 // 0 is 500
 	NATPort       uint16 // 0 is 4500
-	Queues        int    // sockets on NATPort for as many packet threads; 0 is 1
+	Queues        int    // sockets for as many packet threads, 1 to MaxQueues; 0 is 1
 	NoIPv4        bool
 	NoIPv6        bool
 	NoRawESP      bool // without IP protocol 50

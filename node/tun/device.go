@@ -12,6 +12,8 @@ import (
 const (
 	tunFUSO4 = 0x20
 	tunFUSO6 = 0x40
+	// iffTUNExcl makes the kernel refuse a name that is in use (EBUSY), instead of adding a queue to somebody's device.
+	iffTUNExcl = 0x8000
 )
 
 // busyRetry bounds the wait for the queues of a process that died a moment ago: the kernel frees them asynchronously.
@@ -80,6 +82,9 @@ func (d *Device) attach(fd int, cfg Config) error {
 	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	if cfg.Queues > 1 {
 		flags |= unix.IFF_MULTI_QUEUE
+		if len(d.queues) == 0 {
+			flags |= iffTUNExcl
+		}
 	}
 	request.SetUint16(flags)
 	retry := time.NewTicker(busyInterval)

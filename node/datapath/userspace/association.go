@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath"
@@ -11,17 +14,19 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/node/transport"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
-// association is one Child SA as the packet thread uses it. The thread owns it.
+// association is one Child SA as the packet threads use it. Whoever has the world alone may change it; what threads change
+// while others are at work is apart.
 type association struct {
 	child   sa.Child
-	in      *esp.Inbound
-	out     *esp.Outbound // nil until InstallOut
-	limit   int           // longest IP packet whose ESP fits the path
-	probed  int           // longest IP packet that needs no search for the path MTU
-	whole   int           // longest ESP packet that the kernel can be given as it is
+	out     *esp.Outbound   // nil until InstallOut
+	forks   []*esp.Outbound // of it, by thread; nil where a thread has sealed nothing yet
+	limit   int             // longest IP packet whose ESP fits the path
+	probed  int             // longest IP packet that needs no search for the path MTU
+	whole   int             // longest ESP packet that the kernel can be given as it is
 	path    pathMTU
 	pieces  *packet.Reassembler // of inner packets; nil before the first piece
 	probing *probing            // nil before the first search
@@ -38,14 +43,55 @@ type association struct {
 	replaced  bool // another one took over
 	dead      bool // reached a hard limit
 	installed time.Time
-	used      time.Time
 	told      [4]bool // limits that were reported, by ike.Limit
 	// next and nextTime are where the first limit lies that was not reported; before that there is nothing to look at.
 	next     sa.Limits
 	nextTime time.Time
 
-	inOctets, outOctets, inPackets, outPackets uint64
-	replayed, failed, mismatch, discarded      uint64
+	opening                    sync.Mutex // guards in and what stands in this group
+	in                         *esp.Inbound
+	inOctets, inPackets        uint64
+	replayed, failed, mismatch uint64
+	received                   time.Time
+
+	outOctets, outPackets, discarded atomic.Uint64
+	sealedAt                         atomic.Int64 // when a packet was sealed last, in nanoseconds since 1970
+}
+
+// used is when a packet last went through, or when the SA was installed.
+func (a *association) used() time.Time {
+	used := a.installed
+	if a.received.After(used) {
+		used = a.received
+	}
+	if sent := time.Unix(0, a.sealedAt.Load()); sent.After(used) {
+		used = sent
+	}
+	return used
+}
+
+// sealer returns what a thread seals with; nil where it has to be made first.
+func (a *association) sealer(thread int) *esp.Outbound {
+	if thread == 0 {
+		return a.out
+	}
+	if thread < len(a.forks) {
+		return a.forks[thread]
+	}
+	return nil
+}
+
+// fork makes what a thread seals with: all of them share the sequence numbers.
+func (a *association) fork(thread int) error {
+	out, err := a.out.Fork()
+	if err != nil {
+		return err
+	}
+	if thread >= len(a.forks) {
+		a.forks = append(a.forks, make([]*esp.Outbound, thread+1-len(a.forks))...)
+	}
+	a.forks[thread] = out
+	return nil
 }
 
 // sadb is the security association database of the packet thread.
@@ -109,19 +155,36 @@ func hosts(c sa.Child) (hostPair, bool) {
 	return hostPair{c.Rule, c.LocalTS[0].From, c.RemoteTS[0].From}, true
 }
 
-// find returns the SA of a rule that carries an outbound packet; the one that was switched to last where several do.
-func (d *sadb) find(rule string, p *spd.Packet) *association {
-	for _, a := range d.hosts[hostPair{rule, p.Source, p.Destination}] {
-		if !a.dead && a.coversOut(p) {
+// find returns the SA of a rule that carries an outbound packet of a thread; the one that was switched to last where several
+// do, or of the SAs that were made together with it (RFC 9611) the one whose packets arrive at the same thread.
+func (d *sadb) find(rule string, p *spd.Packet, thread, threads int) *association {
+	list := d.hosts[hostPair{rule, p.Source, p.Destination}]
+	first := slices.IndexFunc(list, func(a *association) bool { return !a.dead && a.coversOut(p) })
+	if first < 0 {
+		list = d.wide[rule]
+		first = slices.IndexFunc(list, func(a *association) bool { return !a.dead && a.coversOut(p) })
+	}
+	if first < 0 {
+		return nil
+	}
+	newest := list[first]
+	if threads == 1 || newest.child.Bundle == 0 {
+		return newest
+	}
+	var together []*association
+	for _, a := range list[first:] {
+		if a.dead || a.replaced || a.child.Bundle != newest.child.Bundle || !a.coversOut(p) {
+			continue
+		}
+		if transport.QueueOf(uint32(a.child.In.SPI), threads) == thread {
 			return a
 		}
+		together = append(together, a)
 	}
-	for _, a := range d.wide[rule] {
-		if !a.dead && a.coversOut(p) {
-			return a
-		}
+	if len(together) == 0 {
+		return newest
 	}
-	return nil
+	return together[thread%len(together)]
 }
 
 // upcoming returns the SA of the default response that will carry an outbound packet as soon as it is switched to.
@@ -177,7 +240,7 @@ func (a *association) limits() [2]limit {
 // expiring returns the limit that a has reached and that was not reported yet.
 func (a *association) expiring(now time.Time) (ike.Limit, bool) {
 	age := now.Sub(a.installed)
-	octets, packets := max(a.inOctets, a.outOctets), max(a.inPackets, a.outPackets)
+	octets, packets := max(a.inOctets, a.outOctets.Load()), max(a.inPackets, a.outPackets.Load())
 	for _, l := range a.limits() {
 		b := l.bounds
 		reached := b.Time > 0 && age >= b.Time || b.Bytes > 0 && octets >= b.Bytes || b.Packets > 0 && packets >= b.Packets
@@ -185,7 +248,7 @@ func (a *association) expiring(now time.Time) (ike.Limit, bool) {
 			return l.limit, true
 		}
 	}
-	if a.child.Idle > 0 && now.Sub(a.used) >= a.child.Idle && !a.told[ike.LimitIdle] {
+	if a.child.Idle > 0 && now.Sub(a.used()) >= a.child.Idle && !a.told[ike.LimitIdle] {
 		return ike.LimitIdle, true
 	}
 	return 0, false
@@ -219,8 +282,8 @@ func (a *association) status() datapath.ChildStatus {
 	return datapath.ChildStatus{
 		In: c.In.SPI, Out: c.Out.SPI, Rule: c.Rule, DefaultResponse: c.DefaultResponse, Peer: c.Peer, Mode: c.Mode,
 		Suite: fmt.Sprint(c.Suite), Local: c.Local, Remote: a.remote, LocalTS: c.LocalTS, RemoteTS: c.RemoteTS, Installed: a.installed,
-		InPackets: a.inPackets, OutPackets: a.outPackets, InOctets: a.inOctets, OutOctets: a.outOctets,
-		ReplayDropped: a.replayed, AuthFailed: a.failed, SelectorMismatch: a.mismatch, Discarded: a.discarded,
+		InPackets: a.inPackets, OutPackets: a.outPackets.Load(), InOctets: a.inOctets, OutOctets: a.outOctets.Load(),
+		ReplayDropped: a.replayed, AuthFailed: a.failed, SelectorMismatch: a.mismatch, Discarded: a.discarded.Load(),
 		Current: a.current && !a.dead && !a.replaced,
 	}
 }

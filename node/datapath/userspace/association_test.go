@@ -18,7 +18,7 @@ func selector(s string, protocol uint8, from, to uint16) sa.Selector {
 }
 
 func testAssociation(spi sa.SPI, rule string, protocol uint8, from, to uint16) *association {
-	return &association{installed: start, used: start, child: sa.Child{
+	return &association{installed: start, child: sa.Child{
 		Rule: rule, In: sa.Keys{SPI: spi},
 		LocalTS: []sa.Selector{selector("10.0.0.1", protocol, 0, 65535)}, RemoteTS: []sa.Selector{selector("10.0.0.2", protocol, from, to)},
 	}}
@@ -37,7 +37,7 @@ func TestFindTakesTheNewestThatCovers(t *testing.T) {
 	for _, a := range []*association{all, web, newer, other} {
 		d.children[a.child.In.SPI] = a
 	}
-	if d.find("r", packet(6, 80)) != nil {
+	if d.find("r", packet(6, 80), 0, 1) != nil {
 		t.Error("an SA that was not switched to was found")
 	}
 	for _, step := range []struct {
@@ -54,14 +54,14 @@ func TestFindTakesTheNewestThatCovers(t *testing.T) {
 		{"remove all", func() { d.deactivate(all) }, nil, nil},
 	} {
 		step.do()
-		if got := d.find("r", packet(6, 80)); got != step.web {
+		if got := d.find("r", packet(6, 80), 0, 1); got != step.web {
 			t.Errorf("%s: TCP port 80 goes through %v", step.name, got)
 		}
-		if got := d.find("r", packet(17, 53)); got != step.other {
+		if got := d.find("r", packet(17, 53), 0, 1); got != step.other {
 			t.Errorf("%s: UDP port 53 goes through %v", step.name, got)
 		}
 	}
-	if d.find("", packet(6, 80)) != other {
+	if d.find("", packet(6, 80), 0, 1) != other {
 		t.Error("SA of the default response was not found")
 	}
 	if !all.replaced {
@@ -69,7 +69,7 @@ func TestFindTakesTheNewestThatCovers(t *testing.T) {
 	}
 	backwards := packet(6, 80)
 	backwards.Source, backwards.Destination = backwards.Destination, backwards.Source
-	if d.find("", backwards) != nil {
+	if d.find("", backwards, 0, 1) != nil {
 		t.Error("SA was found for a packet in the wrong direction")
 	}
 }

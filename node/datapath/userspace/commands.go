@@ -111,9 +111,8 @@ func (c installIn) run(l *loop) error {
 	if _, ok := l.sadb.children[c.child.In.SPI]; ok {
 		return fmt.Errorf("install inbound SA %s: the SPI is in use", c.child.In.SPI)
 	}
-	c.in.SetSpill(&l.spill)
 	a := &association{
-		child: c.child, in: c.in, path: newPathMTU(c.mtu, c.child.Local.Addr().Is6()), remote: c.child.Remote, installed: l.now, used: l.now,
+		child: c.child, in: c.in, path: newPathMTU(c.mtu, c.child.Local.Addr().Is6()), remote: c.child.Remote, installed: l.now,
 	}
 	if old, ok := l.sadb.children[c.child.ReplacesIn]; ok && old.path.device == c.mtu && old.child.Remote == c.child.Remote {
 		a.path, a.probing = old.path, old.probing // the way is the same one
@@ -200,7 +199,11 @@ func (c refuse) run(l *loop) error {
 
 func (c status) run(l *loop) error {
 	s := c.into
-	if l.lost {
+	missed := false
+	if err := (lost{&missed}).run(l); err != nil {
+		return err
+	}
+	if missed {
 		s.Notes = append(s.Notes, "The TUN device was deleted: what the policy wants protected is dropped until it is made again.")
 	}
 	for _, a := range l.sadb.children {
@@ -209,8 +212,10 @@ func (c status) run(l *loop) error {
 	for key, until := range l.soft {
 		s.Soft = append(s.Soft, datapath.SoftStatus{Rule: key.rule, Local: key.local, Remote: key.remote, Expires: until})
 	}
-	for name, n := range l.counters {
-		s.Counters[counter(name).String()] = n
+	for _, thread := range l.loops {
+		for name, n := range thread.counters {
+			s.Counters[counter(name).String()] += n
+		}
 	}
 	flows, packets := l.waiting.Count()
 	s.Counters["packets_waiting"], s.Counters["flows_waiting"] = uint64(packets), uint64(flows)

@@ -65,7 +65,7 @@ func (l *loop) sendCut(a *association, m *transport.Message) error {
 			return err
 		}
 		packet.FixChecksum(pkt, info) // RFC 8200 8.1: UDP over IPv6 has one
-		l.fragmentID++
+		l.fragmentID += uint32(len(l.loops))
 		// Every link takes as much, and the kernel may believe less of the path than there is: what it tells the flows
 		// inside the SA stands in the same cache.
 		if err := packet.FragmentIPv6(pkt, leastMTU6, l.fragmentID, func(b []byte) error { return l.clear.send(b, info) }); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 )
 
@@ -14,21 +15,19 @@ import (
 // errRewritten is about a packet whose header says another way than its SA: a NAT stands between.
 var errRewritten = errors.New("a packet with options or extension headers does not pass a NAT in transport mode")
 
-// sealWhole seals and sends one packet of transport mode with its own header.
-func (l *loop) sealWhole(a *association, pkt []byte, info *packet.Info) error {
+// sealWhole seals and sends one packet of transport mode with its own header. It returns the length of the ESP packet.
+func (l *loop) sealWhole(a *association, out *esp.Outbound, pkt []byte, info *packet.Info) (int, error) {
 	if info.Source != a.child.Local.Addr() || info.Destination != a.remote.Addr() {
-		return fmt.Errorf("send ESP to %s: %w", a.remote, errRewritten)
+		return 0, fmt.Errorf("send ESP to %s: %w", a.remote, errRewritten)
 	}
-	sealed, err := a.out.SealIP(nil, pkt, a.child.Local.Port(), a.remote.Port())
+	sealed, err := out.SealIP(nil, pkt, a.child.Local.Port(), a.remote.Port())
 	if err != nil {
-		return err
+		return 0, err
 	}
-	a.outPackets++
-	a.outOctets += uint64(len(sealed) - info.TransportOffset)
 	if err := l.whole.send(sealed, *info); err != nil {
 		l.counters[counterSendFailed]++
-		a.discarded++
+		a.discarded.Add(1)
 		l.warn("cannot send ESP behind extension headers", err)
 	}
-	return nil
+	return len(sealed) - info.TransportOffset, nil
 }

@@ -27,6 +27,7 @@ func (l *loop) receive(place int) {
 				l.inbound(d, start, end)
 			}
 		}
+		l.letGo()
 		if err := l.writer.Flush(); err != nil {
 			l.tunFailed(err)
 		}
@@ -61,9 +62,10 @@ func (l *loop) inbound(d *transport.Datagram, start, end int) {
 	}
 	if a.dead {
 		l.counters[counterExpired]++
-		a.discarded++
+		a.discarded.Add(1)
 		return
 	}
+	l.take(a)
 	opened, err := a.in.Open(d.Buffer, start, end)
 	if err != nil {
 		l.openFailed(a, err)
@@ -72,22 +74,26 @@ func (l *loop) inbound(d *transport.Datagram, start, end int) {
 	octets := uint64(end - start)
 	a.inPackets++
 	a.inOctets += octets
-	a.used = l.now
+	a.received = l.now
+	inOctets, inPackets := a.inOctets, a.inPackets
 	l.counters[counterConfidentialIn] += octets
 	l.counters[counterPacketsOpened]++
 	if !a.switched && a.out != nil {
 		// The peer uses the SA, so it has installed its inbound half (RFC 7296 2.8): there is nothing to wait for.
+		l.alone()
 		if err := (switchOut{spi}).run(l); err != nil {
 			l.warn("cannot switch to an SA that the peer uses", err)
 		}
+		l.share()
 	}
 	if d.Remote != a.remote {
 		l.moved(a, d, opened.Sequence)
 	}
 	l.deliver(a, d, opened)
-	l.account(a)
+	l.account(a, inOctets, inPackets)
 }
 
+// openFailed counts a packet of the SA that the thread has taken.
 func (l *loop) openFailed(a *association, err error) {
 	switch {
 	case errors.Is(err, esp.ErrReplay):
@@ -98,7 +104,7 @@ func (l *loop) openFailed(a *association, err error) {
 		l.counters[counterNotAuthentic]++
 	case errors.Is(err, esp.ErrDummy): // RFC 4303 2.6: discarded without prejudice
 	default:
-		a.discarded++
+		a.discarded.Add(1)
 		l.counters[counterMalformed]++
 	}
 }
@@ -108,7 +114,7 @@ func (l *loop) deliver(a *association, d *transport.Datagram, opened esp.Opened)
 	pkt := opened.Packet
 	info, err := packet.Parse(pkt)
 	if err != nil {
-		a.discarded++
+		a.discarded.Add(1)
 		l.counters[counterMalformed]++
 		return
 	}
@@ -124,7 +130,7 @@ func (l *loop) deliver(a *association, d *transport.Datagram, opened esp.Opened)
 	if a.child.Mode == sa.Tunnel {
 		l.counters[counterTunnelIn] += uint64(len(pkt))
 		if !packet.DecapsulateECN(pkt, d.TrafficClass) { // RFC 6040 4.2
-			a.discarded++
+			a.discarded.Add(1)
 			return
 		}
 	} else {
@@ -172,8 +178,7 @@ func (l *loop) check(a *association, p spd.Packet, key checkedKey) bool {
 		return false
 	}
 	if !a.coversIn(&p) {
-		a.mismatch++
-		l.counters[counterWrongSA]++
+		l.mismatched(a)
 		return false
 	}
 	for _, set := range []*spd.Set{&l.set, l.prepared} {
@@ -182,8 +187,7 @@ func (l *loop) check(a *association, p spd.Packet, key checkedKey) bool {
 		}
 		m := set.Lookup(spd.In, p)
 		if m.Action == spd.ActionNegotiate && (m.Rule == nil || m.Rule.ID != a.child.Rule) {
-			a.mismatch++
-			l.counters[counterWrongSA]++
+			l.mismatched(a)
 			return false
 		}
 		if spd.Inbound(m, spd.StateLive, true).Fate != spd.Pass {
@@ -196,4 +200,11 @@ func (l *loop) check(a *association, p spd.Packet, key checkedKey) bool {
 	}
 	l.checked[key] = true
 	return true
+}
+
+// mismatched counts a packet that its SA was not negotiated for.
+func (l *loop) mismatched(a *association) {
+	l.take(a)
+	a.mismatch++
+	l.counters[counterWrongSA]++
 }

@@ -41,14 +41,16 @@ func (l *loop) aboutOwn(a *association, pkt []byte, info *packet.Info) bool {
 // fragment takes a piece of an inner packet. Only the whole packet has the ports that selectors and policy speak of, so it
 // waits for the other pieces (RFC 4301 7.4). Transport mode has whole packets only (RFC 4303 3.1.1).
 func (l *loop) fragment(a *association, d *transport.Datagram, pkt []byte, info *packet.Info) {
+	l.alone()
+	defer l.share()
 	if a.child.Mode != sa.Tunnel {
-		a.discarded++
+		a.discarded.Add(1)
 		l.counters[counterMalformed]++
 		return
 	}
 	l.counters[counterTunnelIn] += uint64(len(pkt))
 	if !packet.DecapsulateECN(pkt, d.TrafficClass) { // RFC 6040 4.2
-		a.discarded++
+		a.discarded.Add(1)
 		return
 	}
 	if a.pieces == nil {
@@ -56,7 +58,7 @@ func (l *loop) fragment(a *association, d *transport.Datagram, pkt []byte, info 
 	}
 	whole, all, p, err := l.reassemble(a.pieces, pkt, info)
 	if err != nil {
-		a.discarded++
+		a.discarded.Add(1)
 		l.counters[counterMalformed]++
 		return
 	}
@@ -86,6 +88,8 @@ func (l *loop) reassemble(r *packet.Reassembler, pkt []byte, info *packet.Info) 
 // outboundFragment takes a piece of a packet that this gateway forwards: what is decided about it is decided about the
 // whole packet.
 func (l *loop) outboundFragment(pkt []byte, info *packet.Info) {
+	l.alone()
+	defer l.share()
 	if l.pieces == nil {
 		l.pieces = packet.NewReassembler()
 	}
@@ -112,7 +116,7 @@ func (l *loop) pieced(whole []byte, info *packet.Info, pass func([]byte, *packet
 		pass(whole, info)
 		return nil
 	}
-	l.fragmentID++
+	l.fragmentID += uint32(len(l.loops))
 	return packet.FragmentIPv6(whole, leastMTU6, l.fragmentID, func(b []byte) error {
 		piece, err := packet.Parse(b)
 		if err == nil {

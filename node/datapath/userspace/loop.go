@@ -10,7 +10,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/waiting"
 	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -38,40 +37,34 @@ const (
 // queue is a flow with what waits for it.
 type queue = waiting.Flow[[]byte]
 
-// loop is the packet thread: it alone reads the TUN and the ESP sockets, and it alone touches the state below. It runs
-// each batch to completion, in both directions, on one locked thread, without channels in the path of a packet.
+// loop is a packet thread: it alone reads its queue of the TUN and of the ESP sockets, and it alone touches the state
+// below, but for the world. It runs each batch to completion, in both directions, on one locked thread, without channels
+// in the path of a packet.
 type loop struct {
+	*world
+	index int          // of the thread and its queues; the first one keeps house
+	depth int          // calls of alone without share
+	held  *association // whose inbound half this thread has
+
 	logger   hclog.Logger
 	tun      *tun.Queue
 	sockets  *transport.Queue
 	poller   atomic.Pointer[transport.Poller] // changed by the thread, woken by all
 	requests chan request
 	stopped  chan struct{} // closed when the thread has ended
-	events   chan ike.Event
 	clear    *rawSockets
 	whole    *rawSockets // for ESP
-	table    *nftable.Table
-	routing  *routing
 
 	now      time.Time // of the current round
 	bulkAt   time.Time // the last round that moved much
 	stopping bool
-	lost     bool          // somebody deleted the TUN
-	gone     chan struct{} // tells that
+	lost     bool // somebody deleted the TUN
 	nextTick time.Time
 	warned   time.Time // when warn logged last
 	unknown  time.Time // when an unknown SPI was reported last
 
-	ready    bool    // a policy was set; before that nothing passes
-	set      spd.Set // in force
-	prepared *spd.Set
-	sadb     sadb
-	waiting  *waiting.Room[[]byte]
-	soft     map[softKey]time.Time
-	secured  map[softKey]bool // flows of rules with spd.FallbackDiscover that were protected once
-	cache    map[spd.Packet]*association
-	checked  map[checkedKey]bool // inbound packets that were found right
-	sources  map[string]flowSource
+	cache   map[spd.Packet]*association
+	checked map[checkedKey]bool // inbound packets that were found right
 
 	counters   [counters]uint64
 	last       last
@@ -79,9 +72,8 @@ type loop struct {
 	outbox     outbox
 	stream     bool // the last round read more than one packet
 	spill      esp.Spill
-	pieces     *packet.Reassembler // of outbound packets; nil before the first piece
 	reply      []byte
-	fragmentID uint32 // of the packet that was cut last
+	fragmentID uint32 // of the packet that was cut last; each thread has others
 	splitter   tun.Splitter
 	writer     *tun.Writer
 	batch      *transport.Batch
@@ -112,11 +104,13 @@ func (l *loop) run() {
 		}
 		l.now = time.Now()
 		worked := l.commands()
-		if l.now.After(l.nextTick) {
+		l.enter()
+		if l.index == 0 && l.now.After(l.nextTick) {
 			l.nextTick = l.now.Add(tick)
 			l.housekeep()
 		}
 		worked = l.round() || worked
+		l.leave()
 		if worked {
 			busy, wait = l.now, 0
 			continue
@@ -175,8 +169,7 @@ func (l *loop) commands() bool {
 	for {
 		select {
 		case r := <-l.requests:
-			l.flush()
-			r.answer <- r.command.run(l)
+			r.answer <- l.command(r.command)
 			worked = true
 		default:
 			return worked
@@ -186,6 +179,8 @@ func (l *loop) commands() bool {
 
 // housekeep ends what has no packets to end it.
 func (l *loop) housekeep() {
+	l.alone()
+	defer l.share()
 	l.counters[counterWaitedTooLong] += uint64(len(l.waiting.Expire(l.now)))
 	for q := range l.waiting.Flows() {
 		if !q.IsEmpty() {
@@ -228,19 +223,13 @@ func (l *loop) checkLimits(a *association) {
 	}
 }
 
-// account looks at the limits of an SA that has carried packets, where one may have been reached.
-func (l *loop) account(a *association) {
-	if a.outOctets >= a.next.Bytes || a.inOctets >= a.next.Bytes || a.outPackets >= a.next.Packets || a.inPackets >= a.next.Packets ||
-		!l.now.Before(a.nextTime) {
+// account looks at the limits of an SA that has carried so much in one direction, where one may have been reached.
+func (l *loop) account(a *association, octets, packets uint64) {
+	if octets >= a.next.Bytes || packets >= a.next.Packets || !l.now.Before(a.nextTime) {
+		l.alone()
+		defer l.share()
 		l.checkLimits(a)
 	}
-}
-
-// forget empties the caches of decisions. It is called whenever a decision may come out differently.
-func (l *loop) forget() {
-	clear(l.cache)
-	clear(l.checked)
-	l.last = last{}
 }
 
 // emit hands an event to the reader of Events, unless it lags too far behind.

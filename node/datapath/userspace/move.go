@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/node/transport"
@@ -44,8 +45,10 @@ func (c move) run(l *loop) error {
 	}
 	a.child.Local, a.child.Remote, a.child.Encap, a.remote = c.local, c.remote, c.encap, c.remote
 	a.in.SetEncap(c.encap)
-	if a.out != nil {
-		a.out.SetEncap(c.encap)
+	for _, out := range append([]*esp.Outbound{a.out}, a.forks...) {
+		if out != nil {
+			out.SetEncap(c.encap)
+		}
 	}
 	a.path = newPathMTU(c.mtu, c.local.Addr().Is6())
 	a.setPath()
@@ -60,6 +63,11 @@ func (l *loop) moved(a *association, d *transport.Datagram, sequence uint64) {
 	if !a.child.NATRemote || !d.Encap || sequence <= a.moved {
 		return
 	}
+	if a.child.Mobile && l.now.Sub(a.reported) < reportEvery {
+		return
+	}
+	l.alone()
+	defer l.share()
 	if a.child.Mobile {
 		if l.now.Sub(a.reported) >= reportEvery && l.emit(ike.PeerMoved{SPI: a.child.In.SPI, Remote: d.Remote}) {
 			a.reported = l.now

@@ -99,6 +99,8 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 		l.protect(a, header, pkt, &info)
 		return
 	}
+	l.alone()
+	defer l.share()
 	d := l.decide(p)
 	switch d.fate {
 	case spd.Protect:
@@ -142,7 +144,7 @@ func (l *loop) decideBy(set spd.Set, p spd.Packet) decision {
 	d := decision{match: m}
 	if m.Filter == nil {
 		// Nothing but an SA of the default response asks for protection here.
-		if a := l.sadb.find("", &p); a != nil {
+		if a := l.find("", &p); a != nil {
 			d.fate, d.association = spd.Protect, a
 			return d
 		}
@@ -156,7 +158,7 @@ func (l *loop) decideBy(set spd.Set, p spd.Packet) decision {
 		return d
 	}
 	var state spd.State
-	if a := l.sadb.find(m.Rule.ID, &p); a != nil {
+	if a := l.find(m.Rule.ID, &p); a != nil {
 		state, d.association = spd.StateLive, a
 	} else {
 		state = l.state(m, p)
@@ -164,6 +166,11 @@ func (l *loop) decideBy(set spd.Set, p spd.Packet) decision {
 	v := spd.Outbound(m, state)
 	d.fate, d.effect = v.Fate, v.Effect
 	return d
+}
+
+// find returns the SA of a rule that carries an outbound packet of this thread.
+func (l *loop) find(rule string, p *spd.Packet) *association {
+	return l.sadb.find(rule, p, l.index, len(l.loops))
 }
 
 // state is what is known about a flow without an SA.
@@ -313,8 +320,17 @@ func (l *loop) resume(choose func(*queue) bool) {
 func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *packet.Info) {
 	if a.dead || a.out == nil {
 		l.counters[counterExpired]++
-		l.forget()
 		return
+	}
+	out := a.sealer(l.index)
+	if out == nil {
+		l.alone()
+		defer l.share()
+		if err := a.fork(l.index); err != nil {
+			l.sealFailed(a, err)
+			return
+		}
+		out = a.sealer(l.index)
 	}
 	if err := l.splitter.Reset(header, pkt); err != nil {
 		l.counters[counterUnparsed]++
@@ -327,27 +343,31 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *pack
 		}
 	}
 	fields, extended := a.outerOf(pkt, info), a.child.Mode == sa.Transport && info.TransportOffset != packet.FixedHeaderLen(info.Version)
-	packets, octets := a.outPackets, a.outOctets
+	packets, octets := uint64(0), uint64(0)
 	for inner, ok := l.splitter.Next(); ok; inner, ok = l.splitter.Next() {
 		if info.Protocol == packet.ProtocolTCP {
 			clampMSS(inner, info, a.limit)
 		}
 		var err error
+		var n int
 		if extended {
-			err = l.sealWhole(a, inner, info)
+			n, err = l.sealWhole(a, out, inner, info)
 		} else {
-			err = l.seal(a, inner, fields)
+			n, err = l.seal(a, out, inner, fields)
 		}
 		if err != nil {
 			l.sealFailed(a, err)
 			break
 		}
+		packets++
+		octets += uint64(n)
 	}
-	packets, octets = a.outPackets-packets, a.outOctets-octets
 	if packets == 0 {
 		return
 	}
-	a.used = l.now
+	if now := l.now.UnixNano(); a.sealedAt.Load() != now {
+		a.sealedAt.Store(now)
+	}
 	l.counters[counterConfidentialOut] += octets
 	l.counters[counterPacketsSealed] += packets
 	if a.child.Mode == sa.Tunnel {
@@ -355,12 +375,14 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *pack
 	} else {
 		l.counters[counterTransportOut] += octets
 	}
-	l.account(a)
+	l.account(a, a.outOctets.Add(octets), a.outPackets.Add(packets))
 }
 
 func (l *loop) sealFailed(a *association, err error) {
+	l.alone()
+	defer l.share()
 	l.counters[counterSealFailed]++
-	a.discarded++
+	a.discarded.Add(1)
 	if errors.Is(err, esp.ErrExhausted) && !a.dead { // RFC 4303 3.3.3
 		a.dead = true
 		l.forget()

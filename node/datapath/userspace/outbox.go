@@ -3,6 +3,7 @@ package userspace
 import (
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/transport"
 	"github.com/bailiwick-net/bailiwick/node/tun"
 )
@@ -43,17 +44,17 @@ type outbox struct {
 
 func newOutbox(s sender) outbox { return outbox{sender: s, buffer: make([]byte, 0, outboxSize)} }
 
-// seal puts one packet into the outbox, and sends what it does not go with.
-func (l *loop) seal(a *association, pkt []byte, header outer) error {
+// seal puts one packet into the outbox, and sends what it does not go with. It returns the length of the ESP packet.
+func (l *loop) seal(a *association, out *esp.Outbound, pkt []byte, header outer) (int, error) {
 	o := &l.outbox
 	if cap(o.buffer)-len(o.buffer) < len(pkt)+sealOverhead {
 		l.sendOutbox()
 		o.buffer, o.start = o.buffer[:0], 0
 	}
 	at := len(o.buffer)
-	sealed, err := a.out.Seal(o.buffer, pkt)
+	sealed, err := out.Seal(o.buffer, pkt)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	size := len(sealed) - at
 	full := false
@@ -67,9 +68,7 @@ func (l *loop) seal(a *association, pkt []byte, header outer) error {
 	o.buffer = sealed
 	o.packets++
 	o.closed = size < o.segment || o.packets == transport.MaxSendSegments || len(sealed)-o.start+o.segment > transport.MaxSendOctets
-	a.outPackets++
-	a.outOctets += uint64(size)
-	return nil
+	return size, nil
 }
 
 // sendOutbox sends what waits, and leaves the buffer as it is.
@@ -92,7 +91,7 @@ func (l *loop) sendOutbox() {
 	}
 	if err != nil {
 		l.counters[counterSendFailed] += uint64(o.packets)
-		a.discarded += uint64(o.packets)
+		a.discarded.Add(uint64(o.packets))
 		l.warn("cannot send ESP", err)
 	}
 	o.packets, o.closed, o.a = 0, false, nil

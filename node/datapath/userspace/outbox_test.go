@@ -55,7 +55,8 @@ func newOutboxBench(t *testing.T) *outboxBench {
 	}
 	s := &sent{t: t}
 	b := &outboxBench{sent: s, a: &association{child: child, out: out, remote: remote, limit: 1400, whole: 1500}}
-	b.loop = loop{logger: hclog.NewNullLogger(), outbox: newOutbox(s), requests: make(chan request, 1), now: time.Unix(1e9, 0)}
+	b.loop = loop{world: &world{}, logger: hclog.NewNullLogger(), outbox: newOutbox(s), requests: make(chan request, 1), now: time.Unix(1e9, 0)}
+	b.loops = []*loop{&b.loop}
 	return b
 }
 
@@ -68,7 +69,7 @@ func (b *outboxBench) superPacket(t *testing.T, n int) {
 		HopLimit: 64, PayloadLen: length - packet.IPv4HeaderLen,
 	}.AppendHeader(make([]byte, 0, length))
 	for range n {
-		if err := b.seal(b.a, pkt[:length], outer{}); err != nil {
+		if _, err := b.seal(b.a, b.a.out, pkt[:length], outer{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -67,9 +67,12 @@ func (p *pathMTU) told(mtu int, now time.Time) bool {
 	return true
 }
 
+// due reports whether a search may begin.
+func (p *pathMTU) due(now time.Time) bool { return !p.search.active && !now.Before(p.search.next) }
+
 // begin starts a search, unless one is under way or was not long ago.
 func (p *pathMTU) begin(now time.Time) bool {
-	if p.search.active || now.Before(p.search.next) {
+	if !p.due(now) {
 		return false
 	}
 	p.search = search{active: true, next: now}

@@ -165,7 +165,7 @@ func TestOnlyQuotesOfOurPacketsCount(t *testing.T) {
 		}
 		a := &association{child: child, remote: child.Remote, out: out, path: newPathMTU(1500, false)}
 		a.setPath()
-		l := &loop{sadb: newSADB(), now: time.Unix(1000, 0)}
+		l := &loop{world: &world{sadb: newSADB()}, now: time.Unix(1000, 0)}
 		l.sadb.children[child.In.SPI] = a
 		q := good
 		c.change(&q)

@@ -36,6 +36,11 @@ const unknownOverhead = 100
 // search starts to look for the path MTU, with the flow of a packet that is longer than what is known to pass. It does
 // nothing most of the time.
 func (l *loop) search(a *association, info *packet.Info) {
+	if !a.path.due(l.now) {
+		return
+	}
+	l.alone()
+	defer l.share()
 	if !a.path.begin(l.now) {
 		return
 	}
@@ -48,7 +53,7 @@ func (l *loop) probe(a *association) {
 	if a.path.age(l.now) {
 		a.setPath()
 	}
-	if a.path.known < a.path.device && a.probing != nil && !a.dead && l.now.Sub(a.used) < probeEvery {
+	if a.path.known < a.path.device && a.probing != nil && !a.dead && l.now.Sub(a.used()) < probeEvery {
 		// Nobody sends what does not fit any more: only this side can find out that the path has more room now.
 		a.path.begin(l.now)
 	}
@@ -85,8 +90,8 @@ func (l *loop) sendProbe(a *association, pkt []byte) {
 		l.sealFailed(a, err)
 		return
 	}
-	a.outPackets++
-	a.outOctets += uint64(len(sealed))
+	a.outPackets.Add(1)
+	a.outOctets.Add(uint64(len(sealed)))
 	l.counters[counterProbes]++
 	err = l.sockets.SendWhole(&transport.Message{Local: a.child.Local, Remote: a.remote, Encap: a.child.Encap, Payload: sealed})
 	if err != nil && !errors.Is(err, transport.ErrTooBig) {
@@ -104,6 +109,8 @@ func (l *loop) probeAnswered(a *association, pkt []byte, info *packet.Info) bool
 		e.Source != a.probing.destination || e.Destination != a.probing.source || !bytes.HasPrefix(e.Data, a.probing.secret[:]) {
 		return false
 	}
+	l.alone()
+	defer l.share()
 	size := a.probing.sizes[e.Sequence]
 	if a.out == nil || info.Length != a.out.MaxPacket(size, a.path.v6) {
 		return false

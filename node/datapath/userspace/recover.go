@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,9 +43,9 @@ func (n namespace) do(f func() error) error {
 	return <-result
 }
 
-// openDevice makes the TUN, and a poller over it and the sockets.
-func (b *backend) openDevice() (*tun.Device, *transport.Poller, error) {
-	device, err := tun.Open(tun.Config{Name: b.cfg.Name, MTU: tunMTU, TxQueueLen: 1000, GSOMaxSize: gsoMaxSize})
+// openDevice makes the TUN, and for each of its queues a poller over it and its sockets.
+func (b *backend) openDevice() (*tun.Device, []*transport.Poller, error) {
+	device, err := tun.Open(tun.Config{Name: b.cfg.Name, MTU: tunMTU, Queues: b.cfg.Sockets.Queues(), TxQueueLen: 1000, GSOMaxSize: gsoMaxSize})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -54,14 +55,26 @@ func (b *backend) openDevice() (*tun.Device, *transport.Poller, error) {
 	if err := b.routing.install(device.Index()); err != nil {
 		return nil, nil, errors.Join(err, device.Close())
 	}
-	poller, err := transport.NewPoller(append([]int{device.Queue(0).FD()}, b.cfg.Sockets.Queue(0).FDs()...)...)
-	if err != nil {
-		return nil, nil, errors.Join(err, device.Close())
+	var pollers []*transport.Poller
+	for i := range device.Queues() {
+		poller, err := transport.NewPoller(append([]int{device.Queue(i).FD()}, b.cfg.Sockets.Queue(i).FDs()...)...)
+		if err != nil {
+			return nil, nil, errors.Join(err, closeAll(pollers), device.Close())
+		}
+		pollers = append(pollers, poller)
 	}
-	return device, poller, nil
+	return device, pollers, nil
 }
 
-// exchange gives the packet thread another TUN.
+func closeAll(pollers []*transport.Poller) error {
+	var errs []error
+	for _, p := range pollers {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// exchange gives a packet thread another queue of the TUN.
 type exchange struct {
 	queue  *tun.Queue
 	poller *transport.Poller
@@ -77,7 +90,7 @@ func (c exchange) run(l *loop) error {
 // through it.
 func (b *backend) recoverTUN() {
 	defer close(b.recovered)
-	for range b.loop.gone {
+	for range b.world.gone {
 		switch err := b.remake(); {
 		case errors.Is(err, errClosed):
 			return
@@ -96,19 +109,38 @@ func (b *backend) remake() error {
 	if b.mu.closed {
 		return errClosed
 	}
+	// Each thread tells when it notices, and the last one may do so after the first was heard.
+	missed := false
+	if err := b.do(lost{&missed}); err != nil || !missed {
+		return err
+	}
 	var device *tun.Device
-	var poller *transport.Poller
+	var pollers []*transport.Poller
 	err := b.home.do(func() (err error) {
-		device, poller, err = b.openDevice()
+		device, pollers, err = b.openDevice()
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	old, waker := b.device, b.loop.poller.Load()
-	if err := b.do(exchange{device.Queue(0), poller}); err != nil {
-		return errors.Join(err, device.Close(), poller.Close())
-	}
+	old := b.device
 	b.device = device
-	return errors.Join(waker.Close(), old.Close())
+	var errs []error
+	for i, l := range b.world.loops {
+		former := l.poller.Load()
+		if err := l.do(exchange{device.Queue(i), pollers[i]}); err != nil {
+			errs = append(errs, err, pollers[i].Close())
+			continue
+		}
+		errs = append(errs, former.Close())
+	}
+	return errors.Join(append(errs, old.Close())...)
+}
+
+// lost asks whether a thread has found the TUN deleted.
+type lost struct{ into *bool }
+
+func (c lost) run(l *loop) error {
+	*c.into = slices.ContainsFunc(l.loops, func(thread *loop) bool { return thread.lost })
+	return nil
 }

@@ -1,5 +1,5 @@
 // Package userspace is the datapath that encrypts in this process: nftables and policy routing steer what the policy
-// wants protected into a TUN device, one locked thread moves it through ESP, both ways.
+// wants protected into a TUN device, one locked thread for each of its queues moves it through ESP, both ways.
 //
 // Its invariant: what the policy wants protected leaves the machine through an SA or not at all. The kernel's tables
 // outlive the process and drop what it does not carry; the process looks every packet up again before it lets one go in
@@ -44,7 +44,7 @@ const gsoMaxSize = 65536
 // eventQueue bounds the events that nobody has read yet.
 const eventQueue = 4096
 
-// backend is the shell around the packet thread: it makes keys and kernel objects, which are slow, and hands the thread
+// backend is the shell around the packet threads: it makes keys and kernel objects, which are slow, and hands the threads
 // what is ready.
 type backend struct {
 	cfg     Config
@@ -53,7 +53,7 @@ type backend struct {
 	routing *routing
 	clear   *rawSockets
 	whole   *rawSockets
-	loop    *loop
+	world   *world
 	params  steering.Params
 
 	home      namespace
@@ -96,7 +96,9 @@ func New(cfg Config) (datapath.Backend, error) {
 	if err := b.open(); err != nil {
 		return nil, errors.Join(err, b.closeKernel())
 	}
-	go b.loop.run()
+	for _, l := range b.world.loops {
+		go l.run()
+	}
 	go b.watch.Run()
 	go b.repair()
 	go b.recoverTUN()
@@ -128,10 +130,11 @@ func (b *backend) open() (err error) {
 	if b.params.Conntrack {
 		b.mu.notes = append(b.mu.notes, "The kernel has no nft_tproxy: connection tracking reassembles fragments, for all traffic of the machine.")
 	}
-	queue := b.cfg.Sockets.Queue(0)
-	for _, fd := range queue.FDs() {
-		if err := letRoutersFragment(fd); err != nil {
-			return err
+	for i := range b.cfg.Sockets.Queues() {
+		for _, fd := range b.cfg.Sockets.Queue(i).FDs() {
+			if err := letRoutersFragment(fd); err != nil {
+				return err
+			}
 		}
 	}
 	if b.clear, err = openRawSockets(b.cfg.Sockets.IPv6(), MarkReinject); err != nil {
@@ -143,22 +146,28 @@ func (b *backend) open() (err error) {
 	if b.routers, err = openRouters(b.cfg.Sockets.IPv6()); err != nil {
 		return err
 	}
-	var poller *transport.Poller
-	if b.device, poller, err = b.openDevice(); err != nil {
+	var pollers []*transport.Poller
+	if b.device, pollers, err = b.openDevice(); err != nil {
 		return err
 	}
-	b.loop = &loop{
-		logger: b.cfg.Logger, tun: b.device.Queue(0), sockets: queue,
-		requests: make(chan request, 16), stopped: make(chan struct{}), events: make(chan ike.Event, eventQueue),
-		clear: b.clear, whole: b.whole, table: b.table, routing: b.routing,
-		sadb: newSADB(), waiting: waiting.New(b.cfg.Limits, func(pkt []byte) int { return len(pkt) }, slices.Clone), soft: map[softKey]time.Time{}, secured: map[softKey]bool{},
-		cache: map[spd.Packet]*association{}, checked: map[checkedKey]bool{}, sources: map[string]flowSource{},
-		buffer: make([]byte, tun.BufferSize), outbox: newOutbox(queue),
-		writer: tun.NewWriter(b.device.Queue(0)), batch: transport.NewBatch(64), gone: make(chan struct{}, 1),
+	b.world = &world{
+		events: make(chan ike.Event, eventQueue), gone: make(chan struct{}, 1), table: b.table, routing: b.routing,
+		sadb: newSADB(), waiting: waiting.New(b.cfg.Limits, func(pkt []byte) int { return len(pkt) }, slices.Clone),
+		soft: map[softKey]time.Time{}, secured: map[softKey]bool{}, sources: map[string]flowSource{},
 	}
-	b.loop.poller.Store(poller)
 	// Two lives of the process must not use the same numbers for different packets.
-	b.loop.fragmentID = rand.Uint32()
+	fragmentID := rand.Uint32()
+	for i, poller := range pollers {
+		sockets, queue := b.cfg.Sockets.Queue(i), b.device.Queue(i)
+		l := &loop{
+			world: b.world, index: i, logger: b.cfg.Logger, tun: queue, sockets: sockets,
+			requests: make(chan request, 16), stopped: make(chan struct{}), clear: b.clear, whole: b.whole,
+			cache: map[spd.Packet]*association{}, checked: map[checkedKey]bool{}, buffer: make([]byte, tun.BufferSize), outbox: newOutbox(sockets),
+			writer: tun.NewWriter(queue), batch: transport.NewBatch(64), fragmentID: fragmentID + uint32(i),
+		}
+		l.poller.Store(poller)
+		b.world.loops = append(b.world.loops, l)
+	}
 	return nil
 }
 
@@ -177,19 +186,22 @@ func letRoutersFragment(fd int) error {
 	return nil
 }
 
-// do has the packet thread run a command, and waits for it.
-func (b *backend) do(c command) error {
+// do has a packet thread run a command, and waits for it.
+func (b *backend) do(c command) error { return b.world.loops[0].do(c) }
+
+// do has the thread run a command, and waits for it.
+func (l *loop) do(c command) error {
 	r := request{command: c, answer: make(chan error, 1)}
 	select {
-	case b.loop.requests <- r:
-	case <-b.loop.stopped:
+	case l.requests <- r:
+	case <-l.stopped:
 		return errClosed
 	}
-	b.loop.poller.Load().Wake()
+	l.poller.Load().Wake()
 	select {
 	case err := <-r.answer:
 		return err
-	case <-b.loop.stopped:
+	case <-l.stopped:
 	}
 	select {
 	case err := <-r.answer: // it was the last command
@@ -199,7 +211,7 @@ func (b *backend) do(c command) error {
 	}
 }
 
-// SetPolicy puts a policy into force. The packet thread obeys the stricter of the old and the new one until the kernel
+// SetPolicy puts a policy into force. The packet threads obey the stricter of the old and the new one until the kernel
 // has taken the new one.
 func (b *backend) SetPolicy(ctx context.Context, set spd.Set) error {
 	b.mu.Lock()
@@ -410,7 +422,7 @@ func (b *backend) Refuse(flow ike.Flow) error {
 }
 
 // Events delivers what the packets bring up.
-func (b *backend) Events() <-chan ike.Event { return b.loop.events }
+func (b *backend) Events() <-chan ike.Event { return b.world.events }
 
 // Status reports SAs, soft associations and counters. The counters are those of package userspace, see counters.go,
 // and with "nft/" before their name those of the rules, see package steering.
@@ -454,17 +466,23 @@ func (b *backend) close(release bool) error {
 		return nil
 	}
 	last := datapath.Status{Counters: map[string]uint64{}}
-	err := errors.Join(b.do(status{&last}), b.do(stop{}))
-	<-b.loop.stopped
+	err := b.do(status{&last})
+	for _, l := range b.world.loops {
+		err = errors.Join(err, l.do(stop{}))
+		<-l.stopped
+	}
 	b.mu.closed = true
 	b.mu.last = last.Counters
-	close(b.loop.events)
-	close(b.loop.gone)
+	close(b.world.events)
+	close(b.world.gone)
 	if release {
 		// The table first: without it nothing is marked any more.
 		err = errors.Join(err, b.table.Release(), b.routing.release())
 	}
-	return errors.Join(err, b.loop.poller.Load().Close(), b.closeKernel())
+	for _, l := range b.world.loops {
+		err = errors.Join(err, l.poller.Load().Close())
+	}
+	return errors.Join(err, b.closeKernel())
 }
 
 // closeKernel closes what New opened.

@@ -1,7 +1,10 @@
 package userspace_test
 
 import (
+	"cmp"
+	"fmt"
 	"os"
+	"strconv"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -11,8 +14,15 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/transport"
 )
 
+// queuesVariable tells how many packet threads the backends of this process, and of those that it starts, have.
+const queuesVariable = "BAILIWICK_TEST_QUEUES"
+
 func open() (datapathtest.Node, error) {
-	sockets, err := transport.Listen(transport.Config{Mark: userspace.MarkOwn})
+	queues, err := strconv.Atoi(cmp.Or(os.Getenv(queuesVariable), "1"))
+	if err != nil {
+		return datapathtest.Node{}, fmt.Errorf("read %s: %w", queuesVariable, err)
+	}
+	sockets, err := transport.Listen(transport.Config{Mark: userspace.MarkOwn, Queues: queues})
 	if err != nil {
 		return datapathtest.Node{}, err
 	}
@@ -34,6 +44,13 @@ func TestMain(m *testing.M) {
 }
 
 func TestContract(t *testing.T) { datapathtest.Run(t, "bwdp-", open) }
+
+// The contract holds as well where several threads move the packets.
+func TestContractOfSeveralQueues(t *testing.T) {
+	t.Setenv(queuesVariable, "3")
+	datapathtest.Run(t, "bwdp-", open)
+	datapathtest.RunTUN(t, "bwdp-", open)
+}
 
 func TestTUNContract(t *testing.T) { datapathtest.RunTUN(t, "bwdp-", open) }
 
