@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -46,6 +47,21 @@ func chooseKernel(configured string, probe func() error) (kernel bool, reason st
 	return true, "ESP is the kernel's: it has all that is needed (datapath: auto).", nil
 }
 
+// usualQueues is how many packet threads there are at most where the configuration does not say: more than eight processors
+// full of ESP are no machine's main task.
+const usualQueues = 8
+
+// queuesOf is how many packet threads there are.
+func queuesOf(config Config, kernel bool) int {
+	switch {
+	case kernel:
+		return 1 // of the sockets for IKE
+	case config.Queues == 0:
+		return min(runtime.GOMAXPROCS(0), usualQueues)
+	}
+	return config.Queues
+}
+
 // openMoving chooses the backend and opens it.
 func openMoving(config Config, held *custody.Held, log hclog.Logger) (m moving, err error) {
 	var owner *os.File
@@ -58,7 +74,7 @@ func openMoving(config Config, held *custody.Held, log hclog.Logger) (m moving, 
 	}
 	m.reason = reason
 	log.Info("datapath is chosen", "reason", m.reason)
-	m.sockets, err = transport.Listen(transport.Config{Mark: userspace.MarkOwn, KernelESP: kernel})
+	m.sockets, err = transport.Listen(transport.Config{Mark: userspace.MarkOwn, KernelESP: kernel, Queues: queuesOf(config, kernel)})
 	if err != nil {
 		return m, fmt.Errorf("open the sockets of IKE and ESP: %w", err)
 	}

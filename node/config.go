@@ -16,6 +16,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/bailiwick-net/bailiwick/node/transport"
 )
 
 // Defaults of Config.
@@ -48,6 +50,9 @@ type Config struct {
 	// HardwareOffload asks for network devices that seal and open ESP, with the kernel's ESP alone; status tells what became
 	// of that.
 	HardwareOffload bool `yaml:"hardwareOffload"`
+	// Queues is how many packet threads move ESP in user space, each with its own queue of the TUN and sockets of its own: 1 to
+	// 64, or 0 for one for each processor, at most eight.
+	Queues int `yaml:"queues"`
 	// Device names the TUN device of the datapath in user space.
 	Device   string `yaml:"device"`
 	LogLevel string `yaml:"logLevel"`
@@ -114,6 +119,9 @@ func (c Config) validated() (Config, error) {
 	}
 	if c.HardwareOffload && c.Datapath == datapathUserspace {
 		return c, errors.New("configuration: hardwareOffload is for the kernel's ESP, and datapath is userspace: remove one of them")
+	}
+	if c.Queues < 0 || c.Queues > transport.MaxQueues {
+		return c, fmt.Errorf("configuration: queues is %d, want 1 to %d, or 0 for one for each processor", c.Queues, transport.MaxQueues)
 	}
 	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
 		return c, fmt.Errorf("configuration: logLevel is %q, want trace, debug, info, warn or error", c.LogLevel)

@@ -20,6 +20,19 @@ import (
 // SPI is a security parameter index of ESP; values below 256 are reserved (RFC 4303 2.1).
 type SPI uint32
 
+// Lane is what the lowest six bits of an inbound SPI say: packets of SPIs in different lanes may be received by different
+// threads (node/transport). AnyLane leaves it to chance.
+type Lane int8
+
+// The lanes are 0 to Lanes-1.
+const (
+	AnyLane Lane = -1
+	Lanes        = 64
+)
+
+// Lane returns the lane of the SPI.
+func (s SPI) Lane() Lane { return Lane(s % Lanes) }
+
 // String prints the SPI as eight hexadecimal digits.
 func (s SPI) String() string { return fmt.Sprintf("%08x", uint32(s)) }
 

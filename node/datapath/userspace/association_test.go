@@ -2,6 +2,7 @@ package userspace
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,6 +72,46 @@ func TestFindTakesTheNewestThatCovers(t *testing.T) {
 	backwards.Source, backwards.Destination = backwards.Destination, backwards.Source
 	if d.find("", backwards, 0, 1) != nil {
 		t.Error("SA was found for a packet in the wrong direction")
+	}
+}
+
+// Of SAs that were made together each thread uses the one whose packets arrive at it; where another bundle is newer, or an
+// SA replaced, they do not count.
+func TestFindSpreadsABundle(t *testing.T) {
+	d := newSADB()
+	p := &spd.Packet{Source: netip.MustParseAddr("10.0.0.1"), Destination: netip.MustParseAddr("10.0.0.2"), Protocol: 6, DestinationPort: 80}
+	add := func(spi, bundle, replaces sa.SPI) {
+		a := testAssociation(spi, "r", 0, 0, 65535)
+		a.child.Bundle, a.child.ReplacesIn = bundle, replaces
+		d.children[spi] = a
+		d.activate(a)
+	}
+	found := func(threads int) (spis []sa.SPI) {
+		for thread := range threads {
+			spis = append(spis, d.find("r", p, thread, threads).child.In.SPI)
+		}
+		return spis
+	}
+	for _, step := range []struct {
+		name    string
+		do      func()
+		threads int
+		want    []sa.SPI
+	}{
+		{"one of its own", func() { add(64, 0, 0) }, 3, []sa.SPI{64, 64, 64}},
+		{"the first of a bundle", func() { add(128, 128, 0) }, 3, []sa.SPI{128, 128, 128}},
+		{"a bundle", func() { add(193, 128, 0); add(258, 128, 0) }, 3, []sa.SPI{128, 193, 258}},
+		{"one thread", func() {}, 1, []sa.SPI{258}},
+		{"fewer threads", func() {}, 2, []sa.SPI{258, 193}},
+		{"more threads", func() {}, 5, []sa.SPI{128, 193, 258, 258, 193}},
+		{"a rekey", func() { add(321, 128, 193) }, 3, []sa.SPI{128, 321, 258}},
+		{"one is dead", func() { d.children[321].dead = true }, 3, []sa.SPI{128, 128, 258}},
+		{"another bundle", func() { add(384, 384, 0) }, 3, []sa.SPI{384, 384, 384}},
+	} {
+		step.do()
+		if got := found(step.threads); !slices.Equal(got, step.want) {
+			t.Errorf("%s: %d threads use %v, want %v", step.name, step.threads, got, step.want)
+		}
 	}
 }
 

@@ -20,5 +20,8 @@ func (b *backend) missing() (notes []string) {
 	if lacks := tun.OffloadAll &^ b.device.Offloads(); lacks != 0 {
 		notes = append(notes, fmt.Sprintf("The TUN device has no %s: such packets pass it one by one.", lacks))
 	}
+	if n := len(b.world.loops); n > 1 {
+		notes = append(notes, fmt.Sprintf("Packet threads: %d, each with its own queue of the TUN and its own sockets. SAs that a filter action asks for with \"associations\" spread over them.", n))
+	}
 	return append(notes, fmt.Sprintf("Implementation of AES-GCM: %s.", aesgcm.Chosen()))
 }

@@ -52,6 +52,11 @@ func TestContractOfSeveralQueues(t *testing.T) {
 	datapathtest.RunTUN(t, "bwdp-", open)
 }
 
+func TestBundlesSpread(t *testing.T) {
+	t.Setenv(queuesVariable, "3")
+	datapathtest.Bundle(t, "bwdpb-", open, 3)
+}
+
 func TestTUNContract(t *testing.T) { datapathtest.RunTUN(t, "bwdp-", open) }
 
 func TestPacketsAllocateNothing(t *testing.T) { datapathtest.Allocations(t, "bwdpa-", open) }

@@ -328,12 +328,15 @@ func (e *Engine) Random(n int) []byte {
 	return b
 }
 
-// ChildSPI returns an inbound SPI that is not in use; those below 256 are reserved (RFC 4303 2.1).
-func (e *Engine) ChildSPI() sa.SPI {
+// ChildSPI returns an inbound SPI of a lane that is not in use; those below 256 are reserved (RFC 4303 2.1).
+func (e *Engine) ChildSPI(lane sa.Lane) sa.SPI {
 	e.count("get_spi")
 	for {
 		b := e.Random(4)
 		spi := sa.SPI(uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]))
+		if lane != sa.AnyLane {
+			spi = spi&^(sa.Lanes-1) | sa.SPI(lane)
+		}
 		if _, used := e.table.byChild[spi]; spi >= 256 && !used {
 			return spi
 		}

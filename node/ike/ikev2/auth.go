@@ -70,7 +70,7 @@ func (s *SA) requestAuth(id wire.ID, auth wire.Auth, plain *wire.Auth, failure *
 	payloads = append(payloads, s.offerMobility()...)
 	payloads = append(payloads, s.ownToken()...)
 	if !hs.childless || s.cfg.Childless != spd.ChildlessPrefer {
-		hs.first = s.newChildRequest(*hs.flow, *hs.rule, false)
+		hs.first = s.newChildRequest(*hs.flow, *hs.rule, false, 0)
 		hs.first.ni, hs.first.nr = hs.ni, hs.nr
 		payloads = append(payloads, s.childPayloads(hs.first)...)
 	}

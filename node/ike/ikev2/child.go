@@ -77,11 +77,13 @@ func (s *SA) groupsOf(r *ike.Rule) []proposal.ESP {
 }
 
 // newChildRequest prepares an own negotiation for a flow. The group of the key exchange is that of the first offer.
-func (s *SA) newChildRequest(flow ike.Flow, rule ike.Rule, withGroup bool) *childRequest {
-	return &childRequest{
-		spi: s.host.ChildSPI(), rule: &rule, isDefault: flow.DefaultResponse, offers: s.groupsOf(&rule), transport: wantsTransport(&rule),
-		local: []sa.Selector{flow.LocalTS}, remote: []sa.Selector{flow.RemoteTS}, withGroup: withGroup,
+func (s *SA) newChildRequest(flow ike.Flow, rule ike.Rule, withGroup bool, resource uint32) *childRequest {
+	w := &childRequest{
+		rule: &rule, isDefault: flow.DefaultResponse, offers: s.groupsOf(&rule), transport: wantsTransport(&rule),
+		local: []sa.Selector{flow.LocalTS}, remote: []sa.Selector{flow.RemoteTS}, withGroup: withGroup, resource: resource,
 	}
+	w.spi = s.host.ChildSPI(s.laneOf(w, w.rule))
+	return w
 }
 
 // group is the key exchange that an own CREATE_CHILD_SA starts with.
@@ -206,7 +208,7 @@ func (s *SA) buildChild(w *childRequest, choice childChoice, ke *wire.KE, shared
 
 // answerChild chooses the own SPI and gives the answer to CREATE_CHILD_SA.
 func (s *SA) answerChild(w *childRequest, choice childChoice, ke *wire.KE) []wire.Payload {
-	w.spi = s.host.ChildSPI()
+	w.spi = s.host.ChildSPI(s.laneOf(w, choice.rule))
 	payloads := make([]wire.Payload, 0, usualPayloads/2)
 	if choice.mode == sa.Transport {
 		payloads = append(payloads, wire.Notify{Type: wire.NotifyUseTransportMode})
@@ -241,6 +243,7 @@ func (s *SA) makeChild(w *childRequest, choice childChoice, shared sa.Secret, ad
 	if w.rekeys != nil {
 		c.ReplacesIn = w.rekeys.In.SPI
 	}
+	c.Bundle = s.bundleOf(w, c)
 	s.install(c)
 	return c, nil
 }

@@ -95,6 +95,7 @@ func (s *SA) completeChild(w *childRequest, payloads []wire.Payload, then func(*
 		if w.rekeys != nil {
 			c.ReplacesIn = w.rekeys.In.SPI
 		}
+		c.Bundle = s.bundleOf(w, c)
 		then(c, nil)
 	}
 	if !w.withGroup || chosen.Group == proposal.GroupNone {

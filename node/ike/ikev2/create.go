@@ -44,8 +44,7 @@ func (t *newChild) begin(s *SA) bool {
 		})
 		return false
 	}
-	t.want = s.newChildRequest(t.flow, t.rule, true)
-	t.want.resource = t.resource
+	t.want = s.newChildRequest(t.flow, t.rule, true, t.resource)
 	s.startCreate(t, t.want, nil)
 	return true
 }

@@ -12,8 +12,8 @@ import (
 type Host interface {
 	// Random returns n octets of the engine's seeded source.
 	Random(n int) []byte
-	// ChildSPI returns an inbound SPI that no Child SA of this machine uses.
-	ChildSPI() sa.SPI
+	// ChildSPI returns an inbound SPI that no Child SA of this machine uses, in a lane of 0 to 63 or in any.
+	ChildSPI(lane sa.Lane) sa.SPI
 	// Do starts a job; its result comes back by SA.JobDone of the SA with this own SPI.
 	Do(own wire.SPI, work ike.Work) ike.JobID
 	// Emit appends an action to those that the current Step returns.

@@ -17,7 +17,7 @@ import (
 type quiet struct{ actions []ike.Action }
 
 func (*quiet) Random(n int) []byte                    { return make([]byte, n) }
-func (*quiet) ChildSPI() sa.SPI                       { return 1000 }
+func (*quiet) ChildSPI(sa.Lane) sa.SPI                { return 1000 }
 func (*quiet) Do(wire.SPI, ike.Work) ike.JobID        { return 1 }
 func (h *quiet) Emit(a ike.Action)                    { h.actions = append(h.actions, a) }
 func (*quiet) FirstContact(wire.SPI, netip.Addr) bool { return false }

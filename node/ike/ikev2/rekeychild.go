@@ -58,9 +58,10 @@ func (t *rekeyChild) begin(s *SA) bool {
 		return false
 	}
 	t.want = &childRequest{
-		spi: s.host.ChildSPI(), rule: c.rule, isDefault: c.DefaultResponse, offers: s.groupsOf(c.rule),
+		rule: c.rule, isDefault: c.DefaultResponse, offers: s.groupsOf(c.rule),
 		transport: c.Mode == sa.Transport, local: c.LocalTS, remote: c.RemoteTS, withGroup: true, rekeys: c,
 	}
+	t.want.spi = s.host.ChildSPI(s.laneOf(t.want, c.rule))
 	s.startCreate(t, t.want, t.prefix())
 	return true
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/wire"
+	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
 // Several Child SAs with the same selectors (RFC 9611), so that as many processors can seal and open without sharing
@@ -63,4 +64,34 @@ func (s *SA) tooManyResources(sel selection) bool {
 		}
 	}
 	return n >= max(1, int(sel.rule.Associations))
+}
+
+// laneOf is the lane of a new Child SA's inbound SPI. Those of one bundle have lanes that follow each other, so that their
+// packets arrive at as many threads as there are; what rekeys one of them stays in its lane, and flows stay with their
+// thread.
+func (s *SA) laneOf(w *childRequest, rule *ike.Rule) sa.Lane {
+	switch {
+	case w.rekeys != nil && w.rekeys.Bundle != 0:
+		return w.rekeys.In.SPI.Lane()
+	case w.rekeys != nil || rule.Associations < 2:
+		return sa.AnyLane
+	}
+	return sa.Lane((uint64(s.SPI()) + uint64(w.resource)) % sa.Lanes)
+}
+
+// bundleOf names the bundle that a new Child SA belongs to.
+func (s *SA) bundleOf(w *childRequest, c *child) sa.SPI {
+	switch {
+	case w.rekeys != nil:
+		return w.rekeys.Bundle
+	case c.rule.Associations < 2:
+		return 0
+	case w.resource > 0:
+		for _, o := range slices.Backward(s.children) {
+			if o.Bundle != 0 && s.lasting(o) && o.Rule == c.Rule && slices.Equal(o.LocalTS, c.LocalTS) && slices.Equal(o.RemoteTS, c.RemoteTS) {
+				return o.Bundle
+			}
+		}
+	}
+	return c.In.SPI
 }
