@@ -47,8 +47,7 @@ func chooseKernel(configured string, probe func() error) (kernel bool, reason st
 	return true, "ESP is the kernel's: it has all that is needed (datapath: auto).", nil
 }
 
-// usualQueues is how many packet threads there are at most where the configuration does not say: more than eight processors
-// full of ESP are no machine's main task.
+// usualQueues is how many packet threads there are at most where the configuration does not say.
 const usualQueues = 8
 
 // queuesOf is how many packet threads there are.
@@ -57,7 +56,9 @@ func queuesOf(config Config, kernel bool) int {
 	case kernel:
 		return 1 // of the sockets for IKE
 	case config.Queues == 0:
-		return min(runtime.GOMAXPROCS(0), usualQueues)
+		// The other half of the processors is for the kernel's part of the same packets, and for who makes them: a thread
+		// that takes it from them costs more than it brings.
+		return min(max(1, runtime.GOMAXPROCS(0)/2), usualQueues)
 	}
 	return config.Queues
 }

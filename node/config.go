@@ -51,7 +51,7 @@ type Config struct {
 	// of that.
 	HardwareOffload bool `yaml:"hardwareOffload"`
 	// Queues is how many packet threads move ESP in user space, each with its own queue of the TUN and sockets of its own: 1 to
-	// 64, or 0 for one for each processor, at most eight.
+	// 64, or 0 for one for every two processors, at most eight.
 	Queues int `yaml:"queues"`
 	// Device names the TUN device of the datapath in user space.
 	Device   string `yaml:"device"`
@@ -121,7 +121,7 @@ func (c Config) validated() (Config, error) {
 		return c, errors.New("configuration: hardwareOffload is for the kernel's ESP, and datapath is userspace: remove one of them")
 	}
 	if c.Queues < 0 || c.Queues > transport.MaxQueues {
-		return c, fmt.Errorf("configuration: queues is %d, want 1 to %d, or 0 for one for each processor", c.Queues, transport.MaxQueues)
+		return c, fmt.Errorf("configuration: queues is %d, want 1 to %d, or 0 for one for every two processors", c.Queues, transport.MaxQueues)
 	}
 	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
 		return c, fmt.Errorf("configuration: logLevel is %q, want trace, debug, info, warn or error", c.LogLevel)

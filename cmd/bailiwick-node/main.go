@@ -169,7 +169,7 @@ the first one again when it dies. While either lives no other program can remove
 	local.StringVar(&f.file.PolicyName, "policy-name", "", "the policy of these documents to put into force")
 	local.StringVar(&f.file.SecretsDir, "secrets-dir", "", "directory of preshared keys (default: secrets in the state directory)")
 	local.StringVar(&f.file.Datapath, "datapath", "auto", "who moves ESP: auto, which is the kernel where it has ESP, userspace, or xfrm (the kernel or nobody)")
-	local.IntVar(&f.file.Queues, "queues", 0, "packet threads for ESP in user space, 1 to 64; 0 for one for each processor, at most eight")
+	local.IntVar(&f.file.Queues, "queues", 0, "packet threads for ESP in user space, 1 to 64; 0 for one for every two processors, at most eight")
 	local.BoolVar(&f.file.HardwareOffload, "hardware-offload", false, "ask for network devices that seal and open ESP, with the kernel's ESP alone")
 	local.StringVar(&f.file.Device, "device", "", "name of the TUN device")
 	local.StringVar(&f.file.AuditFile, "audit-file", "", "append the audit events to this file, one JSON object a line")

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -166,6 +167,7 @@ kind: FilterAction
 name: Protect
 action: negotiate
 offers: ["ESP[AES-GCM-128]"]
+associations: %d
 ---
 apiVersion: bailiwick.net/v1alpha1
 kind: Policy
@@ -175,13 +177,13 @@ rules:
     filterList: Other side
     filterAction: Protect
     authentication: [{method: psk, secretRef: %s}]%s
-`, filter(i), policyName, keyName, tunnel(i))
+`, filter(i), max(1, o.associations), policyName, keyName, tunnel(i))
 		if err := os.WriteFile(policy, []byte(document), 0o600); err != nil {
 			return err
 		}
 		socket := filepath.Join(n.dir, fmt.Sprintf("node%d.sock", i))
 		err := n.daemon(i, fmt.Sprintf("node%d.log", i), node, "run", "--datapath", "userspace", "--state-dir", state, "--socket", socket,
-			"--policy", policy, "--policy-name", policyName, "--encapsulation", encapsulation)
+			"--policy", policy, "--policy-name", policyName, "--encapsulation", encapsulation, "--queues", strconv.Itoa(o.queues))
 		if err != nil {
 			return err
 		}

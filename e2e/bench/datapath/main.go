@@ -30,6 +30,8 @@ type options struct {
 	only            []string
 	seconds         int
 	rounds          int
+	queues          int // packet threads of the nodes; 0 for what they choose
+	associations    int // Child SAs between the nodes
 }
 
 func run(args []string) error {
@@ -43,6 +45,8 @@ func run(args []string) error {
 	only := flags.String("only", "", "only these paths, separated by commas: "+strings.Join(pathNames(), ", "))
 	flags.IntVar(&o.seconds, "seconds", 3, "length of each transfer")
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds over all paths; the median counts")
+	flags.IntVar(&o.queues, "queues", 0, "packet threads of each node; 0 for what it chooses by itself")
+	flags.IntVar(&o.associations, "associations", 1, "Child SAs with the same selectors between the nodes")
 	output := flags.String("json", "", "write the figures to this file as well")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
