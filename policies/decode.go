@@ -187,7 +187,8 @@ func (r *reader) kind(n ast.Node) (Kind, bool) {
 	}
 	m.required("apiVersion", "kind")
 	if version, ok := m.text("apiVersion"); ok && version != APIVersion {
-		m.report("apiVersion", "is %q; this version reads %s", printable(version), APIVersion)
+		m.report("apiVersion", "is %q; this version reads %s. Where a newer version wrote the document, upgrade the controller before applying it, else correct the field",
+			printable(version), APIVersion)
 		return "", false
 	}
 	kind, ok := m.text("kind")

@@ -136,7 +136,7 @@ func unknownField(name, what string, known []string) string {
 	if near := nearest(name, known); near != "" {
 		return text + fmt.Sprintf("; did you mean %q?", near)
 	}
-	return text + "; known are " + strings.Join(known, ", ")
+	return text + "; known are " + strings.Join(known, ", ") + ". Nothing is skipped: a field of a newer version needs a newer controller"
 }
 
 // nearest finds the name that somebody probably meant, if one is close.
