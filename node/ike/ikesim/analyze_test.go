@@ -77,7 +77,9 @@ func TestNegotiationsComeToWhatAnalysisSays(t *testing.T) {
 		var made *sa.Child
 		for _, in := range a.SADB {
 			if in.Child.Rule == m.Rule.ID && slices.ContainsFunc(in.Child.LocalTS, func(s sa.Selector) bool { return s.Contains(packetSelector(packet.Source, packet.SourcePort)) }) &&
-				slices.ContainsFunc(in.Child.RemoteTS, func(s sa.Selector) bool { return s.Contains(packetSelector(packet.Destination, packet.DestinationPort)) }) {
+				slices.ContainsFunc(in.Child.RemoteTS, func(s sa.Selector) bool {
+					return s.Contains(packetSelector(packet.Destination, packet.DestinationPort))
+				}) {
 				c := in.Child
 				made = &c
 			}
