@@ -159,6 +159,8 @@ func (r *reader) document(n ast.Node) Document {
 		return r.link(n)
 	case KindContainer:
 		return r.container(n)
+	case KindSite:
+		return r.site(n)
 	case KindSettings:
 		return r.settings(n)
 	case KindPolicyTest:

@@ -39,7 +39,7 @@ const (
 
 // Kinds lists the kinds in the order in which Export writes them: what is named before what names it.
 func Kinds() []Kind {
-	return []Kind{KindSettings, KindFilterList, KindFilterAction, KindPolicy, KindContainer, KindLink, KindPolicyTest}
+	return []Kind{KindSettings, KindFilterList, KindFilterAction, KindPolicy, KindContainer, KindSite, KindLink, KindPolicyTest}
 }
 
 // Position is a place in a file; line and column count from 1. The zero value is no place.
@@ -55,7 +55,7 @@ type Meta struct {
 	At          Position // where it was read; not part of the content
 }
 
-// A Document is one object of a file: a Policy, FilterList, FilterAction, Link, Container, Settings or PolicyTest.
+// A Document is one object of a file: a Policy, FilterList, FilterAction, Link, Container, Site, Settings or PolicyTest.
 type Document interface {
 	// Kind names the kind.
 	Kind() Kind
@@ -164,8 +164,8 @@ type FilterAction struct {
 type Link struct {
 	Meta      // the name is optional; it tells two links of one policy to one container apart
 	Policy    string
-	Container directory.DN
-	Order     int // among the links of the container; 1 wins
+	Container directory.DN // of the directory, or of a Site
+	Order     int          // among the links of the container; 1 wins
 	Enforced  bool
 	Disabled  bool
 	// Apply, if it is not empty, limits the link to the members of these groups. Deny excludes the members of these
@@ -194,6 +194,7 @@ type Documents struct {
 	FilterActions []FilterAction
 	Links         []Link
 	Containers    []Container
+	Sites         []Site
 	Settings      []Settings
 	PolicyTests   []PolicyTest
 }
@@ -254,6 +255,7 @@ func (d Documents) All() []Document {
 	out = appendDocuments(out, d.FilterActions)
 	out = appendDocuments(out, d.Policies)
 	out = appendDocuments(out, d.Containers)
+	out = appendDocuments(out, d.Sites)
 	out = appendDocuments(out, d.Links)
 	return appendDocuments(out, d.PolicyTests)
 }
@@ -273,6 +275,7 @@ func (d Documents) Merge(o Documents) Documents {
 		FilterActions: slices.Concat(d.FilterActions, o.FilterActions),
 		Links:         slices.Concat(d.Links, o.Links),
 		Containers:    slices.Concat(d.Containers, o.Containers),
+		Sites:         slices.Concat(d.Sites, o.Sites),
 		Settings:      slices.Concat(d.Settings, o.Settings),
 		PolicyTests:   slices.Concat(d.PolicyTests, o.PolicyTests),
 	}

@@ -113,6 +113,10 @@ func documents() *rapid.Generator[policies.Documents] {
 			Apply: []directory.DN{dn()}, Deny: []directory.DN{dn(), dn()},
 		})
 		d.Containers = append(d.Containers, policies.Container{Meta: policies.Meta{Description: description()}, DN: dn(), BlockInheritance: flag()})
+		d.Sites = append(d.Sites, policies.Site{Meta: meta(), Subnets: []netip.Prefix{
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, rapid.Byte().Draw(t, "octet")}), rapid.IntRange(0, 32).Draw(t, "bits")).Masked(),
+			netip.MustParsePrefix("2001:db8::/32"),
+		}})
 		d.Settings = append(d.Settings, policies.Settings{BreakGlassTCP: ports()})
 		d.PolicyTests = append(d.PolicyTests, policyTestGen().Draw(t, "test"))
 		return d
@@ -141,6 +145,7 @@ func TestKeysAndKinds(t *testing.T) {
 		"Link P -> ou=a,dc=x": policies.Link{Policy: "P", Container: base},
 		"Link second":         policies.Link{Meta: policies.Meta{Name: "second"}, Policy: "P", Container: base},
 		"Container ou=a,dc=x": policies.Container{DN: base},
+		"Site S":              policies.Site{Meta: policies.Meta{Name: "S"}},
 		"Settings fleet":      policies.Settings{},
 		"PolicyTest T":        policies.PolicyTest{Meta: policies.Meta{Name: "T"}},
 	} {

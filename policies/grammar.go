@@ -188,7 +188,7 @@ var linkObject = object{
 		{name: "name", kind: typeName, doc: "Tells two links of one policy to one container apart."},
 		rowDescription,
 		{name: "policy", kind: referenceTo(KindPolicy), required: true, doc: "Which policy."},
-		{name: "container", kind: typeDN, required: true, doc: "To which organizational unit (`OU=`) or domain (`DC=`)."},
+		{name: "container", kind: typeDN, required: true, doc: "To which organizational unit (`OU=`) or domain (`DC=`), or to which [Site](#site), as `cn=NAME,cn=Sites`."},
 		{name: "order", kind: numberBetween(1, maxOrder), required: true, doc: "The place among the links of the container; 1 wins."},
 		{name: "enforced", kind: typeFlag, otherwise: "`false`", doc: "Wins over every link that is not enforced, and over enforced links of containers below; blocked inheritance does not stop it."},
 		{name: "disabled", kind: typeFlag, otherwise: "`false`", doc: "The link is kept and does nothing."},
@@ -255,6 +255,6 @@ var endpointObject = object{
 // objects are the documents by kind.
 var objects = map[Kind]*object{
 	KindPolicy: &policyObject, KindFilterList: &filterListObject, KindFilterAction: &filterActionObject,
-	KindLink: &linkObject, KindContainer: &containerObject, KindSettings: &settingsObject,
+	KindLink: &linkObject, KindContainer: &containerObject, KindSite: &siteObject, KindSettings: &settingsObject,
 	KindPolicyTest: &policyTestObject,
 }

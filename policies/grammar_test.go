@@ -66,7 +66,7 @@ func required(o *object, except, indent string) string {
 	values := map[string]string{
 		"name": "n", "filterList": "l", "filterAction": "a", "remote": "192.0.2.1", "method": "certificate", "active": "true", "source": "me",
 		"destination": "any", "action": "permit", "mode": "wait", "policy": "p", "container": "DC=a", "order": "1", "filters": "[]",
-		"assertions": "[]", "from": "{machine: m}", "to": "{machine: m}", "is": "clear",
+		"assertions": "[]", "subnets": "[192.0.2.0/24]", "from": "{machine: m}", "to": "{machine: m}", "is": "clear",
 	}
 	var b strings.Builder
 	for _, name := range o.requiredNames() {

@@ -101,6 +101,7 @@ func Validate(d Documents) []Finding {
 	for _, p := range d.Policies {
 		v.policy(p)
 	}
+	v.sites()
 	v.links()
 	for _, c := range d.Containers {
 		v.scope(c, c.DN)
@@ -377,7 +378,7 @@ func (v *validator) links() {
 	}
 	first := map[place]Link{}
 	for _, l := range v.docs.Links {
-		v.scope(l, l.Container)
+		v.linked(l)
 		if _, ok := v.docs.Policy(l.Policy); !ok {
 			v.find(Error, CodeDangling, l.At, l, "links policy %q, which does not exist%s", l.Policy, suggestion(l.Policy, v.docs.Policies))
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -50,6 +51,9 @@ func printExplanation(w io.Writer, r *adminv1.ExplainMachineResponse) error {
 	}
 	if len(r.GetPath()) > 0 {
 		table.add("Path", strings.Join(r.GetPath(), "  >  "))
+	}
+	if r.GetSiteReason() != "" {
+		table.add("Site", cmp.Or(r.GetSite(), "none")+": "+r.GetSiteReason())
 	}
 	for i, g := range r.GetGroups() {
 		head := ""

@@ -198,7 +198,8 @@ func (s *Server) ExplainMachine(_ context.Context, r *adminv1.ExplainMachineRequ
 	if err != nil {
 		return nil, refuse(err)
 	}
-	response := &adminv1.ExplainMachineResponse{Machine: f.machine(m)}
+	site := f.table.Siting(m)
+	response := &adminv1.ExplainMachineResponse{Machine: f.machine(m), Site: site.Site, SiteReason: site.Sentence}
 	for _, e := range outcome.Entries {
 		response.Candidates = append(response.Candidates, &adminv1.Candidate{
 			Link: describeLink(e.Link), Winner: e.Reason == resolve.Won, Reason: e.Reason.String(), Explanation: e.Sentence, Precedence: uint32(max(e.Precedence, 0)),

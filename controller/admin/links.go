@@ -87,6 +87,9 @@ func (s *Server) parseContainer(text string) (directory.DN, error) {
 	if err != nil {
 		return directory.DN{}, status.Error(codes.InvalidArgument, err.Error())
 	}
+	if policies.IsSite(dn) {
+		return dn, nil // it is a document, and validated as one
+	}
 	view := s.config.Mirror.View()
 	if view == nil {
 		return dn, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,8 @@ type Assignments interface {
 	// Adopt tells what a node has in force. When that is newer than what the resolver remembers, revisions go on from
 	// there. It returns the assignment.
 	Adopt(ctx context.Context, machine directory.UUID, revision uint64, digest []byte) (resolver.Assignment, error)
+	// Locate tells from which address a machine's node is connected, and waits until assignments follow that.
+	Locate(ctx context.Context, machine directory.UUID, address netip.Addr) error
 	// Disabled returns the machines whose account is disabled in the directory.
 	Disabled() []directory.UUID
 	// Members returns the machines in each group that a policy in force names.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -43,6 +44,8 @@ type session struct {
 	stream  nodev1.SessionService_ConnectServer
 	machine directory.UUID
 	name    string
+	// address is that of the node's end of the connection, without a port; the zero value when it has none.
+	address netip.Addr
 	// notAfter is the end of the certificate, and with it of the session: the node opens another one with a renewed
 	// certificate before that.
 	notAfter time.Time
@@ -88,6 +91,9 @@ func (s *Server) Connect(stream nodev1.SessionService_ConnectServer) error {
 	session := &session{
 		server: s, stream: stream, machine: u, name: id.DNSName(), notAfter: notAfter,
 		wake: make(chan struct{}, 1), replaced: make(chan struct{}), ended: make(chan struct{}),
+	}
+	if from, err := netip.ParseAddrPort(address); err == nil {
+		session.address = from.Addr().Unmap().WithZone("")
 	}
 	defer close(session.ended)
 	select {
@@ -204,6 +210,9 @@ func (s *Server) register(session *session, hello *nodev1.Hello, address string)
 	s.update(session.machine, func(n *node) {
 		n.record.Name, n.record.Version, n.record.LastSeen = session.name, hello.GetVersion(), now.UTC()
 		n.address, n.since = address, now
+		if session.address.IsValid() {
+			n.record.Address = session.address
+		}
 	})
 	return nil
 }
@@ -220,7 +229,19 @@ func (s *Server) unregister(session *session) {
 	}
 }
 
+// locateTime bounds the wait for the assignment of a machine that is at another site than before.
+const locateTime = 5 * time.Second
+
 func (s *session) run(hello *nodev1.Hello, messages <-chan *nodev1.ConnectRequest, failed <-chan error) error {
+	if s.address.IsValid() {
+		// A controller that cannot work out assignments now has those of before; the session is woken by new ones.
+		ctx, cancel := context.WithTimeout(s.stream.Context(), locateTime)
+		err := s.server.config.Assignments.Locate(ctx, s.machine, s.address)
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return status.Errorf(codes.Unavailable, "the controller is not ready: %v", err)
+		}
+	}
 	if _, err := s.server.config.Assignments.Adopt(s.stream.Context(), s.machine, hello.GetRevision(), hello.GetDigest()); err != nil {
 		return status.Errorf(codes.Unavailable, "the controller is not ready: %v", err)
 	}

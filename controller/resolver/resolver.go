@@ -50,8 +50,11 @@ type Resolver struct {
 	table  atomic.Pointer[Table]
 	first  chan struct{} // closed with the first table
 	adopt  chan adoption
-	ended  chan struct{}
-	notify func(machines []directory.UUID)
+	// relocate has those who wait until a machine's new place counts.
+	relocate  chan chan struct{}
+	locations locations
+	ended     chan struct{}
+	notify    func(machines []directory.UUID)
 	// published is closed and replaced with every new table.
 	published atomic.Pointer[chan struct{}]
 
@@ -77,13 +80,16 @@ func New(c Config) *Resolver {
 		c.Log = hclog.NewNullLogger()
 	}
 	r := &Resolver{
-		config: c, first: make(chan struct{}), adopt: make(chan adoption), ended: make(chan struct{}),
+		config: c, first: make(chan struct{}), adopt: make(chan adoption), relocate: make(chan chan struct{}), ended: make(chan struct{}),
 		records: make(map[directory.UUID]store.NodeRecord, len(c.Records)),
 	}
 	published := make(chan struct{})
 	r.published.Store(&published)
 	for _, record := range c.Records {
 		r.records[record.Machine] = record
+		if record.Address.IsValid() {
+			r.locations.set(record.Machine, record.Address)
+		}
 	}
 	return r
 }
@@ -186,7 +192,7 @@ func (r *Resolver) Run(ctx context.Context, notify func(machines []directory.UUI
 	due := time.NewTimer(r.config.Delay)
 	due.Stop()
 	defer due.Stop()
-	pending, reread := false, false
+	pending, reread, moved := false, false, []chan struct{}(nil)
 	soon := func() {
 		if !pending {
 			pending = true
@@ -205,6 +211,9 @@ func (r *Resolver) Run(ctx context.Context, notify func(machines []directory.UUI
 			soon()
 		case a := <-r.adopt:
 			r.advance(a)
+		case done := <-r.relocate:
+			moved = append(moved, done)
+			soon()
 		case <-due.C:
 			pending = false
 			if reread && !r.read(ctx) {
@@ -213,7 +222,11 @@ func (r *Resolver) Run(ctx context.Context, notify func(machines []directory.UUI
 				break
 			}
 			reread = false
-			r.resolve()
+			r.resolve(len(moved) > 0)
+			for _, done := range moved {
+				close(done)
+			}
+			moved = nil
 		case <-ctx.Done():
 			return nil
 		}
@@ -245,16 +258,17 @@ func (r *Resolver) read(ctx context.Context) bool {
 	return true
 }
 
-// resolve publishes a new table if the directory or the documents changed, and announces the difference.
-func (r *Resolver) resolve() {
+// resolve publishes a new table if the directory, the documents or the places of machines changed, and announces the
+// difference.
+func (r *Resolver) resolve(moved bool) {
 	view, old := r.config.View(), r.table.Load()
 	if view == nil || r.documents == nil {
 		return
 	}
-	if old != nil && old.view == view && old.revision == r.documents.revision {
+	if old != nil && !moved && old.view == view && old.revision == r.documents.revision {
 		return
 	}
-	next := evaluate(view, *r.documents, old, r.records)
+	next := evaluate(view, *r.documents, r.locations.of, old, r.records)
 	r.runTests(next, old)
 	r.table.Store(next)
 	if old == nil {

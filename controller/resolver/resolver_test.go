@@ -72,21 +72,21 @@ func want(t *testing.T, table *Table, machine directory.UUID, policy, container 
 
 func TestRevisionsGrowWithChangesAlone(t *testing.T) {
 	v := view(t, map[string]int{"a": 2, "b": 1})
-	first := evaluate(v, documents(), nil, nil)
+	first := evaluate(v, documents(), nil, nil, nil)
 	want(t, first, id("a", 0), policies.NoneName, "", 1)
-	second := evaluate(v, documents(link(predefined.Client, "ou=a,"+base)), first, nil)
+	second := evaluate(v, documents(link(predefined.Client, "ou=a,"+base)), nil, first, nil)
 	want(t, second, id("a", 0), predefined.Client, "ou=a,"+base, 2)
 	want(t, second, id("b", 0), policies.NoneName, "", 1)
 	if changed := second.changedFrom(first); len(changed) != 2 {
 		t.Errorf("%d machines are announced, wanted the 2 in ou=a", len(changed))
 	}
 	// The same policy from elsewhere is a change that the node hears of, with the same bundle.
-	third := evaluate(v, documents(link(predefined.Client, base)), second, nil)
+	third := evaluate(v, documents(link(predefined.Client, base)), nil, second, nil)
 	want(t, third, id("a", 0), predefined.Client, base, 3)
 	if third.Assignment(id("a", 0)).Digest != second.Assignment(id("a", 0)).Digest {
 		t.Error("the same policy has two digests")
 	}
-	if same := evaluate(v, documents(link(predefined.Client, base)), third, nil); len(same.changedFrom(third)) != 0 {
+	if same := evaluate(v, documents(link(predefined.Client, base)), nil, third, nil); len(same.changedFrom(third)) != 0 {
 		t.Error("evaluating again changes something")
 	}
 }
@@ -102,7 +102,7 @@ func TestRecordsContinueRevisions(t *testing.T) {
 		id("a", 0): {Revision: 7, Digest: bundle.Digest.String(), Policy: predefined.Client, Container: base},
 		id("a", 1): {Revision: 7, Digest: strings.Repeat("ab", 32), Policy: "Another", Container: base},
 	}
-	table := evaluate(v, docs, nil, records)
+	table := evaluate(v, docs, nil, nil, records)
 	want(t, table, id("a", 0), predefined.Client, base, 7)
 	want(t, table, id("a", 1), predefined.Client, base, 8)
 	want(t, table, id("a", 2), predefined.Client, base, 1)
@@ -110,35 +110,35 @@ func TestRecordsContinueRevisions(t *testing.T) {
 
 func TestErrorKeepsTheAssignment(t *testing.T) {
 	v := view(t, map[string]int{"a": 1, "b": 1})
-	first := evaluate(v, documents(link(predefined.Server, "ou=a,"+base)), nil, nil)
+	first := evaluate(v, documents(link(predefined.Server, "ou=a,"+base)), nil, nil, nil)
 	broken := documents(link("No Such Policy", "ou=a,"+base), link(predefined.Client, "ou=b,"+base))
-	second := evaluate(v, broken, first, nil)
+	second := evaluate(v, broken, nil, first, nil)
 	a := want(t, second, id("a", 0), predefined.Server, "ou=a,"+base, 1)
 	if !strings.Contains(a.Problem, "No Such Policy") || len(second.problems) != 1 {
 		t.Errorf("the problem is %q, of %d", a.Problem, len(second.problems))
 	}
 	want(t, second, id("b", 0), predefined.Client, "ou=b,"+base, 2)
 	// A machine that never had one gets none, not the empty policy.
-	fresh := evaluate(v, broken, nil, nil)
+	fresh := evaluate(v, broken, nil, nil, nil)
 	want(t, fresh, id("a", 0), "", "", 0)
 	// What it had is found again from the record, as long as it is the same bundle.
 	was := first.Assignment(id("a", 0))
 	records := map[directory.UUID]store.NodeRecord{id("a", 0): {Revision: 4, Digest: was.Digest.String(), Policy: was.Policy, Container: was.Container}}
-	want(t, evaluate(v, broken, nil, records), id("a", 0), predefined.Server, "ou=a,"+base, 4)
+	want(t, evaluate(v, broken, nil, nil, records), id("a", 0), predefined.Server, "ou=a,"+base, 4)
 	records[id("a", 0)] = store.NodeRecord{Revision: 4, Digest: strings.Repeat("ab", 32), Policy: was.Policy, Container: was.Container}
-	want(t, evaluate(v, broken, nil, records), id("a", 0), "", "", 0)
+	want(t, evaluate(v, broken, nil, nil, records), id("a", 0), "", "", 0)
 	// And the error gone, revisions go on where the record left off.
-	healed := evaluate(v, documents(link(predefined.Server, "ou=a,"+base)), evaluate(v, broken, nil, records), records)
+	healed := evaluate(v, documents(link(predefined.Server, "ou=a,"+base)), nil, evaluate(v, broken, nil, nil, records), records)
 	want(t, healed, id("a", 0), predefined.Server, "ou=a,"+base, 5)
 }
 
 func TestVanishedAndDisabledMachines(t *testing.T) {
 	docs := documents(link(predefined.Client, base))
-	first := evaluate(view(t, map[string]int{"a": 2}), docs, nil, nil)
+	first := evaluate(view(t, map[string]int{"a": 2}), docs, nil, nil, nil)
 	v := view(t, map[string]int{"a": 1})
 	gone := directory.Machine{UUID: id("a", 1), Name: "a1"}
 	v.Vanished[gone.UUID] = mirror.Vanished{Machine: gone}
-	second := evaluate(v, docs, first, nil)
+	second := evaluate(v, docs, nil, first, nil)
 	a := want(t, second, id("a", 1), predefined.Client, base, 1)
 	if a.Standing != Vanished || !a.Standing.Admitted() {
 		t.Errorf("standing is %v", a.Standing)
@@ -146,7 +146,7 @@ func TestVanishedAndDisabledMachines(t *testing.T) {
 	if changed := second.changedFrom(first); len(changed) != 1 || changed[0] != gone.UUID {
 		t.Errorf("announced are %v, wanted the vanished machine", changed)
 	}
-	third := evaluate(view(t, map[string]int{"a": 1}), docs, second, nil)
+	third := evaluate(view(t, map[string]int{"a": 1}), docs, nil, second, nil)
 	if a := third.Assignment(id("a", 1)); a.Standing != Unknown || a.Standing.Admitted() {
 		t.Errorf("after its grace time the machine is %v", a.Standing)
 	}
@@ -269,9 +269,9 @@ func TestLoop(t *testing.T) {
 func BenchmarkEvaluate(b *testing.B) {
 	v := view(b, map[string]int{"a": 50_000, "b": 50_000})
 	docs := documents(link(predefined.Client, base), link(predefined.Server, "ou=b,"+base))
-	old := evaluate(v, docs, nil, nil)
+	old := evaluate(v, docs, nil, nil, nil)
 	for b.Loop() {
-		next := evaluate(v, docs, old, nil)
+		next := evaluate(v, docs, nil, old, nil)
 		if len(next.changedFrom(old)) != 0 {
 			b.Fatal("something changed")
 		}

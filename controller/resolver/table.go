@@ -57,6 +57,7 @@ type Table struct {
 	named    map[compile.Digest][]string // the groups that each bundle names
 	members  map[string][]directory.UUID // of those groups
 	secrets  map[compile.Digest][]preshared.Use
+	plan     *resolve.Plan
 	// failedTests are sentences; set before the table is published.
 	failedTests []string
 }
@@ -197,17 +198,17 @@ type builder struct {
 }
 
 // evaluate works out every assignment. It is a pure function of its arguments.
-func evaluate(view *mirror.View, docs documentSet, old *Table, records map[directory.UUID]store.NodeRecord) *Table {
+func evaluate(view *mirror.View, docs documentSet, where resolve.Locations, old *Table, records map[directory.UUID]store.NodeRecord) *Table {
 	machines := len(view.Vanished)
 	_, n, _ := view.Snapshot.Len()
 	b := &builder{
 		table: &Table{
-			view: view, revision: docs.revision, parsed: docs.parsed, slots: make(map[directory.UUID]*slot, n+machines),
+			view: view, revision: docs.revision, parsed: docs.parsed, plan: resolve.Prepare(docs.parsed).At(where), slots: make(map[directory.UUID]*slot, n+machines),
 			bundles: map[compile.Digest]compile.Bundle{}, digests: map[string]compile.Digest{},
 		},
 		old: old, records: records, failed: map[string]int{}, errors: map[string]string{},
 	}
-	outcomes := resolve.Prepare(docs.parsed).All(view.Snapshot)
+	outcomes := b.table.plan.All(view.Snapshot)
 	for m := range view.Snapshot.Machines() {
 		a := Assignment{Machine: m.UUID, Name: m.Name, Standing: Enabled}
 		if m.Disabled {
@@ -339,11 +340,11 @@ func (r *Resolver) Preview(docs policies.Documents) ([]directory.UUID, error) {
 	if present == nil {
 		return nil, ErrNotReady
 	}
-	next := evaluate(present.view, documentSet{present.revision, docs}, present, nil)
+	next := evaluate(present.view, documentSet{present.revision, docs}, r.locations.of, present, nil)
 	return next.changedFrom(present), nil
 }
 
 // Explain tells which link won for a machine that the directory holds, and why every other one did not.
 func (t *Table) Explain(machine directory.UUID) (*resolve.Outcome, error) {
-	return resolve.Prepare(t.parsed).Machine(t.view.Snapshot, machine)
+	return t.plan.Machine(t.view.Snapshot, machine)
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -25,6 +26,8 @@ type NodeRecord struct {
 	Error string `json:"error,omitempty"`
 	// Version is that of the node's software.
 	Version string `json:"version,omitempty"`
+	// Address is the one from which it is connected, or was last; the zero value when that is not known.
+	Address netip.Addr `json:"address,omitzero"`
 	// LastSeen is when its last session began or ended.
 	LastSeen time.Time `json:"lastSeen,omitzero"`
 }

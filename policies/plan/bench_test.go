@@ -76,7 +76,7 @@ func BenchmarkDomainEdit(b *testing.B) {
 	town := bigTown(b)
 	enforced := "---\napiVersion: bailiwick.net/v1alpha1\nkind: Link\nname: all\npolicy: " + secure + "\ncontainer: dc=x\norder: 1\nenforced: true\n"
 	for _, n := range []int{3, 30, 100} {
-		before, after := World{branches(b, n, ""), town}, World{branches(b, n, enforced), town}
+		before, after := World{Documents: branches(b, n, ""), Directory: town}, World{Documents: branches(b, n, enforced), Directory: town}
 		b.Run(fmt.Sprintf("bundles=%d", n), func(b *testing.B) {
 			for b.Loop() {
 				p, err := Compare(before, after, DNS())
@@ -106,7 +106,7 @@ func BenchmarkMove(b *testing.B) {
 	}
 	b.Run("plan", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := Compare(World{d, town}, World{d, moved}, DNS()); err != nil {
+			if _, err := Compare(World{Documents: d, Directory: town}, World{Documents: d, Directory: moved}, DNS()); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -136,7 +136,7 @@ func wantPlan(t *testing.T, p Plan, want string) {
 }
 
 func TestEnforcedLinkAtTheDomain(t *testing.T) {
-	world := World{docs(t, bankLinks()), bankTown(t)}
+	world := World{Documents: docs(t, bankLinks()), Directory: bankTown(t)}
 	next := world
 	next.Documents = docs(t, bankLinks()+"---\napiVersion: bailiwick.net/v1alpha1\nkind: Link\nname: n\npolicy: "+secure+"\ncontainer: dc=x\norder: 1\nenforced: true\n")
 	wantPlan(t, compare(t, world, next), `
@@ -161,12 +161,12 @@ none => Secure Server (Require Security) to Server (Request Security) => Secure 
 }
 
 func TestMoveOfAMachine(t *testing.T) {
-	world := World{docs(t, bankLinks()), bankTown(t)}
+	world := World{Documents: docs(t, bankLinks()), Directory: bankTown(t)}
 	moved, err := world.Directory.Move(directory.MustParseDN("cn=ws1,ou=ws,dc=x"), directory.MustParseDN("ou=sec,dc=x"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantPlan(t, compare(t, world, World{world.Documents, moved}), `
+	wantPlan(t, compare(t, world, World{Documents: world.Documents, Directory: moved}), `
 ws1: Client (Respond Only) (ou=ws,dc=x) => Secure Server (Require Security) (ou=sec,dc=x) (it is the only link that applies)
 Client (Respond Only) => Secure Server (Require Security) to none (1 pairs, ws1 to old1): clear => blocked: except icmp
 none to Client (Respond Only) => Secure Server (Require Security) (1 pairs, old1 to ws1): clear => blocked: except icmp

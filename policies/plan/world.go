@@ -26,6 +26,8 @@ import (
 type World struct {
 	Documents policies.Documents
 	Directory *directory.Snapshot
+	// Locations tell where the nodes of machines are, for links to sites; nil when that is not known.
+	Locations resolve.Locations
 }
 
 // Assignment is what a machine has, and why.
@@ -71,7 +73,7 @@ type state struct {
 // evaluate resolves a world. The error wraps policies.ErrReference or spd.ErrPolicy where the documents do not validate.
 func evaluate(w World) (*state, error) {
 	s := &state{
-		world: w, outcomes: resolve.Prepare(w.Documents).All(w.Directory), assigned: map[*resolve.Outcome]Assignment{},
+		world: w, outcomes: resolve.Prepare(w.Documents).At(w.Locations).All(w.Directory), assigned: map[*resolve.Outcome]Assignment{},
 		policies: map[compile.Digest]spd.Policy{},
 	}
 	digests := map[string]compile.Digest{}

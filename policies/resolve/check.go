@@ -39,7 +39,9 @@ func Check(s *directory.Snapshot, d policies.Documents) []policies.Finding {
 		}
 	}
 	for _, l := range d.Links {
-		container(l, l.Container)
+		if !policies.IsSite(l.Container) {
+			container(l, l.Container)
+		}
 		for _, dn := range l.Apply {
 			if _, ok := s.GroupByDN(dn); !ok {
 				find(l, "group %s is not in the directory, so the link applies to none of its members", dn)

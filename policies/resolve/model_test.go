@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -13,7 +14,7 @@ import (
 
 // naiveWinner finds the winner without the two lists of the algorithm: of the links that apply it takes the best by
 // (enforced, distance, order), straight from the DNs.
-func naiveWinner(s *directory.Snapshot, d policies.Documents, machine directory.DN) (string, bool) {
+func naiveWinner(s *directory.Snapshot, d policies.Documents, machine, site directory.DN) (string, bool) {
 	type rank struct{ forced, depth, order int }
 	better := func(a, b rank) bool {
 		switch {
@@ -27,6 +28,9 @@ func naiveWinner(s *directory.Snapshot, d policies.Documents, machine directory.
 		return a.order < b.order
 	}
 	above := func(dn directory.DN) bool {
+		if policies.IsSite(dn) {
+			return dn.Equal(site)
+		}
 		t := dn.RDNType()
 		_, ok := s.ContainerByDN(dn)
 		return ok && (t == "ou" || t == "dc") && machine.IsDescendantOf(dn)
@@ -41,6 +45,9 @@ func naiveWinner(s *directory.Snapshot, d policies.Documents, machine directory.
 	policy := ""
 	for _, l := range d.Links {
 		depth := l.Container.Depth()
+		if policies.IsSite(l.Container) {
+			depth = 0 // above every domain
+		}
 		if l.Disabled || !above(l.Container) || !l.Enforced && depth < deepestBlock {
 			continue
 		}
@@ -57,6 +64,46 @@ func naiveWinner(s *directory.Snapshot, d policies.Documents, machine directory.
 		}
 	}
 	return policy, best != nil
+}
+
+// naiveSite looks at every subnet of every site.
+func naiveSite(d policies.Documents, a netip.Addr, known bool) (site directory.DN) {
+	best := -1
+	for _, s := range d.Sites {
+		for _, p := range s.Subnets {
+			if known && p.Contains(a) && p.Bits() > best {
+				best, site = p.Bits(), s.DN()
+			}
+		}
+	}
+	return site
+}
+
+// drawSites draws sites and where the nodes of machines are. Subnets of sites may be within each other.
+func drawSites(t *rapid.T) ([]policies.Site, Locations) {
+	var sites []policies.Site
+	used := map[netip.Prefix]bool{}
+	for i := range rapid.IntRange(0, 4).Draw(t, "sites") {
+		s := policies.Site{Meta: policies.Meta{Name: fmt.Sprintf("s%d", i)}}
+		for range rapid.IntRange(1, 3).Draw(t, "subnets") {
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, rapid.Byte().Draw(t, "octet")}), rapid.IntRange(24, 32).Draw(t, "bits")).Masked()
+			if !used[p] {
+				used[p] = true
+				s.Subnets = append(s.Subnets, p)
+			}
+		}
+		sites = append(sites, s)
+	}
+	at := map[directory.UUID]netip.Addr{}
+	return sites, func(m directory.UUID) (netip.Addr, bool) {
+		if _, ok := at[m]; !ok {
+			at[m] = netip.Addr{}
+			if rapid.IntRange(0, 4).Draw(t, "located") > 0 {
+				at[m] = netip.AddrFrom4([4]byte{10, 0, 0, rapid.Byte().Draw(t, "address")})
+			}
+		}
+		return at[m], at[m].IsValid()
+	}
 }
 
 func TestResolveAgreesWithNaiveModel(t *testing.T) {
@@ -89,8 +136,14 @@ func TestResolveAgreesWithNaiveModel(t *testing.T) {
 				return rapid.Bool().Draw(t, "member")
 			})
 		}
-		for _, c := range containers {
-			if rapid.IntRange(0, 3).Draw(t, "block") == 0 {
+		sites, where := drawSites(t)
+		d.Sites = sites
+		linkable := slices.Clone(containers)
+		for _, s := range sites {
+			linkable = append(linkable, s.DN())
+		}
+		for _, c := range linkable {
+			if !policies.IsSite(c) && rapid.IntRange(0, 3).Draw(t, "block") == 0 {
 				d.Containers = append(d.Containers, policies.Container{DN: c, BlockInheritance: true})
 			}
 			for order := range rapid.IntRange(0, 3).Draw(t, "links") {
@@ -111,10 +164,15 @@ func TestResolveAgreesWithNaiveModel(t *testing.T) {
 		}
 		d.Links = rapid.Permutation(d.Links).Draw(t, "links")
 		s := snapshot(t, containers, machines, groups, members)
-		plan := Prepare(d)
+		plan := Prepare(d).At(where)
 		all := plan.All(s)
 		for m := range s.Machines() {
-			want, found := naiveWinner(s, d, m.DN)
+			address, known := where(m.UUID)
+			site := naiveSite(d, address, known)
+			if got := plan.Siting(m); !got.DN.Equal(site) || len(sites) > 0 && got.Sentence == "" {
+				t.Fatalf("%s at %v is at %+v, want %s", m.DN, address, got, site)
+			}
+			want, found := naiveWinner(s, d, m.DN, site)
 			if !found {
 				want = policies.NoneName
 			}
@@ -126,16 +184,16 @@ func TestResolveAgreesWithNaiveModel(t *testing.T) {
 			if err != nil || render(one) != render(got) {
 				t.Fatalf("%s: alone %v %v, with all others %v", m.DN, one, err, got)
 			}
-			consider(t, got, d, m.DN)
+			consider(t, got, d, m.DN, site)
 		}
 	})
 }
 
 // consider checks that the entries are complete and consistent.
-func consider(t *rapid.T, o *Outcome, d policies.Documents, machine directory.DN) {
+func consider(t *rapid.T, o *Outcome, d policies.Documents, machine, site directory.DN) {
 	n := 0
 	for _, l := range d.Links {
-		if machine.IsDescendantOf(l.Container) {
+		if machine.IsDescendantOf(l.Container) || !site.IsZero() && l.Container.Equal(site) {
 			n++
 		}
 	}

@@ -89,6 +89,8 @@ func won(e Entry, applied int) string {
 		return "it is the only link that applies"
 	case e.NoOverride:
 		return fmt.Sprintf("it is enforced at %s, and no enforced link stands above it", e.Container)
+	case policies.IsSite(e.Container):
+		return fmt.Sprintf("no link to a container above the machine applies, so that of its site %s counts", e.Container)
 	}
 	return fmt.Sprintf("%s is the nearest container with a link that applies, and no link is enforced", e.Container)
 }

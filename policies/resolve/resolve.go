@@ -1,7 +1,7 @@
-// Package resolve finds the policy of a machine: the links of the containers above it, in the order of MS-GPOL 3.2.5.1
+// Package resolve finds the policy of a machine: the links of its site and of the containers above it, in the order of MS-GPOL 3.2.5.1
 // (computer mode), of which exactly one wins, whole.
 //
-// Its invariant: the answer depends on the snapshot and the documents alone, and names every link that was considered
+// Its invariant: the answer depends on the snapshot, the documents and the addresses of machines alone, and names every link that was considered
 // with the reason why it won or lost. It leaves what a policy says to policies, and what to do while the winner cannot
 // be read to the controller.
 package resolve
@@ -96,12 +96,18 @@ type Plan struct {
 	links  map[string][]policies.Link // by container, order 1 first
 	blocks map[string]bool
 	exists map[string]bool // policies
+
+	subnets subnets
+	where   Locations // nil without any
+	// linkedSites says that there are links to sites, without which nobody's site matters.
+	linkedSites bool
 }
 
 // Prepare reads links, containers and the names of policies. It looks at no directory.
 func Prepare(d policies.Documents) *Plan {
-	p := &Plan{links: map[string][]policies.Link{}, blocks: map[string]bool{}, exists: map[string]bool{}}
+	p := &Plan{links: map[string][]policies.Link{}, blocks: map[string]bool{}, exists: map[string]bool{}, subnets: newSubnets(d.Sites)}
 	for _, l := range d.Links {
+		p.linkedSites = p.linkedSites || policies.IsSite(l.Container)
 		p.links[l.Container.Key()] = append(p.links[l.Container.Key()], l)
 	}
 	for _, list := range p.links {
@@ -134,13 +140,14 @@ type chain struct {
 	scopes int                 // scopes so far, those without a say included
 	groups map[string]bool     // by DN key: the groups that any link asks for
 	shared map[string]*Outcome // by membership in those groups
+	sites  map[string]*chain   // by DN key: the same with a site on top
 }
 
 // extend returns the chain of a container below that of its parent; the parent's own if the container has no say.
 func (p *Plan) extend(parent *chain, c directory.Container) *chain {
 	scope := c.LinksPolicy()
 	links, block := p.links[c.DN.Key()], scope && p.blocks[c.DN.Key()]
-	out := chain{levels: parent.levels, scopes: parent.scopes, groups: parent.groups, shared: parent.shared}
+	out := chain{levels: parent.levels, scopes: parent.scopes, groups: parent.groups, shared: parent.shared, sites: parent.sites}
 	if scope {
 		out.scopes++
 	}
@@ -152,7 +159,7 @@ func (p *Plan) extend(parent *chain, c directory.Container) *chain {
 		l.order = out.scopes
 	}
 	out.levels = append(slices.Clip(parent.levels), l)
-	out.shared = map[string]*Outcome{}
+	out.shared, out.sites = map[string]*Outcome{}, map[string]*chain{}
 	out.groups = withGroups(parent.groups, links)
 	return &out
 }
@@ -176,10 +183,11 @@ func (p *Plan) Machine(s *directory.Snapshot, id directory.UUID) (*Outcome, erro
 	if !ok {
 		return nil, fmt.Errorf("resolve machine %s: %w", id, ErrUnknownMachine)
 	}
-	c := &chain{shared: map[string]*Outcome{}}
+	c := &chain{shared: map[string]*Outcome{}, sites: map[string]*chain{}}
 	for _, container := range s.Path(m.DN) {
 		c = p.extend(c, container)
 	}
+	c = p.sited(c, p.Siting(m).DN)
 	return p.outcome(c, memberships(s, c, m.DN)), nil
 }
 
@@ -193,7 +201,7 @@ func (p *Plan) All(s *directory.Snapshot) Assignments {
 	_, machines, _ := s.Len()
 	out := Assignments{byMachine: make(map[directory.UUID]*Outcome, machines)}
 	chains := map[string]*chain{}
-	root := &chain{shared: map[string]*Outcome{}}
+	root := &chain{shared: map[string]*Outcome{}, sites: map[string]*chain{}}
 	for container := range s.Containers() { // parents come first
 		parent, ok := chains[container.DN.Parent().Key()]
 		if !ok {
@@ -202,11 +210,15 @@ func (p *Plan) All(s *directory.Snapshot) Assignments {
 		c := p.extend(parent, container)
 		chains[container.DN.Key()] = c
 		for m := range s.ChildMachines(container.DN) {
-			groups := memberships(s, c, m.DN)
-			o, ok := c.shared[groups.signature]
+			at := c
+			if p.linkedSites {
+				at = p.sited(c, p.Siting(m).DN)
+			}
+			groups := memberships(s, at, m.DN)
+			o, ok := at.shared[groups.signature]
 			if !ok {
-				o = p.outcome(c, groups)
-				c.shared[groups.signature] = o
+				o = p.outcome(at, groups)
+				at.shared[groups.signature] = o
 			}
 			out.byMachine[m.UUID] = o
 		}

@@ -2546,7 +2546,11 @@ type ExplainMachineResponse struct {
 	// Groups (DN) that the machine belongs to.
 	Groups []string `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
 	// The containers that count, from the base downwards.
-	Path          []string `protobuf:"bytes,4,rep,name=path,proto3" json:"path,omitempty"`
+	Path []string `protobuf:"bytes,4,rep,name=path,proto3" json:"path,omitempty"`
+	// Name of the site that the machine is at; empty when it is at none.
+	Site string `protobuf:"bytes,5,opt,name=site,proto3" json:"site,omitempty"`
+	// Why it is there or at none; empty when there are no sites.
+	SiteReason    string `protobuf:"bytes,6,opt,name=site_reason,json=siteReason,proto3" json:"site_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2607,6 +2611,20 @@ func (x *ExplainMachineResponse) GetPath() []string {
 		return x.Path
 	}
 	return nil
+}
+
+func (x *ExplainMachineResponse) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *ExplainMachineResponse) GetSiteReason() string {
+	if x != nil {
+		return x.SiteReason
+	}
+	return ""
 }
 
 // Candidate is one link and what became of it.
@@ -3930,14 +3948,17 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\x06detail\x18\b \x01(\tR\x06detail\x12\x14\n" +
 	"\x05count\x18\t \x01(\x04R\x05count\"1\n" +
 	"\x15ExplainMachineRequest\x12\x18\n" +
-	"\amachine\x18\x01 \x01(\tR\amachine\"\xba\x01\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\"\xef\x01\n" +
 	"\x16ExplainMachineResponse\x125\n" +
 	"\amachine\x18\x01 \x01(\v2\x1b.bailiwick.admin.v1.MachineR\amachine\x12=\n" +
 	"\n" +
 	"candidates\x18\x02 \x03(\v2\x1d.bailiwick.admin.v1.CandidateR\n" +
 	"candidates\x12\x16\n" +
 	"\x06groups\x18\x03 \x03(\tR\x06groups\x12\x12\n" +
-	"\x04path\x18\x04 \x03(\tR\x04path\"\xb1\x01\n" +
+	"\x04path\x18\x04 \x03(\tR\x04path\x12\x12\n" +
+	"\x04site\x18\x05 \x01(\tR\x04site\x12\x1f\n" +
+	"\vsite_reason\x18\x06 \x01(\tR\n" +
+	"siteReason\"\xb1\x01\n" +
 	"\tCandidate\x122\n" +
 	"\x04link\x18\x01 \x01(\v2\x1e.bailiwick.admin.v1.PolicyLinkR\x04link\x12\x16\n" +
 	"\x06winner\x18\x02 \x01(\bR\x06winner\x12\x16\n" +
