@@ -147,7 +147,7 @@ func (s *Server) foresee(c catalogue, view *mirror.View, in intent, details bool
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}
-	p, err := plan.Compare(plan.World{Documents: c.with(nil), Directory: view.Snapshot}, plan.World{Documents: next, Directory: view.Snapshot}, s.config.Services)
+	p, err := plan.Compare(plan.World{Documents: c.with(nil), Directory: view.Snapshot, Locations: s.config.Resolver.Locations()}, plan.World{Documents: next, Directory: view.Snapshot, Locations: s.config.Resolver.Locations()}, s.config.Services)
 	if err != nil {
 		return plan.Plan{}, nil, refuse(err)
 	}
@@ -188,7 +188,7 @@ func (s *Server) planDirectory(ctx context.Context, c catalogue, view *mirror.Vi
 		next, reason = held.Next(), held.Reason()
 	}
 	docs := c.with(nil)
-	p, err := plan.Compare(plan.World{Documents: docs, Directory: view.Snapshot}, plan.World{Documents: docs, Directory: next}, s.config.Services)
+	p, err := plan.Compare(plan.World{Documents: docs, Directory: view.Snapshot, Locations: s.config.Resolver.Locations()}, plan.World{Documents: docs, Directory: next, Locations: s.config.Resolver.Locations()}, s.config.Services)
 	if err != nil {
 		return nil, refuse(err)
 	}

@@ -14,7 +14,7 @@ func (t *Table) FailedTests() []string { return t.failedTests }
 // runTests notes which policy tests fail, and says so of those that did not fail before. Nothing is held up for them: what
 // the directory says counts.
 func (r *Resolver) runTests(next, old *Table) {
-	results, err := plan.Test(plan.World{Documents: next.parsed, Directory: next.view.Snapshot})
+	results, err := plan.Test(plan.World{Documents: next.parsed, Directory: next.view.Snapshot, Locations: r.locations.of})
 	if err != nil {
 		r.config.Log.Error("policy tests cannot be run", "documents", next.revision, "error", err)
 		next.failedTests = []string{fmt.Sprintf("they cannot be run: %v", err)}
