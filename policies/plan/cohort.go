@@ -46,11 +46,13 @@ type terrain struct {
 	groups map[string][]string // by DN key: as rules spell them
 	// identities are those that rules want of a peer, folded.
 	identities map[string]bool
+	// hosts are the DNS names that filters name, with their addresses as far as the directory tells them.
+	hosts map[string]place
 }
 
 // survey collects what the policies of all given states name.
 func survey(states ...*state) terrain {
-	t := terrain{groups: map[string][]string{}, identities: map[string]bool{}}
+	t := terrain{groups: map[string][]string{}, identities: map[string]bool{}, hosts: map[string]place{}}
 	cut := func(a netip.Addr) {
 		if a.IsValid() {
 			t.cuts = append(t.cuts, a.Unmap())
@@ -74,6 +76,14 @@ func survey(states ...*state) terrain {
 	for _, s := range states {
 		for _, p := range s.policies {
 			peer(p.DefaultResponse.Auth)
+			for _, name := range p.HostNames() {
+				m, _ := s.world.Directory.MachineByName(name)
+				if at := home(m.Addresses, t.hosts[name]); m.DNSName == name {
+					t.hosts[name] = at
+				} else if _, known := t.hosts[name]; !known {
+					t.hosts[name] = place{}
+				}
+			}
 			for _, r := range p.Rules {
 				for _, g := range r.PeerGroups {
 					if dn, err := directory.ParseDN(g); err == nil && !slices.Contains(t.groups[dn.Key()], g) {
@@ -96,6 +106,13 @@ func survey(states ...*state) terrain {
 						}
 					}
 				}
+			}
+		}
+	}
+	for _, at := range t.hosts {
+		for _, a := range at {
+			if a.IsValid() {
+				span(a, a)
 			}
 		}
 	}
@@ -143,7 +160,11 @@ func (t terrain) signature(dst []byte, m directory.Machine, groups []string) []b
 	for _, g := range groups {
 		dst = append(append(dst, g...), 0)
 	}
-	return append(append(dst, t.identity(m)...), 0)
+	dst = append(append(dst, t.identity(m)...), 0)
+	if _, named := t.hosts[m.DNSName]; named {
+		dst = append(dst, m.DNSName...)
+	}
+	return append(dst, 0)
 }
 
 // identity is what rules can tell the machine by; empty if none does.

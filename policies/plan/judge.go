@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -54,6 +55,9 @@ func newCourt(t terrain) *court {
 // end makes a side of a flow out of a machine of a world. The name is for sentences; machines that differ in nothing else
 // should have the same one.
 func (c *court) end(s *state, digest compile.Digest, m directory.Machine, groups []string, name string, unknown place) (*end, error) {
+	if at, named := c.landscape.hosts[m.DNSName]; named {
+		unknown = at
+	}
 	p := home(m.Addresses, unknown)
 	key := endKey{name: name, identity: c.terrain.identity(m), groups: strings.Join(groups, "\n"), digest: digest, addresses: p}
 	if e, ok := c.known[key]; ok {
@@ -124,11 +128,16 @@ func judge(client, server *end, p spd.Packet) verdict {
 // filter names.
 type landscape struct {
 	client, server, dns, dhcp, gateway place
-	six                                bool // filters name addresses of IPv6
+	hosts                              map[string]place // by the DNS names that filters name
+	six                                bool             // filters name addresses of IPv6
 }
 
 // place is one host's addresses, of IPv4 and IPv6.
 type place [2]netip.Addr
+
+func (p place) list() []netip.Addr {
+	return slices.DeleteFunc(p[:], func(a netip.Addr) bool { return !a.IsValid() })
+}
 
 // quiet are blocks for documentation, benchmarks and private use in which hosts without an address are put, the first
 // that no filter names (RFC 2544, RFC 5737, RFC 6598, RFC 1918; RFC 3849, RFC 4193).
@@ -139,7 +148,7 @@ var quiet = [2][]string{
 
 // landscapeOf finds room in what the policies of some states leave unnamed.
 func landscapeOf(t terrain) landscape {
-	l := landscape{six: slices.ContainsFunc(t.ranges, func(r spd.Range) bool { return !r.Is4() })}
+	l := landscape{hosts: map[string]place{}, six: slices.ContainsFunc(t.ranges, func(r spd.Range) bool { return !r.Is4() })}
 	for family, blocks := range quiet {
 		next := netip.MustParseAddr(blocks[0])
 		for _, b := range blocks {
@@ -152,6 +161,16 @@ func landscapeOf(t terrain) landscape {
 			p[family] = next
 			next = next.Next()
 		}
+		for _, name := range slices.Sorted(maps.Keys(t.hosts)) {
+			at, known := l.hosts[name]
+			if t.hosts[name] == (place{}) && (family == 0 || l.six) {
+				at[family] = next
+				next = next.Next()
+			} else if !known {
+				at = t.hosts[name]
+			}
+			l.hosts[name] = at
+		}
 	}
 	if !l.six { // then one family shows it all
 		for _, p := range []*place{&l.client, &l.server} {
@@ -163,11 +182,9 @@ func landscapeOf(t terrain) landscape {
 
 // facts are what a machine of the fleet knows of itself, as far as this package knows it.
 func (l landscape) facts(p place) spd.Facts {
-	f := spd.Facts{DNSServers: l.dns[:], DHCPServers: l.dhcp[:1], DefaultGateways: l.gateway[:]}
-	for _, a := range p {
-		if a.IsValid() {
-			f.Addresses = append(f.Addresses, a)
-		}
+	f := spd.Facts{Addresses: p.list(), DNSServers: l.dns[:], DHCPServers: l.dhcp[:1], DefaultGateways: l.gateway[:], Names: map[string][]netip.Addr{}}
+	for name, at := range l.hosts {
+		f.Names[name] = at.list()
 	}
 	return f
 }

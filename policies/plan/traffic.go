@@ -13,6 +13,11 @@ import (
 // ephemeral is the source port of a client that chooses none (RFC 6335 6).
 const ephemeral = 49152
 
+// protocolRSVP is RFC 2205; kerberos is the port of RFC 4120 7.2. Policies may exempt both.
+const protocolRSVP = 46
+
+var kerberos = spd.PortRange{From: 88, To: 88}
+
 // traffic is a kind of traffic that no rule of some policies tells apart, with one packet of it: where that goes, so goes
 // all of it. The first packet goes from the client to the server.
 type traffic struct {
@@ -72,6 +77,17 @@ func distinguish(list []spd.Policy, asserted ...policies.Traffic) []traffic {
 		}
 		for _, port := range p.Exemptions.BreakGlassTCP {
 			at(spd.ProtocolTCP).name(spd.PortRange{From: port, To: port})
+		}
+		if p.Exemptions.Kerberos {
+			at(spd.ProtocolTCP).name(kerberos)
+			at(spd.ProtocolUDP).name(kerberos)
+		}
+		if p.Exemptions.RSVP {
+			at(protocolRSVP)
+		}
+		if p.Exemptions.ICMP {
+			at(spd.ProtocolICMP)
+			at(spd.ProtocolICMPv6)
 		}
 	}
 	for _, t := range asserted {
