@@ -137,7 +137,11 @@ func drawModel(t *rapid.T) model {
 	for i := range rapid.IntRange(2, 6).Draw(t, "hosts") {
 		m.hosts[fmt.Sprintf("m%d", i)] = host{in: pick(t, "home", append([]string{"dc=x"}, m.containers...)), address: pick(t, "address", addresses(i))}
 	}
-	for range rapid.IntRange(0, 10).Draw(t, "edits") {
+	for g := range 2 {
+		m.groups[fmt.Sprintf("g%d", g)] = members(t)
+	}
+	m.docs.Links = []policies.Link{{Policy: pick(t, "domain policy", m.docs.Policies).Name, Container: directory.MustParseDN("dc=x"), Order: 1000}}
+	for range rapid.IntRange(0, 8).Draw(t, "edits") {
 		m.edit(t)
 	}
 	return m
@@ -146,6 +150,10 @@ func drawModel(t *rapid.T) model {
 // addresses that a host may have; no two hosts share one.
 func addresses(i int) []string {
 	return []string{"", fmt.Sprintf("10.1.0.%d", i+1), fmt.Sprintf("10.9.0.%d", i+1)}
+}
+
+func members(t *rapid.T) []string {
+	return slices.DeleteFunc([]string{"m0", "m1", "m2", "m3", "m4", "m5"}, func(string) bool { return rapid.Bool().Draw(t, "out") })
 }
 
 func (m *model) host(t *rapid.T) string { return pick(t, "host", slices.Sorted(maps.Keys(m.hosts))) }
@@ -230,7 +238,7 @@ func (m *model) edit(t *rapid.T) {
 		m.hosts[name] = h
 	case "group":
 		g := pick(t, "group", []string{"g0", "g1"})
-		m.groups[g] = slices.DeleteFunc([]string{"m0", "m1", "m2", "m3", "m4", "m5"}, func(string) bool { return rapid.Bool().Draw(t, "out") })
+		m.groups[g] = members(t)
 	case "remove":
 		if len(m.hosts) > 2 {
 			delete(m.hosts, m.host(t))
