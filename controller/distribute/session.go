@@ -31,6 +31,7 @@ const (
 	maxFailures     = 1_000
 	maxCounters     = 1_000
 	maxNotes        = 100
+	maxFacts        = 256
 )
 
 // session is one stream of one node. The goroutine of the stream's handler owns it, and sends; a second one receives.
@@ -412,6 +413,9 @@ func (s *session) report(r *nodev1.Report) error {
 	}{
 		{"associations", len(r.GetAssociations()), maxAssociations}, {"failures", len(r.GetFailures()), maxFailures},
 		{"counters", len(r.GetCounters()), maxCounters}, {"notes", len(r.GetNotes()), maxNotes},
+		{"own addresses", len(r.GetFacts().GetAddresses()), maxFacts}, {"DNS servers", len(r.GetFacts().GetDnsServers()), maxFacts},
+		{"DHCP servers", len(r.GetFacts().GetDhcpServers()), maxFacts}, {"gateways", len(r.GetFacts().GetDefaultGateways()), maxFacts},
+		{"broadcast addresses", len(r.GetFacts().GetBroadcasts()), maxFacts}, {"controllers", len(r.GetFacts().GetControllers()), maxFacts},
 	} {
 		if limit.n > limit.most {
 			return status.Error(codes.InvalidArgument, fmt.Sprintf("report has %d %s, more than %d: leave some out and say so", limit.n, limit.what, limit.most))

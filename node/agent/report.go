@@ -41,6 +41,7 @@ func (a *Agent) sendReport(ctx context.Context, now bool) {
 		report.CertificateNotAfter = timestamppb.New(leaf.Leaf().NotAfter)
 	}
 	report.Notes = append(append(report.Notes, a.problems()...), a.keyNotes()...)
+	report.Facts = describeFacts(a.facts)
 	shape := reportShape(report)
 	if !now && slices.Equal(shape, a.report.shape) && a.config.Now().Sub(a.report.sent) < a.report.interval {
 		return

@@ -72,7 +72,7 @@ func (x Association_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Association_Kind.Descriptor instead.
 func (Association_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{11, 0}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type EnrollRequest struct {
@@ -706,7 +706,9 @@ type Report struct {
 	Counters            map[string]uint64      `protobuf:"bytes,5,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	Notes               []string               `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
 	// True when associations were left out for size.
-	Truncated     bool `protobuf:"varint,7,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Truncated bool `protobuf:"varint,7,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// What the node knows of itself, and expands its policy with.
+	Facts         *Facts `protobuf:"bytes,8,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -790,6 +792,99 @@ func (x *Report) GetTruncated() bool {
 	return false
 }
 
+func (x *Report) GetFacts() *Facts {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+// Facts are the addresses of a machine and of what is around it, in text form.
+type Facts struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Addresses       []string               `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	DnsServers      []string               `protobuf:"bytes,2,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`
+	DhcpServers     []string               `protobuf:"bytes,3,rep,name=dhcp_servers,json=dhcpServers,proto3" json:"dhcp_servers,omitempty"`
+	DefaultGateways []string               `protobuf:"bytes,4,rep,name=default_gateways,json=defaultGateways,proto3" json:"default_gateways,omitempty"`
+	Broadcasts      []string               `protobuf:"bytes,5,rep,name=broadcasts,proto3" json:"broadcasts,omitempty"`
+	// With ports.
+	Controllers   []string `protobuf:"bytes,6,rep,name=controllers,proto3" json:"controllers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Facts) Reset() {
+	*x = Facts{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Facts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Facts) ProtoMessage() {}
+
+func (x *Facts) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Facts.ProtoReflect.Descriptor instead.
+func (*Facts) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Facts) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Facts) GetDnsServers() []string {
+	if x != nil {
+		return x.DnsServers
+	}
+	return nil
+}
+
+func (x *Facts) GetDhcpServers() []string {
+	if x != nil {
+		return x.DhcpServers
+	}
+	return nil
+}
+
+func (x *Facts) GetDefaultGateways() []string {
+	if x != nil {
+		return x.DefaultGateways
+	}
+	return nil
+}
+
+func (x *Facts) GetBroadcasts() []string {
+	if x != nil {
+		return x.Broadcasts
+	}
+	return nil
+}
+
+func (x *Facts) GetControllers() []string {
+	if x != nil {
+		return x.Controllers
+	}
+	return nil
+}
+
 // Association is one Child SA or soft association.
 type Association struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -812,7 +907,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +919,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +932,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Association) GetKind() Association_Kind {
@@ -950,7 +1045,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1057,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1070,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Failure) GetTime() *timestamppb.Timestamp {
@@ -1054,7 +1149,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1161,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1174,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -1229,7 +1324,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1336,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1349,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Assignment) GetRevision() uint64 {
@@ -1297,7 +1392,7 @@ type Bundle struct {
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1404,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1417,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Bundle) GetDigest() []byte {
@@ -1349,7 +1444,7 @@ type TrustBundle struct {
 
 func (x *TrustBundle) Reset() {
 	*x = TrustBundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1456,7 @@ func (x *TrustBundle) String() string {
 func (*TrustBundle) ProtoMessage() {}
 
 func (x *TrustBundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1469,7 @@ func (x *TrustBundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustBundle.ProtoReflect.Descriptor instead.
 func (*TrustBundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TrustBundle) GetContent() []byte {
@@ -1396,7 +1491,7 @@ type Denials struct {
 
 func (x *Denials) Reset() {
 	*x = Denials{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1503,7 @@ func (x *Denials) String() string {
 func (*Denials) ProtoMessage() {}
 
 func (x *Denials) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1516,7 @@ func (x *Denials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denials.ProtoReflect.Descriptor instead.
 func (*Denials) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Denials) GetContent() []byte {
@@ -1443,7 +1538,7 @@ type Groups struct {
 
 func (x *Groups) Reset() {
 	*x = Groups{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1550,7 @@ func (x *Groups) String() string {
 func (*Groups) ProtoMessage() {}
 
 func (x *Groups) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1563,7 @@ func (x *Groups) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Groups.ProtoReflect.Descriptor instead.
 func (*Groups) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Groups) GetContent() []byte {
@@ -1490,7 +1585,7 @@ type Secrets struct {
 
 func (x *Secrets) Reset() {
 	*x = Secrets{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1597,7 @@ func (x *Secrets) String() string {
 func (*Secrets) ProtoMessage() {}
 
 func (x *Secrets) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1610,7 @@ func (x *Secrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secrets.ProtoReflect.Descriptor instead.
 func (*Secrets) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Secrets) GetSecrets() []*Secret {
@@ -1542,7 +1637,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1649,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1662,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Secret) GetName() string {
@@ -1624,7 +1719,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1731,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1744,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Settings) GetReportInterval() *durationpb.Duration {
@@ -1677,7 +1772,7 @@ type Confirmed struct {
 
 func (x *Confirmed) Reset() {
 	*x = Confirmed{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1784,7 @@ func (x *Confirmed) String() string {
 func (*Confirmed) ProtoMessage() {}
 
 func (x *Confirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +1797,7 @@ func (x *Confirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Confirmed.ProtoReflect.Descriptor instead.
 func (*Confirmed) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Confirmed) GetRevision() uint64 {
@@ -1752,7 +1847,7 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\x0fAcknowledgement\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\xba\x03\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xea\x03\n" +
 	"\x06Report\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12N\n" +
 	"\x15certificate_not_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\x12B\n" +
@@ -1760,10 +1855,21 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\bfailures\x18\x04 \x03(\v2\x1a.bailiwick.node.v1.FailureR\bfailures\x12C\n" +
 	"\bcounters\x18\x05 \x03(\v2'.bailiwick.node.v1.Report.CountersEntryR\bcounters\x12\x14\n" +
 	"\x05notes\x18\x06 \x03(\tR\x05notes\x12\x1c\n" +
-	"\ttruncated\x18\a \x01(\bR\ttruncated\x1a;\n" +
+	"\ttruncated\x18\a \x01(\bR\ttruncated\x12.\n" +
+	"\x05facts\x18\b \x01(\v2\x18.bailiwick.node.v1.FactsR\x05facts\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xf6\x03\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xd6\x01\n" +
+	"\x05Facts\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x1f\n" +
+	"\vdns_servers\x18\x02 \x03(\tR\n" +
+	"dnsServers\x12!\n" +
+	"\fdhcp_servers\x18\x03 \x03(\tR\vdhcpServers\x12)\n" +
+	"\x10default_gateways\x18\x04 \x03(\tR\x0fdefaultGateways\x12\x1e\n" +
+	"\n" +
+	"broadcasts\x18\x05 \x03(\tR\n" +
+	"broadcasts\x12 \n" +
+	"\vcontrollers\x18\x06 \x03(\tR\vcontrollers\"\xf6\x03\n" +
 	"\vAssociation\x127\n" +
 	"\x04kind\x18\x01 \x01(\x0e2#.bailiwick.node.v1.Association.KindR\x04kind\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12#\n" +
@@ -1855,7 +1961,7 @@ func file_bailiwick_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(Association_Kind)(0),         // 0: bailiwick.node.v1.Association.Kind
 	(*EnrollRequest)(nil),         // 1: bailiwick.node.v1.EnrollRequest
@@ -1869,61 +1975,63 @@ var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(*Want)(nil),                  // 9: bailiwick.node.v1.Want
 	(*Acknowledgement)(nil),       // 10: bailiwick.node.v1.Acknowledgement
 	(*Report)(nil),                // 11: bailiwick.node.v1.Report
-	(*Association)(nil),           // 12: bailiwick.node.v1.Association
-	(*Failure)(nil),               // 13: bailiwick.node.v1.Failure
-	(*ConnectResponse)(nil),       // 14: bailiwick.node.v1.ConnectResponse
-	(*Assignment)(nil),            // 15: bailiwick.node.v1.Assignment
-	(*Bundle)(nil),                // 16: bailiwick.node.v1.Bundle
-	(*TrustBundle)(nil),           // 17: bailiwick.node.v1.TrustBundle
-	(*Denials)(nil),               // 18: bailiwick.node.v1.Denials
-	(*Groups)(nil),                // 19: bailiwick.node.v1.Groups
-	(*Secrets)(nil),               // 20: bailiwick.node.v1.Secrets
-	(*Secret)(nil),                // 21: bailiwick.node.v1.Secret
-	(*Settings)(nil),              // 22: bailiwick.node.v1.Settings
-	(*Confirmed)(nil),             // 23: bailiwick.node.v1.Confirmed
-	nil,                           // 24: bailiwick.node.v1.Report.CountersEntry
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*Facts)(nil),                 // 12: bailiwick.node.v1.Facts
+	(*Association)(nil),           // 13: bailiwick.node.v1.Association
+	(*Failure)(nil),               // 14: bailiwick.node.v1.Failure
+	(*ConnectResponse)(nil),       // 15: bailiwick.node.v1.ConnectResponse
+	(*Assignment)(nil),            // 16: bailiwick.node.v1.Assignment
+	(*Bundle)(nil),                // 17: bailiwick.node.v1.Bundle
+	(*TrustBundle)(nil),           // 18: bailiwick.node.v1.TrustBundle
+	(*Denials)(nil),               // 19: bailiwick.node.v1.Denials
+	(*Groups)(nil),                // 20: bailiwick.node.v1.Groups
+	(*Secrets)(nil),               // 21: bailiwick.node.v1.Secrets
+	(*Secret)(nil),                // 22: bailiwick.node.v1.Secret
+	(*Settings)(nil),              // 23: bailiwick.node.v1.Settings
+	(*Confirmed)(nil),             // 24: bailiwick.node.v1.Confirmed
+	nil,                           // 25: bailiwick.node.v1.Report.CountersEntry
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 }
 var file_bailiwick_node_v1_node_proto_depIdxs = []int32{
 	8,  // 0: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
 	9,  // 1: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
 	10, // 2: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
 	11, // 3: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
-	25, // 4: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
-	25, // 5: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
-	12, // 6: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
-	13, // 7: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
-	24, // 8: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
-	0,  // 9: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
-	25, // 10: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
-	25, // 11: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
-	15, // 12: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
-	16, // 13: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
-	17, // 14: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
-	22, // 15: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
-	23, // 16: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
-	18, // 17: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
-	19, // 18: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
-	20, // 19: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
-	21, // 20: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
-	25, // 21: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
-	25, // 22: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
-	26, // 23: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
-	26, // 24: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
-	5,  // 25: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
-	1,  // 26: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
-	3,  // 27: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
-	7,  // 28: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
-	6,  // 29: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
-	2,  // 30: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
-	4,  // 31: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
-	14, // 32: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
-	29, // [29:33] is the sub-list for method output_type
-	25, // [25:29] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	26, // 4: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
+	26, // 5: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
+	13, // 6: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
+	14, // 7: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
+	25, // 8: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
+	12, // 9: bailiwick.node.v1.Report.facts:type_name -> bailiwick.node.v1.Facts
+	0,  // 10: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
+	26, // 11: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
+	26, // 12: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	16, // 13: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
+	17, // 14: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
+	18, // 15: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
+	23, // 16: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
+	24, // 17: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
+	19, // 18: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
+	20, // 19: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
+	21, // 20: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
+	22, // 21: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
+	26, // 22: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
+	26, // 23: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
+	27, // 24: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
+	27, // 25: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
+	5,  // 26: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
+	1,  // 27: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
+	3,  // 28: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
+	7,  // 29: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
+	6,  // 30: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
+	2,  // 31: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
+	4,  // 32: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
+	15, // 33: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
+	30, // [30:34] is the sub-list for method output_type
+	26, // [26:30] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_node_v1_node_proto_init() }
@@ -1937,7 +2045,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 		(*ConnectRequest_Acknowledgement)(nil),
 		(*ConnectRequest_Report)(nil),
 	}
-	file_bailiwick_node_v1_node_proto_msgTypes[13].OneofWrappers = []any{
+	file_bailiwick_node_v1_node_proto_msgTypes[14].OneofWrappers = []any{
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Bundle)(nil),
 		(*ConnectResponse_TrustBundle)(nil),
@@ -1953,7 +2061,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_node_v1_node_proto_rawDesc), len(file_bailiwick_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

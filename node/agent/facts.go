@@ -1,0 +1,29 @@
+package agent
+
+import (
+	"fmt"
+
+	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
+
+	"github.com/bailiwick-net/bailiwick/policies/spd"
+)
+
+// maxFacts bounds the addresses of one kind in a report.
+const maxFacts = 256
+
+// describeFacts writes the facts that the policy in force was expanded with, so that the controller can answer for this
+// machine what the node would do. The addresses of DNS names are not among them.
+func describeFacts(f spd.Facts) *nodev1.Facts {
+	return &nodev1.Facts{
+		Addresses: texts(f.Addresses), DnsServers: texts(f.DNSServers), DhcpServers: texts(f.DHCPServers),
+		DefaultGateways: texts(f.DefaultGateways), Broadcasts: texts(f.Broadcasts), Controllers: texts(f.Controllers),
+	}
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	var out []string
+	for _, v := range list[:min(len(list), maxFacts)] {
+		out = append(out, v.String())
+	}
+	return out
+}
