@@ -185,6 +185,8 @@ type Container struct {
 type Settings struct {
 	Meta                   // without a name
 	BreakGlassTCP []uint16 // added to those of every policy
+	// BlockApply is how grave a finding has to be to keep a change from being applied that brings it.
+	BlockApply BlockApply
 }
 
 // Documents are the documents of one or many files, in the order in which they were read.

@@ -312,4 +312,7 @@ func (c Container) write(w *writer) {
 func (s Settings) write(w *writer) {
 	w.meta(s.Meta)
 	scalars(w, "breakGlassTCP", s.BreakGlassTCP, portText)
+	if s.BlockApply != BlockErrors {
+		w.text("blockApply", s.BlockApply.String())
+	}
 }

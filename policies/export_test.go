@@ -117,7 +117,7 @@ func documents() *rapid.Generator[policies.Documents] {
 			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, rapid.Byte().Draw(t, "octet")}), rapid.IntRange(0, 32).Draw(t, "bits")).Masked(),
 			netip.MustParsePrefix("2001:db8::/32"),
 		}})
-		d.Settings = append(d.Settings, policies.Settings{BreakGlassTCP: ports()})
+		d.Settings = append(d.Settings, policies.Settings{BreakGlassTCP: ports(), BlockApply: policies.BlockApply(rapid.Uint8Range(0, 2).Draw(t, "block"))})
 		d.PolicyTests = append(d.PolicyTests, policyTestGen().Draw(t, "test"))
 		return d
 	})

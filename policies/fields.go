@@ -290,5 +290,5 @@ func (r *reader) container(n ast.Node) Container {
 
 func (r *reader) settings(n ast.Node) Settings {
 	m := r.object(n, &settingsObject)
-	return Settings{Meta: m.meta(), BreakGlassTCP: texts(m, "breakGlassTCP", parsePort)}
+	return Settings{Meta: m.meta(), BreakGlassTCP: texts(m, "breakGlassTCP", parsePort), BlockApply: parsed(m, "blockApply", parseBlockApply)}
 }

@@ -218,6 +218,7 @@ var settingsObject = object{
 	fields: []fieldRow{
 		rowDescription,
 		{name: "breakGlassTCP", kind: listOf(typePort), doc: "Added to those of every policy."},
+		{name: "blockApply", kind: oneOf(BlockErrors, BlockWarnings, BlockNever), otherwise: "`error`", doc: "How grave a finding of `bailiwick verify` has to be to keep a change from being applied that brings it: one of severity error, also one of severity warning, or none. What a node could not enforce is refused whatever this says."},
 	},
 }
 

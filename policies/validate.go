@@ -13,18 +13,21 @@ import (
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
-// Severity says whether a finding keeps documents from being applied.
+// Severity says how much a finding matters. Documents with an Error of Validate are never applied.
 type Severity uint8
 
 // The severities.
 const (
-	Warning Severity = iota + 1
+	Info Severity = iota + 1
+	Warning
 	Error
 )
 
 // String names the severity.
 func (s Severity) String() string {
 	switch s {
+	case Info:
+		return "info"
 	case Warning:
 		return "warning"
 	case Error:
@@ -63,6 +66,7 @@ type Finding struct {
 	At       Position
 	Object   string // kind and key, as `Policy "Server"`
 	Message  string
+	Hint     string // what to do; empty where the message says it
 }
 
 // String prints the finding in one line.

@@ -222,6 +222,11 @@ func landmarks(machines []Machine) (*addressCells, []string) {
 		for _, c := range f.Controllers {
 			one(c.Addr())
 		}
+		for _, list := range f.Names {
+			for _, a := range list {
+				one(a)
+			}
+		}
 		p := machines[i].Rules
 		if p == nil || policies[p] {
 			continue
@@ -260,7 +265,7 @@ func signature(m *Machine, cells *addressCells, identities []string) string {
 		own = append(own, cells.of(a))
 	}
 	slices.Sort(own)
-	fmt.Fprintf(&b, " %v %v %v %v %v", slices.Compact(own), m.Facts.DNSServers, m.Facts.DHCPServers, m.Facts.DefaultGateways, m.Facts.Controllers)
+	fmt.Fprintf(&b, " %v %v %v %v %v %v", slices.Compact(own), m.Facts.DNSServers, m.Facts.DHCPServers, m.Facts.DefaultGateways, m.Facts.Controllers, m.Facts.Names)
 	for _, id := range identities {
 		if (spd.Auth{RemoteID: id}).IsFor(e.Identity) {
 			fmt.Fprintf(&b, " %q", id)

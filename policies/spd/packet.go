@@ -208,7 +208,7 @@ func (a Address) Range() (Range, bool) {
 		return rangeOf(a.Prefix), true
 	case AddressRange:
 		return Range{a.From, a.To}, true
-	case AddressAny, AddressMe, AddressDNSServers, AddressDHCPServer, AddressDefaultGateway:
+	case AddressAny, AddressMe, AddressDNSServers, AddressDHCPServer, AddressDefaultGateway, AddressName:
 	}
 	return Range{}, false
 }
