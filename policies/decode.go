@@ -172,13 +172,8 @@ func (r *reader) document(n ast.Node) Document {
 // kind reads what must be known before the fields of the document are.
 func (r *reader) kind(n ast.Node) (Kind, bool) {
 	m := mapping{r: r, what: "the document", at: r.position(n), fields: map[string]field{}}
-	var entries []*ast.MappingValueNode
-	switch v := n.(type) {
-	case *ast.MappingNode:
-		entries = v.Values
-	case *ast.MappingValueNode:
-		entries = []*ast.MappingValueNode{v}
-	default:
+	entries, ok := entriesOf(n)
+	if !ok {
 		r.report(m.at, "the document is %s, not a mapping of fields", describe(n))
 		return "", false
 	}

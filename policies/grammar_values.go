@@ -17,6 +17,7 @@ type valueType struct {
 	text   string   // for people
 	schema fragment // what an editor checks; it never refuses what the decoder accepts
 	of     *object  // of a mapping, and of a list of mappings
+	refers Kind     // kind of the documents that a text names; empty where it names none
 }
 
 func text(doc string, limits fragment) valueType {
@@ -72,7 +73,7 @@ func listOf1(element valueType) valueType {
 // referenceTo is the name of another document, or of a secret.
 func referenceTo(kind Kind) valueType {
 	v := typeName
-	v.text = fmt.Sprintf("name of a %s", kind)
+	v.refers, v.text = kind, fmt.Sprintf("name of a %s", kind)
 	return v
 }
 

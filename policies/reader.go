@@ -69,6 +69,17 @@ func (r *reader) position(n ast.Node) Position {
 	return r.place(n.GetToken())
 }
 
+// entriesOf lists the fields of a mapping, and tells whether the node is one.
+func entriesOf(n ast.Node) ([]*ast.MappingValueNode, bool) {
+	switch v := n.(type) {
+	case *ast.MappingNode:
+		return v.Values, true
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{v}, true
+	}
+	return nil, false
+}
+
 // field is one entry of a mapping.
 type field struct {
 	at    Position
@@ -91,13 +102,8 @@ func (r *reader) mapping(n ast.Node, o *object) (mapping, bool) {
 		known = append([]string{"apiVersion", "kind"}, known...)
 	}
 	m := mapping{r: r, what: what, at: r.position(n), fields: map[string]field{}}
-	var entries []*ast.MappingValueNode
-	switch v := n.(type) {
-	case *ast.MappingNode:
-		entries = v.Values
-	case *ast.MappingValueNode:
-		entries = []*ast.MappingValueNode{v}
-	default:
+	entries, ok := entriesOf(n)
+	if !ok {
 		r.report(m.at, "%s is %s, not a mapping of fields", what, describe(n))
 		return m, false
 	}

@@ -129,6 +129,25 @@ func deleteCommand(c *client) *cobra.Command {
 	}
 }
 
+func renameCommand(c *client) *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "rename KIND NAME NEW",
+		Short: "Give a policy document another name, and change every document that names it in the same step",
+		Args:  args("KIND", "NAME", "NEW"),
+		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, args []string) error {
+			r, err := a.documents.Rename(ctx, &adminv1.RenameRequest{Kind: args[0], Name: args[1], NewName: args[2], DryRun: dryRun})
+			if err != nil {
+				return err
+			}
+			printProblems(cmd.ErrOrStderr(), "warning: ", r.GetWarnings())
+			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return printApplied(w, r, dryRun) })
+		}),
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check, tell what would change, and change nothing")
+	return cmd
+}
+
 func exportCommand(c *client) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export",

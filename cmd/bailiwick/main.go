@@ -149,7 +149,7 @@ func command() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.flags(root.PersistentFlags())
 	root.AddCommand(
-		applyCommand(c), planCommand(c), testCommand(c), deleteCommand(c), exportCommand(c), getCommand(c), linkCommand(c), unlinkCommand(c),
+		applyCommand(c), planCommand(c), testCommand(c), deleteCommand(c), renameCommand(c), exportCommand(c), getCommand(c), linkCommand(c), unlinkCommand(c),
 		tokenCommand(c), secretCommand(c), explainCommand(c), directoryCommand(c), administratorCommand(c), schemaCommand(c), templateCommand(c),
 		importCommand(c),
 		demoCommand(),

@@ -583,6 +583,75 @@ func (x *Problem) GetDocument() string {
 	return ""
 }
 
+type RenameRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Kind    string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name    string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	NewName string                 `protobuf:"bytes,3,opt,name=new_name,json=newName,proto3" json:"new_name,omitempty"`
+	// Tell what would happen and change nothing.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenameRequest) Reset() {
+	*x = RenameRequest{}
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenameRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenameRequest) ProtoMessage() {}
+
+func (x *RenameRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
+func (*RenameRequest) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RenameRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RenameRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RenameRequest) GetNewName() string {
+	if x != nil {
+		return x.NewName
+	}
+	return ""
+}
+
+func (x *RenameRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type DeleteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -593,7 +662,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +674,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +687,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteRequest) GetKind() string {
@@ -644,7 +713,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +725,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +738,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteResponse) GetRevision() int64 {
@@ -691,7 +760,7 @@ type ListDocumentsRequest struct {
 
 func (x *ListDocumentsRequest) Reset() {
 	*x = ListDocumentsRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +772,7 @@ func (x *ListDocumentsRequest) String() string {
 func (*ListDocumentsRequest) ProtoMessage() {}
 
 func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +785,7 @@ func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsRequest.ProtoReflect.Descriptor instead.
 func (*ListDocumentsRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListDocumentsRequest) GetKind() string {
@@ -743,7 +812,7 @@ type ListDocumentsResponse struct {
 
 func (x *ListDocumentsResponse) Reset() {
 	*x = ListDocumentsResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +824,7 @@ func (x *ListDocumentsResponse) String() string {
 func (*ListDocumentsResponse) ProtoMessage() {}
 
 func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +837,7 @@ func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsResponse.ProtoReflect.Descriptor instead.
 func (*ListDocumentsResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListDocumentsResponse) GetDocuments() []*Document {
@@ -800,7 +869,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +881,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +894,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Document) GetKind() string {
@@ -881,7 +950,7 @@ type LinkRequest struct {
 
 func (x *LinkRequest) Reset() {
 	*x = LinkRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +962,7 @@ func (x *LinkRequest) String() string {
 func (*LinkRequest) ProtoMessage() {}
 
 func (x *LinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +975,7 @@ func (x *LinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkRequest.ProtoReflect.Descriptor instead.
 func (*LinkRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LinkRequest) GetLink() *PolicyLink {
@@ -933,7 +1002,7 @@ type LinkResponse struct {
 
 func (x *LinkResponse) Reset() {
 	*x = LinkResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1014,7 @@ func (x *LinkResponse) String() string {
 func (*LinkResponse) ProtoMessage() {}
 
 func (x *LinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1027,7 @@ func (x *LinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkResponse.ProtoReflect.Descriptor instead.
 func (*LinkResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LinkResponse) GetRevision() int64 {
@@ -985,7 +1054,7 @@ type UnlinkRequest struct {
 
 func (x *UnlinkRequest) Reset() {
 	*x = UnlinkRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1066,7 @@ func (x *UnlinkRequest) String() string {
 func (*UnlinkRequest) ProtoMessage() {}
 
 func (x *UnlinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1079,7 @@ func (x *UnlinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlinkRequest.ProtoReflect.Descriptor instead.
 func (*UnlinkRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UnlinkRequest) GetPolicy() string {
@@ -1037,7 +1106,7 @@ type UnlinkResponse struct {
 
 func (x *UnlinkResponse) Reset() {
 	*x = UnlinkResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1118,7 @@ func (x *UnlinkResponse) String() string {
 func (*UnlinkResponse) ProtoMessage() {}
 
 func (x *UnlinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1131,7 @@ func (x *UnlinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlinkResponse.ProtoReflect.Descriptor instead.
 func (*UnlinkResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UnlinkResponse) GetRevision() int64 {
@@ -1101,7 +1170,7 @@ type PolicyLink struct {
 
 func (x *PolicyLink) Reset() {
 	*x = PolicyLink{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1182,7 @@ func (x *PolicyLink) String() string {
 func (*PolicyLink) ProtoMessage() {}
 
 func (x *PolicyLink) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1195,7 @@ func (x *PolicyLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyLink.ProtoReflect.Descriptor instead.
 func (*PolicyLink) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PolicyLink) GetPolicy() string {
@@ -1193,7 +1262,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1274,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1287,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 type ListPoliciesResponse struct {
@@ -1230,7 +1299,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1311,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1324,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -1281,7 +1350,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1362,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1375,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Policy) GetName() string {
@@ -1359,7 +1428,7 @@ type ListLinksRequest struct {
 
 func (x *ListLinksRequest) Reset() {
 	*x = ListLinksRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1440,7 @@ func (x *ListLinksRequest) String() string {
 func (*ListLinksRequest) ProtoMessage() {}
 
 func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1453,7 @@ func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksRequest.ProtoReflect.Descriptor instead.
 func (*ListLinksRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 type ListLinksResponse struct {
@@ -1396,7 +1465,7 @@ type ListLinksResponse struct {
 
 func (x *ListLinksResponse) Reset() {
 	*x = ListLinksResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1477,7 @@ func (x *ListLinksResponse) String() string {
 func (*ListLinksResponse) ProtoMessage() {}
 
 func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1490,7 @@ func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListLinksResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListLinksResponse) GetLinks() []*PolicyLink {
@@ -1439,7 +1508,7 @@ type GetTreeRequest struct {
 
 func (x *GetTreeRequest) Reset() {
 	*x = GetTreeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1520,7 @@ func (x *GetTreeRequest) String() string {
 func (*GetTreeRequest) ProtoMessage() {}
 
 func (x *GetTreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1533,7 @@ func (x *GetTreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTreeRequest.ProtoReflect.Descriptor instead.
 func (*GetTreeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 type GetTreeResponse struct {
@@ -1478,7 +1547,7 @@ type GetTreeResponse struct {
 
 func (x *GetTreeResponse) Reset() {
 	*x = GetTreeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1559,7 @@ func (x *GetTreeResponse) String() string {
 func (*GetTreeResponse) ProtoMessage() {}
 
 func (x *GetTreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1572,7 @@ func (x *GetTreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTreeResponse.ProtoReflect.Descriptor instead.
 func (*GetTreeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetTreeResponse) GetContainers() []*Container {
@@ -1537,7 +1606,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1618,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1631,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Container) GetDn() string {
@@ -1632,7 +1701,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1713,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1726,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListMachinesRequest) GetPolicy() string {
@@ -1683,7 +1752,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1764,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1777,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -1742,7 +1811,7 @@ type Machine struct {
 
 func (x *Machine) Reset() {
 	*x = Machine{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1823,7 @@ func (x *Machine) String() string {
 func (*Machine) ProtoMessage() {}
 
 func (x *Machine) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1836,7 @@ func (x *Machine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Machine.ProtoReflect.Descriptor instead.
 func (*Machine) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Machine) GetName() string {
@@ -1862,7 +1931,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +1943,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +1956,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 type ListNodesResponse struct {
@@ -1899,7 +1968,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +1980,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +1993,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -1963,7 +2032,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2044,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2057,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Node) GetName() string {
@@ -2141,7 +2210,7 @@ type ListAssociationsRequest struct {
 
 func (x *ListAssociationsRequest) Reset() {
 	*x = ListAssociationsRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2222,7 @@ func (x *ListAssociationsRequest) String() string {
 func (*ListAssociationsRequest) ProtoMessage() {}
 
 func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2235,7 @@ func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsRequest.ProtoReflect.Descriptor instead.
 func (*ListAssociationsRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListAssociationsRequest) GetMachine() string {
@@ -2186,7 +2255,7 @@ type ListAssociationsResponse struct {
 
 func (x *ListAssociationsResponse) Reset() {
 	*x = ListAssociationsResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2267,7 @@ func (x *ListAssociationsResponse) String() string {
 func (*ListAssociationsResponse) ProtoMessage() {}
 
 func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2280,7 @@ func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsResponse.ProtoReflect.Descriptor instead.
 func (*ListAssociationsResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListAssociationsResponse) GetAssociations() []*Association {
@@ -2252,7 +2321,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2333,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2346,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Association) GetMachine() string {
@@ -2402,7 +2471,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2483,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2496,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Failure) GetMachine() string {
@@ -2503,7 +2572,7 @@ type ExplainMachineRequest struct {
 
 func (x *ExplainMachineRequest) Reset() {
 	*x = ExplainMachineRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2584,7 @@ func (x *ExplainMachineRequest) String() string {
 func (*ExplainMachineRequest) ProtoMessage() {}
 
 func (x *ExplainMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2597,7 @@ func (x *ExplainMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainMachineRequest.ProtoReflect.Descriptor instead.
 func (*ExplainMachineRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExplainMachineRequest) GetMachine() string {
@@ -2557,7 +2626,7 @@ type ExplainMachineResponse struct {
 
 func (x *ExplainMachineResponse) Reset() {
 	*x = ExplainMachineResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2638,7 @@ func (x *ExplainMachineResponse) String() string {
 func (*ExplainMachineResponse) ProtoMessage() {}
 
 func (x *ExplainMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2651,7 @@ func (x *ExplainMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainMachineResponse.ProtoReflect.Descriptor instead.
 func (*ExplainMachineResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExplainMachineResponse) GetMachine() *Machine {
@@ -2643,7 +2712,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2724,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2737,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Candidate) GetLink() *PolicyLink {
@@ -2714,7 +2783,7 @@ type GetDirectoryStatusRequest struct {
 
 func (x *GetDirectoryStatusRequest) Reset() {
 	*x = GetDirectoryStatusRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2795,7 @@ func (x *GetDirectoryStatusRequest) String() string {
 func (*GetDirectoryStatusRequest) ProtoMessage() {}
 
 func (x *GetDirectoryStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2808,7 @@ func (x *GetDirectoryStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDirectoryStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetDirectoryStatusRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 type GetDirectoryStatusResponse struct {
@@ -2774,7 +2843,7 @@ type GetDirectoryStatusResponse struct {
 
 func (x *GetDirectoryStatusResponse) Reset() {
 	*x = GetDirectoryStatusResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +2855,7 @@ func (x *GetDirectoryStatusResponse) String() string {
 func (*GetDirectoryStatusResponse) ProtoMessage() {}
 
 func (x *GetDirectoryStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +2868,7 @@ func (x *GetDirectoryStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDirectoryStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetDirectoryStatusResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetDirectoryStatusResponse) GetKind() string {
@@ -2955,7 +3024,7 @@ type HeldChange struct {
 
 func (x *HeldChange) Reset() {
 	*x = HeldChange{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3036,7 @@ func (x *HeldChange) String() string {
 func (*HeldChange) ProtoMessage() {}
 
 func (x *HeldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3049,7 @@ func (x *HeldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldChange.ProtoReflect.Descriptor instead.
 func (*HeldChange) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HeldChange) GetId() string {
@@ -3047,7 +3116,7 @@ type Vanished struct {
 
 func (x *Vanished) Reset() {
 	*x = Vanished{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +3128,7 @@ func (x *Vanished) String() string {
 func (*Vanished) ProtoMessage() {}
 
 func (x *Vanished) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +3141,7 @@ func (x *Vanished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vanished.ProtoReflect.Descriptor instead.
 func (*Vanished) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Vanished) GetName() string {
@@ -3126,7 +3195,7 @@ type ReleaseChangeRequest struct {
 
 func (x *ReleaseChangeRequest) Reset() {
 	*x = ReleaseChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3207,7 @@ func (x *ReleaseChangeRequest) String() string {
 func (*ReleaseChangeRequest) ProtoMessage() {}
 
 func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3220,7 @@ func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReleaseChangeRequest) GetId() string {
@@ -3170,7 +3239,7 @@ type ReleaseChangeResponse struct {
 
 func (x *ReleaseChangeResponse) Reset() {
 	*x = ReleaseChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3251,7 @@ func (x *ReleaseChangeResponse) String() string {
 func (*ReleaseChangeResponse) ProtoMessage() {}
 
 func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3264,7 @@ func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReleaseChangeResponse) GetSummary() string {
@@ -3214,7 +3283,7 @@ type DiscardChangeRequest struct {
 
 func (x *DiscardChangeRequest) Reset() {
 	*x = DiscardChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3226,7 +3295,7 @@ func (x *DiscardChangeRequest) String() string {
 func (*DiscardChangeRequest) ProtoMessage() {}
 
 func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3239,7 +3308,7 @@ func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeRequest.ProtoReflect.Descriptor instead.
 func (*DiscardChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DiscardChangeRequest) GetId() string {
@@ -3257,7 +3326,7 @@ type DiscardChangeResponse struct {
 
 func (x *DiscardChangeResponse) Reset() {
 	*x = DiscardChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3269,7 +3338,7 @@ func (x *DiscardChangeResponse) String() string {
 func (*DiscardChangeResponse) ProtoMessage() {}
 
 func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3282,7 +3351,7 @@ func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeResponse.ProtoReflect.Descriptor instead.
 func (*DiscardChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 type CreateTokenRequest struct {
@@ -3297,7 +3366,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3309,7 +3378,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3322,7 +3391,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateTokenRequest) GetMachine() string {
@@ -3350,7 +3419,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3362,7 +3431,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3375,7 +3444,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateTokenResponse) GetText() string {
@@ -3400,7 +3469,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3412,7 +3481,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3425,7 +3494,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 type ListTokensResponse struct {
@@ -3437,7 +3506,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3449,7 +3518,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3462,7 +3531,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3488,7 +3557,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3500,7 +3569,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3513,7 +3582,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Token) GetId() string {
@@ -3581,7 +3650,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3593,7 +3662,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3606,7 +3675,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3624,7 +3693,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3636,7 +3705,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3649,7 +3718,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 type IssueAdministratorRequest struct {
@@ -3663,7 +3732,7 @@ type IssueAdministratorRequest struct {
 
 func (x *IssueAdministratorRequest) Reset() {
 	*x = IssueAdministratorRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3675,7 +3744,7 @@ func (x *IssueAdministratorRequest) String() string {
 func (*IssueAdministratorRequest) ProtoMessage() {}
 
 func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3688,7 +3757,7 @@ func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorRequest.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *IssueAdministratorRequest) GetAccount() string {
@@ -3716,7 +3785,7 @@ type IssueAdministratorResponse struct {
 
 func (x *IssueAdministratorResponse) Reset() {
 	*x = IssueAdministratorResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3728,7 +3797,7 @@ func (x *IssueAdministratorResponse) String() string {
 func (*IssueAdministratorResponse) ProtoMessage() {}
 
 func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3741,7 +3810,7 @@ func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorResponse.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *IssueAdministratorResponse) GetChain() [][]byte {
@@ -3797,7 +3866,12 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x18\n" +
 	"\aexcerpt\x18\x05 \x01(\tR\aexcerpt\x12\x12\n" +
 	"\x04hint\x18\x06 \x01(\tR\x04hint\x12\x1a\n" +
-	"\bdocument\x18\a \x01(\tR\bdocument\"7\n" +
+	"\bdocument\x18\a \x01(\tR\bdocument\"k\n" +
+	"\rRenameRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
+	"\bnew_name\x18\x03 \x01(\tR\anewName\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"7\n" +
 	"\rDeleteRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\",\n" +
@@ -4051,9 +4125,10 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\x12NODE_STATE_OFFLINE\x10\x02\x12\x16\n" +
 	"\x12NODE_STATE_PENDING\x10\x03\x12\x16\n" +
 	"\x12NODE_STATE_CURRENT\x10\x04\x12\x15\n" +
-	"\x11NODE_STATE_FAILED\x10\x052\xef\x04\n" +
+	"\x11NODE_STATE_FAILED\x10\x052\xbf\x05\n" +
 	"\x0fDocumentService\x12L\n" +
-	"\x05Apply\x12 .bailiwick.admin.v1.ApplyRequest\x1a!.bailiwick.admin.v1.ApplyResponse\x12O\n" +
+	"\x05Apply\x12 .bailiwick.admin.v1.ApplyRequest\x1a!.bailiwick.admin.v1.ApplyResponse\x12N\n" +
+	"\x06Rename\x12!.bailiwick.admin.v1.RenameRequest\x1a!.bailiwick.admin.v1.ApplyResponse\x12O\n" +
 	"\x06Delete\x12!.bailiwick.admin.v1.DeleteRequest\x1a\".bailiwick.admin.v1.DeleteResponse\x12d\n" +
 	"\rListDocuments\x12(.bailiwick.admin.v1.ListDocumentsRequest\x1a).bailiwick.admin.v1.ListDocumentsResponse\x12I\n" +
 	"\x04Link\x12\x1f.bailiwick.admin.v1.LinkRequest\x1a .bailiwick.admin.v1.LinkResponse\x12O\n" +
@@ -4089,7 +4164,7 @@ func file_bailiwick_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(NodeState)(0),                     // 0: bailiwick.admin.v1.NodeState
 	(Change_Action)(0),                 // 1: bailiwick.admin.v1.Change.Action
@@ -4100,56 +4175,57 @@ var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(*Change)(nil),                     // 6: bailiwick.admin.v1.Change
 	(*Problems)(nil),                   // 7: bailiwick.admin.v1.Problems
 	(*Problem)(nil),                    // 8: bailiwick.admin.v1.Problem
-	(*DeleteRequest)(nil),              // 9: bailiwick.admin.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 10: bailiwick.admin.v1.DeleteResponse
-	(*ListDocumentsRequest)(nil),       // 11: bailiwick.admin.v1.ListDocumentsRequest
-	(*ListDocumentsResponse)(nil),      // 12: bailiwick.admin.v1.ListDocumentsResponse
-	(*Document)(nil),                   // 13: bailiwick.admin.v1.Document
-	(*LinkRequest)(nil),                // 14: bailiwick.admin.v1.LinkRequest
-	(*LinkResponse)(nil),               // 15: bailiwick.admin.v1.LinkResponse
-	(*UnlinkRequest)(nil),              // 16: bailiwick.admin.v1.UnlinkRequest
-	(*UnlinkResponse)(nil),             // 17: bailiwick.admin.v1.UnlinkResponse
-	(*PolicyLink)(nil),                 // 18: bailiwick.admin.v1.PolicyLink
-	(*ListPoliciesRequest)(nil),        // 19: bailiwick.admin.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),       // 20: bailiwick.admin.v1.ListPoliciesResponse
-	(*Policy)(nil),                     // 21: bailiwick.admin.v1.Policy
-	(*ListLinksRequest)(nil),           // 22: bailiwick.admin.v1.ListLinksRequest
-	(*ListLinksResponse)(nil),          // 23: bailiwick.admin.v1.ListLinksResponse
-	(*GetTreeRequest)(nil),             // 24: bailiwick.admin.v1.GetTreeRequest
-	(*GetTreeResponse)(nil),            // 25: bailiwick.admin.v1.GetTreeResponse
-	(*Container)(nil),                  // 26: bailiwick.admin.v1.Container
-	(*ListMachinesRequest)(nil),        // 27: bailiwick.admin.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),       // 28: bailiwick.admin.v1.ListMachinesResponse
-	(*Machine)(nil),                    // 29: bailiwick.admin.v1.Machine
-	(*ListNodesRequest)(nil),           // 30: bailiwick.admin.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),          // 31: bailiwick.admin.v1.ListNodesResponse
-	(*Node)(nil),                       // 32: bailiwick.admin.v1.Node
-	(*ListAssociationsRequest)(nil),    // 33: bailiwick.admin.v1.ListAssociationsRequest
-	(*ListAssociationsResponse)(nil),   // 34: bailiwick.admin.v1.ListAssociationsResponse
-	(*Association)(nil),                // 35: bailiwick.admin.v1.Association
-	(*Failure)(nil),                    // 36: bailiwick.admin.v1.Failure
-	(*ExplainMachineRequest)(nil),      // 37: bailiwick.admin.v1.ExplainMachineRequest
-	(*ExplainMachineResponse)(nil),     // 38: bailiwick.admin.v1.ExplainMachineResponse
-	(*Candidate)(nil),                  // 39: bailiwick.admin.v1.Candidate
-	(*GetDirectoryStatusRequest)(nil),  // 40: bailiwick.admin.v1.GetDirectoryStatusRequest
-	(*GetDirectoryStatusResponse)(nil), // 41: bailiwick.admin.v1.GetDirectoryStatusResponse
-	(*HeldChange)(nil),                 // 42: bailiwick.admin.v1.HeldChange
-	(*Vanished)(nil),                   // 43: bailiwick.admin.v1.Vanished
-	(*ReleaseChangeRequest)(nil),       // 44: bailiwick.admin.v1.ReleaseChangeRequest
-	(*ReleaseChangeResponse)(nil),      // 45: bailiwick.admin.v1.ReleaseChangeResponse
-	(*DiscardChangeRequest)(nil),       // 46: bailiwick.admin.v1.DiscardChangeRequest
-	(*DiscardChangeResponse)(nil),      // 47: bailiwick.admin.v1.DiscardChangeResponse
-	(*CreateTokenRequest)(nil),         // 48: bailiwick.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 49: bailiwick.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),          // 50: bailiwick.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),         // 51: bailiwick.admin.v1.ListTokensResponse
-	(*Token)(nil),                      // 52: bailiwick.admin.v1.Token
-	(*RevokeTokenRequest)(nil),         // 53: bailiwick.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),        // 54: bailiwick.admin.v1.RevokeTokenResponse
-	(*IssueAdministratorRequest)(nil),  // 55: bailiwick.admin.v1.IssueAdministratorRequest
-	(*IssueAdministratorResponse)(nil), // 56: bailiwick.admin.v1.IssueAdministratorResponse
-	nil,                                // 57: bailiwick.admin.v1.Node.CountersEntry
-	(*timestamppb.Timestamp)(nil),      // 58: google.protobuf.Timestamp
+	(*RenameRequest)(nil),              // 9: bailiwick.admin.v1.RenameRequest
+	(*DeleteRequest)(nil),              // 10: bailiwick.admin.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 11: bailiwick.admin.v1.DeleteResponse
+	(*ListDocumentsRequest)(nil),       // 12: bailiwick.admin.v1.ListDocumentsRequest
+	(*ListDocumentsResponse)(nil),      // 13: bailiwick.admin.v1.ListDocumentsResponse
+	(*Document)(nil),                   // 14: bailiwick.admin.v1.Document
+	(*LinkRequest)(nil),                // 15: bailiwick.admin.v1.LinkRequest
+	(*LinkResponse)(nil),               // 16: bailiwick.admin.v1.LinkResponse
+	(*UnlinkRequest)(nil),              // 17: bailiwick.admin.v1.UnlinkRequest
+	(*UnlinkResponse)(nil),             // 18: bailiwick.admin.v1.UnlinkResponse
+	(*PolicyLink)(nil),                 // 19: bailiwick.admin.v1.PolicyLink
+	(*ListPoliciesRequest)(nil),        // 20: bailiwick.admin.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),       // 21: bailiwick.admin.v1.ListPoliciesResponse
+	(*Policy)(nil),                     // 22: bailiwick.admin.v1.Policy
+	(*ListLinksRequest)(nil),           // 23: bailiwick.admin.v1.ListLinksRequest
+	(*ListLinksResponse)(nil),          // 24: bailiwick.admin.v1.ListLinksResponse
+	(*GetTreeRequest)(nil),             // 25: bailiwick.admin.v1.GetTreeRequest
+	(*GetTreeResponse)(nil),            // 26: bailiwick.admin.v1.GetTreeResponse
+	(*Container)(nil),                  // 27: bailiwick.admin.v1.Container
+	(*ListMachinesRequest)(nil),        // 28: bailiwick.admin.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),       // 29: bailiwick.admin.v1.ListMachinesResponse
+	(*Machine)(nil),                    // 30: bailiwick.admin.v1.Machine
+	(*ListNodesRequest)(nil),           // 31: bailiwick.admin.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),          // 32: bailiwick.admin.v1.ListNodesResponse
+	(*Node)(nil),                       // 33: bailiwick.admin.v1.Node
+	(*ListAssociationsRequest)(nil),    // 34: bailiwick.admin.v1.ListAssociationsRequest
+	(*ListAssociationsResponse)(nil),   // 35: bailiwick.admin.v1.ListAssociationsResponse
+	(*Association)(nil),                // 36: bailiwick.admin.v1.Association
+	(*Failure)(nil),                    // 37: bailiwick.admin.v1.Failure
+	(*ExplainMachineRequest)(nil),      // 38: bailiwick.admin.v1.ExplainMachineRequest
+	(*ExplainMachineResponse)(nil),     // 39: bailiwick.admin.v1.ExplainMachineResponse
+	(*Candidate)(nil),                  // 40: bailiwick.admin.v1.Candidate
+	(*GetDirectoryStatusRequest)(nil),  // 41: bailiwick.admin.v1.GetDirectoryStatusRequest
+	(*GetDirectoryStatusResponse)(nil), // 42: bailiwick.admin.v1.GetDirectoryStatusResponse
+	(*HeldChange)(nil),                 // 43: bailiwick.admin.v1.HeldChange
+	(*Vanished)(nil),                   // 44: bailiwick.admin.v1.Vanished
+	(*ReleaseChangeRequest)(nil),       // 45: bailiwick.admin.v1.ReleaseChangeRequest
+	(*ReleaseChangeResponse)(nil),      // 46: bailiwick.admin.v1.ReleaseChangeResponse
+	(*DiscardChangeRequest)(nil),       // 47: bailiwick.admin.v1.DiscardChangeRequest
+	(*DiscardChangeResponse)(nil),      // 48: bailiwick.admin.v1.DiscardChangeResponse
+	(*CreateTokenRequest)(nil),         // 49: bailiwick.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 50: bailiwick.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 51: bailiwick.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 52: bailiwick.admin.v1.ListTokensResponse
+	(*Token)(nil),                      // 53: bailiwick.admin.v1.Token
+	(*RevokeTokenRequest)(nil),         // 54: bailiwick.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),        // 55: bailiwick.admin.v1.RevokeTokenResponse
+	(*IssueAdministratorRequest)(nil),  // 56: bailiwick.admin.v1.IssueAdministratorRequest
+	(*IssueAdministratorResponse)(nil), // 57: bailiwick.admin.v1.IssueAdministratorResponse
+	nil,                                // 58: bailiwick.admin.v1.Node.CountersEntry
+	(*timestamppb.Timestamp)(nil),      // 59: google.protobuf.Timestamp
 }
 var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	2,  // 0: bailiwick.admin.v1.ApplyRequest.sources:type_name -> bailiwick.admin.v1.Source
@@ -4158,90 +4234,92 @@ var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	8,  // 3: bailiwick.admin.v1.ApplyResponse.warnings:type_name -> bailiwick.admin.v1.Problem
 	1,  // 4: bailiwick.admin.v1.Change.action:type_name -> bailiwick.admin.v1.Change.Action
 	8,  // 5: bailiwick.admin.v1.Problems.problems:type_name -> bailiwick.admin.v1.Problem
-	13, // 6: bailiwick.admin.v1.ListDocumentsResponse.documents:type_name -> bailiwick.admin.v1.Document
-	58, // 7: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
-	18, // 8: bailiwick.admin.v1.LinkRequest.link:type_name -> bailiwick.admin.v1.PolicyLink
-	21, // 9: bailiwick.admin.v1.ListPoliciesResponse.policies:type_name -> bailiwick.admin.v1.Policy
-	18, // 10: bailiwick.admin.v1.Policy.links:type_name -> bailiwick.admin.v1.PolicyLink
-	18, // 11: bailiwick.admin.v1.ListLinksResponse.links:type_name -> bailiwick.admin.v1.PolicyLink
-	26, // 12: bailiwick.admin.v1.GetTreeResponse.containers:type_name -> bailiwick.admin.v1.Container
-	58, // 13: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
-	18, // 14: bailiwick.admin.v1.Container.links:type_name -> bailiwick.admin.v1.PolicyLink
-	29, // 15: bailiwick.admin.v1.Container.machines:type_name -> bailiwick.admin.v1.Machine
-	29, // 16: bailiwick.admin.v1.ListMachinesResponse.machines:type_name -> bailiwick.admin.v1.Machine
-	58, // 17: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
+	14, // 6: bailiwick.admin.v1.ListDocumentsResponse.documents:type_name -> bailiwick.admin.v1.Document
+	59, // 7: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
+	19, // 8: bailiwick.admin.v1.LinkRequest.link:type_name -> bailiwick.admin.v1.PolicyLink
+	22, // 9: bailiwick.admin.v1.ListPoliciesResponse.policies:type_name -> bailiwick.admin.v1.Policy
+	19, // 10: bailiwick.admin.v1.Policy.links:type_name -> bailiwick.admin.v1.PolicyLink
+	19, // 11: bailiwick.admin.v1.ListLinksResponse.links:type_name -> bailiwick.admin.v1.PolicyLink
+	27, // 12: bailiwick.admin.v1.GetTreeResponse.containers:type_name -> bailiwick.admin.v1.Container
+	59, // 13: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
+	19, // 14: bailiwick.admin.v1.Container.links:type_name -> bailiwick.admin.v1.PolicyLink
+	30, // 15: bailiwick.admin.v1.Container.machines:type_name -> bailiwick.admin.v1.Machine
+	30, // 16: bailiwick.admin.v1.ListMachinesResponse.machines:type_name -> bailiwick.admin.v1.Machine
+	59, // 17: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
 	0,  // 18: bailiwick.admin.v1.Machine.node:type_name -> bailiwick.admin.v1.NodeState
-	32, // 19: bailiwick.admin.v1.ListNodesResponse.nodes:type_name -> bailiwick.admin.v1.Node
+	33, // 19: bailiwick.admin.v1.ListNodesResponse.nodes:type_name -> bailiwick.admin.v1.Node
 	0,  // 20: bailiwick.admin.v1.Node.state:type_name -> bailiwick.admin.v1.NodeState
-	58, // 21: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
-	58, // 22: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	58, // 23: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
-	58, // 24: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
-	58, // 25: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
-	57, // 26: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
-	35, // 27: bailiwick.admin.v1.ListAssociationsResponse.associations:type_name -> bailiwick.admin.v1.Association
-	36, // 28: bailiwick.admin.v1.ListAssociationsResponse.failures:type_name -> bailiwick.admin.v1.Failure
-	58, // 29: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
-	58, // 30: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
-	58, // 31: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
-	29, // 32: bailiwick.admin.v1.ExplainMachineResponse.machine:type_name -> bailiwick.admin.v1.Machine
-	39, // 33: bailiwick.admin.v1.ExplainMachineResponse.candidates:type_name -> bailiwick.admin.v1.Candidate
-	18, // 34: bailiwick.admin.v1.Candidate.link:type_name -> bailiwick.admin.v1.PolicyLink
-	58, // 35: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
-	58, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
-	58, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
-	58, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
-	42, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
-	43, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
-	58, // 41: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
-	58, // 42: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
-	58, // 43: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
-	58, // 44: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
-	52, // 45: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
-	52, // 46: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
-	58, // 47: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	58, // 48: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
-	58, // 49: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
+	59, // 21: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
+	59, // 22: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	59, // 23: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
+	59, // 24: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
+	59, // 25: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	58, // 26: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
+	36, // 27: bailiwick.admin.v1.ListAssociationsResponse.associations:type_name -> bailiwick.admin.v1.Association
+	37, // 28: bailiwick.admin.v1.ListAssociationsResponse.failures:type_name -> bailiwick.admin.v1.Failure
+	59, // 29: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
+	59, // 30: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
+	59, // 31: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	30, // 32: bailiwick.admin.v1.ExplainMachineResponse.machine:type_name -> bailiwick.admin.v1.Machine
+	40, // 33: bailiwick.admin.v1.ExplainMachineResponse.candidates:type_name -> bailiwick.admin.v1.Candidate
+	19, // 34: bailiwick.admin.v1.Candidate.link:type_name -> bailiwick.admin.v1.PolicyLink
+	59, // 35: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
+	59, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
+	59, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
+	59, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
+	43, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
+	44, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
+	59, // 41: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
+	59, // 42: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
+	59, // 43: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
+	59, // 44: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
+	53, // 45: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
+	53, // 46: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
+	59, // 47: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	59, // 48: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
+	59, // 49: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
 	3,  // 50: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
-	9,  // 51: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
-	11, // 52: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
-	14, // 53: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
-	16, // 54: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
-	19, // 55: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
-	22, // 56: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
-	24, // 57: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
-	27, // 58: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
-	30, // 59: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
-	33, // 60: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
-	37, // 61: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
-	40, // 62: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
-	44, // 63: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
-	46, // 64: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
-	48, // 65: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
-	50, // 66: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
-	53, // 67: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
-	55, // 68: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
-	5,  // 69: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
-	10, // 70: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
-	12, // 71: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
-	15, // 72: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
-	17, // 73: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
-	20, // 74: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
-	23, // 75: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
-	25, // 76: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
-	28, // 77: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
-	31, // 78: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
-	34, // 79: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
-	38, // 80: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
-	41, // 81: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
-	45, // 82: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
-	47, // 83: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
-	49, // 84: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
-	51, // 85: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
-	54, // 86: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
-	56, // 87: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
-	69, // [69:88] is the sub-list for method output_type
-	50, // [50:69] is the sub-list for method input_type
+	9,  // 51: bailiwick.admin.v1.DocumentService.Rename:input_type -> bailiwick.admin.v1.RenameRequest
+	10, // 52: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
+	12, // 53: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
+	15, // 54: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
+	17, // 55: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
+	20, // 56: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
+	23, // 57: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
+	25, // 58: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
+	28, // 59: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
+	31, // 60: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
+	34, // 61: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
+	38, // 62: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
+	41, // 63: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
+	45, // 64: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
+	47, // 65: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
+	49, // 66: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
+	51, // 67: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
+	54, // 68: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
+	56, // 69: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
+	5,  // 70: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
+	5,  // 71: bailiwick.admin.v1.DocumentService.Rename:output_type -> bailiwick.admin.v1.ApplyResponse
+	11, // 72: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
+	13, // 73: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
+	16, // 74: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
+	18, // 75: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
+	21, // 76: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
+	24, // 77: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
+	26, // 78: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
+	29, // 79: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
+	32, // 80: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
+	35, // 81: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
+	39, // 82: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
+	42, // 83: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
+	46, // 84: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
+	48, // 85: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
+	50, // 86: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
+	52, // 87: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
+	55, // 88: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
+	57, // 89: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
+	70, // [70:90] is the sub-list for method output_type
+	50, // [50:70] is the sub-list for method input_type
 	50, // [50:50] is the sub-list for extension type_name
 	50, // [50:50] is the sub-list for extension extendee
 	0,  // [0:50] is the sub-list for field type_name
@@ -4258,7 +4336,7 @@ func file_bailiwick_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_admin_v1_admin_proto_rawDesc), len(file_bailiwick_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   56,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

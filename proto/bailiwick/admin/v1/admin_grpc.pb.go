@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	DocumentService_Apply_FullMethodName         = "/bailiwick.admin.v1.DocumentService/Apply"
+	DocumentService_Rename_FullMethodName        = "/bailiwick.admin.v1.DocumentService/Rename"
 	DocumentService_Delete_FullMethodName        = "/bailiwick.admin.v1.DocumentService/Delete"
 	DocumentService_ListDocuments_FullMethodName = "/bailiwick.admin.v1.DocumentService/ListDocuments"
 	DocumentService_Link_FullMethodName          = "/bailiwick.admin.v1.DocumentService/Link"
@@ -40,6 +41,8 @@ type DocumentServiceClient interface {
 	// Apply creates or replaces the documents in the sources: all of them or none. What is wrong with them is in a
 	// Problems detail of the status.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
+	// Rename gives a document another name and changes what refers to it, in one step; texts stay as they are otherwise.
+	Rename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	// Delete removes one document, unless another one refers to it.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 	// ListDocuments returns documents as they were written.
@@ -66,6 +69,16 @@ func (c *documentServiceClient) Apply(ctx context.Context, in *ApplyRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ApplyResponse)
 	err := c.cc.Invoke(ctx, DocumentService_Apply_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *documentServiceClient) Rename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*ApplyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyResponse)
+	err := c.cc.Invoke(ctx, DocumentService_Rename_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +154,8 @@ type DocumentServiceServer interface {
 	// Apply creates or replaces the documents in the sources: all of them or none. What is wrong with them is in a
 	// Problems detail of the status.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
+	// Rename gives a document another name and changes what refers to it, in one step; texts stay as they are otherwise.
+	Rename(context.Context, *RenameRequest) (*ApplyResponse, error)
 	// Delete removes one document, unless another one refers to it.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	// ListDocuments returns documents as they were written.
@@ -165,6 +180,9 @@ type UnimplementedDocumentServiceServer struct{}
 
 func (UnimplementedDocumentServiceServer) Apply(context.Context, *ApplyRequest) (*ApplyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Apply not implemented")
+}
+func (UnimplementedDocumentServiceServer) Rename(context.Context, *RenameRequest) (*ApplyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rename not implemented")
 }
 func (UnimplementedDocumentServiceServer) Delete(context.Context, *DeleteRequest) (*DeleteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
@@ -219,6 +237,24 @@ func _DocumentService_Apply_Handler(srv interface{}, ctx context.Context, dec fu
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(DocumentServiceServer).Apply(ctx, req.(*ApplyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DocumentService_Rename_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenameRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DocumentServiceServer).Rename(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DocumentService_Rename_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DocumentServiceServer).Rename(ctx, req.(*RenameRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -341,6 +377,10 @@ var DocumentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Apply",
 			Handler:    _DocumentService_Apply_Handler,
+		},
+		{
+			MethodName: "Rename",
+			Handler:    _DocumentService_Rename_Handler,
 		},
 		{
 			MethodName: "Delete",
