@@ -87,6 +87,7 @@ func events() []event {
 		{"neighbours-flushed", command("ip neigh flush all; ip -6 neigh flush all", "")},
 		{"queue-short", command("tc qdisc replace dev "+device+" root tbf rate 100kbit burst 1600 limit 1600", "tc qdisc del dev "+device+" root")},
 		{"queue-long", command("tc qdisc replace dev "+device+" root tbf rate 100kbit burst 1600 limit 4mb", "tc qdisc del dev "+device+" root")},
+		{"socket-buffers", socketBuffers},
 		{"disk-full", diskFull},
 	}
 }
@@ -280,11 +281,29 @@ func linkDown(ctx context.Context, w *world, r *rand.Rand) (string, error) {
 	if _, there := s.host.Run("sh", "-c", fmt.Sprintf("ip addr show dev %s | grep -q %s/", device, s.address[1])); there != nil {
 		err = errors.Join(err, w.addAddress(s, 1))
 	}
+	err = errors.Join(err, w.routes(s, 0), w.routes(s, 1))
 	return fmt.Sprintf("%s for %s", s.Name, wait.Round(time.Millisecond)), err
 }
 
+// socketBuffers leaves the daemon sockets with room for hardly a packet: sending fails with ENOBUFS and EAGAIN, and most of
+// what comes in is lost.
+func socketBuffers(ctx context.Context, w *world, r *rand.Rand) (string, error) {
+	s, wait := w.any(r), between(r, 500*time.Millisecond, 2*time.Second)
+	n, restore, err := shorten(w.bank.Process(s.Machine).Pids())
+	if err != nil {
+		return s.Name, err
+	}
+	defer restore()
+	if n == 0 {
+		return s.Name, fmt.Errorf("the daemon of %s has no socket for datagrams", s.Name)
+	}
+	pause(ctx, wait)
+	return fmt.Sprintf("%s: %d sockets for %s", s.Name, n, wait.Round(time.Millisecond)), nil
+}
+
 func (w *world) addAddress(s *station, family int) error {
-	return s.host.AddAddress(device, netip.PrefixFrom(s.address[family], [2]int{24, 64}[family]))
+	err := s.host.AddAddress(device, netip.PrefixFrom(s.address[family], [2]int{24, 64}[family]))
+	return errors.Join(err, w.routes(s, family))
 }
 
 func addressRemoved(ctx context.Context, w *world, r *rand.Rand) (string, error) {

@@ -47,9 +47,10 @@ func (w *world) intrude(ctx context.Context) error {
 		id := uint32(0)
 		each(ctx, 100*time.Millisecond, func() {
 			id++
-			for to := range w.nodes {
-				for family := range w.nodes[to].address {
-					frames, err := w.forge(w.nodes[1-to], w.nodes[to], family, id)
+			for at := range 2 * len(w.pairs) {
+				pair, to := w.pairs[at/2], at%2
+				for family := range pair[to].address {
+					frames, err := w.forge(pair[1-to], pair[to], family, id)
 					for _, f := range frames {
 						_, _ = unix.Write(socket, f) // what a full queue drops is sent the next time
 					}

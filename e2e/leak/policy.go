@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -12,7 +14,7 @@ const policyName = "Leak test"
 
 // policyDocument is the policy in one of endlessly many variants: another one each time, and each protects everything but
 // the open port. Some change nothing but the order, some the lifetimes, some the names, so that SAs have to be made anew.
-func policyDocument(variant int) string {
+func policyDocument(variant int, m mode, remote [2]netip.Addr) string {
 	var b strings.Builder
 	doc := func(kind, name string) {
 		fmt.Fprintf(&b, "---\napiVersion: bailiwick.net/v1alpha1\nkind: %s\nname: %s\n", kind, name)
@@ -46,17 +48,26 @@ func policyDocument(variant int) string {
 	b.WriteString("action: permit\n")
 	doc("FilterAction", "Leak block")
 	b.WriteString("action: block\n")
-	doc("Policy", policyName)
-	b.WriteString("rules:\n")
 	rules := []string{
 		fmt.Sprintf("  - {name: Everything %d, filterList: Leak everything, filterAction: Leak protect, authentication: [{method: certificate}]}\n", variant/10),
 		"  - {name: Open, filterList: Leak open, filterAction: Leak permit}\n",
 		fmt.Sprintf("  - {name: Blocked %d, filterList: Leak blocked, filterAction: Leak block}\n", variant),
 	}
-	for i := range rules {
-		b.WriteString(rules[(i+variant)%len(rules)])
+	policy := func(name string, rules []string) {
+		doc("Policy", name)
+		b.WriteString("rules:\n")
+		for i := range rules {
+			b.WriteString(rules[(i+variant)%len(rules)])
+		}
+		b.WriteString("keyExchange: {offers: [AES-GCM-128-SHA256-x25519], lifetime: 300s}\nexemptions: {multicast: true, broadcast: true}\n")
 	}
-	b.WriteString("keyExchange: {offers: [AES-GCM-128-SHA256-x25519], lifetime: 300s}\nexemptions: {multicast: true, broadcast: true}\n")
+	if m != tunnel {
+		policy(policyName, rules)
+		return b.String()
+	}
+	for i := range remote {
+		policy(m.policyName(i), slices.Concat(rules, tunnelRules(doc, &b, i, remote[i], variant)))
+	}
 	return b.String()
 }
 
@@ -66,8 +77,9 @@ func (w *world) swap(ctx context.Context) error {
 	w.mu.variant++
 	variant := w.mu.variant
 	w.mu.Unlock()
+	remote := [2]netip.Addr{w.nodes[1].address[0], w.nodes[0].address[0]}
 	path := filepath.Join(w.dir, fmt.Sprintf("policy%d.yaml", variant%8))
-	if err := os.WriteFile(path, []byte(policyDocument(variant)), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(policyDocument(variant, w.mode, remote)), 0o600); err != nil {
 		return err
 	}
 	_, err := w.bank.Admin(ctx, "apply", "-f", path)

@@ -21,6 +21,7 @@ type moment struct {
 // report is what a run has shown.
 type report struct {
 	Seed    uint64    `json:"seed"`
+	Mode    mode      `json:"mode"`
 	Start   time.Time `json:"start"`
 	Seconds float64   `json:"seconds"`
 	// Control is what the instruments showed before there was any protection.
@@ -53,7 +54,7 @@ type report struct {
 func (r *report) text() string {
 	var b strings.Builder
 	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
-	line("Seed %d, %.0f s from %s.", r.Seed, r.Seconds, r.Start.UTC().Format(time.RFC3339))
+	line("Mode %s, seed %d, %.0f s from %s.", r.Mode, r.Seed, r.Seconds, r.Start.UTC().Format(time.RFC3339))
 	line("")
 	line("before any daemon ran, to show that the instruments work:")
 	line("  in clear         %d: %s", r.Control.Counts.Leaks, table(r.Control.Counts.LeakKinds))
@@ -94,7 +95,7 @@ func (r *report) text() string {
 	for _, e := range r.Examples {
 		line("accepted %s", e)
 	}
-	line("\nthe events before, with seed %d:", r.Seed)
+	line("\nthe events before, in mode %s with seed %d:", r.Mode, r.Seed)
 	for _, m := range r.Moments[max(0, len(r.Moments)-10):] {
 		line("%8.3f s  %s %s (back after %.2f s)", m.At, m.Event, m.Detail, m.Recovery)
 	}

@@ -208,8 +208,12 @@ func (w *world) last(ctx context.Context, r *report, whole bool) error {
 		err = errors.Join(err, fmt.Errorf("%w: %d packets in clear", errFound, line.Counts.Leaks))
 	}
 	c := line.Counts
+	esp, never := w.mode.seen(c)
+	if never > 0 {
+		err = errors.Join(err, fmt.Errorf("%w: %d packets are ESP as mode %s has none", errFound, never, w.mode))
+	}
 	for what, seen := range map[string]uint64{
-		"ESP": c.ESP + c.ESPinUDP, "IKE": c.IKE, "permitted traffic": c.Permitted, "canaries": c.Canaries, "forged packets": c.Injected, "ARP": c.ARP,
+		"ESP": esp, "IKE": c.IKE, "permitted traffic": c.Permitted, "canaries": c.Canaries, "forged packets": c.Injected, "ARP": c.ARP,
 		"neighbour discovery": c.Neighbour, "new IKE SAs": c.Exchanges["IKE_SA_INIT response"], "rekeys": c.Exchanges["CREATE_CHILD_SA response"],
 	} {
 		if seen == 0 && whole {

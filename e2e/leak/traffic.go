@@ -33,16 +33,19 @@ const (
 // startTraffic starts servers and lanes. It ends with the context.
 func (w *world) startTraffic(ctx context.Context) error {
 	var n atomic.Uint64
-	for _, s := range w.nodes {
-		if err := w.serve(ctx, s); err != nil {
-			return err
+	for _, pair := range w.pairs {
+		for _, s := range pair {
+			if err := w.serve(ctx, s); err != nil {
+				return err
+			}
 		}
 	}
 	if err := w.serveUDP(ctx, w.intruder, openPort, w.open); err != nil {
 		return err
 	}
-	for from := range w.nodes {
-		a, b := w.nodes[from], w.nodes[1-from]
+	for at := range 2 * len(w.pairs) {
+		pair, from := w.pairs[at/2], at%2
+		a, b := pair[from], pair[1-from]
 		for family := range a.address {
 			name := fmt.Sprintf("%s to %s IPv%d ", a.Name, b.Name, 4+2*family)
 			c := caller{ctx: ctx, world: w, n: &n, host: a.host, from: a.address[family], to: b.address[family], party: w.party}
@@ -53,6 +56,9 @@ func (w *world) startTraffic(ctx context.Context) error {
 			w.start(name+"TCP, new connection each", 100*time.Millisecond, c, &tcpCaller{once: true})
 			w.start(name+"echo", 100*time.Millisecond, c, &echoCaller{})
 			w.running.Go(c.knock)
+			if pair != w.nodes {
+				continue
+			}
 			open := c
 			open.to, open.party = w.intruder.address[family], w.open
 			w.start(fmt.Sprintf("%s to %s IPv%d permitted UDP", a.Name, w.intruder.Name, 4+2*family), 100*time.Millisecond, open, &udpCaller{port: openPort, octets: smallSize})

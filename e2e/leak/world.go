@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -55,7 +56,9 @@ type station struct {
 type world struct {
 	bin, dir string
 	bank     *bank.Bank
+	mode     mode
 	nodes    [2]*station
+	pairs    [][2]*station // of whom each asks the other: the machines, and the hosts behind them
 	intruder *station
 	party    *proof.Party // protected traffic
 	open     *proof.Party // traffic in clear that may be
@@ -75,14 +78,14 @@ type world struct {
 }
 
 func newWorld(ctx context.Context, o options) (_ *world, err error) {
-	w := &world{bin: o.bin, dir: o.dir}
+	w := &world{bin: o.bin, dir: o.dir, mode: o.mode}
 	if w.party, err = proof.New(rand.Reader); err != nil {
 		return nil, err
 	}
 	if w.open, err = proof.New(rand.Reader); err != nil {
 		return nil, err
 	}
-	w.bank, err = bank.New(ctx, bank.Config{Bin: o.bin, Dir: o.dir, Prefix: o.prefix})
+	w.bank, err = bank.New(ctx, bank.Config{Bin: o.bin, Dir: o.dir, Prefix: o.prefix, NodeArgs: o.mode.nodeArgs()})
 	if err != nil {
 		return nil, err
 	}
@@ -99,14 +102,7 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 		if err := s.host.AddAddress(device, netip.PrefixFrom(s.address[1], 64)); err != nil {
 			return nil, err
 		}
-		err := s.host.Do(func() error {
-			nic, err := net.InterfaceByName(device)
-			if err == nil {
-				s.mac = nic.HardwareAddr
-			}
-			return err
-		})
-		if err != nil {
+		if err := s.hardware(); err != nil {
 			return nil, err
 		}
 		// An answer to a segment that was forged before there was any protection is not to come when there is.
@@ -116,6 +112,12 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 		stations = append(stations, s)
 	}
 	w.nodes, w.intruder = [2]*station(stations[:2]), stations[2]
+	w.pairs = [][2]*station{w.nodes}
+	if w.mode == tunnel {
+		if err := errors.Join(w.addHosts(), w.addContainers()); err != nil {
+			return nil, err
+		}
+	}
 	if w.tap, err = w.startTap(); err != nil {
 		return nil, err
 	}
@@ -125,13 +127,17 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 // statement is what the judge holds the wire to, in words of its own: no policy is read for it.
 func (w *world) statement() judge.Statement {
 	all := []netip.Prefix{netip.MustParsePrefix("10.83.0.0/24"), netip.MustParsePrefix("fd83::/64"), netip.MustParsePrefix("fe80::/10")}
-	return judge.Statement{
+	s := judge.Statement{
 		Protect:   []judge.Flow{{Name: "between machines", A: all, B: all}},
 		Permit:    []judge.Flow{{Name: "controller", A: all, B: all, Protocol: unix.IPPROTO_TCP, Port: 7443}, {Name: "open port", A: all, B: all, Protocol: unix.IPPROTO_UDP, Port: openPort}},
 		Markers:   []string{w.party.Marker()},
 		Canary:    w.open.Marker(),
 		Injectors: []string{w.intruder.mac.String()},
 	}
+	if w.mode == tunnel {
+		s.Protect = append(s.Protect, betweenHosts())
+	}
+	return s
 }
 
 // startDaemons starts the controller, has the machines join and puts the first policy into force. The state of each node
@@ -144,10 +150,10 @@ func (w *world) startDaemons(ctx context.Context) error {
 	if err := w.swap(ctx); err != nil {
 		return err
 	}
-	if _, err := w.bank.Admin(ctx, "link", policyName, container); err != nil {
+	if err := w.link(ctx); err != nil {
 		return err
 	}
-	for _, s := range w.nodes {
+	for i, s := range w.nodes {
 		state := w.bank.StateDir(s.Machine)
 		if err := os.MkdirAll(state, 0o700); err != nil {
 			return err
@@ -162,7 +168,7 @@ func (w *world) startDaemons(ctx context.Context) error {
 		if err := w.bank.StartNode(s.Machine); err != nil {
 			return err
 		}
-		if _, err := w.bank.AwaitPolicy(ctx, s.Machine, policyName); err != nil {
+		if _, err := w.bank.AwaitPolicy(ctx, s.Machine, w.mode.policyName(i)); err != nil {
 			return err
 		}
 	}
