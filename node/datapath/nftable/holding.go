@@ -96,8 +96,10 @@ func (c contents) discard(x *transaction) {
 	}
 }
 
-// fill adds what a table with the rules has and this one does not hold.
-func (c *holding) fill(x *transaction, rules steering.Ruleset, wanted contents, fresh bool, entries []Entry) {
+// prepare adds what the rules refer to and this table does not hold: nothing of it is asked yet. The kernel fills the
+// maps of intervals of a transaction only after it has put its rules into force; for a moment those rules would find them
+// empty, and packets would pass that none of them permits.
+func (c *holding) prepare(x *transaction, rules steering.Ruleset) {
 	if c.exists {
 		x.addTable(c.name, 0)
 	} else {
@@ -106,21 +108,12 @@ func (c *holding) fill(x *transaction, rules steering.Ruleset, wanted contents, 
 	for _, s := range rules.Sets {
 		if !c.sets[s.Name] {
 			x.addSet(s)
-		} else if fresh {
-			x.elements(unix.NFT_MSG_DELSETELEM, s.Name, nil)
-		}
-	}
-	for _, e := range entries {
-		if wanted.sets[e.set.Name] { // else its rule is no more
-			x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
 		}
 	}
 	// All chains before all maps, and those before all rules: each refers to the ones before.
 	for _, chain := range rules.Chains {
 		if !c.chains[chain.Name] {
 			x.addChain(chain)
-		} else if !chain.Digest {
-			x.flushChain(chain.Name)
 		}
 	}
 	for _, m := range rules.Maps {
@@ -129,12 +122,36 @@ func (c *holding) fill(x *transaction, rules steering.Ruleset, wanted contents, 
 		}
 	}
 	for _, chain := range rules.Chains {
-		if chain.Digest && c.chains[chain.Name] {
-			continue
+		if chain.Digest && !c.chains[chain.Name] {
+			x.addRules(chain)
 		}
-		for _, r := range chain.Rules {
-			x.addRule(chain.Name, r.Expressions(), r.Comment)
+	}
+}
+
+// enforce puts the rules into force whose chains, sets and maps have been prepared.
+func (c *holding) enforce(x *transaction, rules steering.Ruleset, wanted contents, fresh bool, entries []Entry) {
+	x.addTable(c.name, 0)
+	for _, s := range rules.Sets {
+		if fresh {
+			x.elements(unix.NFT_MSG_DELSETELEM, s.Name, nil)
 		}
+	}
+	for _, e := range entries {
+		if wanted.sets[e.set.Name] { // else its rule is no more
+			x.elements(unix.NFT_MSG_NEWSETELEM, e.set.Name, []element{e.element})
+		}
+	}
+	for _, chain := range rules.Chains {
+		if !chain.Digest {
+			x.flushChain(chain.Name)
+			x.addRules(chain)
+		}
+	}
+}
+
+func (x *transaction) addRules(chain steering.Chain) {
+	for _, r := range chain.Rules {
+		x.addRule(chain.Name, r.Expressions(), r.Comment)
 	}
 }
 

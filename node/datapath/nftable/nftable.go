@@ -191,8 +191,8 @@ func (t *Table) takeOver() error {
 
 func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 
-// Replace puts a ruleset into force in one transaction. Base chains stay hooked and named sets keep their elements, so
-// there is no moment without rules; what stands in the table already, stays. With fresh, nothing is taken for granted
+// Replace puts a ruleset into force in one transaction, after another one that makes what the rules refer to. Base chains
+// stay hooked and named sets keep their elements, so there is no moment without rules; what stands in the table already, stays. With fresh, nothing is taken for granted
 // that is there, and the elements of sets, which belong to an earlier process, go. The entries are put in, if they are not
 // there.
 //
@@ -251,13 +251,18 @@ func (t *Table) replaceLocked(rules steering.Ruleset, fresh bool, entries []Entr
 	flushed := func(object string) bool { return t.copies[0].chains[object] && !strings.HasSuffix(object, t.mu.salt) }
 	counters := t.countersLocked(flushed)
 	x := newTransaction(t.name)
-	t.each(x, func(c *holding) { c.fill(x, rules, wanted, fresh, entries) })
+	t.each(x, func(c *holding) { c.prepare(x, rules) })
 	if err := t.socket.commit(x); err != nil {
 		return err
 	}
 	for _, c := range t.copies {
 		c.exists = true
 		c.add(wanted)
+	}
+	x = newTransaction(t.name)
+	t.each(x, func(c *holding) { c.enforce(x, rules, wanted, fresh, entries) })
+	if err := t.socket.commit(x); err != nil {
+		return err
 	}
 	t.mu.wanted, t.mu.names = wanted, rules.Counters()
 	t.keepLocked(counters)
