@@ -171,7 +171,7 @@ func printPlan(w io.Writer, r *adminv1.PlanResponse) error {
 		fmt.Fprintf(w, "\n%d pairs of machines are too many to be judged.\n", r.GetPairsUnjudged())
 	}
 	if n := r.GetMachinesUnaddressed(); n > 0 && r.GetMachinesChanged() > 0 {
-		fmt.Fprintf(w, "\nThe directory tells no address of %s: filters that name addresses were taken not to be about them.\n", plural(int(n), "machine"))
+		fmt.Fprintf(w, "\nNeither the directory nor a node tells an address of %s: filters that name addresses were taken not to be about them.\n", plural(int(n), "machine"))
 	}
 	switch {
 	case r.GetId() != "":

@@ -25,7 +25,7 @@ func (s *Server) test(docs policies.Documents) error {
 	if view == nil {
 		return nil
 	}
-	results, err := plan.Test(plan.World{Documents: docs, Directory: view.Snapshot, Locations: s.config.Resolver.Locations()})
+	results, err := plan.Test(s.world(docs, view.Snapshot))
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (s *Server) RunTests(ctx context.Context, r *adminv1.RunTestsRequest) (*adm
 			return nil, err
 		}
 	}
-	results, err := plan.Test(plan.World{Documents: docs, Directory: view.Snapshot, Locations: s.config.Resolver.Locations()})
+	results, err := plan.Test(s.world(docs, view.Snapshot))
 	if err != nil {
 		return nil, refuse(err)
 	}

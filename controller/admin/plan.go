@@ -18,6 +18,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/plan"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 )
@@ -147,7 +148,7 @@ func (s *Server) foresee(c catalogue, view *mirror.View, in intent, details bool
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}
-	p, err := plan.Compare(plan.World{Documents: c.with(nil), Directory: view.Snapshot, Locations: s.config.Resolver.Locations()}, plan.World{Documents: next, Directory: view.Snapshot, Locations: s.config.Resolver.Locations()}, s.config.Services)
+	p, err := plan.Compare(s.world(c.with(nil), view.Snapshot), s.world(next, view.Snapshot), s.config.Services)
 	if err != nil {
 		return plan.Plan{}, nil, refuse(err)
 	}
@@ -188,7 +189,7 @@ func (s *Server) planDirectory(ctx context.Context, c catalogue, view *mirror.Vi
 		next, reason = held.Next(), held.Reason()
 	}
 	docs := c.with(nil)
-	p, err := plan.Compare(plan.World{Documents: docs, Directory: view.Snapshot, Locations: s.config.Resolver.Locations()}, plan.World{Documents: docs, Directory: next, Locations: s.config.Resolver.Locations()}, s.config.Services)
+	p, err := plan.Compare(s.world(docs, view.Snapshot), s.world(docs, next), s.config.Services)
 	if err != nil {
 		return nil, refuse(err)
 	}
@@ -197,6 +198,11 @@ func (s *Server) planDirectory(ctx context.Context, c catalogue, view *mirror.Vi
 	response.Machines, response.Held = uint32(machines), reason
 	response.Directory = directory.NewDiff(view.Snapshot, next).String()
 	return response, nil
+}
+
+// world is what documents and a directory come to with the nodes where they are.
+func (s *Server) world(docs policies.Documents, snapshot *directory.Snapshot) plan.World {
+	return plan.World{Documents: docs, Directory: snapshot, Locations: s.config.Resolver.Locations()}
 }
 
 // parseEntry finds the entry of the directory that is meant: a machine by any of its names, or any entry by its DN.
@@ -251,18 +257,18 @@ func (s *Server) applyPlan(ctx context.Context, kept keptPlan) (*adminv1.ApplyRe
 	if view == nil {
 		return nil, resolver.ErrNotReady
 	}
-	if view.Snapshot.Digest() != kept.snapshot.Digest() {
-		p, _, err := s.foresee(c, view, kept.in, false)
-		if err != nil {
-			return nil, err
+	p, _, err := s.foresee(c, view, kept.in, false)
+	if err != nil {
+		return nil, err
+	}
+	if p.Digest() != kept.result {
+		moved := "nodes connected from other places"
+		if diff := directory.NewDiff(kept.snapshot, view.Snapshot); !diff.Empty() {
+			moved = fmt.Sprintf("the directory changed: %v: %s", diff, listed(movedEntries(diff)))
 		}
-		if p.Digest() != kept.result {
-			diff := directory.NewDiff(kept.snapshot, view.Snapshot)
-			return nil, status.Errorf(codes.FailedPrecondition,
-				"nothing was changed: since the plan was made, the directory changed, and the plan would do something else now: %v: %s; "+
-					"the policies of %d machines would change instead of %d; plan again",
-				diff, listed(movedEntries(diff)), p.ChangedMachines(), kept.machines)
-		}
+		return nil, status.Errorf(codes.FailedPrecondition,
+			"nothing was changed: since the plan was made, %s; it would do something else now: the policies of %d machines would change instead of %d; plan again",
+			moved, p.ChangedMachines(), kept.machines)
 	}
 	return s.applyTo(ctx, c, kept.in, false)
 }

@@ -97,7 +97,7 @@ func TestPlanRefusesWhenTheDirectoryMoved(t *testing.T) {
 	f.Eventually("the directory is read again", func() bool { return f.directoryDigest() != digest })
 	revision := f.documents().GetRevision()
 	_, err := f.applyPlan(p.GetId())
-	wantRefusal(t, err, codes.FailedPrecondition, "ws3: added; the policies of 3 machines would change instead of 2; plan again")
+	wantRefusal(t, err, codes.FailedPrecondition, "ws3: added; it would do something else now: the policies of 3 machines would change instead of 2; plan again")
 	if got := f.documents().GetRevision(); got != revision {
 		t.Errorf("a plan that was refused wrote documents: revision %d after %d", got, revision)
 	}

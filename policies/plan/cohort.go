@@ -43,6 +43,7 @@ func (m cohortMember) name() string {
 type terrain struct {
 	cuts   []netip.Addr        // the first addresses of the intervals, of IPv4 before IPv6, ascending
 	ranges []spd.Range         // what filters name, the whole of a family excepted
+	known  []bool              // of each interval: a filter names it
 	groups map[string][]string // by DN key: as rules spell them
 	// identities are those that rules want of a peer, folded.
 	identities map[string]bool
@@ -78,6 +79,7 @@ func survey(states ...*state) terrain {
 			peer(p.DefaultResponse.Auth)
 			for _, name := range p.HostNames() {
 				m, _ := s.world.Directory.MachineByName(name)
+				m = s.located(m)
 				if at := home(m.Addresses, t.hosts[name]); m.DNSName == name {
 					t.hosts[name] = at
 				} else if _, known := t.hosts[name]; !known {
@@ -118,6 +120,10 @@ func survey(states ...*state) terrain {
 	}
 	slices.SortFunc(t.cuts, netip.Addr.Compare)
 	t.cuts = slices.Compact(t.cuts)
+	t.known = make([]bool, len(t.cuts)+1)
+	for i, first := range t.cuts {
+		t.known[i+1] = t.named(first)
+	}
 	return t
 }
 
@@ -135,11 +141,14 @@ func (t terrain) named(a netip.Addr) bool {
 	return slices.ContainsFunc(t.ranges, func(r spd.Range) bool { return r.Contains(a) })
 }
 
-// interval numbers the interval that an address lies in.
+// interval numbers the interval that an address lies in; 0 is all that no filter names.
 func (t terrain) interval(a netip.Addr) int {
 	i, exact := slices.BinarySearchFunc(t.cuts, a.Unmap(), netip.Addr.Compare)
 	if exact {
 		i++
+	}
+	if i >= len(t.known) || !t.known[i] {
+		return 0
 	}
 	return i
 }
@@ -207,6 +216,7 @@ func cohorts(before, after *state, t terrain) []*cohort {
 	var out []*cohort
 	var was, is, key []byte
 	add := func(old, now directory.Machine, had, has bool) {
+		old, now = before.located(old), after.located(now)
 		member := cohortMember{before: old, after: now}
 		c := cohort{absentBefore: !had || old.Disabled, absentAfter: !has || now.Disabled}
 		was, is = append(was[:0], flag(c.absentBefore)), append(is[:0], flag(c.absentAfter))

@@ -58,7 +58,16 @@ func (c *court) end(s *state, digest compile.Digest, m directory.Machine, groups
 	if at, named := c.landscape.hosts[m.DNSName]; named {
 		unknown = at
 	}
-	p := home(m.Addresses, unknown)
+	nowhere := unknown
+	if !c.landscape.six {
+		nowhere[1] = netip.Addr{} // then one family shows it all
+	}
+	p := home(m.Addresses, nowhere)
+	for family, a := range p {
+		if a.IsValid() && c.terrain.interval(a) == 0 {
+			p[family] = unknown[family] // one address that nobody names is as good as another
+		}
+	}
 	key := endKey{name: name, identity: c.terrain.identity(m), groups: strings.Join(groups, "\n"), digest: digest, addresses: p}
 	if e, ok := c.known[key]; ok {
 		return e, nil
@@ -170,11 +179,6 @@ func landscapeOf(t terrain) landscape {
 				at = t.hosts[name]
 			}
 			l.hosts[name] = at
-		}
-	}
-	if !l.six { // then one family shows it all
-		for _, p := range []*place{&l.client, &l.server} {
-			p[1] = netip.Addr{}
 		}
 	}
 	return l

@@ -73,7 +73,7 @@ func (m model) world(t failer) World {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return World{m.docs, s}
+	return World{Documents: m.docs, Directory: s}
 }
 
 // library are policies that differ in what they ask for, of whom, and for which traffic.

@@ -24,8 +24,8 @@ type Plan struct {
 	Tests []TestResult
 	// Unjudged counts the pairs of machines that there are too many of to judge; 0 for a complete plan.
 	Unjudged int
-	// Unaddressed counts the machines whose address the directory does not tell. Filters that name addresses are judged as
-	// if they were not about those.
+	// Unaddressed counts the machines whose address neither the directory tells nor their node. Filters that name addresses
+	// are judged as if they were not about those.
 	Unaddressed int
 }
 
@@ -47,7 +47,7 @@ func Compare(before, after World, services []Service) (Plan, error) {
 	p := Plan{Machines: machineChanges(was, is), Pairs: c.pairs(), Services: c.services(services), Refused: refusals(before, after)}
 	p.Unjudged = c.skipped
 	for m := range after.Directory.Machines() {
-		if home(m.Addresses, place{}) == (place{}) {
+		if home(is.located(m).Addresses, place{}) == (place{}) {
 			p.Unaddressed++
 		}
 	}

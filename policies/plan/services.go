@@ -95,6 +95,7 @@ func (c *comparison) services(list []Service) []ServiceChange {
 // machine that cannot serve, which the change does not alter.
 func (c *comparison) host(s *state, service Service) *end {
 	if m, ok := s.hostOf(service); ok {
+		m = s.located(m)
 		groups := c.court.terrain.groupsOf(s.world.Directory, m.DN)
 		e, err := c.court.end(s, s.assignment(m.UUID).Digest, m, groups, m.Name, c.court.landscape.server)
 		if err != nil || m.Disabled {

@@ -262,6 +262,7 @@ func (x *examiner) machines(e policies.Endpoint) ([]kin, string) {
 		if m.Disabled {
 			continue
 		}
+		m = x.state.located(m)
 		member := cohortMember{after: m, groupsAfter: x.court.terrain.groupsOf(snapshot, m.DN)}
 		digest := x.state.assignment(m.UUID).Digest
 		key := string(x.court.terrain.signature(digest[:], m, member.groupsAfter))

@@ -12,6 +12,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -117,6 +118,16 @@ func (s *state) assignment(u directory.UUID) Assignment {
 		return Assignment{}
 	}
 	return s.assigned[outcome]
+}
+
+// located returns the machine with the address of its node, if the directory tells none.
+func (s *state) located(m directory.Machine) directory.Machine {
+	if s.world.Locations != nil && !slices.ContainsFunc(m.Addresses, usable) {
+		if a, ok := s.world.Locations(m.UUID); ok {
+			m.Addresses = []netip.Addr{a}
+		}
+	}
+	return m
 }
 
 // MachineChange is the machines that get the same other policy for the same reason.

@@ -330,7 +330,7 @@ type PlanResponse struct {
 	PairsOmitted       uint32 `protobuf:"varint,15,opt,name=pairs_omitted,json=pairsOmitted,proto3" json:"pairs_omitted,omitempty"`
 	// Pairs of machines that there were too many of to judge.
 	PairsUnjudged uint64 `protobuf:"varint,16,opt,name=pairs_unjudged,json=pairsUnjudged,proto3" json:"pairs_unjudged,omitempty"`
-	// Machines whose address the directory does not tell.
+	// Machines whose address neither the directory tells nor their node.
 	MachinesUnaddressed uint32 `protobuf:"varint,17,opt,name=machines_unaddressed,json=machinesUnaddressed,proto3" json:"machines_unaddressed,omitempty"`
 	// Pairs of machines between which something changes, those of which that are cut off from each other, and the tests.
 	MachinePairs       uint64 `protobuf:"varint,18,opt,name=machine_pairs,json=machinePairs,proto3" json:"machine_pairs,omitempty"`
