@@ -164,7 +164,7 @@ func printImported(c *client, cmd *cobra.Command, r gpipsec.Result, folder strin
 		fmt.Fprintf(w, "warning: %s\n", n)
 	}
 	for _, s := range r.Secrets {
-		fmt.Fprintf(w, "secret %q is used by %s: make a new preshared key and set it on both ends\n", s.Name, strings.Join(s.Used, ", "))
+		fmt.Fprintf(w, "secret %q is used by %s: make a new preshared key and set it with: bailiwick secret set %s\n", s.Name, strings.Join(s.Used, ", "), s.Name)
 	}
 	if folder != "" {
 		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s written to %s\n", plural(len(r.Documents.All()), "document"), folder)

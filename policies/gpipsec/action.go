@@ -188,17 +188,14 @@ func (b *policyBuilder) authentication(rule string, methods []AuthMethod) []spd.
 				b.note(b.doc, "rule %q accepts certificates of %q, which is no name of an authority: that method is left out", rule, cleanName(m.CA))
 				continue
 			}
-			if flags := m.Flags | b.options; flags&optionMapAccount != 0 {
-				b.note(b.doc, "rule %q wants certificates of %s that map to an account; only those of the fleet do: name its groups in peerGroups", rule, ca)
-			}
-			if flags := m.Flags | b.options; flags&optionHideCA != 0 {
-				b.note(b.doc, "rule %q did not tell peers that it trusts %s; requests for certificates name an authority by its digest alone", rule, ca)
-			}
-			add(spd.Auth{Method: spd.AuthCertificate, CA: ca})
+			flags := m.Flags | b.options
+			add(spd.Auth{
+				Method: spd.AuthCertificate, CA: ca, AccountMapping: flags&optionMapAccount != 0, ExcludeCAName: flags&optionHideCA != 0,
+			})
 		case authPSK:
 			secret := b.secret(m.Key, b.policy.Name, rule)
 			b.note(b.doc, "rule %q used a preshared key, which stood in the directory for everybody to read; it is not here. "+
-				"Make a new one and set it as the secret %q on both ends", rule, secret)
+				"Make a new one: bailiwick secret set %s", rule, secret)
 			add(spd.Auth{Method: spd.AuthPSK, Secret: secret})
 		default:
 			b.note(b.doc, "rule %q has an authentication method of the unknown type %d: left out", rule, m.Type)
