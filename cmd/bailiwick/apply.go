@@ -149,7 +149,7 @@ func renameCommand(c *client) *cobra.Command {
 }
 
 func exportCommand(c *client) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Print every policy document as it was written, as one file that apply takes",
 		Args:  args(),
@@ -161,6 +161,8 @@ func exportCommand(c *client) *cobra.Command {
 			return printDocuments(cmd.OutOrStdout(), r.GetDocuments())
 		}),
 	}
+	cmd.AddCommand(foreignExports(c)...)
+	return cmd
 }
 
 func printDocuments(w io.Writer, docs []*adminv1.Document) error {
