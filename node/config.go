@@ -44,6 +44,10 @@ type Config struct {
 	// Policy is a file of policy documents for a node without controller; PolicyName names the policy in it.
 	Policy     string `yaml:"policy"`
 	PolicyName string `yaml:"policyName"`
+	// LocalPolicy is a file of policy documents for while the directory assigns none to this machine; LocalPolicyName names
+	// the policy in it, which need not be where there is one alone.
+	LocalPolicy     string `yaml:"localPolicy"`
+	LocalPolicyName string `yaml:"localPolicyName"`
 	// Datapath is "auto" (the kernel's ESP where it has one, else user space; the default), "userspace" or "xfrm" (the
 	// kernel's, or nothing).
 	Datapath string `yaml:"datapath"`
@@ -128,6 +132,12 @@ func (c Config) validated() (Config, error) {
 	}
 	if (c.Policy == "") != (c.PolicyName == "") {
 		return c, errors.New("configuration: policy and policyName belong together: a file, and the policy of it to put into force")
+	}
+	if c.LocalPolicyName != "" && c.LocalPolicy == "" {
+		return c, errors.New("configuration: localPolicyName names a policy of the file localPolicy, which is not given")
+	}
+	if c.LocalPolicy != "" && c.Policy != "" {
+		return c, errors.New("configuration: policy is for a machine without controller, and localPolicy for one with: give one of them")
 	}
 	return c, nil
 }

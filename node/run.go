@@ -26,12 +26,11 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike/driver"
 	"github.com/bailiwick-net/bailiwick/node/ike/trace"
 	"github.com/bailiwick-net/bailiwick/node/keyring"
+	"github.com/bailiwick-net/bailiwick/node/local"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/node/statefile"
 	"github.com/bailiwick-net/bailiwick/node/transport"
-	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/compile"
-	"github.com/bailiwick-net/bailiwick/policies/predefined"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
@@ -72,7 +71,11 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 	if err != nil {
 		return err
 	}
-	local, err := localPolicy(config)
+	alone, err := localPolicy(config)
+	if err != nil {
+		return err
+	}
+	own, rules, err := ownPolicy(config)
 	if err != nil {
 		return err
 	}
@@ -120,9 +123,9 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 	agentConfig := agent.Config{
 		Dir: config.StateDir, Version: version, Instance: instance(), Datapath: backend, Engine: ike, Identity: members,
 		Gather: func() (spd.Facts, error) { return facts.Gather(facts.Sources{Ignore: []string{deviceName(config)}}) },
-		Names:  names, Negotiation: negotiation, Keys: keys, Local: local, Logger: log.Named("agent"), Now: time.Now,
+		Names:  names, Negotiation: negotiation, Keys: keys, Local: alone, LocalPolicy: own, Rules: rules, Logger: log.Named("agent"), Now: time.Now,
 	}
-	if local == nil {
+	if alone == nil {
 		client = control.New(control.Config{Credentials: members.Credentials, Mark: int(userspace.MarkOwn), Now: time.Now, Logger: log.Named("control")})
 		agentConfig.Session = client
 	}
@@ -188,35 +191,26 @@ func instance() string {
 	return hex.EncodeToString(b[:])
 }
 
+// ownPolicy reads what the machine's own administrator wants beside or in place of a policy of the directory.
+func ownPolicy(config Config) (*local.Policy, local.Rules, error) {
+	rules, err := local.OpenRules(config.StateDir)
+	if err != nil || config.LocalPolicy == "" {
+		return nil, rules, err
+	}
+	policy, err := local.LoadPolicy(config.LocalPolicy, config.LocalPolicyName)
+	return &policy, rules, err
+}
+
 // localPolicy compiles the policy of a node without controller; predefined documents need not be in its file.
 func localPolicy(config Config) (*agent.Version, error) {
 	if config.Policy == "" {
 		return nil, nil
 	}
-	content, err := os.ReadFile(config.Policy)
-	if err != nil {
-		return nil, fmt.Errorf("read the local policy: %w", err)
-	}
-	documents, err := policies.Decode(config.Policy, content)
+	policy, err := local.LoadPolicy(config.Policy, config.PolicyName)
 	if err != nil {
 		return nil, err
 	}
-	// What the file does not define itself, and only that, comes from the predefined documents.
-	own := map[[2]string]bool{}
-	for _, d := range documents.All() {
-		own[[2]string{string(d.Kind()), d.Key()}] = true
-	}
-	for _, d := range predefined.Documents().All() {
-		// Other predefined policies have no say here, and need not fit to what the file makes of their lists and actions.
-		other := d.Kind() == policies.KindPolicy && d.Key() != config.PolicyName
-		if !other && !own[[2]string{string(d.Kind()), d.Key()}] {
-			documents.Add(d)
-		}
-	}
-	if err := policies.Check(policies.Validate(documents)); err != nil {
-		return nil, err
-	}
-	bundle, err := compile.Compile(documents, config.PolicyName)
+	bundle, err := compile.Seal(policy.Rest)
 	if err != nil {
 		return nil, err
 	}

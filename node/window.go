@@ -37,6 +37,12 @@ func (n *Node) Status(ctx context.Context) (localapi.Status, error) {
 		IKESAs: len(negotiated.SAs), ChildSAs: len(moved.Children), SoftSAs: len(moved.Soft),
 		Counters: map[string]uint64{}, Keys: known.Keys,
 	}
+	if own := known.Own; own.Policy != "" {
+		s.Local = &localapi.LocalPolicy{Name: own.Policy, File: own.File, Suppressed: own.Suppressed}
+	}
+	for _, set := range known.Own.Rules {
+		s.Rules = append(s.Rules, describeRules(set))
+	}
 	for _, a := range known.Facts.Addresses {
 		s.Addresses = append(s.Addresses, a.String())
 	}

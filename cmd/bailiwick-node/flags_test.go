@@ -14,7 +14,7 @@ import (
 func TestEveryFlagOfRunCounts(t *testing.T) {
 	f := &flags{config: filepath.Join(t.TempDir(), "none.yaml")}
 	run := runCommand(f)
-	values := map[string]string{"string": "value", "bool": "true"}
+	values := map[string]string{"string": "value", "bool": "true", "int": "3"}
 	run.LocalFlags().VisitAll(func(flag *pflag.Flag) {
 		if flag.Hidden { // between the two processes of a node
 			return

@@ -81,21 +81,23 @@ func (f *flags) load(cmd *cobra.Command) (node.Config, error) {
 		return c, err
 	}
 	for flag, set := range map[string]func(){
-		"state-dir":        func() { c.StateDir = f.file.StateDir },
-		"socket":           func() { c.Socket = f.file.Socket },
-		"log-level":        func() { c.LogLevel = f.file.LogLevel },
-		"log-format":       func() { c.LogFormat = f.file.LogFormat },
-		"encapsulation":    func() { c.Encapsulation = f.file.Encapsulation },
-		"on-stop":          func() { c.OnStop = f.file.OnStop },
-		"policy":           func() { c.Policy = f.file.Policy },
-		"policy-name":      func() { c.PolicyName = f.file.PolicyName },
-		"secrets-dir":      func() { c.SecretsDir = f.file.SecretsDir },
-		"datapath":         func() { c.Datapath = f.file.Datapath },
-		"hardware-offload": func() { c.HardwareOffload = f.file.HardwareOffload },
-		"queues":           func() { c.Queues = f.file.Queues },
-		"device":           func() { c.Device = f.file.Device },
-		"audit-file":       func() { c.AuditFile = f.file.AuditFile },
-		"keylog":           func() { c.KeyLog = f.file.KeyLog },
+		"state-dir":         func() { c.StateDir = f.file.StateDir },
+		"socket":            func() { c.Socket = f.file.Socket },
+		"log-level":         func() { c.LogLevel = f.file.LogLevel },
+		"log-format":        func() { c.LogFormat = f.file.LogFormat },
+		"encapsulation":     func() { c.Encapsulation = f.file.Encapsulation },
+		"on-stop":           func() { c.OnStop = f.file.OnStop },
+		"policy":            func() { c.Policy = f.file.Policy },
+		"policy-name":       func() { c.PolicyName = f.file.PolicyName },
+		"local-policy":      func() { c.LocalPolicy = f.file.LocalPolicy },
+		"local-policy-name": func() { c.LocalPolicyName = f.file.LocalPolicyName },
+		"secrets-dir":       func() { c.SecretsDir = f.file.SecretsDir },
+		"datapath":          func() { c.Datapath = f.file.Datapath },
+		"hardware-offload":  func() { c.HardwareOffload = f.file.HardwareOffload },
+		"queues":            func() { c.Queues = f.file.Queues },
+		"device":            func() { c.Device = f.file.Device },
+		"audit-file":        func() { c.AuditFile = f.file.AuditFile },
+		"keylog":            func() { c.KeyLog = f.file.KeyLog },
 	} {
 		if given := cmd.Flags().Lookup(flag); given != nil && given.Changed {
 			set()
@@ -123,7 +125,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 refused by the controller,
 	persistent.StringVar(&f.config, "config", node.DefaultConfigFile, "configuration file")
 	persistent.StringVar(&f.file.StateDir, "state-dir", node.DefaultStateDir, "directory of key, certificate and last good policy")
 	persistent.StringVar(&f.file.Socket, "socket", node.DefaultSocket, "local socket")
-	root.AddCommand(runCommand(f), joinCommand(f), leaveCommand(f), statusCommand(f), sasCommand(f), filtersCommand(f), rekeyCommand(f), ikeCommand(f), countersCommand(f))
+	root.AddCommand(runCommand(f), joinCommand(f), leaveCommand(f), statusCommand(f), sasCommand(f), filtersCommand(f), rekeyCommand(f), ruleCommand(f), ikeCommand(f), countersCommand(f))
 	return root
 }
 
@@ -167,6 +169,8 @@ the first one again when it dies. While either lives no other program can remove
 	local.StringVar(&f.file.OnStop, "on-stop", "block", "what must be protected when the daemon stops: block or release")
 	local.StringVar(&f.file.Policy, "policy", "", "policy documents of a machine without controller")
 	local.StringVar(&f.file.PolicyName, "policy-name", "", "the policy of these documents to put into force")
+	local.StringVar(&f.file.LocalPolicy, "local-policy", "", "policy documents for while the directory assigns no policy to this machine")
+	local.StringVar(&f.file.LocalPolicyName, "local-policy-name", "", "the policy of these documents (default: the only one)")
 	local.StringVar(&f.file.SecretsDir, "secrets-dir", "", "directory of preshared keys (default: secrets in the state directory)")
 	local.StringVar(&f.file.Datapath, "datapath", "auto", "who moves ESP: auto, which is the kernel where it has ESP, userspace, or xfrm (the kernel or nobody)")
 	local.IntVar(&f.file.Queues, "queues", 0, "packet threads for ESP in user space, 1 to 64; 0 for one for every two processors, at most eight")

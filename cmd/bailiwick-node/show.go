@@ -150,6 +150,12 @@ func printStatus(w io.Writer, s localapi.Status) {
 	}
 	row("datapath", s.Backend)
 	row("associations", fmt.Sprintf("%d IKE, %d ESP, %d soft", s.IKESAs, s.ChildSAs, s.SoftSAs))
+	if l := s.Local; l != nil && l.Suppressed != "" {
+		row("local policy", l.Name+" does not count: "+l.Suppressed)
+	}
+	for _, r := range s.Rules {
+		row("own rules", fmt.Sprintf("%s (%s, %d)", r.Name, r.Kind, len(r.Rules)))
+	}
 	for _, k := range s.Keys {
 		row("preshared key", k.Name+keySource(k))
 	}

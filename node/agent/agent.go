@@ -18,6 +18,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/ike/engine"
 	"github.com/bailiwick-net/bailiwick/node/keyring"
+	"github.com/bailiwick-net/bailiwick/node/local"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies/compile"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
@@ -82,6 +83,9 @@ type Config struct {
 	Gather      func() (spd.Facts, error)
 	Names       Names
 	Negotiation Negotiation
+	// LocalPolicy counts while the directory assigns none; nil without one. Rules stand beside either.
+	LocalPolicy *local.Policy
+	Rules       local.Rules
 	// Keys holds the preshared keys, in place of those of Negotiation; the agent owns it. Nil means that there are none but
 	// those.
 	Keys *keyring.Ring
@@ -102,6 +106,10 @@ type Agent struct {
 	changed chan struct{} // the facts may have changed
 	renewed chan struct{} // the credentials changed
 	queries chan chan<- Status
+	// ruleChanges are requests to change rules.
+	ruleChanges chan ruleChange
+	// rules stand beside the policy.
+	rules local.Rules
 
 	set         spd.Set
 	facts       spd.Facts
@@ -160,6 +168,8 @@ type Status struct {
 	Controllers []string  `json:"controllers,omitempty"`
 	// Keys describes the preshared keys, without their values.
 	Keys []keyring.State `json:"keys,omitempty"`
+	// Own is what the machine's own administrator added.
+	Own LocalStatus `json:"-"`
 }
 
 // New prepares an agent; nothing is put into force before Run.
@@ -176,6 +186,7 @@ func New(config Config) (*Agent, error) {
 	}
 	return &Agent{
 		config: config, cache: cache, changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1), queries: make(chan chan<- Status),
+		ruleChanges: make(chan ruleChange), rules: config.Rules,
 		rejected: map[compile.Digest]rejection{}, report: reporter{interval: config.Interval},
 	}, nil
 }
@@ -235,6 +246,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.sendReport(ctx, false)
 		case answer := <-a.queries:
 			answer <- a.status()
+		case r := <-a.ruleChanges:
+			r.done <- a.changeRules(ctx, r.change)
 		}
 	}
 }
@@ -259,6 +272,7 @@ func (a *Agent) restore(ctx context.Context) {
 		return
 	}
 	if !found {
+		a.restoreBare(ctx)
 		return
 	}
 	a.controllers, a.current, a.stored = good.Controllers, good.Version, good.Names
@@ -272,7 +286,7 @@ func (a *Agent) restore(ctx context.Context) {
 
 // enforce expands the version with the present facts and puts it into force. After an error the previous policy is.
 func (a *Agent) enforce(ctx context.Context, v Version) error {
-	policy, err := v.open()
+	policy, err := a.effective(v)
 	if err != nil {
 		return err
 	}
@@ -364,7 +378,8 @@ func (a *Agent) setControllers(ctx context.Context, found []netip.AddrPort) {
 
 // refreshFacts expands the policy in force again when the facts differ.
 func (a *Agent) refreshFacts(ctx context.Context) {
-	if a.inForce().Content == nil { // what could not be put into force yet is tried again anyway
+	// What could not be put into force yet is tried again anyway.
+	if a.pending == nil && a.stale || a.inForce().Content == nil && !a.bare() {
 		return
 	}
 	f, err := a.gather(a.set.HostNames())
@@ -418,7 +433,10 @@ func (a *Agent) status() Status {
 	s := Status{
 		Policy: inForce.Policy, Container: inForce.Container, Revision: inForce.Revision,
 		Pending: a.pending != nil, Controller: a.connected, Problem: strings.Join(a.problems(), "; "), Set: a.set, Facts: a.facts,
-		Controllers: credentials.Controllers,
+		Controllers: credentials.Controllers, Own: a.localStatus(),
+	}
+	if p := s.Own; p.Policy != "" && p.Suppressed == "" {
+		s.Policy, s.Container = p.Policy, "local file "+p.File+", as the directory assigns none"
 	}
 	if inForce.Content != nil {
 		s.Digest = inForce.Digest.String()

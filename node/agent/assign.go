@@ -157,7 +157,7 @@ func (a *Agent) restoreAgain(ctx context.Context) {
 		return
 	}
 	a.config.Logger.Info("last good policy is in force", "revision", a.current.Revision, "policy", a.current.Policy)
-	if a.connected != "" {
+	if a.connected != "" && a.current.Content != nil {
 		a.acknowledge(a.current, nil)
 	}
 }

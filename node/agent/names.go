@@ -30,10 +30,7 @@ func (a *Agent) wantNames(names []string) {
 		versions = append(versions, a.pending.version)
 	}
 	for _, v := range versions {
-		if v.Content == nil {
-			continue
-		}
-		if policy, err := v.open(); err == nil {
+		if policy, err := a.effective(v); err == nil {
 			names = append(names, policy.HostNames()...)
 		}
 	}

@@ -40,7 +40,7 @@ func (a *Agent) sendReport(ctx context.Context, now bool) {
 	if leaf := a.config.Identity.Credentials(); len(leaf.Chain) > 0 {
 		report.CertificateNotAfter = timestamppb.New(leaf.Leaf().NotAfter)
 	}
-	report.Notes = append(append(report.Notes, a.problems()...), a.keyNotes()...)
+	report.Notes = append(append(report.Notes, a.problems()...), append(a.keyNotes(), a.localNotes()...)...)
 	report.Facts = describeFacts(a.facts)
 	shape := reportShape(report)
 	if !now && slices.Equal(shape, a.report.shape) && a.config.Now().Sub(a.report.sent) < a.report.interval {

@@ -61,6 +61,17 @@ func (c *Client) Rekey(ctx context.Context, r Rekey) error {
 	return c.call(ctx, http.MethodPost, "/v1/rekey", r, &struct{}{})
 }
 
+// AddRules asks for rules beside the policy.
+func (c *Client) AddRules(ctx context.Context, r AddRules) (added Rules, err error) {
+	err = c.call(ctx, http.MethodPost, "/v1/rules/add", r, &added)
+	return added, err
+}
+
+// DeleteRules asks for the end of rules beside the policy.
+func (c *Client) DeleteRules(ctx context.Context, r DeleteRules) error {
+	return c.call(ctx, http.MethodPost, "/v1/rules/delete", r, &struct{}{})
+}
+
 func (c *Client) call(ctx context.Context, method, path string, body, out any) error {
 	var encoded bytes.Buffer
 	if body != nil {

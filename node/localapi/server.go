@@ -21,6 +21,8 @@ type Source interface {
 	Associations(ctx context.Context) (Associations, error)
 	Filters(ctx context.Context) ([]Filter, error)
 	Rekey(ctx context.Context, r Rekey) error
+	AddRules(ctx context.Context, r AddRules) (Rules, error)
+	DeleteRules(ctx context.Context, r DeleteRules) error
 	Tracer
 	Counters(ctx context.Context) ([]statistics.Figure, error)
 }
@@ -69,12 +71,24 @@ func Serve(ctx context.Context, listener net.Listener, path string, source Sourc
 	mux.HandleFunc("GET /v1/filters", answer(func(r *http.Request) (any, error) { return source.Filters(r.Context()) }))
 	mux.HandleFunc("POST /v1/rekey", answer(func(r *http.Request) (any, error) {
 		var request Rekey
-		d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, 4096))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&request); err != nil {
-			return nil, fmt.Errorf("read rekey request: %w", err)
+		if err := read(r, 4096, &request); err != nil {
+			return nil, err
 		}
 		return struct{}{}, source.Rekey(r.Context(), request)
+	}))
+	mux.HandleFunc("POST /v1/rules/add", answer(func(r *http.Request) (any, error) {
+		var request AddRules
+		if err := read(r, maxRules, &request); err != nil {
+			return nil, err
+		}
+		return source.AddRules(r.Context(), request)
+	}))
+	mux.HandleFunc("POST /v1/rules/delete", answer(func(r *http.Request) (any, error) {
+		var request DeleteRules
+		if err := read(r, 4096, &request); err != nil {
+			return nil, err
+		}
+		return struct{}{}, source.DeleteRules(r.Context(), request)
 	}))
 	mux.HandleFunc("GET /v1/counters", answer(func(r *http.Request) (any, error) { return source.Counters(r.Context()) }))
 	mux.HandleFunc("GET /v1/metrics", serveMetrics(source))
@@ -88,6 +102,19 @@ func Serve(ctx context.Context, listener net.Listener, path string, source Sourc
 		return nil
 	}
 	return err
+}
+
+// maxRules bounds a request with rules: a file of policy documents, escaped.
+const maxRules = 16 << 20
+
+// read takes the request from the body.
+func read(r *http.Request, most int64, request any) error {
+	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, most))
+	d.DisallowUnknownFields()
+	if err := d.Decode(request); err != nil {
+		return fmt.Errorf("read request: %w", err)
+	}
+	return nil
 }
 
 // serveMetrics answers in the text format of Prometheus.

@@ -1,6 +1,6 @@
 // Package localapi is the node's window: a unix socket, for root only, that tells what the node enforces and why.
 //
-// Its invariant: it shows no secret and changes nothing but by the named commands (rekey). It leaves what it tells to
+// Its invariant: it shows no secret and changes nothing but by the named commands (rekey, rules). It leaves what it tells to
 // node/agent, node/ike/engine and node/datapath, and how it looks to cmd/bailiwick-node.
 package localapi
 
@@ -27,6 +27,9 @@ type Status struct {
 	Names       []string  `json:"names,omitempty"` // DNS names of the policy, each with its addresses
 	Backend     string    `json:"backend"`
 	Notes       []string  `json:"notes,omitempty"`
+	// Local is the local policy; nil without one. Rules are those of this machine's own.
+	Local *LocalPolicy `json:"localPolicy,omitempty"`
+	Rules []Rules      `json:"rules,omitempty"`
 	// Keys are the preshared keys, without their values.
 	Keys     []keyring.State   `json:"keys,omitempty"`
 	IKESAs   int               `json:"ikeSAs"`
@@ -38,6 +41,42 @@ type Status struct {
 	Statistics map[string]uint64 `json:"statistics"`
 	// KeyLog is the file that receives all keys; empty, as it must be, unless somebody is debugging.
 	KeyLog string `json:"keyLog,omitempty"`
+}
+
+// LocalPolicy is the policy for while the directory assigns none.
+type LocalPolicy struct {
+	Name string `json:"name"`
+	File string `json:"file"`
+	// Suppressed is why it does not count; empty when it does.
+	Suppressed string `json:"suppressed,omitempty"`
+}
+
+// Rules is one set of rules that stands beside the policy.
+type Rules struct {
+	Name  string `json:"name"`
+	Kind  string `json:"kind"` // dynamic or persistent
+	File  string `json:"file"` // where it came from
+	Rules []Rule `json:"rules"`
+}
+
+// Rule is one of them.
+type Rule struct {
+	ID      string `json:"id"`
+	Action  string `json:"action"`
+	Filters int    `json:"filters"`
+}
+
+// AddRules asks for a set of rules: the text of policy documents with one policy.
+type AddRules struct {
+	// File is the name for messages.
+	File       string `json:"file"`
+	Text       string `json:"text"`
+	Persistent bool   `json:"persistent"`
+}
+
+// DeleteRules asks for the end of a set of rules.
+type DeleteRules struct {
+	Name string `json:"name"`
 }
 
 // Failure is one failed negotiation.
