@@ -405,6 +405,14 @@ func (s *session) acknowledge(a *nodev1.Acknowledgement) error {
 
 func clip(b []byte) []byte { return b[:min(len(b), len(compile.Digest{}))] }
 
+// resolved counts the addresses of all DNS names.
+func resolved(f *nodev1.Facts) (n int) {
+	for _, name := range f.GetNames() {
+		n += len(name.GetAddresses())
+	}
+	return n
+}
+
 // report keeps the latest state of the node.
 func (s *session) report(r *nodev1.Report) error {
 	for _, limit := range []struct {
@@ -416,6 +424,7 @@ func (s *session) report(r *nodev1.Report) error {
 		{"own addresses", len(r.GetFacts().GetAddresses()), maxFacts}, {"DNS servers", len(r.GetFacts().GetDnsServers()), maxFacts},
 		{"DHCP servers", len(r.GetFacts().GetDhcpServers()), maxFacts}, {"gateways", len(r.GetFacts().GetDefaultGateways()), maxFacts},
 		{"broadcast addresses", len(r.GetFacts().GetBroadcasts()), maxFacts}, {"controllers", len(r.GetFacts().GetControllers()), maxFacts},
+		{"DNS names", len(r.GetFacts().GetNames()), maxFacts}, {"addresses of DNS names", resolved(r.GetFacts()), maxFacts * maxFacts},
 	} {
 		if limit.n > limit.most {
 			return status.Error(codes.InvalidArgument, fmt.Sprintf("report has %d %s, more than %d: leave some out and say so", limit.n, limit.what, limit.most))

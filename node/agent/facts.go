@@ -2,6 +2,8 @@ package agent
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 
@@ -12,12 +14,17 @@ import (
 const maxFacts = 256
 
 // describeFacts writes the facts that the policy in force was expanded with, so that the controller can answer for this
-// machine what the node would do. The addresses of DNS names are not among them.
+// machine what the node would do.
 func describeFacts(f spd.Facts) *nodev1.Facts {
-	return &nodev1.Facts{
+	out := &nodev1.Facts{
 		Addresses: texts(f.Addresses), DnsServers: texts(f.DNSServers), DhcpServers: texts(f.DHCPServers),
 		DefaultGateways: texts(f.DefaultGateways), Broadcasts: texts(f.Broadcasts), Controllers: texts(f.Controllers),
 	}
+	for _, name := range slices.Sorted(maps.Keys(f.Names)) {
+		out.Names = append(out.Names, &nodev1.ResolvedName{Name: name, Addresses: texts(f.Names[name])})
+	}
+	out.Names = out.Names[:min(len(out.Names), maxFacts)]
+	return out
 }
 
 func texts[T fmt.Stringer](list []T) []string {

@@ -178,7 +178,7 @@ func expand(m *Machine, cells *addressCells, spare netip.Addr) (*known, error) {
 		facts.Addresses = []netip.Addr{spare}
 	}
 	if m.Rules != nil {
-		set, err := spd.Expand(*m.Rules, facts)
+		set, err := spd.Expand(*m.Rules, facts.Assuming(*m.Rules))
 		if err != nil {
 			return nil, fmt.Errorf("expand policy %q for %s: %w", m.Policy, m.Name, err)
 		}

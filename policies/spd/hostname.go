@@ -2,6 +2,8 @@ package spd
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -47,6 +49,23 @@ func (s Set) HostNames() []string {
 		return nil
 	}
 	return s.policy.HostNames()
+}
+
+// Assuming returns the facts in which DNS names of a policy that were never resolved are known to have no address, for
+// those who only look at what a policy would do. A node that did so would let pass what is to be blocked or protected.
+func (f Facts) Assuming(p Policy) Facts {
+	names := maps.Clone(f.Names)
+	for _, name := range p.HostNames() {
+		if _, ok := names[name]; ok {
+			continue
+		}
+		if names == nil {
+			names = map[string][]netip.Addr{}
+		}
+		names[name] = nil
+	}
+	f.Names = names
+	return f
 }
 
 func (r Rule) hostNames() []string {

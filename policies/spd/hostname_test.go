@@ -20,6 +20,17 @@ func TestNamesThatWereNeverResolved(t *testing.T) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
+	// Who only looks at a policy may go on without the name, and the facts that it came from stay what they were.
+	p := policy(negotiating("r", filter))
+	if s, err := spd.Expand(p, ownFacts.Assuming(p)); err != nil || ruleFilters(s) != "" {
+		t.Errorf("with the name assumed: %v, %s", err, ruleFilters(s))
+	}
+	if s, err := spd.Expand(p, spd.Facts{Addresses: ownFacts.Addresses}.Assuming(p)); err != nil || ruleFilters(s) != "" {
+		t.Errorf("with the name assumed and no others: %v, %s", err, ruleFilters(s))
+	}
+	if _, err := spd.Expand(p, ownFacts); err == nil {
+		t.Error("the facts learnt what was only assumed")
+	}
 	if got := ruleFilters(expand(t, policy(simple("r", spd.ActionPermit, filter)), ownFacts)); got != "" {
 		t.Errorf("a permission for a name without addresses gives %s", got)
 	}

@@ -72,7 +72,7 @@ func (x Association_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Association_Kind.Descriptor instead.
 func (Association_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12, 0}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type EnrollRequest struct {
@@ -808,7 +808,9 @@ type Facts struct {
 	DefaultGateways []string               `protobuf:"bytes,4,rep,name=default_gateways,json=defaultGateways,proto3" json:"default_gateways,omitempty"`
 	Broadcasts      []string               `protobuf:"bytes,5,rep,name=broadcasts,proto3" json:"broadcasts,omitempty"`
 	// With ports.
-	Controllers   []string `protobuf:"bytes,6,rep,name=controllers,proto3" json:"controllers,omitempty"`
+	Controllers []string `protobuf:"bytes,6,rep,name=controllers,proto3" json:"controllers,omitempty"`
+	// The DNS names of the policy in force that were ever resolved.
+	Names         []*ResolvedName `protobuf:"bytes,7,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -885,6 +887,66 @@ func (x *Facts) GetControllers() []string {
 	return nil
 }
 
+func (x *Facts) GetNames() []*ResolvedName {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+// ResolvedName is a DNS name with the addresses of its latest answer.
+type ResolvedName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Addresses     []string               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolvedName) Reset() {
+	*x = ResolvedName{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolvedName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolvedName) ProtoMessage() {}
+
+func (x *ResolvedName) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolvedName.ProtoReflect.Descriptor instead.
+func (*ResolvedName) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResolvedName) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResolvedName) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 // Association is one Child SA or soft association.
 type Association struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -907,7 +969,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +981,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +994,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Association) GetKind() Association_Kind {
@@ -1045,7 +1107,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1119,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1132,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Failure) GetTime() *timestamppb.Timestamp {
@@ -1149,7 +1211,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1223,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1236,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -1324,7 +1386,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1398,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1411,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Assignment) GetRevision() uint64 {
@@ -1392,7 +1454,7 @@ type Bundle struct {
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1466,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1479,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Bundle) GetDigest() []byte {
@@ -1444,7 +1506,7 @@ type TrustBundle struct {
 
 func (x *TrustBundle) Reset() {
 	*x = TrustBundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1518,7 @@ func (x *TrustBundle) String() string {
 func (*TrustBundle) ProtoMessage() {}
 
 func (x *TrustBundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1531,7 @@ func (x *TrustBundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustBundle.ProtoReflect.Descriptor instead.
 func (*TrustBundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TrustBundle) GetContent() []byte {
@@ -1491,7 +1553,7 @@ type Denials struct {
 
 func (x *Denials) Reset() {
 	*x = Denials{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1565,7 @@ func (x *Denials) String() string {
 func (*Denials) ProtoMessage() {}
 
 func (x *Denials) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1578,7 @@ func (x *Denials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denials.ProtoReflect.Descriptor instead.
 func (*Denials) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Denials) GetContent() []byte {
@@ -1538,7 +1600,7 @@ type Groups struct {
 
 func (x *Groups) Reset() {
 	*x = Groups{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1612,7 @@ func (x *Groups) String() string {
 func (*Groups) ProtoMessage() {}
 
 func (x *Groups) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1625,7 @@ func (x *Groups) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Groups.ProtoReflect.Descriptor instead.
 func (*Groups) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Groups) GetContent() []byte {
@@ -1585,7 +1647,7 @@ type Secrets struct {
 
 func (x *Secrets) Reset() {
 	*x = Secrets{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1659,7 @@ func (x *Secrets) String() string {
 func (*Secrets) ProtoMessage() {}
 
 func (x *Secrets) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1672,7 @@ func (x *Secrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secrets.ProtoReflect.Descriptor instead.
 func (*Secrets) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Secrets) GetSecrets() []*Secret {
@@ -1637,7 +1699,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1711,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1724,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Secret) GetName() string {
@@ -1719,7 +1781,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1793,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1806,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Settings) GetReportInterval() *durationpb.Duration {
@@ -1772,7 +1834,7 @@ type Confirmed struct {
 
 func (x *Confirmed) Reset() {
 	*x = Confirmed{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +1846,7 @@ func (x *Confirmed) String() string {
 func (*Confirmed) ProtoMessage() {}
 
 func (x *Confirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +1859,7 @@ func (x *Confirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Confirmed.ProtoReflect.Descriptor instead.
 func (*Confirmed) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Confirmed) GetRevision() uint64 {
@@ -1859,7 +1921,7 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\x05facts\x18\b \x01(\v2\x18.bailiwick.node.v1.FactsR\x05facts\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xd6\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x8d\x02\n" +
 	"\x05Facts\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x1f\n" +
 	"\vdns_servers\x18\x02 \x03(\tR\n" +
@@ -1869,7 +1931,11 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"broadcasts\x18\x05 \x03(\tR\n" +
 	"broadcasts\x12 \n" +
-	"\vcontrollers\x18\x06 \x03(\tR\vcontrollers\"\xf6\x03\n" +
+	"\vcontrollers\x18\x06 \x03(\tR\vcontrollers\x125\n" +
+	"\x05names\x18\a \x03(\v2\x1f.bailiwick.node.v1.ResolvedNameR\x05names\"@\n" +
+	"\fResolvedName\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xf6\x03\n" +
 	"\vAssociation\x127\n" +
 	"\x04kind\x18\x01 \x01(\x0e2#.bailiwick.node.v1.Association.KindR\x04kind\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12#\n" +
@@ -1961,7 +2027,7 @@ func file_bailiwick_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(Association_Kind)(0),         // 0: bailiwick.node.v1.Association.Kind
 	(*EnrollRequest)(nil),         // 1: bailiwick.node.v1.EnrollRequest
@@ -1976,62 +2042,64 @@ var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(*Acknowledgement)(nil),       // 10: bailiwick.node.v1.Acknowledgement
 	(*Report)(nil),                // 11: bailiwick.node.v1.Report
 	(*Facts)(nil),                 // 12: bailiwick.node.v1.Facts
-	(*Association)(nil),           // 13: bailiwick.node.v1.Association
-	(*Failure)(nil),               // 14: bailiwick.node.v1.Failure
-	(*ConnectResponse)(nil),       // 15: bailiwick.node.v1.ConnectResponse
-	(*Assignment)(nil),            // 16: bailiwick.node.v1.Assignment
-	(*Bundle)(nil),                // 17: bailiwick.node.v1.Bundle
-	(*TrustBundle)(nil),           // 18: bailiwick.node.v1.TrustBundle
-	(*Denials)(nil),               // 19: bailiwick.node.v1.Denials
-	(*Groups)(nil),                // 20: bailiwick.node.v1.Groups
-	(*Secrets)(nil),               // 21: bailiwick.node.v1.Secrets
-	(*Secret)(nil),                // 22: bailiwick.node.v1.Secret
-	(*Settings)(nil),              // 23: bailiwick.node.v1.Settings
-	(*Confirmed)(nil),             // 24: bailiwick.node.v1.Confirmed
-	nil,                           // 25: bailiwick.node.v1.Report.CountersEntry
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*ResolvedName)(nil),          // 13: bailiwick.node.v1.ResolvedName
+	(*Association)(nil),           // 14: bailiwick.node.v1.Association
+	(*Failure)(nil),               // 15: bailiwick.node.v1.Failure
+	(*ConnectResponse)(nil),       // 16: bailiwick.node.v1.ConnectResponse
+	(*Assignment)(nil),            // 17: bailiwick.node.v1.Assignment
+	(*Bundle)(nil),                // 18: bailiwick.node.v1.Bundle
+	(*TrustBundle)(nil),           // 19: bailiwick.node.v1.TrustBundle
+	(*Denials)(nil),               // 20: bailiwick.node.v1.Denials
+	(*Groups)(nil),                // 21: bailiwick.node.v1.Groups
+	(*Secrets)(nil),               // 22: bailiwick.node.v1.Secrets
+	(*Secret)(nil),                // 23: bailiwick.node.v1.Secret
+	(*Settings)(nil),              // 24: bailiwick.node.v1.Settings
+	(*Confirmed)(nil),             // 25: bailiwick.node.v1.Confirmed
+	nil,                           // 26: bailiwick.node.v1.Report.CountersEntry
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
 }
 var file_bailiwick_node_v1_node_proto_depIdxs = []int32{
 	8,  // 0: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
 	9,  // 1: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
 	10, // 2: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
 	11, // 3: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
-	26, // 4: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
-	26, // 5: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
-	13, // 6: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
-	14, // 7: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
-	25, // 8: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
+	27, // 4: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
+	27, // 5: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
+	14, // 6: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
+	15, // 7: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
+	26, // 8: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
 	12, // 9: bailiwick.node.v1.Report.facts:type_name -> bailiwick.node.v1.Facts
-	0,  // 10: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
-	26, // 11: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
-	26, // 12: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
-	16, // 13: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
-	17, // 14: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
-	18, // 15: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
-	23, // 16: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
-	24, // 17: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
-	19, // 18: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
-	20, // 19: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
-	21, // 20: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
-	22, // 21: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
-	26, // 22: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
-	26, // 23: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
-	27, // 24: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
-	27, // 25: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
-	5,  // 26: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
-	1,  // 27: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
-	3,  // 28: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
-	7,  // 29: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
-	6,  // 30: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
-	2,  // 31: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
-	4,  // 32: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
-	15, // 33: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
-	30, // [30:34] is the sub-list for method output_type
-	26, // [26:30] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	13, // 10: bailiwick.node.v1.Facts.names:type_name -> bailiwick.node.v1.ResolvedName
+	0,  // 11: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
+	27, // 12: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
+	27, // 13: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	17, // 14: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
+	18, // 15: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
+	19, // 16: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
+	24, // 17: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
+	25, // 18: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
+	20, // 19: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
+	21, // 20: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
+	22, // 21: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
+	23, // 22: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
+	27, // 23: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
+	27, // 24: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
+	28, // 25: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
+	28, // 26: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
+	5,  // 27: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
+	1,  // 28: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
+	3,  // 29: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
+	7,  // 30: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
+	6,  // 31: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
+	2,  // 32: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
+	4,  // 33: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
+	16, // 34: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
+	31, // [31:35] is the sub-list for method output_type
+	27, // [27:31] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_node_v1_node_proto_init() }
@@ -2045,7 +2113,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 		(*ConnectRequest_Acknowledgement)(nil),
 		(*ConnectRequest_Report)(nil),
 	}
-	file_bailiwick_node_v1_node_proto_msgTypes[14].OneofWrappers = []any{
+	file_bailiwick_node_v1_node_proto_msgTypes[15].OneofWrappers = []any{
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Bundle)(nil),
 		(*ConnectResponse_TrustBundle)(nil),
@@ -2061,7 +2129,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_node_v1_node_proto_rawDesc), len(file_bailiwick_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
