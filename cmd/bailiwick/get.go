@@ -258,9 +258,9 @@ func getDocumentsCommand(c *client) *cobra.Command {
 				return printDocuments(cmd.OutOrStdout(), r.GetDocuments())
 			}
 			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error {
-				table := rows{{"KIND", "NAME", "CHANGED", "BY"}}
+				table := rows{{"KIND", "NAME", "CHANGED", "BY", "DESCRIPTION"}}
 				for _, d := range r.GetDocuments() {
-					table.add(d.GetKind(), d.GetName(), when(d.GetChanged()), orDash(d.GetChangedBy()))
+					table.add(d.GetKind(), d.GetName(), when(d.GetChanged()), orDash(d.GetChangedBy()), orDash(oneLine(d.GetDescription())))
 				}
 				return table.write(w)
 			})

@@ -132,3 +132,12 @@ func TestSpans(t *testing.T) {
 		}
 	}
 }
+
+func TestOneLine(t *testing.T) {
+	long := strings.Repeat("é", 81)
+	for text, want := range map[string]string{"": "", "a": "a", "\na\nb\n": "a...", long: long[:160] + "..."} {
+		if got := oneLine(text); got != want {
+			t.Errorf("%q reads %q, wanted %q", text, got, want)
+		}
+	}
+}

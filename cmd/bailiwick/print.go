@@ -74,6 +74,19 @@ func (r rows) write(w io.Writer) error {
 	return err
 }
 
+// oneLine shortens a text to what fits behind a table.
+func oneLine(s string) string {
+	const most = 80
+	s, _, more := strings.Cut(strings.TrimSpace(s), "\n")
+	if runes := []rune(s); len(runes) > most {
+		s, more = string(runes[:most]), true
+	}
+	if more {
+		s += "..."
+	}
+	return s
+}
+
 // orDash stands for nothing in a table.
 func orDash(s string) string {
 	if s == "" {

@@ -296,6 +296,15 @@ func (s *Server) edit(ctx context.Context, make func(catalogue) (edit, error)) (
 	return 0, 0, status.Error(codes.Aborted, "others keep changing the documents; try again")
 }
 
+// descriptionOf reads the comment of a document. One that this version cannot read is listed all the same, without it.
+func descriptionOf(d store.Document) string {
+	decoded, err := policies.Decode(d.String(), d.Content)
+	if all := decoded.All(); err == nil && len(all) == 1 {
+		return all[0].Metadata().Description
+	}
+	return ""
+}
+
 // ListDocuments implements adminv1.DocumentServiceServer.
 func (s *Server) ListDocuments(ctx context.Context, r *adminv1.ListDocumentsRequest) (*adminv1.ListDocumentsResponse, error) {
 	kind := policies.Kind("")
@@ -316,6 +325,7 @@ func (s *Server) ListDocuments(ctx context.Context, r *adminv1.ListDocumentsRequ
 		}
 		response.Documents = append(response.Documents, &adminv1.Document{
 			Kind: d.Kind, Name: d.Name, Content: string(d.Content), Revision: d.Revision, Changed: stamp(d.Changed), ChangedBy: d.By,
+			Description: descriptionOf(d),
 		})
 	}
 	// By kind in the order in which a file of all of them reads best.

@@ -859,10 +859,12 @@ type Document struct {
 	Kind  string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// As it was written.
-	Content       string                 `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
-	Revision      int64                  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	Changed       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=changed,proto3" json:"changed,omitempty"`
-	ChangedBy     string                 `protobuf:"bytes,6,opt,name=changed_by,json=changedBy,proto3" json:"changed_by,omitempty"`
+	Content   string                 `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
+	Revision  int64                  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Changed   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=changed,proto3" json:"changed,omitempty"`
+	ChangedBy string                 `protobuf:"bytes,6,opt,name=changed_by,json=changedBy,proto3" json:"changed_by,omitempty"`
+	// The comment that it carries.
+	Description   string `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -935,6 +937,13 @@ func (x *Document) GetChanged() *timestamppb.Timestamp {
 func (x *Document) GetChangedBy() string {
 	if x != nil {
 		return x.ChangedBy
+	}
+	return ""
+}
+
+func (x *Document) GetDescription() string {
+	if x != nil {
+		return x.Description
 	}
 	return ""
 }
@@ -3882,7 +3891,7 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"o\n" +
 	"\x15ListDocumentsResponse\x12:\n" +
 	"\tdocuments\x18\x01 \x03(\v2\x1c.bailiwick.admin.v1.DocumentR\tdocuments\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xbd\x01\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xdf\x01\n" +
 	"\bDocument\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -3890,7 +3899,8 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x124\n" +
 	"\achanged\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\achanged\x12\x1d\n" +
 	"\n" +
-	"changed_by\x18\x06 \x01(\tR\tchangedBy\"[\n" +
+	"changed_by\x18\x06 \x01(\tR\tchangedBy\x12 \n" +
+	"\vdescription\x18\a \x01(\tR\vdescription\"[\n" +
 	"\vLinkRequest\x122\n" +
 	"\x04link\x18\x01 \x01(\v2\x1e.bailiwick.admin.v1.PolicyLinkR\x04link\x12\x18\n" +
 	"\areplace\x18\x02 \x01(\bR\areplace\"U\n" +
