@@ -70,6 +70,7 @@ type api struct {
 	credentials adminv1.CredentialServiceClient
 	secrets     adminv1.SecretServiceClient
 	plans       adminv1.PlanServiceClient
+	analysis    adminv1.AnalysisServiceClient
 }
 
 // with makes the RunE of a command that talks to the controller.
@@ -106,7 +107,7 @@ func (c *client) open() (*api, error) {
 		client: c, conn: conn, documents: adminv1.NewDocumentServiceClient(conn),
 		fleet: adminv1.NewFleetServiceClient(conn), credentials: adminv1.NewCredentialServiceClient(conn),
 		secrets: adminv1.NewSecretServiceClient(conn),
-		plans:   adminv1.NewPlanServiceClient(conn),
+		plans:   adminv1.NewPlanServiceClient(conn), analysis: adminv1.NewAnalysisServiceClient(conn),
 	}, nil
 }
 

@@ -27,6 +27,7 @@ func explainCommand(c *client) *cobra.Command {
 			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return printExplanation(w, r) })
 		}),
 	})
+	cmd.AddCommand(explainFlowCommand(c))
 	return group(cmd)
 }
 

@@ -3,7 +3,7 @@
 // or, with an administrator's certificate, over the network; everything is decided there.
 //
 // Exit codes: 0 done, 1 failure, 2 wrong command line, 3 what was asked for does not exist, 4 the controller refused,
-// 5 the controller cannot be reached.
+// 5 the controller cannot be reached, 6 what was verified does not pass.
 package main
 
 import (
@@ -30,6 +30,7 @@ const (
 	exitNotFound    = 3
 	exitRefused     = 4
 	exitUnreachable = 5
+	exitFindings    = 6
 )
 
 func main() { os.Exit(run()) }
@@ -41,7 +42,9 @@ func run() int {
 	if err == nil {
 		return 0
 	}
-	report(os.Stderr, cmd, err)
+	if !errors.Is(err, errFindings) { // they are printed
+		report(os.Stderr, cmd, err)
+	}
 	return exitCode(err)
 }
 
@@ -52,6 +55,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 // exitCode is the one mapping from errors to exit codes.
 func exitCode(err error) int {
+	if errors.Is(err, errFindings) {
+		return exitFindings
+	}
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage
@@ -151,7 +157,7 @@ func command() *cobra.Command {
 	root.AddCommand(
 		applyCommand(c), planCommand(c), testCommand(c), deleteCommand(c), renameCommand(c), exportCommand(c), getCommand(c), linkCommand(c), unlinkCommand(c),
 		tokenCommand(c), secretCommand(c), explainCommand(c), directoryCommand(c), administratorCommand(c), schemaCommand(c), templateCommand(c),
-		importCommand(c),
+		importCommand(c), verifyCommand(c),
 		demoCommand(),
 	)
 	return root

@@ -156,6 +156,9 @@ func (s *Server) applyTo(ctx context.Context, c catalogue, in intent, dryRun boo
 	if response.Warnings, err = s.validate(next, in.documents()); err != nil {
 		return nil, err
 	}
+	if err := s.blocked(c.with(nil), next); err != nil {
+		return nil, err
+	}
 	if err := s.test(next); err != nil {
 		return nil, err
 	}
@@ -275,6 +278,9 @@ func (s *Server) edit(ctx context.Context, make func(catalogue) (edit, error)) (
 		}
 		next := c.with(e.put, e.without...)
 		if _, err := s.validate(next, e.put); err != nil {
+			return 0, 0, err
+		}
+		if err := s.blocked(c.with(nil), next); err != nil {
 			return 0, 0, err
 		}
 		if err := s.test(next); err != nil {

@@ -203,6 +203,7 @@ func (s *Server) ExplainMachine(_ context.Context, r *adminv1.ExplainMachineRequ
 	for _, e := range outcome.Entries {
 		response.Candidates = append(response.Candidates, &adminv1.Candidate{
 			Link: describeLink(e.Link), Winner: e.Reason == resolve.Won, Reason: e.Reason.String(), Explanation: e.Sentence, Precedence: uint32(max(e.Precedence, 0)),
+			SomOrder: uint32(max(e.SOMOrder, 0)), AppliedOrder: uint32(max(e.AppliedOrder, 0)),
 		})
 	}
 	for _, g := range view.Snapshot.MemberOf(m.DN) {

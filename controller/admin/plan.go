@@ -148,6 +148,9 @@ func (s *Server) foresee(c catalogue, view *mirror.View, in intent, details bool
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}
+	if err := s.blocked(c.with(nil), next); err != nil {
+		return plan.Plan{}, nil, err
+	}
 	p, err := plan.Compare(s.world(c.with(nil), view.Snapshot), s.world(next, view.Snapshot), s.config.Services)
 	if err != nil {
 		return plan.Plan{}, nil, refuse(err)

@@ -51,6 +51,7 @@ type Server struct {
 	adminv1.UnimplementedCredentialServiceServer
 	adminv1.UnimplementedSecretServiceServer
 	adminv1.UnimplementedPlanServiceServer
+	adminv1.UnimplementedAnalysisServiceServer
 	config Config
 	plans  plans
 }
@@ -73,6 +74,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterCredentialServiceServer(r, s)
 	adminv1.RegisterSecretServiceServer(r, s)
 	adminv1.RegisterPlanServiceServer(r, s)
+	adminv1.RegisterAnalysisServiceServer(r, s)
 }
 
 // refuse maps an error to a status: the one place where that is done.

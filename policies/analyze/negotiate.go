@@ -400,28 +400,33 @@ func texts[T fmt.Stringer](list []T) []string {
 func authTexts(list []spd.Auth) []string {
 	var out []string
 	for _, a := range list {
-		text := a.Method.String()
-		if a.Secret != "" {
-			text += fmt.Sprintf(" secret %q", a.Secret)
-		}
-		if a.CA != "" {
-			text += fmt.Sprintf(" of CA %q", a.CA)
-		}
-		if a.LocalID != "" {
-			text += " as " + a.LocalID
-		}
-		if a.RemoteID != "" {
-			text += " with " + a.RemoteID
-		}
-		if a.PPK != "" {
-			text += fmt.Sprintf(" with postquantum key %q", a.PPK)
-			if a.PPKOptional {
-				text += " if the peer has it"
-			}
-		}
-		out = append(out, text)
+		out = append(out, AuthText(a))
 	}
 	return out
+}
+
+// AuthText writes an entry of an authentication list in one line.
+func AuthText(a spd.Auth) string {
+	text := a.Method.String()
+	if a.Secret != "" {
+		text += fmt.Sprintf(" secret %q", a.Secret)
+	}
+	if a.CA != "" {
+		text += fmt.Sprintf(" of CA %q", a.CA)
+	}
+	if a.LocalID != "" {
+		text += " as " + a.LocalID
+	}
+	if a.RemoteID != "" {
+		text += " with " + a.RemoteID
+	}
+	if a.PPK != "" {
+		text += fmt.Sprintf(" with postquantum key %q", a.PPK)
+		if a.PPKOptional {
+			text += " if the peer has it"
+		}
+	}
+	return text
 }
 
 func selectorTexts(local, remote []spd.Selector) []string {

@@ -58,6 +58,7 @@ type Service struct {
 type Situation struct {
 	Documents   policies.Documents
 	Directory   *directory.Snapshot
+	Locations   resolve.Locations // where machines are, for links to sites; nil when that is not known
 	Authorities []Authority
 	Services    []Service
 	Now         time.Time
@@ -240,7 +241,7 @@ func (v *verifier) lockout(doc policies.Policy, set spd.Set) {
 		if !ok {
 			continue
 		}
-		outcome, err := resolve.Prepare(v.Documents).Machine(v.Directory, server.UUID)
+		outcome, err := resolve.Prepare(v.Documents).At(v.Locations).Machine(v.Directory, server.UUID)
 		if err != nil || outcome.Policy != doc.Name {
 			continue
 		}

@@ -99,7 +99,7 @@ func (v *verifier) secrets() {
 	if v.Directory == nil {
 		return
 	}
-	machines := resolve.Prepare(v.Documents).All(v.Directory).Policies()
+	machines := resolve.Prepare(v.Documents).At(v.Locations).All(v.Directory).Policies()
 	type use struct {
 		doc   policies.Policy
 		at    policies.Position

@@ -61,7 +61,7 @@ func (s *Specific) Matches(d Direction, p Packet) bool {
 func (s *Specific) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", s.Direction, endpoint(s.Source, s.SourcePort))
-	fmt.Fprintf(&b, " -> %s proto %s", endpoint(s.Destination, s.DestinationPort), protocolName(s.Protocol))
+	fmt.Fprintf(&b, " -> %s proto %s", endpoint(s.Destination, s.DestinationPort), ProtocolName(s.Protocol))
 	switch s.ICMP.Scope {
 	case ICMPOfType:
 		fmt.Fprintf(&b, " type %d", s.ICMP.Type)
@@ -97,7 +97,8 @@ func endpoint(r Range, p PortRange) string {
 	return r.String() + " port " + p.String()
 }
 
-func protocolName(p uint8) string {
+// ProtocolName names an IP protocol as filters print it; "any" is 0.
+func ProtocolName(p uint8) string {
 	switch p {
 	case 0:
 		return "any"

@@ -273,7 +273,7 @@ func (f Filter) validate(r Rule, report reporter) {
 			report("%s ports %d-%d are not a range within 1-65535", side.name, side.ports.From, side.ports.To)
 		}
 		if !HasPorts(f.Protocol) {
-			report("%s port with protocol %s, which has none; name tcp, udp, udp-lite, sctp or dccp", side.name, protocolName(f.Protocol))
+			report("%s port with protocol %s, which has none; name tcp, udp, udp-lite, sctp or dccp", side.name, ProtocolName(f.Protocol))
 		}
 	}
 	if r.Tunnel.IsValid() && (f.Protocol != 0 || !f.SourcePort.Any() || !f.DestinationPort.Any()) {

@@ -2714,7 +2714,11 @@ type Candidate struct {
 	Reason      string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Explanation string `protobuf:"bytes,4,opt,name=explanation,proto3" json:"explanation,omitempty"`
 	// 1 is the winner; 0 when it was never applied.
-	Precedence    uint32 `protobuf:"varint,5,opt,name=precedence,proto3" json:"precedence,omitempty"`
+	Precedence uint32 `protobuf:"varint,5,opt,name=precedence,proto3" json:"precedence,omitempty"`
+	// Of the container among those above the machine, 1 is the top; 0 for one that has no links.
+	SomOrder uint32 `protobuf:"varint,6,opt,name=som_order,json=somOrder,proto3" json:"som_order,omitempty"`
+	// Among the links that apply, the last one wins; 0 when it was never applied.
+	AppliedOrder  uint32 `protobuf:"varint,7,opt,name=applied_order,json=appliedOrder,proto3" json:"applied_order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2780,6 +2784,20 @@ func (x *Candidate) GetExplanation() string {
 func (x *Candidate) GetPrecedence() uint32 {
 	if x != nil {
 		return x.Precedence
+	}
+	return 0
+}
+
+func (x *Candidate) GetSomOrder() uint32 {
+	if x != nil {
+		return x.SomOrder
+	}
+	return 0
+}
+
+func (x *Candidate) GetAppliedOrder() uint32 {
+	if x != nil {
+		return x.AppliedOrder
 	}
 	return 0
 }
@@ -4042,7 +4060,7 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\x04path\x18\x04 \x03(\tR\x04path\x12\x12\n" +
 	"\x04site\x18\x05 \x01(\tR\x04site\x12\x1f\n" +
 	"\vsite_reason\x18\x06 \x01(\tR\n" +
-	"siteReason\"\xb1\x01\n" +
+	"siteReason\"\xf3\x01\n" +
 	"\tCandidate\x122\n" +
 	"\x04link\x18\x01 \x01(\v2\x1e.bailiwick.admin.v1.PolicyLinkR\x04link\x12\x16\n" +
 	"\x06winner\x18\x02 \x01(\bR\x06winner\x12\x16\n" +
@@ -4050,7 +4068,9 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\vexplanation\x18\x04 \x01(\tR\vexplanation\x12\x1e\n" +
 	"\n" +
 	"precedence\x18\x05 \x01(\rR\n" +
-	"precedence\"\x1b\n" +
+	"precedence\x12\x1b\n" +
+	"\tsom_order\x18\x06 \x01(\rR\bsomOrder\x12#\n" +
+	"\rapplied_order\x18\a \x01(\rR\fappliedOrder\"\x1b\n" +
 	"\x19GetDirectoryStatusRequest\"\xdd\x05\n" +
 	"\x1aGetDirectoryStatusResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
