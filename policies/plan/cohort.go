@@ -215,17 +215,18 @@ func cohorts(before, after *state, t terrain) []*cohort {
 	index := map[string]*cohort{}
 	var out []*cohort
 	var was, is, key []byte
-	add := func(old, now directory.Machine, had, has bool) {
+	add := func(old, now directory.Machine, from, to *Assignment) {
+		had, has := from != nil, to != nil
 		old, now = before.located(old), after.located(now)
 		member := cohortMember{before: old, after: now}
 		c := cohort{absentBefore: !had || old.Disabled, absentAfter: !has || now.Disabled}
 		was, is = append(was[:0], flag(c.absentBefore)), append(is[:0], flag(c.absentAfter))
 		if had {
-			c.from, member.groupsBefore = before.assignment(old.UUID).Digest, t.groupsOf(before.world.Directory, old.DN)
+			c.from, member.groupsBefore = from.Digest, t.groupsOf(before.world.Directory, old.DN)
 			was = t.signature(append(was, c.from[:]...), old, member.groupsBefore)
 		}
 		if has {
-			c.to, member.groupsAfter = after.assignment(now.UUID).Digest, t.groupsOf(after.world.Directory, now.DN)
+			c.to, member.groupsAfter = to.Digest, t.groupsOf(after.world.Directory, now.DN)
 			is = t.signature(append(is, c.to[:]...), now, member.groupsAfter)
 		}
 		key = append(append(append(key[:0], was...), '/'), is...)
@@ -239,20 +240,29 @@ func cohorts(before, after *state, t terrain) []*cohort {
 		group.last = member
 		group.size++
 	}
-	same := before.world.Directory == after.world.Directory
+	i := 0
 	for m := range after.world.Directory.Machines() {
-		old, was := m, true
-		if !same {
-			old, was = before.world.Directory.Machine(m.UUID)
+		old, from := m, after.machines[i]
+		if before.same(after) {
+			from = before.machines[i]
+		} else if was, known := before.world.Directory.Machine(m.UUID); known {
+			outcome, _ := before.outcomes.Of(m.UUID)
+			old, from = was, before.assigned[outcome]
+		} else {
+			old, from = directory.Machine{}, nil
 		}
-		add(old, m, was, true)
+		add(old, m, from, after.machines[i])
+		i++
 	}
-	if !same {
-		for m := range before.world.Directory.Machines() {
-			if _, still := after.outcomes.Of(m.UUID); !still {
-				add(m, directory.Machine{}, true, false)
-			}
+	i = 0
+	for m := range before.world.Directory.Machines() {
+		if before.same(after) {
+			break
 		}
+		if _, still := after.world.Directory.Machine(m.UUID); !still {
+			add(m, directory.Machine{}, before.machines[i], nil)
+		}
+		i++
 	}
 	slices.SortStableFunc(out, func(a, b *cohort) int {
 		return cmp.Or(cmp.Compare(b.size, a.size), strings.Compare(a.first.name(), b.first.name()))

@@ -63,11 +63,15 @@ func (c *comparison) services(list []Service) []ServiceChange {
 		for w, st := range []*state{c.before, c.after} {
 			hosts[w] = c.host(st, s)
 		}
+		self, _ := c.after.hostOf(s)
 		index := map[ServiceChange]int{}
 		for i, group := range c.cohorts {
 			clients := [2]ends{c.sides[0][i], c.sides[1][i]}
 			if clients[0].client == nil || clients[1].client == nil || hosts[0] == nil || hosts[1] == nil {
 				continue
+			}
+			if group.size == 1 && group.first.after.UUID == self.UUID {
+				continue // it reaches itself without the network
 			}
 			was, ok := c.reach(clients[0].client, hosts[0], s)
 			is, still := c.reach(clients[1].client, hosts[1], s)

@@ -67,20 +67,24 @@ func (a Assignment) same(b Assignment) bool {
 type state struct {
 	world    World
 	outcomes resolve.Assignments
-	assigned map[*resolve.Outcome]Assignment
+	assigned map[*resolve.Outcome]*Assignment
+	machines []*Assignment // of the machines in the order of the directory
 	policies map[compile.Digest]spd.Policy
 }
 
 // evaluate resolves a world. The error wraps policies.ErrReference or spd.ErrPolicy where the documents do not validate.
 func evaluate(w World) (*state, error) {
 	s := &state{
-		world: w, outcomes: resolve.Prepare(w.Documents).At(w.Locations).All(w.Directory), assigned: map[*resolve.Outcome]Assignment{},
+		world: w, outcomes: resolve.Prepare(w.Documents).At(w.Locations).All(w.Directory), assigned: map[*resolve.Outcome]*Assignment{},
 		policies: map[compile.Digest]spd.Policy{},
 	}
 	digests := map[string]compile.Digest{}
+	_, n, _ := w.Directory.Len()
+	s.machines = make([]*Assignment, 0, n)
 	for m := range w.Directory.Machines() {
 		outcome, _ := s.outcomes.Of(m.UUID)
-		if _, known := s.assigned[outcome]; known {
+		if a, known := s.assigned[outcome]; known {
+			s.machines = append(s.machines, a)
 			continue
 		}
 		if outcome.Err != nil {
@@ -102,11 +106,12 @@ func evaluate(w World) (*state, error) {
 			digest = bundle.Digest
 			digests[outcome.Policy], s.policies[digest] = digest, policy
 		}
-		a := Assignment{Policy: outcome.Policy, Digest: digest, Why: "no link applies"}
+		a := &Assignment{Policy: outcome.Policy, Digest: digest, Why: "no link applies"}
 		if winner, ok := outcome.Winner(); ok {
 			a.Container, a.Link, a.Why = winner.Container.String(), winner.Link.Key(), winner.Sentence
 		}
 		s.assigned[outcome] = a
+		s.machines = append(s.machines, a)
 	}
 	return s, nil
 }
@@ -117,8 +122,11 @@ func (s *state) assignment(u directory.UUID) Assignment {
 	if !ok {
 		return Assignment{}
 	}
-	return s.assigned[outcome]
+	return *s.assigned[outcome]
 }
+
+// same tells whether both worlds have the same directory, so that their machines are in the same order.
+func (s *state) same(o *state) bool { return s.world.Directory == o.world.Directory }
 
 // located returns the machine with the address of its node, if the directory tells none.
 func (s *state) located(m directory.Machine) directory.Machine {
@@ -140,28 +148,44 @@ type MachineChange struct {
 // machineChanges compares every machine of both worlds.
 func machineChanges(before, after *state) []MachineChange {
 	type change struct{ from, to Assignment }
-	index := map[change]int{}
+	type shared struct{ from, to *Assignment } // which is quicker to compare
+	index, quick := map[change]int{}, map[shared]int{}
 	var out []MachineChange
-	add := func(m directory.Machine, from, to Assignment) {
-		if from.same(to) {
-			return
-		}
-		key := change{from, to}
-		i, known := index[key]
+	add := func(m directory.Machine, from, to *Assignment) {
+		at, known := quick[shared{from, to}]
 		if !known {
-			i = len(out)
-			index[key] = i
-			out = append(out, MachineChange{From: from, To: to})
+			at = -1
+			if key := (change{*from, *to}); !from.same(*to) {
+				if at, known = index[key]; !known {
+					at = len(out)
+					index[key] = at
+					out = append(out, MachineChange{From: *from, To: *to})
+				}
+			}
+			quick[shared{from, to}] = at
 		}
-		out[i].Machines = append(out[i].Machines, m)
+		if at >= 0 {
+			out[at].Machines = append(out[at].Machines, m)
+		}
 	}
+	absent := &Assignment{}
+	i := 0
 	for m := range after.world.Directory.Machines() { // by name
-		add(m, before.assignment(m.UUID), after.assignment(m.UUID))
-	}
-	for m := range before.world.Directory.Machines() {
-		if _, still := after.outcomes.Of(m.UUID); !still {
-			add(m, before.assignment(m.UUID), Assignment{})
+		from := absent
+		if before.same(after) {
+			from = before.machines[i]
+		} else if outcome, was := before.outcomes.Of(m.UUID); was {
+			from = before.assigned[outcome]
 		}
+		add(m, from, after.machines[i])
+		i++
+	}
+	i = 0
+	for m := range before.world.Directory.Machines() {
+		if _, still := after.world.Directory.Machine(m.UUID); !before.same(after) && !still {
+			add(m, before.machines[i], absent)
+		}
+		i++
 	}
 	slices.SortFunc(out, func(a, b MachineChange) int {
 		return cmp.Or(cmp.Compare(len(b.Machines), len(a.Machines)), compareAssignments(a.To, b.To), compareAssignments(a.From, b.From))
