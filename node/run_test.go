@@ -88,3 +88,37 @@ func TestLoadNamesThePlaceOfAMistake(t *testing.T) {
 		t.Errorf("the default configuration file need not be there: %+v, %v", c, err)
 	}
 }
+
+// The configuration reaches the local policy, whose mistakes have their place.
+func TestOwnPolicy(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "local.yaml")
+	if err := os.WriteFile(file, []byte("apiVersion: bailiwick.net/v1alpha1\nkind: Policy\nname: Home\nrules:\n  - {name: All, filterList: All IP Traffic, filterAction: Require Security}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := Config{StateDir: dir, LocalPolicy: file}.validated()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own, _, err := ownPolicy(config); err != nil || own.Name != "Home" || len(own.Rest.Rules) != 1 {
+		t.Errorf("the local policy is %+v, error %v", own, err)
+	}
+	if own, _, err := ownPolicy(Config{StateDir: dir}); err != nil || own != nil {
+		t.Errorf("without one: %+v, error %v", own, err)
+	}
+	config.LocalPolicyName = "Office"
+	if _, _, err := ownPolicy(config); err == nil || !strings.Contains(err.Error(), `"Office"`) {
+		t.Errorf("a name that is not in the file: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("apiVersion: bailiwick.net/v1alpha1\nkind: Polcy\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ownPolicy(config); err == nil || !strings.Contains(err.Error(), file+":2:7: ") {
+		t.Errorf("a mistake: %v, wanted its place", err)
+	}
+	for _, c := range []Config{{LocalPolicyName: "Home"}, {LocalPolicy: file, Policy: file, PolicyName: "Home"}} {
+		if _, err := c.validated(); err == nil || !strings.Contains(err.Error(), "localPolicy") {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
