@@ -115,22 +115,22 @@ type exporter struct {
 	depth   int
 }
 
+// line writes one line, whatever stands in the arguments: names of a policy never begin another one.
 func (e *exporter) line(format string, args ...any) {
 	e.text.WriteString(strings.Repeat("  ", e.depth))
-	fmt.Fprintf(&e.text, format, args...)
-	e.text.WriteByte('\n')
-}
-
-// comment writes text of any origin so that it ends with its lines.
-func (e *exporter) comment(format string, args ...any) {
-	text := strings.Map(func(r rune) rune {
+	e.text.WriteString(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
-	}, fmt.Sprintf(format, args...))
+	}, fmt.Sprintf(format, args...)))
+	e.text.WriteByte('\n')
+}
+
+// comment writes a comment, broken into lines.
+func (e *exporter) comment(format string, args ...any) {
 	line := "#"
-	for _, word := range strings.Fields(text) {
+	for _, word := range strings.Fields(fmt.Sprintf(format, args...)) {
 		if len(line)+len(word) > 110 && line != "#" {
 			e.line("%s", line)
 			line = "#  "
@@ -274,18 +274,18 @@ func slugs(p spd.Policy) map[string]string {
 	return out
 }
 
-// identity splits an identity of a document into its kind and value. A DN comes out from the top down with spaces, as
-// certificates hold it and other programs write it.
-func identity(id string) (kind, value string) {
+// identity splits an identity of a document into its kind and value; escape is for the values of a DN.
+func identity(id string, escape func(string) string) (kind, value string) {
 	kind, value, _ = strings.Cut(id, ":")
 	if kind == "dn" {
-		value = fromTop(value)
+		value = fromTop(value, escape)
 	}
 	return kind, value
 }
 
-// fromTop turns a DN of RFC 4514 round: "C=US, O=Example, CN=Root".
-func fromTop(s string) string {
+// fromTop turns a DN of RFC 4514 round, as certificates hold it and other programs write it: "C=US, O=Example, CN=Root".
+// Programs differ in how they escape what separates.
+func fromTop(s string, escape func(string) string) string {
 	dn, err := directory.ParseDN(s)
 	if err != nil {
 		return s
@@ -294,7 +294,7 @@ func fromTop(s string) string {
 	for ; !dn.IsZero(); dn = dn.Parent() {
 		var level []string
 		for _, a := range dn.RDN() {
-			level = append(level, a.Type+"="+a.Value)
+			level = append(level, a.Type+"="+escape(a.Value))
 		}
 		parts = append(parts, strings.Join(level, "+"))
 	}

@@ -295,7 +295,7 @@ func (l *libreswan) authentication(rule string, auth []spd.Auth, group bool) {
 		l.set("rightid", rightID)
 		l.set("rightca", "%same")
 		if a.CA != "" {
-			l.set("rightca", fromTop(a.CA))
+			l.set("rightca", fromTop(a.CA, doubleCommas))
 		}
 		if group {
 			l.comment("peers of a group are known by their certificates alone")
@@ -317,9 +317,12 @@ func (l *libreswan) authentication(rule string, auth []spd.Auth, group bool) {
 	}
 }
 
+// doubleCommas escapes a value of a DN as libreswan wants it.
+func doubleCommas(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
 // libreswanID writes an identity as libreswan tells kinds apart.
 func libreswanID(id string) string {
-	kind, value := identity(id)
+	kind, value := identity(id, doubleCommas)
 	if kind == "fqdn" {
 		return "@" + value
 	}

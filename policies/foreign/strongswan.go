@@ -118,11 +118,11 @@ func (s *strongSwan) connection(rule string, local, remote string, auth []spd.Au
 func (s *strongSwan) authentication(rule string, a spd.Auth) {
 	localID := s.machine.Name
 	if a.LocalID != "" {
-		_, localID = identity(a.LocalID)
+		localID = s.identity(rule, a.LocalID)
 	}
 	remoteID := "%any"
 	if a.RemoteID != "" {
-		_, remoteID = identity(a.RemoteID)
+		remoteID = s.identity(rule, a.RemoteID)
 	}
 	if a.PPK != "" {
 		s.set("ppk_id", a.PPK)
@@ -163,6 +163,17 @@ func (s *strongSwan) authentication(rule string, a spd.Auth) {
 		}
 	}
 	s.close()
+}
+
+// identity writes an identity. Commas and slashes separate the parts of a DN, and nothing escapes them.
+func (s *strongSwan) identity(rule, id string) string {
+	_, value := identity(id, func(value string) string {
+		if strings.ContainsAny(value, ",/") {
+			s.remark(rule, false, "strongSwan cannot read the part %q of a DN: write that identity as asn1dn:# and the octets of the name in hexadecimal", value)
+		}
+		return value
+	})
+	return value
 }
 
 func (s *strongSwan) rule(r spd.Rule, flows []flow) {

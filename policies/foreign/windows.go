@@ -176,7 +176,7 @@ func (w *windows) authentication(r spd.Rule, n int) string {
 		case spd.AuthCertificate:
 			authority := "(Read-Host 'name of the authority of the fleet, as CN=..., O=...')"
 			if a.CA != "" {
-				authority = shellText(fromTop(a.CA))
+				authority = shellText(fromTop(a.CA, quoteName))
 			}
 			flags := " -Signing ECDSA256"
 			if a.CA != "" {
@@ -201,6 +201,14 @@ func (w *windows) authentication(r spd.Rule, n int) string {
 	set := fmt.Sprintf("$auth%d", n)
 	w.line("%s = New-NetIPsecPhase1AuthSet -Group 'Bailiwick' -DisplayName %s -Proposal %s", set, shellText(w.policy.Name+": "+r.Name), strings.Join(names, ","))
 	return set
+}
+
+// quoteName quotes a value of a DN as Windows writes it.
+func quoteName(s string) string {
+	if !strings.ContainsAny(s, `,+="<>#;`) {
+		return s
+	}
+	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
 }
 
 func (w *windows) rule(r spd.Rule) {
