@@ -106,7 +106,7 @@ func (l *libreswan) sides(rule string, f flow, tunnel bool) bool {
 			l.remark(rule, f.Action != spd.ActionPermit, "the filter %s is left out: types of ICMP cannot be named", f.FilterID)
 			return false
 		case ports.Any():
-			protoports[side] = fmt.Sprintf("%d/%%any", f.Protocol)
+			protoports[side] = fmt.Sprintf("%d/0", f.Protocol) // port 0 is every port; %any is one that the peer chooses
 		case ports.From == ports.To:
 			protoports[side] = fmt.Sprintf("%d/%d", f.Protocol, ports.From)
 		default:
