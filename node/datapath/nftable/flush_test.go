@@ -117,18 +117,19 @@ func newWire(t *testing.T) *wire {
 	return w
 }
 
-// rulesOf has everything negotiated but UDP port 53, and some filters about nothing here.
+// rulesOf has everything with the peer's network negotiated but UDP port 53, and some filters about nothing here. The
+// networks stand in one map of intervals: without what is in it, everything is permitted.
 func rulesOf(t testing.TB, more int) steering.Ruleset {
 	t.Helper()
-	self, anyone := spd.Address{Kind: spd.AddressMe}, spd.Address{}
+	self, theirs := spd.Address{Kind: spd.AddressMe}, spd.Address{Kind: spd.AddressPrefix, Prefix: netip.PrefixFrom(peer, 24).Masked()}
 	p := spd.Policy{
 		Name:        "flushed",
 		KeyExchange: spd.KeyExchange{Offers: []proposal.IKE{{Encryption: proposal.EncrAESGCM16, KeyBits: 128, PRF: proposal.PRFHMACSHA256, Group: proposal.GroupX25519}}},
 		Rules: []spd.Rule{
-			{ID: "all", Auth: []spd.Auth{{Method: spd.AuthPSK, Secret: "k"}}, Filters: []spd.Filter{{ID: "f", Source: self, Destination: anyone, Mirrored: true}},
+			{ID: "all", Auth: []spd.Auth{{Method: spd.AuthPSK, Secret: "k"}}, Filters: []spd.Filter{{ID: "f", Source: self, Destination: theirs, Mirrored: true}},
 				Action: spd.FilterAction{Action: spd.ActionNegotiate, Offers: []proposal.ESP{{Encryption: proposal.EncrAESGCM16, KeyBits: 128}}}},
 			{ID: "dns", Action: spd.FilterAction{Action: spd.ActionPermit}, Filters: []spd.Filter{
-				{ID: "f53", Source: self, Destination: anyone, Protocol: spd.ProtocolUDP, DestinationPort: spd.PortRange{From: permitted, To: permitted}, Mirrored: true}}},
+				{ID: "f53", Source: self, Destination: theirs, Protocol: spd.ProtocolUDP, DestinationPort: spd.PortRange{From: permitted, To: permitted}, Mirrored: true}}},
 		},
 	}
 	for i := range more {
