@@ -78,7 +78,7 @@ steering: deps ## compare the kernel's verdicts with the policy's for POLICIES (
 	$(GO) test ./node/datapath/userspace -run '^$$' -bench 'Steering|Swap' -benchtime 5x
 
 .PHONY: leak
-leak: deps build ## ten minutes of kills, rekeys, policy swaps and other mishaps under traffic, with a judge on the wire; LENGTH, SEED
+leak: deps build ## ten minutes of kills, rekeys, policy swaps and other mishaps under traffic, in three modes, with a judge on the wire; LENGTH, SEED
 	$(GO) build -o $(BIN)/ ./e2e/leak ./e2e/leak/wiretap
 	$(BIN)/leak -bin $(BIN) -length $(LENGTH) $(if $(SEED),-seed $(SEED)) -json $(BIN)/leak.json
 
