@@ -106,7 +106,7 @@ func (n *Node) Associations(ctx context.Context) (localapi.Associations, error) 
 			Mode: c.Mode.String(), Suite: c.Suite, Local: c.Local.String(), Remote: c.Remote.String(),
 			LocalTS: selectors(c.LocalTS), RemoteTS: selectors(c.RemoteTS), Installed: c.Installed,
 			InPackets: c.InPackets, InOctets: c.InOctets, OutPackets: c.OutPackets, OutOctets: c.OutOctets,
-			ReplayDropped: c.ReplayDropped, AuthFailed: c.AuthFailed,
+			ReplayDropped: c.ReplayDropped, AuthFailed: c.AuthFailed, PathMTU: c.PathMTU, PathMTUSource: c.PathMTUSource.String(),
 		})
 	}
 	slices.SortFunc(a.Children, func(x, y localapi.Child) int {

@@ -232,7 +232,7 @@ func printAssociations(w io.Writer, a localapi.Associations) {
 	for _, s := range a.IKE {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.SPI, s.Peer, s.Remote, s.State, s.Suite, stamp(s.Rekey))
 	}
-	fmt.Fprintln(w, "\nESP IN\tOUT\tPEER\tRULE\tMODE\tSUITE\tLOCAL\tREMOTE\tIN\tOUT\t")
+	fmt.Fprintln(w, "\nESP IN\tOUT\tPEER\tRULE\tMODE\tSUITE\tLOCAL\tREMOTE\tPATH MTU\tIN\tOUT\t")
 	for _, c := range a.Children {
 		rule := c.Rule
 		if c.DefaultResponse {
@@ -242,8 +242,8 @@ func printAssociations(w io.Writer, a localapi.Associations) {
 		if !c.Current {
 			current = "being replaced"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.In, c.Out, c.Peer, rule, c.Mode, c.Suite,
-			strings.Join(c.LocalTS, ","), strings.Join(c.RemoteTS, ","), octets(c.InOctets), octets(c.OutOctets), current)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.In, c.Out, c.Peer, rule, c.Mode, c.Suite,
+			strings.Join(c.LocalTS, ","), strings.Join(c.RemoteTS, ","), pathMTU(c), octets(c.InOctets), octets(c.OutOctets), current)
 	}
 	if len(a.Soft) > 0 {
 		fmt.Fprintln(w, "\nSOFT\tRULE\tUNTIL")
@@ -251,6 +251,13 @@ func printAssociations(w io.Writer, a localapi.Associations) {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", s.Remote, s.Rule, stamp(s.Expires))
 		}
 	}
+}
+
+func pathMTU(c localapi.Child) string {
+	if c.PathMTU == 0 {
+		return c.PathMTUSource
+	}
+	return fmt.Sprintf("%d %s", c.PathMTU, c.PathMTUSource)
 }
 
 func octets(n uint64) string {

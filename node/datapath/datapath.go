@@ -113,6 +113,10 @@ type ChildStatus struct {
 	ReplayDropped, AuthFailed   uint64
 	SelectorMismatch, Discarded uint64 // a kernel counts them for all SAs together: packets_wrong_sa, packets_malformed
 	Current                     bool   // carries outbound traffic now
+	// PathMTU is how long an outer packet may be on the way to the peer, in octets, IP header included; 0 where the source is
+	// PathUnknown.
+	PathMTU       int
+	PathMTUSource PathSource
 }
 
 // SoftStatus is one soft association: clear traffic granted to a silent peer.

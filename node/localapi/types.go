@@ -135,6 +135,11 @@ type Child struct {
 	OutOctets       uint64    `json:"outOctets"`
 	ReplayDropped   uint64    `json:"replayDropped"`
 	AuthFailed      uint64    `json:"authFailed"`
+	// PathMTU is how long a packet may be on the way to the peer, in octets, all headers included, and PathMTUSource where
+	// that comes from: "link" (the first one; nothing shorter was found), "icmp" (a router told it) or "probe" (longer ones got
+	// lost); 0 and "unknown" where the kernel seals, which keeps it to itself.
+	PathMTU       int    `json:"pathMTU"`
+	PathMTUSource string `json:"pathMTUSource"`
 }
 
 // Soft is clear traffic granted to a silent peer.

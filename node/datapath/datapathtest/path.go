@@ -12,6 +12,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
@@ -145,6 +146,7 @@ func (w *World) crossNarrowPath(t *testing.T, silent, v6, encap bool) {
 	if told := w.A.Counter("path_mtu_messages") > before; told == silent && w.A.Node.Status().Backend == "userspace" {
 		t.Errorf("a heard a router: %v, want %v", told, !silent)
 	}
+	w.A.wantPath(t, silent)
 	capture, err := w.B.Capture("eth1")
 	if err != nil {
 		t.Fatal(err)
@@ -197,4 +199,22 @@ func fragments(frames []lab.Frame) (n int) {
 		}
 	}
 	return n
+}
+
+// wantPath holds what the status says of a path that is narrow somewhere behind the first link.
+func (p *Peer) wantPath(t *testing.T, silent bool) {
+	t.Helper()
+	status := p.Node.Status()
+	want := datapath.PathICMP
+	switch {
+	case status.Backend != "userspace":
+		want = datapath.PathUnknown
+	case silent:
+		want = datapath.PathProbe
+	}
+	for _, c := range status.Children {
+		if c.PathMTUSource != want || want == datapath.PathICMP && c.PathMTU != narrow || c.PathMTU > narrow {
+			t.Errorf("the status of SA %s has a path MTU of %d from %s, want at most %d from %s", c.In, c.PathMTU, c.PathMTUSource, narrow, want)
+		}
+	}
 }

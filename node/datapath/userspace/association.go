@@ -284,6 +284,6 @@ func (a *association) status() datapath.ChildStatus {
 		Suite: fmt.Sprint(c.Suite), Local: c.Local, Remote: a.remote, LocalTS: c.LocalTS, RemoteTS: c.RemoteTS, Installed: a.installed,
 		InPackets: a.inPackets, OutPackets: a.outPackets.Load(), InOctets: a.inOctets, OutOctets: a.outOctets.Load(),
 		ReplayDropped: a.replayed, AuthFailed: a.failed, SelectorMismatch: a.mismatch, Discarded: a.discarded.Load(),
-		Current: a.current && !a.dead && !a.replaced,
+		Current: a.current && !a.dead && !a.replaced, PathMTU: a.path.known, PathMTUSource: a.path.from(),
 	}
 }

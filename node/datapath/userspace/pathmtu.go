@@ -3,6 +3,8 @@ package userspace
 import (
 	"slices"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/node/datapath"
 )
 
 // How path MTUs are found and forgotten.
@@ -36,7 +38,16 @@ type pathMTU struct {
 	known   int // what is believed to pass
 	proven  int // what was seen to pass
 	lowered time.Time
+	source  datapath.PathSource // of known, where that is less than device
 	search  search
+}
+
+// from tells where known comes from.
+func (p *pathMTU) from() datapath.PathSource {
+	if p.known >= p.device {
+		return datapath.PathLink
+	}
+	return p.source
 }
 
 // search is one look for the path MTU.
@@ -62,7 +73,7 @@ func (p *pathMTU) told(mtu int, now time.Time) bool {
 	if mtu >= p.known {
 		return false // a router lowers only (RFC 8201 4)
 	}
-	p.known, p.lowered = mtu, now
+	p.known, p.lowered, p.source = mtu, now, datapath.PathICMP
 	p.proven = min(p.proven, mtu)
 	return true
 }
@@ -108,6 +119,9 @@ func (p *pathMTU) round(now time.Time) []int {
 // answered is a probe that arrived and came back. It reports whether more is known now.
 func (p *pathMTU) answered(size int, now time.Time) bool {
 	changed := size > p.known
+	if changed {
+		p.source = datapath.PathProbe
+	}
 	p.proven, p.known = max(p.proven, size), max(p.known, size)
 	p.search.best = max(p.search.best, size)
 	if p.search.active && size >= p.device {
@@ -122,7 +136,7 @@ func (p *pathMTU) end(now time.Time) {
 	p.search = search{next: now.Add(raiseAfter)}
 	switch {
 	case best > 0 && best < p.known: // the longer ones got lost every time
-		p.known, p.lowered = best, now
+		p.known, p.lowered, p.source = best, now, datapath.PathProbe
 	case best > 0:
 	case p.stale(now): // nobody answers, and the path may have changed since
 		p.known = p.device

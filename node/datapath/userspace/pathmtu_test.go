@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/esp"
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -87,11 +88,14 @@ func TestPathMTUFollowsThePath(t *testing.T) {
 	if p.known != 1340 {
 		t.Errorf("the path became shorter: got %d, want 1340", p.known)
 	}
+	wantSource(t, &p, datapath.PathProbe)
 	now = path{mtu: 1460}.search(t, &p, now.Add(raiseAfter))
 	if p.known != 1460 {
 		t.Errorf("the path became longer: got %d, want 1460", p.known)
 	}
+	wantSource(t, &p, datapath.PathProbe)
 	p.told(1300, now)
+	wantSource(t, &p, datapath.PathICMP)
 	if p.told(1400, now) || p.known != 1300 {
 		t.Errorf("a router raised the path MTU to %d", p.known)
 	}
@@ -99,18 +103,29 @@ func TestPathMTUFollowsThePath(t *testing.T) {
 	if p.known != 1500 {
 		t.Errorf("the path is as it was: got %d, want 1500", p.known)
 	}
+	wantSource(t, &p, datapath.PathLink)
+}
+
+func wantSource(t *testing.T, p *pathMTU, want datapath.PathSource) {
+	t.Helper()
+	if got := p.from(); got != want {
+		t.Errorf("a path MTU of %d comes from %s, want %s", p.known, got, want)
+	}
 }
 
 func TestWordOfARouterAges(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := newPathMTU(1500, false)
+	wantSource(t, &p, datapath.PathLink)
 	p.told(1400, now)
+	wantSource(t, &p, datapath.PathICMP)
 	if p.age(now.Add(raiseAfter-time.Second)) || p.known != 1400 {
 		t.Errorf("the word of a router was forgotten early, known is %d", p.known)
 	}
 	if !p.age(now.Add(raiseAfter)) || p.known != 1500 {
 		t.Errorf("the word of a router counts for ever, known is %d", p.known)
 	}
+	wantSource(t, &p, datapath.PathLink)
 }
 
 func TestProbesOfOneRoundDiffer(t *testing.T) {
