@@ -43,6 +43,9 @@ func resolve(ctx context.Context, resolver *net.Resolver, name string) ([]netip.
 			none = err
 			continue
 		}
+		if _, ok := errors.AsType[*net.AddrError](err); ok { // hosts(5) has the name with addresses of the other family alone
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/netip"
+	"os"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -136,6 +137,19 @@ func FuzzOpenBundle(f *testing.F) {
 		f.Add(b.Policy)
 	}
 	f.Add(compile.None().Policy)
+	text, err := os.ReadFile("../testdata/language.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	words, err := policies.Decode("language.yaml", text)
+	if err != nil {
+		f.Fatal(err)
+	}
+	b, err := compile.Compile(words, "Partner")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Policy)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := compile.Open(b, sha256.Sum256(b))
 		if err != nil {
