@@ -102,7 +102,13 @@ type arrival struct {
 // receive waits for n ESP packets on queue 0.
 func receive(t *testing.T, s *Sockets, n int) (packets []arrival, calls int) {
 	t.Helper()
-	q, b := s.Queue(0), NewBatch(64)
+	return s.Queue(0).wait(t, n)
+}
+
+// wait waits for n ESP packets.
+func (q *Queue) wait(t *testing.T, n int) (packets []arrival, calls int) {
+	t.Helper()
+	s, b := q.sockets, NewBatch(64)
 	p, err := NewPoller(q.FDs()...)
 	if err != nil {
 		t.Fatal(err)

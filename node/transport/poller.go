@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -16,6 +17,10 @@ type Poller struct {
 	fds     []unix.PollFd // the last one is wake
 	wake    int
 	timeout unix.Timespec
+	mu      struct { // who wakes a closed one must not write to what has its number now
+		sync.Mutex
+		closed bool
+	}
 }
 
 // NewPoller returns a Poller over fds, which it does not own.
@@ -67,15 +72,26 @@ func (p *Poller) Wait(timeout time.Duration) error {
 // Ready reports whether descriptor i of NewPoller was ready, or broken, in the last Wait.
 func (p *Poller) Ready(i int) bool { return p.fds[i].Revents != 0 }
 
-// Wake ends the Wait under way, or the next one.
+// Wake ends the Wait under way, or the next one. After Close it does nothing.
 func (p *Poller) Wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return
+	}
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
 	_, _ = unix.Write(p.wake, one[:]) // fails only where the counter is full, which wakes as well
 }
 
-// Close frees the Poller. Nothing may call Wait or Wake any more.
+// Close frees the Poller. Nothing may call Wait any more.
 func (p *Poller) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return nil
+	}
+	p.mu.closed = true
 	if err := unix.Close(p.wake); err != nil {
 		return fmt.Errorf("close eventfd: %w", err)
 	}

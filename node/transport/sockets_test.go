@@ -159,6 +159,30 @@ func TestPoller(t *testing.T) {
 	}
 }
 
+// Who wakes a thread that has just closed its Poller does not write to the file that got the descriptor next.
+func TestClosedPollerIsNotWoken(t *testing.T) {
+	p, err := NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, err := NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	p.wake = other.wake // as it is where nobody else opened a file in between
+	p.Wake()
+	var counter [8]byte
+	if _, err := unix.Read(other.wake, counter[:]); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("a closed Poller woke another one: %v", err)
+	}
+}
+
 // What build makes, with the receive names, parseControl reads; and it survives anything.
 func FuzzParseControl(f *testing.F) {
 	var c controlBuffer
