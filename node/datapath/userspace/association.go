@@ -41,7 +41,7 @@ type association struct {
 	current   bool // carries outbound traffic
 	switched  bool // has been current
 	replaced  bool // another one took over
-	dead      bool // reached a hard limit
+	dead      bool // reached a hard limit, or was removed
 	installed time.Time
 	told      [4]bool // limits that were reported, by ike.Limit
 	// next and nextTime are where the first limit lies that was not reported; before that there is nothing to look at.
@@ -70,19 +70,19 @@ func (a *association) used() time.Time {
 	return used
 }
 
-// sealer returns what a thread seals with; nil where it has to be made first.
+// sealer returns what a thread seals with, once fork has made it.
 func (a *association) sealer(thread int) *esp.Outbound {
 	if thread == 0 {
 		return a.out
 	}
-	if thread < len(a.forks) {
-		return a.forks[thread]
-	}
-	return nil
+	return a.forks[thread]
 }
 
-// fork makes what a thread seals with: all of them share the sequence numbers.
+// fork makes what a thread seals with, unless it is there: all of them share the sequence numbers.
 func (a *association) fork(thread int) error {
+	if thread == 0 || thread < len(a.forks) && a.forks[thread] != nil {
+		return nil
+	}
 	out, err := a.out.Fork()
 	if err != nil {
 		return err
@@ -123,6 +123,11 @@ func (d *sadb) activate(a *association) {
 		return
 	}
 	d.wide[a.child.Rule] = append([]*association{a}, d.wide[a.child.Rule]...)
+}
+
+// standsFor reports whether a carries what b was chosen for: it is b, or was made together with it for another thread.
+func (a *association) standsFor(b *association) bool {
+	return a == b || a.child.Bundle != 0 && a.child.Bundle == b.child.Bundle && a.current && !a.replaced
 }
 
 func (d *sadb) deactivate(a *association) {

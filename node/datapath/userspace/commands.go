@@ -127,7 +127,8 @@ func (c installOut) run(l *loop) error {
 	if !ok {
 		return fmt.Errorf("install outbound SA %s: its inbound SA %s is not installed", c.out.SPI(), c.spi)
 	}
-	a.out = c.out
+	a.out, a.forks = c.out, nil
+	l.forget()
 	a.setPath()
 	l.counters[counterKeyAdditions]++
 	if a.child.ReplacesIn != 0 {
@@ -161,6 +162,7 @@ func (c remove) run(l *loop) error {
 	}
 	l.sadb.deactivate(a)
 	delete(l.sadb.children, c.spi)
+	a.dead = true
 	l.counters[counterKeyDeletions]++
 	l.forget()
 	if !a.switched {

@@ -28,13 +28,18 @@ func (l *loop) receive(place int) {
 			}
 		}
 		l.letGo()
-		if err := l.writer.Flush(); err != nil {
-			l.tunFailed(err)
-		}
+		l.deliverOpened()
 		l.spill.Recycle()
 		if !more {
 			return
 		}
+	}
+}
+
+// deliverOpened gives the kernel the packets that were opened.
+func (l *loop) deliverOpened() {
+	if err := l.writer.Flush(); err != nil {
+		l.tunFailed(err)
 	}
 }
 
@@ -88,6 +93,11 @@ func (l *loop) inbound(d *transport.Datagram, start, end int) {
 	}
 	if d.Remote != a.remote {
 		l.moved(a, d, opened.Sequence)
+	}
+	if a.dead { // while others had the world
+		l.counters[counterExpired]++
+		a.discarded.Add(1)
+		return
 	}
 	l.deliver(a, d, opened)
 	l.account(a, inOctets, inPackets)

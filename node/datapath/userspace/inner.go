@@ -104,6 +104,8 @@ func (l *loop) outboundFragment(pkt []byte, info *packet.Info) {
 	if d := l.decide(p); d.fate != spd.Protect || d.association.child.Mode != sa.Tunnel {
 		l.outbound(tun.Header{}, whole)
 		return
+	} else if err := d.association.fork(l.index); err != nil {
+		l.sealFailed(d.association, err)
 	} else if err := l.pieced(whole, &all, func(b []byte, info *packet.Info) { l.protect(d.association, tun.Header{}, b, info) }); err != nil {
 		l.warn("cannot cut a packet that came in pieces", err)
 	}

@@ -38,7 +38,7 @@ const (
 type queue = waiting.Flow[[]byte]
 
 // loop is a packet thread: it alone reads its queue of the TUN and of the ESP sockets, and it alone touches the state
-// below, but for the world. It runs each batch to completion, in both directions, on one locked thread, without channels
+// below, but for the world, and for who has the world alone. It runs each batch to completion, in both directions, on one locked thread, without channels
 // in the path of a packet.
 type loop struct {
 	*world
@@ -99,18 +99,20 @@ func (l *loop) run() {
 	defer close(l.stopped)
 	wait, busy := time.Duration(0), time.Now()
 	for !l.stopping {
-		if err := l.poller.Load().Wait(wait); err != nil {
-			l.warn("cannot wait for packets", err)
-		}
-		l.now = time.Now()
+		err := l.poller.Load().Wait(wait)
 		worked := l.commands()
 		l.enter()
+		l.now = time.Now()
+		if err != nil {
+			l.warn("cannot wait for packets", err)
+		}
 		if l.index == 0 && l.now.After(l.nextTick) {
 			l.nextTick = l.now.Add(tick)
 			l.housekeep()
 		}
 		worked = l.round() || worked
-		l.leave()
+		kept := l.outbox.packets > 0
+		l.leave() // from here on a command of another thread may touch what is this one's
 		if worked {
 			busy, wait = l.now, 0
 			continue
@@ -120,7 +122,7 @@ func (l *loop) run() {
 			yield()
 			continue
 		}
-		if l.outbox.packets > 0 {
+		if kept {
 			wait = patience
 			continue
 		}

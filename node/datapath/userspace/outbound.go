@@ -104,6 +104,10 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 	d := l.decide(p)
 	switch d.fate {
 	case spd.Protect:
+		if err := d.association.fork(l.index); err != nil {
+			l.sealFailed(d.association, err)
+			return
+		}
 		if len(l.cache) >= cacheSize {
 			clear(l.cache)
 		}
@@ -316,31 +320,22 @@ func (l *loop) resume(choose func(*queue) bool) {
 	l.flush()
 }
 
-// protect seals a packet or super-packet into the outbox.
+// protect seals a packet or super-packet into the outbox. The SA has what this thread seals with. Nothing before the last
+// packet lets others at the world: what was decided about the first is true of all.
 func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *packet.Info) {
 	if a.dead || a.out == nil {
 		l.counters[counterExpired]++
 		return
 	}
 	out := a.sealer(l.index)
-	if out == nil {
-		l.alone()
-		defer l.share()
-		if err := a.fork(l.index); err != nil {
-			l.sealFailed(a, err)
-			return
-		}
-		out = a.sealer(l.index)
-	}
 	if err := l.splitter.Reset(header, pkt); err != nil {
 		l.counters[counterUnparsed]++
 		return
 	}
-	if n := l.splitter.SegmentLen(); n > a.probed {
+	long := l.splitter.SegmentLen()
+	if long > a.limit && l.answerTooBig(a, pkt, info) {
 		l.search(a, info)
-		if n > a.limit && l.answerTooBig(a, pkt, info) {
-			return
-		}
+		return
 	}
 	fields, extended := a.outerOf(pkt, info), a.child.Mode == sa.Transport && info.TransportOffset != packet.FixedHeaderLen(info.Version)
 	packets, octets := uint64(0), uint64(0)
@@ -374,6 +369,9 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *pack
 		l.counters[counterTunnelOut] += octets
 	} else {
 		l.counters[counterTransportOut] += octets
+	}
+	if long > a.probed {
+		l.search(a, info)
 	}
 	l.account(a, a.outOctets.Add(octets), a.outPackets.Add(packets))
 }

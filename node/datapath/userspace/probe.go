@@ -1,12 +1,13 @@
 package userspace
 
 import (
-	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 
 	"github.com/bailiwick-net/bailiwick/node/packet"
+	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/node/transport"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
@@ -14,7 +15,7 @@ import (
 // probing is the flow of an SA whose path is searched: probes travel between its hosts, as its packets do.
 type probing struct {
 	source, destination netip.Addr
-	secret              [16]byte // in every probe, so that nobody else's echo counts
+	secret              [16]byte // in every probe, before the SPI, so that nobody else's echo counts
 	sizes               [32]int  // outer length of the probe with each sequence number
 	used                int
 }
@@ -66,12 +67,15 @@ func (l *loop) probe(a *association) {
 		return
 	}
 	// An echo is a packet like any other: it goes where the policy and the selectors let it.
-	echo := packet.Echo{Source: a.probing.source, Destination: a.probing.destination, ID: uint16(a.child.In.SPI), Data: a.probing.secret[:]}
+	echo := packet.Echo{
+		Source: a.probing.source, Destination: a.probing.destination, ID: uint16(a.child.In.SPI),
+		Data: binary.BigEndian.AppendUint32(a.probing.secret[:], uint32(a.child.In.SPI)),
+	}
 	p := spd.Packet{Source: echo.Source, Destination: echo.Destination, Protocol: spd.ProtocolICMP, ICMPType: 8}
 	if !echo.Source.Is4() {
 		p.Protocol, p.ICMPType = spd.ProtocolICMPv6, 128
 	}
-	if d := l.decide(p); d.fate != spd.Protect || d.association != a {
+	if d := l.decide(p); d.fate != spd.Protect || !a.standsFor(d.association) {
 		return
 	}
 	for _, size := range sizes {
@@ -101,12 +105,22 @@ func (l *loop) sendProbe(a *association, pkt []byte) {
 
 // probeAnswered reports whether an ICMP packet is the answer to a probe, which is for nobody else.
 func (l *loop) probeAnswered(a *association, pkt []byte, info *packet.Info) bool {
-	if a.probing == nil {
+	if a.probing == nil && a.child.Bundle == 0 {
 		return false
 	}
 	e, ok := packet.ParseEcho(pkt, *info)
-	if !ok || !e.Reply || e.ID != uint16(a.child.In.SPI) || int(e.Sequence) >= min(a.probing.used, len(a.probing.sizes)) ||
-		e.Source != a.probing.destination || e.Destination != a.probing.source || !bytes.HasPrefix(e.Data, a.probing.secret[:]) {
+	const secretLen = len(a.probing.secret)
+	if !ok || !e.Reply || len(e.Data) < secretLen+4 {
+		return false
+	}
+	// The peer answers through any SA of a bundle: its threads have theirs as ours have.
+	probed := l.sadb.children[sa.SPI(binary.BigEndian.Uint32(e.Data[secretLen:]))]
+	if probed == nil || probed.probing == nil || probed != a && (a.child.Bundle == 0 || probed.child.Bundle != a.child.Bundle) {
+		return false
+	}
+	a = probed
+	if e.ID != uint16(a.child.In.SPI) || int(e.Sequence) >= min(a.probing.used, len(a.probing.sizes)) ||
+		e.Source != a.probing.destination || e.Destination != a.probing.source || [secretLen]byte(e.Data) != a.probing.secret {
 		return false
 	}
 	l.alone()

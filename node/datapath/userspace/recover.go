@@ -91,37 +91,37 @@ func (c exchange) run(l *loop) error {
 func (b *backend) recoverTUN() {
 	defer close(b.recovered)
 	for range b.world.gone {
-		switch err := b.remake(); {
+		switch made, err := b.remake(); {
 		case errors.Is(err, errClosed):
 			return
 		case err != nil:
 			b.cfg.Logger.Error("TUN was deleted and cannot be made again", "device", b.cfg.Name, "error", err)
-		default:
+		case made:
 			b.cfg.Logger.Warn("TUN was deleted by another program and is made again", "device", b.cfg.Name)
 		}
 		<-time.After(recoverPause)
 	}
 }
 
-func (b *backend) remake() error {
+func (b *backend) remake() (made bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.mu.closed {
-		return errClosed
+		return false, errClosed
 	}
 	// Each thread tells when it notices, and the last one may do so after the first was heard.
 	missed := false
 	if err := b.do(lost{&missed}); err != nil || !missed {
-		return err
+		return false, err
 	}
 	var device *tun.Device
 	var pollers []*transport.Poller
-	err := b.home.do(func() (err error) {
+	err = b.home.do(func() (err error) {
 		device, pollers, err = b.openDevice()
 		return err
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	old := b.device
 	b.device = device
@@ -134,7 +134,7 @@ func (b *backend) remake() error {
 		}
 		errs = append(errs, former.Close())
 	}
-	return errors.Join(append(errs, old.Close())...)
+	return true, errors.Join(append(errs, old.Close())...)
 }
 
 // lost asks whether a thread has found the TUN deleted.

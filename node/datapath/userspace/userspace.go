@@ -197,7 +197,7 @@ func (l *loop) do(c command) error {
 	case <-l.stopped:
 		return errClosed
 	}
-	l.poller.Load().Wake()
+	l.wake()
 	select {
 	case err := <-r.answer:
 		return err
@@ -208,6 +208,14 @@ func (l *loop) do(c command) error {
 		return err
 	default:
 		return errClosed
+	}
+}
+
+// wake has the thread look at its commands, also where it exchanges its poller at this moment.
+func (l *loop) wake() {
+	for woken := (*transport.Poller)(nil); woken != l.poller.Load(); {
+		woken = l.poller.Load()
+		woken.Wake()
 	}
 }
 

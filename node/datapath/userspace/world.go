@@ -43,8 +43,8 @@ func (l *loop) leave() {
 	l.mu.RUnlock()
 }
 
-// alone gives the thread, which has entered, the world for itself, until share. What it knew of an SA may have changed
-// when it returns. Calls nest.
+// alone gives the thread, which has entered, the world for itself, until share. What it knew of SAs and policy may have
+// changed when it returns, and once more when share does: an SA that was removed meanwhile is dead. Calls nest.
 func (l *loop) alone() {
 	if l.depth++; l.depth > 1 {
 		return
@@ -63,14 +63,17 @@ func (l *loop) share() {
 	l.enter()
 }
 
-// command runs a command: it has the world alone, and no thread holds a packet that is sealed and not sent.
+// command runs a command: it has the world alone, and no thread holds a packet that is sealed and not sent, or opened and
+// not delivered.
 func (l *loop) command(c command) error {
 	l.enter()
 	l.alone()
 	defer l.leave()
 	defer l.share()
+	l.now = time.Now()
 	for _, other := range l.loops {
 		other.flush()
+		other.deliverOpened()
 	}
 	return c.run(l)
 }
