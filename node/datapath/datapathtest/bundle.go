@@ -10,6 +10,42 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/sa"
 )
 
+// inLane makes a pair of SAs between the hosts in the bundle of others, or the first one of a bundle. The lowest bits of the
+// SPIs tell the thread, as the engine chooses them. The pair takes over from an old one, if there is one.
+func (w *World) inLane(o Options, lane int, others []*Pair, old *Pair) (*Pair, error) {
+	pair, err := w.NewPair(w.A, ike.Flow{Local: w.A.V4, Remote: w.B.V4, LocalTS: whole(w.A.V4), RemoteTS: whole(w.B.V4)}, o)
+	if err != nil {
+		return nil, err
+	}
+	a, b := &pair.FromEnd, &pair.ToEnd
+	a.In.SPI, b.In.SPI = a.In.SPI<<8|sa.SPI(lane), b.In.SPI<<8|sa.SPI(lane)
+	a.Out.SPI, b.Out.SPI = b.In.SPI, a.In.SPI
+	a.Bundle, b.Bundle = a.In.SPI, b.In.SPI
+	if len(others) > 0 {
+		a.Bundle, b.Bundle = others[0].FromEnd.Bundle, others[0].ToEnd.Bundle
+	}
+	if old != nil {
+		a.ReplacesIn, b.ReplacesIn = old.FromEnd.In.SPI, old.ToEnd.In.SPI
+	}
+	return pair, nil
+}
+
+// bundle installs a pair of SAs for each of so many threads.
+func (w *World) bundle(t *testing.T, o Options, queues int) (pairs []*Pair) {
+	t.Helper()
+	for lane := range queues {
+		pair, err := w.inLane(o, lane, pairs, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs = append(pairs, pair)
+		if err := pair.Install(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return pairs
+}
+
 // Bundle fails where a backend with several packet threads does not spread flows over the SAs that were made together for
 // as many threads (RFC 9611), or loses packets of any.
 func Bundle(t *testing.T, prefix string, factory Factory, queues int) {
@@ -17,25 +53,8 @@ func Bundle(t *testing.T, prefix string, factory Factory, queues int) {
 	for _, p := range []*Peer{w.A, w.B} {
 		p.SetPolicy(t, respondOnly())
 	}
-	var pairs []*Pair
-	for lane := range queues {
-		pair, err := w.NewPair(w.A, ike.Flow{Local: w.A.V4, Remote: w.B.V4, LocalTS: whole(w.A.V4), RemoteTS: whole(w.B.V4)}, Options{
-			Mode: sa.Transport, Encap: true,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		// The lowest bits of the SPIs tell the thread, as the engine chooses them.
-		a, b := &pair.FromEnd, &pair.ToEnd
-		a.In.SPI = a.In.SPI<<8 | sa.SPI(lane)
-		b.In.SPI = b.In.SPI<<8 | sa.SPI(lane)
-		a.Out.SPI, b.Out.SPI = b.In.SPI, a.In.SPI
-		pairs = append(pairs, pair)
-		a.Bundle, b.Bundle = pairs[0].FromEnd.In.SPI, pairs[0].ToEnd.In.SPI
-		if err := pair.Install(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	o := Options{Mode: sa.Transport, Encap: true}
+	pairs := w.bundle(t, o, queues)
 	server := netip.AddrPortFrom(w.B.V4, 7000)
 	w.B.EchoUDP(t, server)
 	w.B.EchoTCP(t, 7001)
@@ -73,17 +92,10 @@ func Bundle(t *testing.T, prefix string, factory Factory, queues int) {
 	}
 	// A rekey of one SA leaves its flows with its thread, and loses none.
 	old := pairs[queues-1]
-	next, err := w.NewPair(w.A, ike.Flow{Local: w.A.V4, Remote: w.B.V4, LocalTS: whole(w.A.V4), RemoteTS: whole(w.B.V4)}, Options{
-		Mode: sa.Transport, Encap: true,
-	})
+	next, err := w.inLane(o, queues-1, pairs, old)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := &next.FromEnd, &next.ToEnd
-	a.In.SPI, b.In.SPI = a.In.SPI<<8|sa.SPI(queues-1), b.In.SPI<<8|sa.SPI(queues-1)
-	a.Out.SPI, b.Out.SPI = b.In.SPI, a.In.SPI
-	a.Bundle, b.Bundle = old.FromEnd.Bundle, old.ToEnd.Bundle
-	a.ReplacesIn, b.ReplacesIn = old.FromEnd.In.SPI, old.ToEnd.In.SPI
 	err = w.A.converse(netip.AddrPortFrom(w.B.V4, 7001), 1<<20, func() error {
 		if err := next.Install(); err != nil {
 			return err

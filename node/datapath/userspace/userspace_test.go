@@ -57,6 +57,11 @@ func TestBundlesSpread(t *testing.T) {
 	datapathtest.Bundle(t, "bwdpb-", open, 3)
 }
 
+func TestStormOverABundle(t *testing.T) {
+	t.Setenv(queuesVariable, "4")
+	datapathtest.Storm(t, "bwdps-", open, 4)
+}
+
 func TestTUNContract(t *testing.T) { datapathtest.RunTUN(t, "bwdp-", open) }
 
 func TestPacketsAllocateNothing(t *testing.T) { datapathtest.Allocations(t, "bwdpa-", open) }
