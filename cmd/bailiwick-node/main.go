@@ -19,6 +19,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/control"
 	"github.com/bailiwick-net/bailiwick/node/custody"
 	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/node/keyring"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 )
 
@@ -231,7 +232,7 @@ certificate. Make the token with "bailiwick token create MACHINE". A token works
 func leaveCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "leave",
-		Short: "Forget key and certificate of this machine",
+		Short: "Forget key and certificate of this machine, and the preshared keys of its fleet",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.load(cmd)
@@ -242,7 +243,7 @@ func leaveCommand(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return store.Leave()
+			return errors.Join(store.Leave(), keyring.Remove(store.Dir()))
 		},
 	}
 }

@@ -54,6 +54,7 @@ func (d *fakeDatapath) Status() datapath.Status {
 }
 
 type fakeEngine struct {
+	mu       sync.Mutex // guards configs
 	configs  []ike.Config
 	rechecks int
 }
@@ -66,8 +67,17 @@ func (e *fakeEngine) Recheck(context.Context) error {
 func (e *fakeEngine) AddressesChanged(context.Context, []netip.Addr) error { return nil }
 
 func (e *fakeEngine) Reconfigure(_ context.Context, c ike.Config) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.configs = append(e.configs, c)
 	return nil
+}
+
+// last is the configuration in force.
+func (e *fakeEngine) last() ike.Config {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.configs[len(e.configs)-1]
 }
 
 func (e *fakeEngine) Snapshot(context.Context) (engine.Snapshot, error) {

@@ -163,6 +163,9 @@ func (r *Ring) save() error {
 	return statefile.Write(r.path, content)
 }
 
+// Remove forgets the delivered keys of a machine that leaves its fleet; files of its own stay.
+func Remove(state string) error { return statefile.Remove(filepath.Join(state, storeFile)) }
+
 // PreviousOf is under which name the former value of a key is in the result of Keys. No file has such a name.
 func PreviousOf(name string) string { return name + "/previous" }
 

@@ -95,6 +95,15 @@ func TestDeliveredKeysOutliveTheProcessAndAreForgotten(t *testing.T) {
 	r = open(t, dir)
 	want(t, r, start, map[string]string{"branch": first})
 
+	left := t.TempDir()
+	if _, err := open(t, left).Deliver(one("branch", first), none); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(left); err != nil {
+		t.Fatal(err)
+	}
+	want(t, open(t, left), start, nil)
+
 	// Not told any more, but named by a policy in force: it stays. Named by none: it goes, from the disk as well.
 	named := func(name string) bool { return name == "branch" }
 	if changed, err := r.Deliver(&nodev1.Secrets{}, named); changed || err != nil {
