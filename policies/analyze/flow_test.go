@@ -160,6 +160,12 @@ func BenchmarkManyFilters(b *testing.B) {
 			analyze.Flow(ends[0], ends[1], tcp(443))
 		}
 	})
+	b.Run("lookup", func(b *testing.B) {
+		p := tcp(443) // that no filter describes
+		for b.Loop() {
+			ends[0].Set.Lookup(spd.Out, p)
+		}
+	})
 	b.Run("verify", func(b *testing.B) {
 		for b.Loop() {
 			analyze.Verify(analyze.Situation{Documents: docs})
