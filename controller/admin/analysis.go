@@ -165,6 +165,12 @@ func factsOf(r *nodev1.Facts) spd.Facts {
 			f.Controllers = append(f.Controllers, a)
 		}
 	}
+	for _, n := range r.GetNames() {
+		if f.Names == nil {
+			f.Names = map[string][]netip.Addr{}
+		}
+		f.Names[n.GetName()] = list(n.GetAddresses())
+	}
 	return f
 }
 

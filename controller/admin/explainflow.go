@@ -66,7 +66,7 @@ func (s *Server) ExplainFlow(ctx context.Context, r *adminv1.ExplainFlowRequest)
 		if !slices.Contains(facts.Addresses, own) {
 			facts.Addresses = append(slices.Clone(facts.Addresses), own)
 		}
-		if ends[i].Set, err = spd.Expand(*e.machine.Rules, facts); err != nil {
+		if ends[i].Set, err = spd.Expand(*e.machine.Rules, facts.Assuming(*e.machine.Rules)); err != nil {
 			return nil, status.Errorf(codes.FailedPrecondition, "put policy %q into force with the addresses of %s: %v", e.machine.Policy, ends[i].Name, err)
 		}
 	}
