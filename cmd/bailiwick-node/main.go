@@ -239,6 +239,9 @@ func leaveCommand(f *flags) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
+			if c.StateDir == "" {
+				c.StateDir = node.DefaultStateDir
+			}
 			store, err := identity.Open(c.StateDir)
 			if err != nil {
 				return err

@@ -205,6 +205,7 @@ func (s *Server) validate(all policies.Documents, given []policies.Document) ([]
 	if view := s.config.Mirror.View(); view != nil {
 		findings = append(findings, resolve.Check(view.Snapshot, all)...)
 	}
+	findings = append(findings, s.unkeptSecrets(all)...)
 	mine := map[string]bool{}
 	for _, d := range given {
 		mine[object(d)] = true

@@ -149,3 +149,27 @@ func secretUsers(docs policies.Documents, name string) []string {
 	slices.Sort(users)
 	return slices.Compact(users)
 }
+
+// codeSecret is the code of findings about keys that the controller does not keep.
+const codeSecret policies.Code = "secret-not-kept"
+
+// unkeptSecrets warns of policies that name keys which are not kept here, or kept for something else: their machines need
+// files.
+func (s *Server) unkeptSecrets(docs policies.Documents) []policies.Finding {
+	var out []policies.Finding
+	for use, names := range docs.SecretUsers() {
+		kept, ok := s.config.Secrets.Get(use.Name)
+		if ok && kept.Kind == use.Kind {
+			continue
+		}
+		for _, name := range names {
+			p, _ := docs.Policy(name)
+			out = append(out, policies.Finding{
+				Severity: policies.Warning, Code: codeSecret, At: p.At, Object: object(p),
+				Message: fmt.Sprintf("names the %s %q, which is not kept here; set it with bailiwick secret set %s --kind %s, or give each machine a file", use.Kind, use.Name, use.Name, use.Kind),
+			})
+		}
+	}
+	slices.SortFunc(out, func(a, b policies.Finding) int { return strings.Compare(a.Object+a.Message, b.Object+b.Message) })
+	return out
+}
