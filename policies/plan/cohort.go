@@ -242,14 +242,13 @@ func cohorts(before, after *state, t terrain) []*cohort {
 	}
 	i := 0
 	for m := range after.world.Directory.Machines() {
-		old, from := m, after.machines[i]
+		var old directory.Machine
+		var from *Assignment
 		if before.same(after) {
-			from = before.machines[i]
+			old, from = m, before.machines[i]
 		} else if was, known := before.world.Directory.Machine(m.UUID); known {
 			outcome, _ := before.outcomes.Of(m.UUID)
 			old, from = was, before.assigned[outcome]
-		} else {
-			old, from = directory.Machine{}, nil
 		}
 		add(old, m, from, after.machines[i])
 		i++

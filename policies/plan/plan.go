@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-
-	"github.com/bailiwick-net/bailiwick/policies"
 )
 
 // A Plan is what a change would do. It never changes.
@@ -124,6 +122,3 @@ func (p Plan) Identify(documents, directory, edit [sha256.Size]byte) ID {
 
 // FailedTests returns the results that are failures.
 func (p Plan) FailedTests() []TestResult { return failed(p.Tests) }
-
-// DocumentsDigest names documents by their export, which two sets share only if they say the same.
-func DocumentsDigest(d policies.Documents) [sha256.Size]byte { return sha256.Sum256(d.Export()) }
