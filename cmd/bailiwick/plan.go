@@ -78,6 +78,13 @@ that was planned, or refuses because documents or directory changed since.`,
 			return nil
 		}),
 	}
+	renaming := &cobra.Command{
+		Use: "rename KIND NAME NEW", Short: "Tell what another name of a document would do", Args: args("KIND", "NAME", "NEW"),
+		RunE: run(func(_ *cobra.Command, args []string) error {
+			request.Change = &adminv1.PlanRequest_Rename{Rename: &adminv1.RenameRequest{Kind: args[0], Name: args[1], NewName: args[2]}}
+			return nil
+		}),
+	}
 	to := ""
 	moving := &cobra.Command{
 		Use: "move MACHINE-OR-DN --to CONTAINER-DN", Short: "Tell what a move in the directory would do, and whether it would be held",
@@ -101,7 +108,7 @@ nothing to apply.`,
 			return nil
 		}),
 	}
-	cmd.AddCommand(linking, unlinking, deleting, moving, held)
+	cmd.AddCommand(linking, unlinking, deleting, renaming, moving, held)
 	return cmd
 }
 
@@ -172,6 +179,10 @@ func printPlan(w io.Writer, r *adminv1.PlanResponse) error {
 	}
 	if n := r.GetMachinesUnaddressed(); n > 0 && r.GetMachinesChanged() > 0 {
 		fmt.Fprintf(w, "\nNeither the directory nor a node tells an address of %s: filters that name addresses were taken not to be about them.\n", plural(int(n), "machine"))
+	}
+	if len(r.GetBlocked()) > 0 {
+		fmt.Fprintln(w, "\nThe settings of the fleet do not let it be applied (blockApply):")
+		printProblems(w, "  ", r.GetBlocked())
 	}
 	switch {
 	case r.GetId() != "":

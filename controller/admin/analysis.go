@@ -260,6 +260,16 @@ func (s *Server) situation(docs policies.Documents) analyze.Situation {
 // blocked refuses documents that bring a finding as grave as their settings do not allow. What was there before is no
 // reason: it could not be put right one document after the other.
 func (s *Server) blocked(before, after policies.Documents) error {
+	problems := s.blocking(before, after)
+	if len(problems) == 0 {
+		return nil
+	}
+	return refused(codes.FailedPrecondition,
+		fmt.Sprintf("nothing was changed: the settings of the fleet block changes that bring a finding of severity %s (blockApply)", after.BlockApply()), problems)
+}
+
+// blocking lists the findings for which documents would be refused.
+func (s *Server) blocking(before, after policies.Documents) []*adminv1.Problem {
 	setting := after.BlockApply()
 	if setting == policies.BlockNever {
 		return nil
@@ -277,11 +287,7 @@ func (s *Server) blocked(before, after policies.Documents) error {
 			})
 		}
 	}
-	if len(problems) == 0 {
-		return nil
-	}
-	return refused(codes.FailedPrecondition,
-		fmt.Sprintf("nothing was changed: the settings of the fleet block changes that bring a finding of severity %s (blockApply)", setting), problems)
+	return problems
 }
 
 // lacking names the secrets that a policy uses and the controller does not have.

@@ -103,6 +103,9 @@ func (s *Server) intentOf(c catalogue, r *adminv1.PlanRequest) (intent, error) {
 	if d := r.GetDocuments(); d != nil {
 		return decodeIntent(d.GetSources(), d.GetDelete())
 	}
+	if n := r.GetRename(); n != nil {
+		return c.rename(n)
+	}
 	var change func(catalogue) (edit, error)
 	var err error
 	if l := r.GetLink(); l != nil {
@@ -124,7 +127,7 @@ func (s *Server) planDocuments(c catalogue, view *mirror.View, in intent, detail
 	}
 	change, changes := in.change(c)
 	response.Documents = changes
-	if len(change.Put)+len(change.Delete) == 0 || len(p.FailedTests()) > 0 {
+	if len(change.Put)+len(change.Delete) == 0 || len(p.FailedTests()) > 0 || len(response.GetBlocked()) > 0 {
 		return response, nil // nothing that could be applied
 	}
 	now := s.config.Now()
@@ -148,16 +151,13 @@ func (s *Server) foresee(c catalogue, view *mirror.View, in intent, details bool
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}
-	if err := s.blocked(c.with(nil), next); err != nil {
-		return plan.Plan{}, nil, err
-	}
 	p, err := plan.Compare(s.world(c.with(nil), view.Snapshot), s.world(next, view.Snapshot), s.config.Services)
 	if err != nil {
 		return plan.Plan{}, nil, refuse(err)
 	}
 	response := describePlan(p, details)
 	_, machines, _ := view.Snapshot.Len()
-	response.Machines, response.Warnings = uint32(machines), warnings
+	response.Machines, response.Warnings, response.Blocked = uint32(machines), warnings, s.blocking(c.with(nil), next)
 	return p, response, nil
 }
 

@@ -15,22 +15,12 @@ import (
 
 // Rename implements adminv1.DocumentServiceServer.
 func (s *Server) Rename(ctx context.Context, r *adminv1.RenameRequest) (*adminv1.ApplyResponse, error) {
-	kind, err := parseKind(r.GetKind())
-	if err != nil {
-		return nil, err
-	}
-	if !kind.Renames() {
-		return nil, status.Errorf(codes.InvalidArgument, "documents of kind %s have no names", kind)
-	}
-	if r.GetName() == r.GetNewName() {
-		return nil, status.Errorf(codes.InvalidArgument, "%s %q has that name already", kind, r.GetName())
-	}
 	for range attempts {
 		c, err := s.catalogue(ctx)
 		if err != nil {
 			return nil, refuse(err)
 		}
-		in, err := c.renamed(kind, r.GetName(), r.GetNewName())
+		in, err := c.rename(r)
 		if err != nil {
 			return nil, err
 		}
@@ -43,6 +33,21 @@ func (s *Server) Rename(ctx context.Context, r *adminv1.RenameRequest) (*adminv1
 		}
 	}
 	return nil, status.Error(codes.Aborted, "others keep changing the documents; try again")
+}
+
+// rename reads a request and makes the change that it is about.
+func (c catalogue) rename(r *adminv1.RenameRequest) (intent, error) {
+	kind, err := parseKind(r.GetKind())
+	if err != nil {
+		return intent{}, err
+	}
+	if !kind.Renames() {
+		return intent{}, status.Errorf(codes.InvalidArgument, "documents of kind %s have no names", kind)
+	}
+	if r.GetName() == r.GetNewName() {
+		return intent{}, status.Errorf(codes.InvalidArgument, "%s %q has that name already", kind, r.GetName())
+	}
+	return c.renamed(kind, r.GetName(), r.GetNewName())
 }
 
 // renamed is the change that gives a document another name.

@@ -31,6 +31,7 @@ type PlanRequest struct {
 	//	*PlanRequest_Unlink
 	//	*PlanRequest_Move
 	//	*PlanRequest_Held
+	//	*PlanRequest_Rename
 	Change isPlanRequest_Change `protobuf_oneof:"change"`
 	// Name every machine and every pair; else as many as fit a screen.
 	Details       bool `protobuf:"varint,6,opt,name=details,proto3" json:"details,omitempty"`
@@ -120,6 +121,15 @@ func (x *PlanRequest) GetHeld() *HeldDirectoryChange {
 	return nil
 }
 
+func (x *PlanRequest) GetRename() *RenameRequest {
+	if x != nil {
+		if x, ok := x.Change.(*PlanRequest_Rename); ok {
+			return x.Rename
+		}
+	}
+	return nil
+}
+
 func (x *PlanRequest) GetDetails() bool {
 	if x != nil {
 		return x.Details
@@ -152,6 +162,10 @@ type PlanRequest_Held struct {
 	Held *HeldDirectoryChange `protobuf:"bytes,5,opt,name=held,proto3,oneof"`
 }
 
+type PlanRequest_Rename struct {
+	Rename *RenameRequest `protobuf:"bytes,7,opt,name=rename,proto3,oneof"`
+}
+
 func (*PlanRequest_Documents) isPlanRequest_Change() {}
 
 func (*PlanRequest_Link) isPlanRequest_Change() {}
@@ -161,6 +175,8 @@ func (*PlanRequest_Unlink) isPlanRequest_Change() {}
 func (*PlanRequest_Move) isPlanRequest_Change() {}
 
 func (*PlanRequest_Held) isPlanRequest_Change() {}
+
+func (*PlanRequest_Rename) isPlanRequest_Change() {}
 
 // DocumentsChange is made whole or not at all.
 type DocumentsChange struct {
@@ -337,8 +353,10 @@ type PlanResponse struct {
 	MachinePairsCutOff uint64 `protobuf:"varint,19,opt,name=machine_pairs_cut_off,json=machinePairsCutOff,proto3" json:"machine_pairs_cut_off,omitempty"`
 	TestsRun           uint32 `protobuf:"varint,20,opt,name=tests_run,json=testsRun,proto3" json:"tests_run,omitempty"`
 	TestsFailed        uint32 `protobuf:"varint,21,opt,name=tests_failed,json=testsFailed,proto3" json:"tests_failed,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Findings for which the settings of the fleet would have the change refused.
+	Blocked       []*Problem `protobuf:"bytes,22,rep,name=blocked,proto3" json:"blocked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanResponse) Reset() {
@@ -516,6 +534,13 @@ func (x *PlanResponse) GetTestsFailed() uint32 {
 		return x.TestsFailed
 	}
 	return 0
+}
+
+func (x *PlanResponse) GetBlocked() []*Problem {
+	if x != nil {
+		return x.Blocked
+	}
+	return nil
 }
 
 // PlannedAssignments is machines that get another policy.
@@ -1357,13 +1382,14 @@ var File_bailiwick_admin_v1_plan_proto protoreflect.FileDescriptor
 
 const file_bailiwick_admin_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x1dbailiwick/admin/v1/plan.proto\x12\x12bailiwick.admin.v1\x1a\x1ebailiwick/admin/v1/admin.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x02\n" +
+	"\x1dbailiwick/admin/v1/plan.proto\x12\x12bailiwick.admin.v1\x1a\x1ebailiwick/admin/v1/admin.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x03\n" +
 	"\vPlanRequest\x12C\n" +
 	"\tdocuments\x18\x01 \x01(\v2#.bailiwick.admin.v1.DocumentsChangeH\x00R\tdocuments\x125\n" +
 	"\x04link\x18\x02 \x01(\v2\x1f.bailiwick.admin.v1.LinkRequestH\x00R\x04link\x12;\n" +
 	"\x06unlink\x18\x03 \x01(\v2!.bailiwick.admin.v1.UnlinkRequestH\x00R\x06unlink\x127\n" +
 	"\x04move\x18\x04 \x01(\v2!.bailiwick.admin.v1.DirectoryMoveH\x00R\x04move\x12=\n" +
-	"\x04held\x18\x05 \x01(\v2'.bailiwick.admin.v1.HeldDirectoryChangeH\x00R\x04held\x12\x18\n" +
+	"\x04held\x18\x05 \x01(\v2'.bailiwick.admin.v1.HeldDirectoryChangeH\x00R\x04held\x12;\n" +
+	"\x06rename\x18\a \x01(\v2!.bailiwick.admin.v1.RenameRequestH\x00R\x06rename\x12\x18\n" +
 	"\adetails\x18\x06 \x01(\bR\adetailsB\b\n" +
 	"\x06change\"\x81\x01\n" +
 	"\x0fDocumentsChange\x124\n" +
@@ -1372,7 +1398,7 @@ const file_bailiwick_admin_v1_plan_proto_rawDesc = "" +
 	"\rDirectoryMove\x12\x0e\n" +
 	"\x02dn\x18\x01 \x01(\tR\x02dn\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\"\x15\n" +
-	"\x13HeldDirectoryChange\"\xba\a\n" +
+	"\x13HeldDirectoryChange\"\xf1\a\n" +
 	"\fPlanResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x128\n" +
@@ -1395,7 +1421,8 @@ const file_bailiwick_admin_v1_plan_proto_rawDesc = "" +
 	"\rmachine_pairs\x18\x12 \x01(\x04R\fmachinePairs\x121\n" +
 	"\x15machine_pairs_cut_off\x18\x13 \x01(\x04R\x12machinePairsCutOff\x12\x1b\n" +
 	"\ttests_run\x18\x14 \x01(\rR\btestsRun\x12!\n" +
-	"\ftests_failed\x18\x15 \x01(\rR\vtestsFailed\"\xc2\x01\n" +
+	"\ftests_failed\x18\x15 \x01(\rR\vtestsFailed\x125\n" +
+	"\ablocked\x18\x16 \x03(\v2\x1b.bailiwick.admin.v1.ProblemR\ablocked\"\xc2\x01\n" +
 	"\x12PlannedAssignments\x12=\n" +
 	"\x06before\x18\x01 \x01(\v2%.bailiwick.admin.v1.PlannedAssignmentR\x06before\x12;\n" +
 	"\x05after\x18\x02 \x01(\v2%.bailiwick.admin.v1.PlannedAssignmentR\x05after\x12\x14\n" +
@@ -1499,12 +1526,13 @@ var file_bailiwick_admin_v1_plan_proto_goTypes = []any{
 	(*TestResult)(nil),            // 15: bailiwick.admin.v1.TestResult
 	(*LinkRequest)(nil),           // 16: bailiwick.admin.v1.LinkRequest
 	(*UnlinkRequest)(nil),         // 17: bailiwick.admin.v1.UnlinkRequest
-	(*Source)(nil),                // 18: bailiwick.admin.v1.Source
-	(*DocumentName)(nil),          // 19: bailiwick.admin.v1.DocumentName
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*Change)(nil),                // 21: bailiwick.admin.v1.Change
-	(*Problem)(nil),               // 22: bailiwick.admin.v1.Problem
-	(*ApplyResponse)(nil),         // 23: bailiwick.admin.v1.ApplyResponse
+	(*RenameRequest)(nil),         // 18: bailiwick.admin.v1.RenameRequest
+	(*Source)(nil),                // 19: bailiwick.admin.v1.Source
+	(*DocumentName)(nil),          // 20: bailiwick.admin.v1.DocumentName
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Change)(nil),                // 22: bailiwick.admin.v1.Change
+	(*Problem)(nil),               // 23: bailiwick.admin.v1.Problem
+	(*ApplyResponse)(nil),         // 24: bailiwick.admin.v1.ApplyResponse
 }
 var file_bailiwick_admin_v1_plan_proto_depIdxs = []int32{
 	1,  // 0: bailiwick.admin.v1.PlanRequest.documents:type_name -> bailiwick.admin.v1.DocumentsChange
@@ -1512,34 +1540,36 @@ var file_bailiwick_admin_v1_plan_proto_depIdxs = []int32{
 	17, // 2: bailiwick.admin.v1.PlanRequest.unlink:type_name -> bailiwick.admin.v1.UnlinkRequest
 	2,  // 3: bailiwick.admin.v1.PlanRequest.move:type_name -> bailiwick.admin.v1.DirectoryMove
 	3,  // 4: bailiwick.admin.v1.PlanRequest.held:type_name -> bailiwick.admin.v1.HeldDirectoryChange
-	18, // 5: bailiwick.admin.v1.DocumentsChange.sources:type_name -> bailiwick.admin.v1.Source
-	19, // 6: bailiwick.admin.v1.DocumentsChange.delete:type_name -> bailiwick.admin.v1.DocumentName
-	20, // 7: bailiwick.admin.v1.PlanResponse.until:type_name -> google.protobuf.Timestamp
-	21, // 8: bailiwick.admin.v1.PlanResponse.documents:type_name -> bailiwick.admin.v1.Change
-	5,  // 9: bailiwick.admin.v1.PlanResponse.assignments:type_name -> bailiwick.admin.v1.PlannedAssignments
-	7,  // 10: bailiwick.admin.v1.PlanResponse.pairs:type_name -> bailiwick.admin.v1.PlannedPairs
-	10, // 11: bailiwick.admin.v1.PlanResponse.services:type_name -> bailiwick.admin.v1.PlannedService
-	11, // 12: bailiwick.admin.v1.PlanResponse.refused:type_name -> bailiwick.admin.v1.PlannedRefusal
-	15, // 13: bailiwick.admin.v1.PlanResponse.tests:type_name -> bailiwick.admin.v1.TestResult
-	22, // 14: bailiwick.admin.v1.PlanResponse.warnings:type_name -> bailiwick.admin.v1.Problem
-	6,  // 15: bailiwick.admin.v1.PlannedAssignments.before:type_name -> bailiwick.admin.v1.PlannedAssignment
-	6,  // 16: bailiwick.admin.v1.PlannedAssignments.after:type_name -> bailiwick.admin.v1.PlannedAssignment
-	8,  // 17: bailiwick.admin.v1.PlannedPairs.client:type_name -> bailiwick.admin.v1.PlannedSide
-	8,  // 18: bailiwick.admin.v1.PlannedPairs.server:type_name -> bailiwick.admin.v1.PlannedSide
-	9,  // 19: bailiwick.admin.v1.PlannedPairs.traffic:type_name -> bailiwick.admin.v1.PlannedTraffic
-	18, // 20: bailiwick.admin.v1.RunTestsRequest.sources:type_name -> bailiwick.admin.v1.Source
-	15, // 21: bailiwick.admin.v1.RunTestsResponse.results:type_name -> bailiwick.admin.v1.TestResult
-	0,  // 22: bailiwick.admin.v1.PlanService.Plan:input_type -> bailiwick.admin.v1.PlanRequest
-	12, // 23: bailiwick.admin.v1.PlanService.ApplyPlan:input_type -> bailiwick.admin.v1.ApplyPlanRequest
-	13, // 24: bailiwick.admin.v1.PlanService.RunTests:input_type -> bailiwick.admin.v1.RunTestsRequest
-	4,  // 25: bailiwick.admin.v1.PlanService.Plan:output_type -> bailiwick.admin.v1.PlanResponse
-	23, // 26: bailiwick.admin.v1.PlanService.ApplyPlan:output_type -> bailiwick.admin.v1.ApplyResponse
-	14, // 27: bailiwick.admin.v1.PlanService.RunTests:output_type -> bailiwick.admin.v1.RunTestsResponse
-	25, // [25:28] is the sub-list for method output_type
-	22, // [22:25] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	18, // 5: bailiwick.admin.v1.PlanRequest.rename:type_name -> bailiwick.admin.v1.RenameRequest
+	19, // 6: bailiwick.admin.v1.DocumentsChange.sources:type_name -> bailiwick.admin.v1.Source
+	20, // 7: bailiwick.admin.v1.DocumentsChange.delete:type_name -> bailiwick.admin.v1.DocumentName
+	21, // 8: bailiwick.admin.v1.PlanResponse.until:type_name -> google.protobuf.Timestamp
+	22, // 9: bailiwick.admin.v1.PlanResponse.documents:type_name -> bailiwick.admin.v1.Change
+	5,  // 10: bailiwick.admin.v1.PlanResponse.assignments:type_name -> bailiwick.admin.v1.PlannedAssignments
+	7,  // 11: bailiwick.admin.v1.PlanResponse.pairs:type_name -> bailiwick.admin.v1.PlannedPairs
+	10, // 12: bailiwick.admin.v1.PlanResponse.services:type_name -> bailiwick.admin.v1.PlannedService
+	11, // 13: bailiwick.admin.v1.PlanResponse.refused:type_name -> bailiwick.admin.v1.PlannedRefusal
+	15, // 14: bailiwick.admin.v1.PlanResponse.tests:type_name -> bailiwick.admin.v1.TestResult
+	23, // 15: bailiwick.admin.v1.PlanResponse.warnings:type_name -> bailiwick.admin.v1.Problem
+	23, // 16: bailiwick.admin.v1.PlanResponse.blocked:type_name -> bailiwick.admin.v1.Problem
+	6,  // 17: bailiwick.admin.v1.PlannedAssignments.before:type_name -> bailiwick.admin.v1.PlannedAssignment
+	6,  // 18: bailiwick.admin.v1.PlannedAssignments.after:type_name -> bailiwick.admin.v1.PlannedAssignment
+	8,  // 19: bailiwick.admin.v1.PlannedPairs.client:type_name -> bailiwick.admin.v1.PlannedSide
+	8,  // 20: bailiwick.admin.v1.PlannedPairs.server:type_name -> bailiwick.admin.v1.PlannedSide
+	9,  // 21: bailiwick.admin.v1.PlannedPairs.traffic:type_name -> bailiwick.admin.v1.PlannedTraffic
+	19, // 22: bailiwick.admin.v1.RunTestsRequest.sources:type_name -> bailiwick.admin.v1.Source
+	15, // 23: bailiwick.admin.v1.RunTestsResponse.results:type_name -> bailiwick.admin.v1.TestResult
+	0,  // 24: bailiwick.admin.v1.PlanService.Plan:input_type -> bailiwick.admin.v1.PlanRequest
+	12, // 25: bailiwick.admin.v1.PlanService.ApplyPlan:input_type -> bailiwick.admin.v1.ApplyPlanRequest
+	13, // 26: bailiwick.admin.v1.PlanService.RunTests:input_type -> bailiwick.admin.v1.RunTestsRequest
+	4,  // 27: bailiwick.admin.v1.PlanService.Plan:output_type -> bailiwick.admin.v1.PlanResponse
+	24, // 28: bailiwick.admin.v1.PlanService.ApplyPlan:output_type -> bailiwick.admin.v1.ApplyResponse
+	14, // 29: bailiwick.admin.v1.PlanService.RunTests:output_type -> bailiwick.admin.v1.RunTestsResponse
+	27, // [27:30] is the sub-list for method output_type
+	24, // [24:27] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_admin_v1_plan_proto_init() }
@@ -1554,6 +1584,7 @@ func file_bailiwick_admin_v1_plan_proto_init() {
 		(*PlanRequest_Unlink)(nil),
 		(*PlanRequest_Move)(nil),
 		(*PlanRequest_Held)(nil),
+		(*PlanRequest_Rename)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
