@@ -149,7 +149,7 @@ func (s *Server) flowEnd(v *survey, name, given, side string) (*flowEnd, error) 
 		if len(e.addresses) == 0 || name == a.String() {
 			e.addresses = []netip.Addr{a}
 			e.described.Name, e.machine.End.Name = a.String(), a.String()
-			e.described.Assumed = append(e.described.Assumed, fmt.Sprintf("%s is no machine of the directory: it is taken to be a host that knows no IKE", a))
+			e.described.Assumed = append(e.described.Assumed, fmt.Sprintf("%s is no machine of the directory: it is taken to be a host that answers no IKE", a))
 			return e, nil
 		}
 	}

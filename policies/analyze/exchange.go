@@ -148,9 +148,9 @@ func (x *exchange) send(sender int, s *Step) {
 		end(IPsec, CodeProtected, "%s protects it with %s, authenticated by %s (rule %q)", from.Name, n.ESP, n.InitiatorAuth.Method, m.Rule.ID)
 	case n.Silent && spd.Outbound(m, spd.StateSilent).Fate == spd.Pass:
 		x.soft[sender] = result{m.Rule.ID, n}
-		end(Fallback, CodeSoft, "%s knows no IKE, so %s falls back to clear (rule %q)", to.Name, from.Name, m.Rule.ID)
+		end(Fallback, CodeSoft, "%s answers no IKE, so %s falls back to clear (rule %q)", to.Name, from.Name, m.Rule.ID)
 	case n.Silent:
-		end(Blocked, CodeSilent, "%s knows no IKE, and rule %q of %s grants no clear traffic", to.Name, m.Rule.ID, from.Name)
+		end(Blocked, CodeSilent, "%s answers no IKE, and rule %q of %s grants no clear traffic", to.Name, m.Rule.ID, from.Name)
 	default:
 		x.failed[sender] = result{m.Rule.ID, n}
 		end(Blocked, CodeNotMade, "%s cannot agree with %s: %s", from.Name, to.Name, n.Mismatch.Sentence)
@@ -172,7 +172,7 @@ func (x *exchange) settled(sender int, s *Step, state spd.State, fate spd.Fate) 
 		s.Result, s.Code = Fallback, CodeDiscover
 		s.Sentence = fmt.Sprintf("%s sends it in clear, because it does not agree with %s: %s", from.Name, to.Name, x.soft[sender].Mismatch.Sentence)
 	case fate == spd.Pass:
-		s.Result, s.Code, s.Sentence = Fallback, CodeSoft, fmt.Sprintf("%s talks in clear with %s, which knows no IKE", from.Name, to.Name)
+		s.Result, s.Code, s.Sentence = Fallback, CodeSoft, fmt.Sprintf("%s talks in clear with %s, which answers no IKE", from.Name, to.Name)
 	case state == spd.StateFailed:
 		s.Result, s.Code, s.Negotiation = Blocked, CodeNotMade, x.failed[sender].Negotiation
 		s.Sentence = fmt.Sprintf("%s cannot agree with %s: %s", from.Name, to.Name, x.failed[sender].Mismatch.Sentence)

@@ -84,6 +84,12 @@ func (t *talk) run() {
 		t.n.Silent = true
 		return
 	}
+	if len(t.responder.Set.KeyExchange().Offers) == 0 {
+		// It does not answer either: to its peers it is what a machine without IPsec is.
+		t.n.Silent = true
+		t.differ(CodeSilent, texts(t.initiator.Set.KeyExchange().Offers), nil, "%s answers no IKE, because its policy negotiates nothing", t.responder.Name)
+		return
+	}
 	if !t.ikeSA() {
 		return
 	}
@@ -125,11 +131,8 @@ func (t *talk) ikeSA() bool {
 	here, there := t.initiator.Set.KeyExchange(), t.responder.Set.KeyExchange()
 	chosen, ok := proposal.ChooseIKE(there.Offers, here.Offers)
 	if !ok {
-		why := "have no offer for the IKE SA in common"
-		if len(there.Offers) == 0 {
-			why = "cannot make an IKE SA, because the policy of the latter negotiates nothing"
-		}
-		return t.differ(CodeIKEOffers, texts(here.Offers), texts(there.Offers), "%s and %s %s", t.initiator.Name, t.responder.Name, why)
+		return t.differ(CodeIKEOffers, texts(here.Offers), texts(there.Offers), "%s and %s have no offer for the IKE SA in common",
+			t.initiator.Name, t.responder.Name)
 	}
 	t.n.IKE = chosen
 	for _, s := range []struct {

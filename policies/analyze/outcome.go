@@ -38,10 +38,10 @@ const (
 	CodeNoFilter     Code = "no-filter"             // no filter of the policy describes the packet, so it passes
 	CodeExempt       Code = "exempt"                // an exemption that no rule overrides
 	CodeInpass       Code = "accepted-in-clear"     // the receiver wants security and accepts this in clear
-	CodeSoft         Code = "fallback-silent"       // the peer knows no IKE, and the sender falls back to clear
+	CodeSoft         Code = "fallback-silent"       // the peer answers no IKE, and the sender falls back to clear
 	CodeDiscover     Code = "fallback-discover"     // in clear while security is being asked for
 	CodeRule         Code = "blocked-by-rule"       // a rule that blocks
-	CodeSilent       Code = "peer-silent"           // the peer knows no IKE, and nothing grants clear traffic
+	CodeSilent       Code = "peer-silent"           // the peer answers no IKE, and nothing grants clear traffic
 	CodeClearRefused Code = "clear-not-accepted"    // the receiver wants security, and the packet comes in clear
 	CodeWrongSA      Code = "wrong-association"     // the receiver wants another association than the one the packet uses
 	CodeMulticast    Code = "multicast"             // nobody can negotiate with a group

@@ -388,8 +388,11 @@ func (p *pairing) note(from, to *known, n *Negotiation, packet spd.Packet, rever
 	if mismatch == nil {
 		mismatch, later = n.Later, true
 	}
-	if mismatch == nil || n.Silent {
+	if mismatch == nil {
 		return
+	}
+	if rule, ok := from.end.Set.Rule(n.InitiatorRule); n.Silent && ok && rule.Action.Fallback.Mode != spd.FallbackNone {
+		return // it falls back to clear
 	}
 	policies := p.policies
 	if reversed {

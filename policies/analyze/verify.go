@@ -198,7 +198,7 @@ func (v *verifier) infrastructure(doc policies.Policy, set spd.Set) {
 			v.find(policies.Warning, FindingInfrastructure, doc, v.ruleAt(doc, m.Rule.ID), hint, "rule %q blocks %s, which machines need", m.Rule.ID, s.Name)
 		case m.Action == spd.ActionNegotiate && m.Rule.Action.Fallback.Mode == spd.FallbackNone:
 			v.find(policies.Warning, FindingInfrastructure, doc, v.ruleAt(doc, m.Rule.ID), hint,
-				"rule %q wants %s protected without a fallback: a machine whose server there knows no IKE, or that cannot negotiate yet, does without it", m.Rule.ID, s.Name)
+				"rule %q wants %s protected without a fallback: a machine whose server there answers no IKE, or that cannot negotiate yet, does without it", m.Rule.ID, s.Name)
 		default:
 			continue
 		}

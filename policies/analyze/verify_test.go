@@ -90,7 +90,7 @@ func TestVerifyFinds(t *testing.T) {
 	want := []string{
 		`warning authority Policy "Strict" 41: rule "all" wants peers of CA "CN=Elsewhere", which is not among those that machines believe: nobody can authenticate by it`,
 		`warning infrastructure Policy "Dark" 51: rule "all" blocks DNS, which machines need`,
-		`warning infrastructure Policy "Strict" 41: rule "all" wants DNS protected without a fallback: a machine whose server there knows no IKE, or that cannot negotiate yet, does without it`,
+		`warning infrastructure Policy "Strict" 41: rule "all" wants DNS protected without a fallback: a machine whose server there answers no IKE, or that cannot negotiate yet, does without it`,
 		`warning infrastructure Policy "Strict" 41: rule "all" wants directory protected without a fallback`,
 		`warning lockout Policy "Dark" 49: the policy blocks all traffic`,
 		`info legacy Policy "Strict" 38: none of the offers`,

@@ -147,10 +147,10 @@ old1: none => Secure Server (Require Security) (dc=x) (it is the only link that 
 Client (Respond Only) => Secure Server (Require Security) to Client (Respond Only) => Secure Server (Require Security) (2 pairs, ws1 to ws2): clear => ipsec: except icmp
 Client (Respond Only) => Secure Server (Require Security) to none => Secure Server (Require Security) (2 pairs, ws1 to old1): clear => ipsec: except icmp
 Secure Server (Require Security) to none => Secure Server (Require Security) (2 pairs, sql1 to old1): blocked => ipsec: except icmp
-Server (Request Security) => Secure Server (Require Security) to none => Secure Server (Require Security) (2 pairs, files1 to old1): blocked => ipsec: except icmp
+Server (Request Security) => Secure Server (Require Security) to none => Secure Server (Require Security) (2 pairs, files1 to old1): clear => ipsec: except icmp
 none => Secure Server (Require Security) to Client (Respond Only) => Secure Server (Require Security) (2 pairs, old1 to ws2): clear => ipsec: except icmp
 none => Secure Server (Require Security) to Secure Server (Require Security) (2 pairs, old1 to sql2): blocked => ipsec: except icmp
-none => Secure Server (Require Security) to Server (Request Security) => Secure Server (Require Security) (2 pairs, old1 to files2): blocked => ipsec: except icmp
+none => Secure Server (Require Security) to Server (Request Security) => Secure Server (Require Security) (2 pairs, old1 to files2): clear => ipsec: except icmp
 2 machines of Server (Request Security) => Secure Server (Require Security) (as files1) to DNS udp/53: clear => blocked
 2 machines of Client (Respond Only) => Secure Server (Require Security) (as ws1) to DNS udp/53: clear => blocked
 2 machines of Server (Request Security) => Secure Server (Require Security) (as files1) to DNS tcp/53: clear => blocked

@@ -50,6 +50,12 @@ func (e *Engine) initRequest(d ike.Datagram) {
 		e.drop(d, ike.ReasonShutdown)
 		return
 	}
+	if len(e.cfg.Offers) == 0 {
+		// To a refusal a peer does not fall back, to silence it may: a machine whose policy negotiates nothing is to its
+		// peers what one without IPsec is.
+		e.drop(d, ike.ReasonNoOffers)
+		return
+	}
 	h, err := wire.ParseHeader(d.Bytes)
 	if err != nil {
 		e.drop(d, ike.ReasonMalformed)

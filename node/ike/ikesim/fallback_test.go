@@ -66,6 +66,15 @@ func TestFallback(t *testing.T) {
 			t.Fatalf("want Refuse for %s and no Fallback, have %+v", ike.ReasonNoProposal, a.Results)
 		}
 	})
+	t.Run("a peer whose policy negotiates nothing is silent", func(t *testing.T) {
+		w, a, b := pair(1, calm, pskAuth, wait)
+		b.Do(ike.Reconfigure{})
+		a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+		w.Run(time.Minute)
+		if len(results[ike.Fallback](a)) != 1 || len(results[ike.Refuse](a)) != 0 {
+			t.Fatalf("want Fallback alone, have %+v\n%s", a.Results, story(w))
+		}
+	})
 	t.Run("an authentication that fails gets none", func(t *testing.T) {
 		w, a, b := pair(1, calm, pskAuth, wait)
 		c := b.Config
