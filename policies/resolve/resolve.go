@@ -187,7 +187,7 @@ func (p *Plan) Machine(s *directory.Snapshot, id directory.UUID) (*Outcome, erro
 	for _, container := range s.Path(m.DN) {
 		c = p.extend(c, container)
 	}
-	c = p.sited(c, p.Siting(m).DN)
+	c = p.sited(c, m)
 	return p.outcome(c, memberships(s, c, m.DN)), nil
 }
 
@@ -210,10 +210,7 @@ func (p *Plan) All(s *directory.Snapshot) Assignments {
 		c := p.extend(parent, container)
 		chains[container.DN.Key()] = c
 		for m := range s.ChildMachines(container.DN) {
-			at := c
-			if p.linkedSites {
-				at = p.sited(c, p.Siting(m).DN)
-			}
+			at := p.sited(c, m)
 			groups := memberships(s, at, m.DN)
 			o, ok := at.shared[groups.signature]
 			if !ok {

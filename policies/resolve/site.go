@@ -21,14 +21,21 @@ func (p *Plan) At(where Locations) *Plan {
 
 // subnets finds the site of an address. It never changes.
 type subnets struct {
-	sites   map[netip.Prefix]policies.Site
+	sites   map[netip.Prefix]named
 	lengths [2][]int // of the prefixes of IPv4 and IPv6, the longest first
 }
 
+// named is a site as links and people know it.
+type named struct {
+	dn   directory.DN
+	name string
+}
+
 func newSubnets(sites []policies.Site) subnets {
-	s := subnets{sites: map[netip.Prefix]policies.Site{}}
-	for _, site := range sites {
-		for _, p := range site.Subnets {
+	s := subnets{sites: map[netip.Prefix]named{}}
+	for _, doc := range sites {
+		site := named{doc.DN(), doc.Name}
+		for _, p := range doc.Subnets {
 			s.sites[p] = site
 			if f := family(p.Addr()); !slices.Contains(s.lengths[f], p.Bits()) {
 				s.lengths[f] = append(s.lengths[f], p.Bits())
@@ -50,7 +57,7 @@ func family(a netip.Addr) int {
 }
 
 // of returns the site with the most specific subnet that has the address.
-func (s subnets) of(a netip.Addr) (policies.Site, netip.Prefix, bool) {
+func (s subnets) of(a netip.Addr) (named, netip.Prefix, bool) {
 	a = a.Unmap().WithZone("")
 	for _, n := range s.lengths[family(a)] {
 		p, err := a.Prefix(n)
@@ -61,7 +68,7 @@ func (s subnets) of(a netip.Addr) (policies.Site, netip.Prefix, bool) {
 			return site, p, true
 		}
 	}
-	return policies.Site{}, netip.Prefix{}, false
+	return named{}, netip.Prefix{}, false
 }
 
 // Siting is at which site a machine is, and why.
@@ -78,21 +85,43 @@ func (p *Plan) Siting(m directory.Machine) Siting {
 	if len(p.subnets.sites) == 0 {
 		return Siting{}
 	}
-	addresses, source := m.Addresses, "in the directory"
-	if p.where != nil {
-		if a, ok := p.where(m.UUID); ok {
-			addresses, source = []netip.Addr{a}, "of its node"
-		}
-	}
-	if len(addresses) == 0 {
+	if len(p.addresses(m)) == 0 {
 		return Siting{Sentence: "no node of the machine ever connected and the directory has no address of it, so it is at no site"}
 	}
-	for _, a := range addresses {
-		if site, subnet, ok := p.subnets.of(a); ok {
-			return Siting{Site: site.Name, DN: site.DN(), Sentence: fmt.Sprintf("the address %s %s is in its subnet %s", a, source, subnet)}
+	source := "in the directory"
+	if p.where != nil {
+		if _, ok := p.where(m.UUID); ok {
+			source = "of its node"
 		}
 	}
-	return Siting{Sentence: fmt.Sprintf("no site has a subnet with the address %s %s", addresses[0], source)}
+	site, subnet, address, ok := p.site(m)
+	if !ok {
+		return Siting{Sentence: fmt.Sprintf("no site has a subnet with the address %s %s", address, source)}
+	}
+	return Siting{Site: site.name, DN: site.dn, Sentence: fmt.Sprintf("the address %s %s is in its subnet %s", address, source, subnet)}
+}
+
+// addresses are those that tell the site of a machine.
+func (p *Plan) addresses(m directory.Machine) []netip.Addr {
+	if p.where != nil {
+		if a, ok := p.where(m.UUID); ok {
+			return []netip.Addr{a}
+		}
+	}
+	return m.Addresses
+}
+
+// site is at which site a machine is, by which address and subnet; without one, address is the first that is at none.
+func (p *Plan) site(m directory.Machine) (site named, subnet netip.Prefix, address netip.Addr, ok bool) {
+	for i, a := range p.addresses(m) {
+		if site, subnet, ok = p.subnets.of(a); ok {
+			return site, subnet, a, true
+		}
+		if i == 0 {
+			address = a
+		}
+	}
+	return named{}, netip.Prefix{}, address, false
 }
 
 // HasSites reports whether there are links to sites, without which nobody's site matters.
@@ -102,12 +131,17 @@ func (p *Plan) HasSites() bool { return p.linkedSites }
 func (p *Plan) SameSite(a, b netip.Addr) bool {
 	x, _, atX := p.subnets.of(a)
 	y, _, atY := p.subnets.of(b)
-	return atX == atY && x.Name == y.Name
+	return atX == atY && x.name == y.name
 }
 
-// sited returns the chain for the machines of a container that are at a site: that of the container with the links of
+// sited returns the chain for a machine of a container: where it is at a site with links, that of the container with the links of
 // the site on top. Without links there it is the container's own. Chains are made once for each site.
-func (p *Plan) sited(c *chain, site directory.DN) *chain {
+func (p *Plan) sited(c *chain, m directory.Machine) *chain {
+	if !p.linkedSites {
+		return c
+	}
+	found, _, _, _ := p.site(m)
+	site := found.dn
 	links := p.links[site.Key()]
 	if site.IsZero() || len(links) == 0 {
 		return c

@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -94,5 +95,26 @@ func TestSiting(t *testing.T) {
 	plan := Prepare(d)
 	if a := netip.MustParseAddr("192.0.2.1"); !plan.SameSite(a, a.Next()) || plan.SameSite(a, netip.MustParseAddr("192.0.2.65")) || plan.SameSite(a, netip.MustParseAddr("198.51.100.1")) {
 		t.Error("addresses are not told apart by site")
+	}
+}
+
+// BenchmarkAllAtSites resolves the fleet of BenchmarkAll with its machines at 200 sites, each of which has a policy.
+func BenchmarkAllAtSites(b *testing.B) {
+	s, d := fleet(b)
+	for i := range 200 {
+		site := policies.Site{Meta: policies.Meta{Name: fmt.Sprintf("site%d", i)}, Subnets: []netip.Prefix{
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16), netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i), 0}), 24),
+		}}
+		d.Sites = append(d.Sites, site)
+		d.Links = append(d.Links, policies.Link{Policy: "client", Order: 1, Container: site.DN()})
+	}
+	where := func(m directory.UUID) (netip.Addr, bool) {
+		return netip.AddrFrom4([4]byte{10, m[15] % 200, m[14], m[13]}), true
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if a := Prepare(d).At(where).All(s); a.Len() != 100_000 {
+			b.Fatal(a.Len())
+		}
 	}
 }
