@@ -113,6 +113,14 @@ func TestValidate(t *testing.T) {
 	link := func(s string) string { return header + "Link\npolicy: P\n" + s + "\n---\n" }
 	for _, test := range []struct{ name, text, want string }{
 		{"nothing wrong", list + secure + policy, ""},
+		{"remote access", list + secure + rule("interfaces: remote-access"), `warning no-effect: rule "r" is for remote access interfaces, and nodes know no interface as one: it has no effect`},
+		{"remote access, not active", list + secure + rule("interfaces: remote-access, active: false"), ""},
+		{"a level", list + action("action: negotiate\nlevel: high") + policy, ""},
+		{"a level and offers", list + action("action: negotiate\nlevel: high\noffers: [\"ESP[AES-GCM-128]\"]") + policy, `error offers: has level high and offers; the level stands for offers of its own, write one of the two
+error offers: has offers of different lifetimes; an action has one`},
+		{"a level of a permit", list + action("action: permit\nlevel: high") + policy, `error action: has action permit with inpass, fallback, level, offers, pfs or associations, which only negotiate has`},
+		{"account mapping without a certificate", list + secure + rule("authentication: [{method: psk, secretRef: s, accountMapping: true}]"), `error authentication: authentication 1 of rule "r" is by preshared key, but has accountMapping or excludeCAName
+warning preshared-key: rule "r" authenticates with a preshared key, which every holder can use in the name of every other`},
 		{"no filter list", secure + policy, `error dangling: rule "r" names filter list "L", which does not exist`},
 		{"a near name", strings.Replace(list, "name: L", "name: LL", 1) + secure + policy, `error dangling: rule "r" names filter list "L", which does not exist; did you mean "LL"?`},
 		{"no filter action", list + policy, `error dangling: rule "r" names filter action "A", which does not exist`},
