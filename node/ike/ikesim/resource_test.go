@@ -44,6 +44,39 @@ func TestChildSAsPerResource(t *testing.T) {
 	}
 }
 
+// Where both ends ask for Child SAs at once, each end has one bundle, whose SAs carry what the threads of the other send.
+func TestChildSAsOfBothEndsAreOneBundle(t *testing.T) {
+	for _, first := range []bool{false, true} { // does it happen before there is an IKE SA, or in one
+		for seed := range uint64(5) {
+			w, a, b := pair(seed+1, calm, pskAuth, nil)
+			w.unchecked = true
+			a.Config.Rules[0].Associations, b.Config.Rules[0].Associations = 4, 4
+			a.boot()
+			b.boot()
+			if !first {
+				a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+				w.Run(5 * time.Second)
+				for spi := range a.SADB {
+					a.Do(ike.ChildExpiring{SPI: spi, Limit: ike.LimitHard})
+				}
+				w.Run(5 * time.Second)
+			}
+			a.Do(ike.Acquire{Flow: flow(addrA, addrB)})
+			b.Do(ike.Acquire{Flow: flow(addrB, addrA)})
+			w.Run(10 * time.Second)
+			for _, n := range []*Node{a, b} {
+				bundles := map[sa.SPI]int{}
+				for _, c := range n.SADB {
+					bundles[c.Child.Bundle]++
+				}
+				if len(bundles) != 1 || len(n.SADB) < 2 || len(n.SADB) > 5 {
+					t.Errorf("first %v, seed %d: %d Child SAs in bundles %v, want up to five in one\n%s", first, seed, len(n.SADB), bundles, story(w))
+				}
+			}
+		}
+	}
+}
+
 // bundled returns the lanes of the SAs of a node, which are of one bundle and in different lanes where the node wants
 // several.
 func bundled(t *testing.T, n *Node) map[sa.Lane]bool {

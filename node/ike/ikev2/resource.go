@@ -79,18 +79,18 @@ func (s *SA) laneOf(w *childRequest, rule *ike.Rule) sa.Lane {
 	return sa.Lane((uint64(s.SPI()) + uint64(w.resource)) % sa.Lanes)
 }
 
-// bundleOf names the bundle that a new Child SA belongs to.
+// bundleOf names the bundle that a new Child SA belongs to: that of those with the same selectors, also where both ends asked
+// for a first one at once.
 func (s *SA) bundleOf(w *childRequest, c *child) sa.SPI {
 	switch {
 	case w.rekeys != nil:
 		return w.rekeys.Bundle
 	case c.rule.Associations < 2:
 		return 0
-	case w.resource > 0:
-		for _, o := range slices.Backward(s.children) {
-			if o.Bundle != 0 && s.lasting(o) && o.Rule == c.Rule && slices.Equal(o.LocalTS, c.LocalTS) && slices.Equal(o.RemoteTS, c.RemoteTS) {
-				return o.Bundle
-			}
+	}
+	for _, o := range slices.Backward(s.children) {
+		if o.Bundle != 0 && s.lasting(o) && o.Rule == c.Rule && slices.Equal(o.LocalTS, c.LocalTS) && slices.Equal(o.RemoteTS, c.RemoteTS) {
+			return o.Bundle
 		}
 	}
 	return c.In.SPI
