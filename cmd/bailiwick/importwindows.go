@@ -130,7 +130,7 @@ func readEntries(stdin io.Reader, files []string) ([]directory.Entry, error) {
 type imported struct {
 	Documents string         `json:"documents"` // YAML, with comments
 	Notes     []importedNote `json:"notes"`
-	Secrets   []gpipsecKey   `json:"secrets"`
+	Secrets   []importedSecret   `json:"secrets"`
 }
 
 type importedNote struct {
@@ -138,7 +138,7 @@ type importedNote struct {
 	Message  string `json:"message"`
 }
 
-type gpipsecKey struct {
+type importedSecret struct {
 	Name string   `json:"name"`
 	Used []string `json:"used"`
 }
@@ -150,12 +150,12 @@ func printImported(c *client, cmd *cobra.Command, r gpipsec.Result, folder strin
 		}
 	}
 	if c.output != "table" {
-		answer := imported{Documents: string(r.YAML()), Notes: []importedNote{}, Secrets: []gpipsecKey{}}
+		answer := imported{Documents: string(r.YAML()), Notes: []importedNote{}, Secrets: []importedSecret{}}
 		for _, n := range r.Notes {
 			answer.Notes = append(answer.Notes, importedNote(n))
 		}
 		for _, s := range r.Secrets {
-			answer.Secrets = append(answer.Secrets, gpipsecKey(s))
+			answer.Secrets = append(answer.Secrets, importedSecret(s))
 		}
 		return printValue(c, cmd.OutOrStdout(), answer)
 	}

@@ -32,7 +32,7 @@ type Machine struct {
 
 func (m Machine) validate() error {
 	if m.Name == "" || strings.ContainsFunc(m.Name, func(r rune) bool {
-		return r != '.' && r != '-' && r != '_' && !(r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)))
+		return !strings.ContainsRune(".-_", r) && (r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r))
 	}) {
 		return fmt.Errorf("%w: %q is no DNS name", ErrMachine, m.Name)
 	}
@@ -227,28 +227,18 @@ func prefixes(r spd.Range) []netip.Prefix {
 		p := netip.PrefixFrom(from, from.BitLen())
 		for p.Bits() > 0 {
 			wider := netip.PrefixFrom(from, p.Bits()-1)
-			if wider.Masked().Addr() != from || last(wider).Compare(r.To) > 0 {
+			if wider.Masked().Addr() != from || spd.RangeOf(wider).To.Compare(r.To) > 0 {
 				break
 			}
 			p = wider
 		}
 		out = append(out, p)
-		end := last(p)
+		end := spd.RangeOf(p).To
 		if end.Compare(r.To) >= 0 {
 			return out
 		}
 		from = end.Next()
 	}
-}
-
-// last returns the highest address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	octets := p.Addr().AsSlice()
-	for i := p.Bits(); i < 8*len(octets); i++ {
-		octets[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(octets)
-	return a
 }
 
 // slug makes a name that every program takes.

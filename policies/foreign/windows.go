@@ -281,7 +281,9 @@ func (w *windows) filter(r spd.Rule, f spd.Filter, name, settings string) {
 		f.SourcePort, f.DestinationPort = f.DestinationPort, f.SourcePort
 	}
 	local, ok := windowsAddress(f.Source)
-	if !ok || f.Source.Kind != spd.AddressMe && f.Source.Kind != spd.AddressAny && strings.HasPrefix(local, "D") {
+	// The servers of a machine are names for remote addresses alone.
+	servers := f.Source.Kind == spd.AddressDNSServers || f.Source.Kind == spd.AddressDHCPServer || f.Source.Kind == spd.AddressDefaultGateway
+	if !ok || servers {
 		w.remark(r.Name, r.Action.Action != spd.ActionPermit, "the filter from %s is left out: Windows cannot name that address as its own", f.Source)
 		return
 	}

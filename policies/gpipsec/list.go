@@ -157,20 +157,10 @@ func addressCovers(wide, a spd.Address) bool {
 	case spd.AddressPrefix:
 		return wide.Prefix.Bits() <= a.Prefix.Bits() && wide.Prefix.Contains(a.Prefix.Addr())
 	case spd.AddressRange:
-		last := lastOf(a.Prefix)
+		last := spd.RangeOf(a.Prefix).To
 		return wide.From.BitLen() == last.BitLen() && wide.From.Compare(a.Prefix.Addr()) <= 0 && last.Compare(wide.To) <= 0
 	}
 	return false
-}
-
-// lastOf returns the highest address of the prefix.
-func lastOf(p netip.Prefix) netip.Addr {
-	octets := p.Addr().AsSlice()
-	for i := p.Bits(); i < 8*len(octets); i++ {
-		octets[i/8] |= 0x80 >> (i % 8)
-	}
-	last, _ := netip.AddrFromSlice(octets)
-	return last
 }
 
 func onePort(p uint16) spd.PortRange { return spd.PortRange{From: p, To: p} }

@@ -23,11 +23,11 @@ const (
 )
 
 var (
-	any4       = rangeOf(netip.MustParsePrefix("0.0.0.0/0"))
-	any6       = rangeOf(netip.MustParsePrefix("::/0"))
-	multicast4 = rangeOf(netip.MustParsePrefix("224.0.0.0/4"))
-	multicast6 = rangeOf(netip.MustParsePrefix("ff00::/8"))
-	linkLocal6 = rangeOf(netip.MustParsePrefix("fe80::/10"))
+	any4       = RangeOf(netip.MustParsePrefix("0.0.0.0/0"))
+	any6       = RangeOf(netip.MustParsePrefix("::/0"))
+	multicast4 = RangeOf(netip.MustParsePrefix("224.0.0.0/4"))
+	multicast6 = RangeOf(netip.MustParsePrefix("ff00::/8"))
+	linkLocal6 = RangeOf(netip.MustParsePrefix("fe80::/10"))
 	broadcast4 = single(netip.AddrFrom4([4]byte{255, 255, 255, 255}))
 )
 

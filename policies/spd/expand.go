@@ -132,7 +132,7 @@ func ranges(a Address, f Facts) []Range {
 	case AddressMe:
 		return singles(f.Addresses)
 	case AddressPrefix:
-		return []Range{rangeOf(a.Prefix)}
+		return []Range{RangeOf(a.Prefix)}
 	case AddressRange:
 		return []Range{{a.From, a.To}}
 	case AddressDNSServers:

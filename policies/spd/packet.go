@@ -94,7 +94,7 @@ func (r Range) Is4() bool { return r.From.Is4() }
 // Prefix returns the range as a prefix, if it is one.
 func (r Range) Prefix() (netip.Prefix, bool) {
 	p := netip.PrefixFrom(r.From, r.From.BitLen()-r.wildcardBits())
-	if p.Masked() != p || rangeOf(p) != r {
+	if p.Masked() != p || RangeOf(p) != r {
 		return netip.Prefix{}, false
 	}
 	return p, true
@@ -137,8 +137,8 @@ func (r Range) wildcardBits() int {
 	return 0
 }
 
-// rangeOf returns the addresses of a masked prefix.
-func rangeOf(p netip.Prefix) Range {
+// RangeOf returns the addresses of a masked prefix.
+func RangeOf(p netip.Prefix) Range {
 	last := p.Addr().AsSlice()
 	for bit := p.Bits(); bit < 8*len(last); bit++ {
 		last[bit/8] |= 0x80 >> (bit % 8)
@@ -205,7 +205,7 @@ func (i ICMP) Contains(p Packet) bool {
 func (a Address) Range() (Range, bool) {
 	switch a.Kind {
 	case AddressPrefix:
-		return rangeOf(a.Prefix), true
+		return RangeOf(a.Prefix), true
 	case AddressRange:
 		return Range{a.From, a.To}, true
 	case AddressAny, AddressMe, AddressDNSServers, AddressDHCPServer, AddressDefaultGateway, AddressName:

@@ -347,7 +347,7 @@ func (a Address) group() bool {
 		if !a.Prefix.IsValid() {
 			return false
 		}
-		r = rangeOf(a.Prefix.Masked())
+		r = RangeOf(a.Prefix.Masked())
 	case AddressRange:
 		r = Range{a.From, a.To}
 	default:
