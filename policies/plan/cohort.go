@@ -98,13 +98,11 @@ func survey(states ...*state) terrain {
 				}
 				for _, f := range r.Filters {
 					for _, a := range []spd.Address{f.Source, f.Destination} {
-						switch a.Kind {
-						case spd.AddressPrefix:
-							if a.Prefix.Bits() > 0 {
-								span(a.Prefix.Addr(), lastOf(a.Prefix))
-							}
-						case spd.AddressRange:
+						if a.Kind == spd.AddressRange {
 							span(a.From, a.To)
+						}
+						if a.Kind == spd.AddressPrefix && a.Prefix.Bits() > 0 {
+							span(a.Prefix.Addr(), lastOf(a.Prefix))
 						}
 					}
 				}

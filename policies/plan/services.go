@@ -108,14 +108,11 @@ func (c *comparison) host(s *state, service Service) *end {
 		return e
 	}
 	l := c.court.landscape
-	p := l.server
-	switch service.Symbol {
-	case spd.AddressDNSServers:
-		p = l.dns
-	case spd.AddressDHCPServer:
-		p = l.dhcp
-	case spd.AddressDefaultGateway:
-		p = l.gateway
+	p, symbolic := map[spd.AddressKind]place{
+		spd.AddressDNSServers: l.dns, spd.AddressDHCPServer: l.dhcp, spd.AddressDefaultGateway: l.gateway,
+	}[service.Symbol]
+	if !symbolic {
+		p = l.server
 	}
 	if service.Address.IsValid() {
 		p = home([]netip.Addr{service.Address}, p)
