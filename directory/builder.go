@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -26,7 +25,8 @@ type Builder struct {
 // NewBuilder starts a snapshot of the tree below base. An empty base means the one entry that all others are below.
 func NewBuilder(base DN) *Builder { return &Builder{base: base} }
 
-// Add takes an entry over; its slices must not be changed afterwards.
+// Add takes an entry over; its slices must not be changed afterwards. They are brought into order in place: an object that
+// is added to several Builders has to be Normalised before.
 func (b *Builder) Add(o Object) {
 	switch e := o.(type) {
 	case Container:
@@ -73,16 +73,11 @@ func (b *Builder) normalise() {
 	for i := range s.machines {
 		m := &s.machines[i]
 		m.DNSName = strings.TrimSuffix(fold(m.DNSName), ".")
-		if len(m.Addresses) > 1 {
-			slices.SortFunc(m.Addresses, netip.Addr.Compare)
-			m.Addresses = slices.Compact(m.Addresses)
-		}
+		m.normalise()
 	}
 	b.sortMachines()
 	for i := range s.groups {
-		g := &s.groups[i]
-		slices.SortFunc(g.Members, func(a, b DN) int { return cmp.Or(a.Compare(b), cmp.Compare(a.text, b.text)) })
-		g.Members = slices.CompactFunc(g.Members, DN.Equal)
+		s.groups[i].normalise()
 	}
 	slices.SortFunc(s.groups, func(a, b Group) int { return a.DN.Compare(b.DN) })
 	slices.SortFunc(b.problems, func(x, y Problem) int {

@@ -8,15 +8,15 @@ import (
 // ErrMove is wrapped when an entry cannot be moved as it was asked.
 var ErrMove = errors.New("the entry cannot be moved")
 
-// replant returns the name with everything from old upwards replaced; d itself when it is neither old nor below it.
-func (d DN) replant(old, next DN) (DN, error) {
+// Replant returns the name with everything from old upwards replaced; d itself when it is neither old nor below it.
+func (d DN) Replant(old, next DN) (DN, error) {
 	switch {
 	case d.Equal(old):
 		return next, nil
 	case !d.IsDescendantOf(old):
 		return d, nil
 	}
-	up, err := d.Parent().replant(old, next)
+	up, err := d.Parent().Replant(old, next)
 	if err != nil {
 		return DN{}, err
 	}
@@ -72,24 +72,24 @@ func (s *Snapshot) Move(dn, to DN) (*Snapshot, error) {
 	}
 	b := NewBuilder(s.base)
 	for _, c := range s.containers {
-		if c.DN, err = c.DN.replant(dn, next); err != nil {
+		if c.DN, err = c.DN.Replant(dn, next); err != nil {
 			return nil, err
 		}
 		b.Add(c)
 	}
 	for _, m := range s.machines {
-		if m.DN, err = m.DN.replant(dn, next); err != nil {
+		if m.DN, err = m.DN.Replant(dn, next); err != nil {
 			return nil, err
 		}
 		b.Add(m)
 	}
 	for _, g := range s.groups {
-		if g.DN, err = g.DN.replant(dn, next); err != nil {
+		if g.DN, err = g.DN.Replant(dn, next); err != nil {
 			return nil, err
 		}
 		members := make([]DN, len(g.Members))
 		for i, m := range g.Members {
-			if members[i], err = m.replant(dn, next); err != nil {
+			if members[i], err = m.Replant(dn, next); err != nil {
 				return nil, err
 			}
 		}

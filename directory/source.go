@@ -29,10 +29,14 @@ type Status struct {
 	Location string
 	// Base is the top of the tree as configured or, once read, as found.
 	Base string
+	// Protocol says how changes are noticed; ProtocolNote why it is no better one, or what it is about to do.
+	Protocol, ProtocolNote string
 	// LastRead is when the last complete read ended, or when its result was last seen to be still current; zero when
 	// there was none. LastDuration is how long the read took.
 	LastRead     time.Time
 	LastDuration time.Duration
+	// LastFull is when the whole directory was last read entry by entry, whatever a protocol of changes says.
+	LastFull time.Time
 	// Containers, Machines, Groups and Problems count what it held.
 	Containers, Machines, Groups, Problems int
 	// Digest is the content's.

@@ -57,6 +57,8 @@ type Config struct {
 	// contexts at the domain's root and are always skipped; elsewhere one means that the tree is incomplete here.
 	SkipReferences bool
 
+	// PollOnly does without content synchronization (RFC 4533) although the server may offer it.
+	PollOnly bool
 	// Interval between two polls, default 30 s, at least 100 ms; a tenth of it either way is chance.
 	Interval time.Duration
 	// FullInterval is after how long the tree is read again although the server says that nothing has changed; default

@@ -21,6 +21,7 @@ const (
 	duringBind     = "bind"
 	duringSearch   = "search"
 	duringBuild    = "build the tree"
+	duringSync     = "content synchronization"
 )
 
 // wrap makes the Error of a step; nil stays nil.

@@ -90,7 +90,7 @@ func classify(during string, err error) error {
 		verify   *tls.CertificateVerificationError
 		timeout  net.Error
 		code     *goldap.Error
-		reading  = during == duringSearch
+		reading  = during == duringSearch || during == duringSync
 		lost     = ErrUnreachable
 		coded    = errors.As(err, &code)
 	)

@@ -47,14 +47,19 @@ func start(t *testing.T, o slapd.Options) *lab {
 func startBank(t *testing.T) *lab {
 	t.Helper()
 	l := start(t, slapd.Options{})
+	l.loadBank()
+	return l
+}
+
+func (l *lab) loadBank() {
+	l.Helper()
 	bank, err := os.ReadFile("../../e2e/bank/bank.ldif")
 	if err != nil {
-		t.Fatal(err)
+		l.Fatal(err)
 	}
-	if err := l.Load(t.Context(), bank); err != nil {
-		t.Fatal(err)
+	if err := l.Load(l.Context(), bank); err != nil {
+		l.Fatal(err)
 	}
-	return l
 }
 
 func (l *lab) modify(ldif string) {

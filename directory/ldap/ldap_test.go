@@ -197,7 +197,7 @@ func TestKilledInMidRead(t *testing.T) {
 	l := startBank(t)
 	p := newProxy(t, l.LDAP)
 	// Every poll reads everything, so that the position is one of a whole read.
-	s := l.open(l.clear(p, func(c *Config) { c.FullInterval = time.Nanosecond }))
+	s := l.open(l.clear(p, func(c *Config) { c.FullInterval, c.PollOnly = time.Nanosecond, true }))
 	before := s.wantSnapshot()
 	for _, at := range []int{60, 700, 1500} {
 		p.arm(at, func() { l.Kill() })
@@ -221,7 +221,7 @@ func TestKilledInMidRead(t *testing.T) {
 
 func TestChangesAreSeenAndIdentityStays(t *testing.T) {
 	l := startBank(t)
-	s := l.open(l.config())
+	s := l.open(l.config(func(c *Config) { c.PollOnly = true }))
 	last := s.wantSnapshot()
 	for _, step := range []struct {
 		name, ldif string

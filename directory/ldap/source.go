@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/directory/ldap/contentsync"
 )
 
 // The back-off after failures: the first wait, doubled up to the longest; after refused credentials at once the
@@ -20,7 +21,8 @@ const (
 	credentialsPoll = 2 * time.Second
 )
 
-// A Source polls a directory server; it implements directory.Source.
+// A Source reads a directory server, told of changes by content synchronization where the server offers that, else by
+// polling; it implements directory.Source.
 type Source struct {
 	target target
 
@@ -34,6 +36,12 @@ type Source struct {
 	failed    error         // of the last poll
 	password  time.Time     // the password file's age as of the last poll
 
+	follower  *follower           // nil while there is none
+	replica   contentsync.Replica // what the last one left
+	anew      int                 // how often in a row one had to start again without cookie
+	trySync   time.Time           // when content synchronization is to be tried
+	pollsOnly string              // why it is not in use
+
 	closing context.CancelFunc
 	closed  context.Context
 	state   guardedStatus
@@ -42,6 +50,13 @@ type Source struct {
 type guardedStatus struct {
 	sync.Mutex
 	directory.Status
+}
+
+// note changes the status.
+func (g *guardedStatus) note(change func(*directory.Status)) {
+	g.Lock()
+	defer g.Unlock()
+	change(&g.Status)
 }
 
 // Open validates the configuration; nothing is sent before the first Next. The error wraps ErrConfig.
@@ -53,6 +68,9 @@ func Open(c Config) (*Source, error) {
 	s := &Source{target: t}
 	s.closed, s.closing = context.WithCancel(context.Background())
 	s.state.Status = directory.Status{Kind: "ldap", Location: t.URL, Base: t.Base.String()}
+	if reason := t.noSync(); reason != "" {
+		s.usePolling(reason)
+	}
 	return s, nil
 }
 
@@ -75,11 +93,13 @@ func (s *Source) Next(ctx context.Context) (*directory.Snapshot, error) {
 	defer cancel()
 	defer context.AfterFunc(s.closed, cancel)()
 	for {
-		if err := s.pause(ctx); err != nil {
-			return nil, s.ended(err)
+		if s.follower == nil {
+			if err := s.pause(ctx); err != nil {
+				return nil, s.ended(err)
+			}
 		}
-		snap, err := s.poll(ctx)
-		if ctx.Err() != nil {
+		snap, err := s.read(ctx)
+		if ctx.Err() != nil && snap == nil {
 			return nil, s.ended(ctx.Err())
 		}
 		recovered := s.failures > 0 && err == nil
@@ -120,6 +140,9 @@ func (s *Source) plan(err error) {
 	s.state.Lock()
 	defer s.state.Unlock()
 	s.state.NextRead = time.Now().Add(s.wait)
+	if s.follower != nil {
+		s.state.NextRead = time.Time{}
+	}
 }
 
 // pause waits until the next poll is due. After refused credentials a new password ends the wait.
@@ -163,7 +186,7 @@ func (t target) passwordAge() time.Time {
 func (s *Source) poll(ctx context.Context) (*directory.Snapshot, error) {
 	began := time.Now()
 	s.password = s.target.passwordAge() // before it is read: a change in between counts as a change
-	snap, m, err := s.read(ctx)
+	snap, m, err := s.readOnce(ctx)
 	s.state.Lock()
 	defer s.state.Unlock()
 	at := time.Now()
@@ -178,12 +201,13 @@ func (s *Source) poll(ctx context.Context) (*directory.Snapshot, error) {
 		return nil, nil
 	}
 	s.state.Succeeded(at, at.Sub(began), snap)
+	s.state.LastFull = at
 	s.live = s.live || s.marker.known() && m.known() && s.marker != m
 	s.marker, s.fullRead = m, at
 	return snap, nil
 }
 
-func (s *Source) read(ctx context.Context) (*directory.Snapshot, marker, error) {
+func (s *Source) readOnce(ctx context.Context) (*directory.Snapshot, marker, error) {
 	session, closeSession, err := s.target.open(ctx)
 	if err != nil {
 		return nil, marker{}, err

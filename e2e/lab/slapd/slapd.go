@@ -32,6 +32,8 @@ type Options struct {
 	Suffix string
 	// NoSyncprov leaves the syncprov overlay out, and with it a contextCSN that is kept up to date.
 	NoSyncprov bool
+	// SyncprovConfig is added to the overlay's section.
+	SyncprovConfig string
 	// Config is added to the database section of slapd.conf.
 	Config string
 	// Offline writes entries before the server starts (slapadd -q), for large trees and for entryUUIDs of one's own.
@@ -142,7 +144,7 @@ func (s *Server) config(o Options) []byte {
 		s.Suffix, s.RootDN, s.Password, s.path("db"))
 	b.WriteString(o.Config)
 	if !o.NoSyncprov {
-		b.WriteString("\noverlay syncprov\n")
+		b.WriteString("\noverlay syncprov\n" + o.SyncprovConfig)
 	}
 	return b.Bytes()
 }
@@ -255,6 +257,34 @@ func (s *Server) Load(ctx context.Context, ldif []byte) error {
 // Modify applies change records with ldapmodify, as RootDN over ldapi.
 func (s *Server) Modify(ctx context.Context, ldif string) error {
 	return s.run(ctx, []byte(ldif), "ldapmodify", "-Q", "-Y", "EXTERNAL", "-H", s.LDAPI)
+}
+
+// Dump returns the whole database as LDIF with its operational attributes: a backup. The server may run.
+func (s *Server) Dump(ctx context.Context) ([]byte, error) {
+	path, err := find("slapcat")
+	if err != nil {
+		return nil, err
+	}
+	out, err := exec.CommandContext(ctx, path, "-f", s.path("slapd.conf")).Output()
+	if err != nil {
+		return nil, fmt.Errorf("slapcat: %w", err)
+	}
+	return out, nil
+}
+
+// Restore kills the server, replaces its database by a backup and starts it again on the same addresses.
+func (s *Server) Restore(ctx context.Context, backup []byte) error {
+	s.Kill()
+	if err := os.RemoveAll(s.path("db")); err != nil {
+		return err
+	}
+	if err := os.Mkdir(s.path("db"), 0o700); err != nil {
+		return err
+	}
+	if err := s.run(ctx, backup, "slapadd", "-q", "-f", s.path("slapd.conf")); err != nil {
+		return err
+	}
+	return s.Restart(ctx)
 }
 
 func (s *Server) run(ctx context.Context, stdin []byte, tool string, args ...string) error {

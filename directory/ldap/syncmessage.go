@@ -1,0 +1,116 @@
+package ldap
+
+import (
+	"errors"
+	"fmt"
+
+	goldap "github.com/go-ldap/ldap/v3"
+
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/directory/ldap/contentsync"
+)
+
+// errMessage says that a server's message is none of RFC 4533.
+var errMessage = errors.New("malformed message of content synchronization")
+
+// syncMessage makes a message of what the client decoded: an entry with its controls, or an intermediate response. It is
+// nil for an intermediate response of another kind, which RFC 4511 4.13 lets us ignore.
+func syncMessage(schema directory.Schema, entry *goldap.Entry, controls []goldap.Control) (contentsync.Message, error) {
+	if entry != nil {
+		return syncEntry(schema, entry, controls)
+	}
+	for _, c := range controls {
+		if info, ok := c.(*goldap.ControlSyncInfo); ok {
+			return syncInfo(info)
+		}
+	}
+	return nil, nil
+}
+
+func syncInfo(info *goldap.ControlSyncInfo) (contentsync.Message, error) {
+	switch {
+	case info.NewCookie != nil:
+		return contentsync.NewCookie{Cookie: contentsync.Cookie(info.NewCookie.Cookie)}, nil
+	case info.RefreshDelete != nil:
+		i := info.RefreshDelete
+		return contentsync.PhaseEnd{Deletes: true, Done: i.RefreshDone, Cookie: contentsync.Cookie(i.Cookie)}, nil
+	case info.RefreshPresent != nil:
+		i := info.RefreshPresent
+		return contentsync.PhaseEnd{Done: i.RefreshDone, Cookie: contentsync.Cookie(i.Cookie)}, nil
+	case info.SyncIdSet != nil:
+		i := info.SyncIdSet
+		set := contentsync.IDSet{Deletes: i.RefreshDeletes, Cookie: contentsync.Cookie(i.Cookie), UUIDs: make([]directory.UUID, len(i.SyncUUIDs))}
+		for n, u := range i.SyncUUIDs {
+			set.UUIDs[n] = directory.UUID(u)
+			if set.UUIDs[n].IsZero() {
+				return nil, fmt.Errorf("%w: a set of entries names the nil UUID", errMessage)
+			}
+		}
+		return set, nil
+	}
+	return nil, fmt.Errorf("%w: sync info of kind %d without its value", errMessage, info.Value)
+}
+
+func syncEntry(schema directory.Schema, entry *goldap.Entry, controls []goldap.Control) (contentsync.Message, error) {
+	var state *goldap.ControlSyncState
+	for _, c := range controls {
+		if s, ok := c.(*goldap.ControlSyncState); ok {
+			if state != nil {
+				return nil, fmt.Errorf("%w: entry %q has two Sync State Controls", errMessage, entry.DN)
+			}
+			state = s
+		}
+	}
+	// RFC 4533 3.3, 3.4: every entry carries the control.
+	if state == nil {
+		return nil, fmt.Errorf("%w: entry %q has no Sync State Control", errMessage, entry.DN)
+	}
+	m := contentsync.EntryState{UUID: directory.UUID(state.EntryUUID), Cookie: contentsync.Cookie(state.Cookie)}
+	if m.UUID.IsZero() {
+		return nil, fmt.Errorf("%w: entry %q has the nil UUID", errMessage, entry.DN)
+	}
+	switch state.State {
+	case goldap.SyncStatePresent:
+		m.State = contentsync.Present
+		return m, nil
+	case goldap.SyncStateDelete:
+		m.State = contentsync.Delete
+		return m, nil
+	case goldap.SyncStateAdd:
+		m.State = contentsync.Add
+	case goldap.SyncStateModify:
+		m.State = contentsync.Modify
+	default:
+		return nil, fmt.Errorf("%w: entry %q has state %d", errMessage, entry.DN, state.State)
+	}
+	var err error
+	m.Item, err = syncItem(schema, m.UUID, entry)
+	return m, err
+}
+
+func syncItem(schema directory.Schema, u directory.UUID, entry *goldap.Entry) (contentsync.Item, error) {
+	e := directory.Entry{DN: entry.DN, Attributes: make([]directory.Attribute, 0, len(entry.Attributes))}
+	for _, a := range entry.Attributes {
+		if _, _, ranged := parseRange(a.Name); ranged {
+			return contentsync.Item{}, fmt.Errorf("%w: entry %q comes with a part of the values of %s only", errMessage, entry.DN, a.Name)
+		}
+		e.Attributes = append(e.Attributes, directory.Attribute{Name: a.Name, Values: a.Values})
+	}
+	object, problems, err := schema.Map(e)
+	if err != nil {
+		return contentsync.Item{}, err
+	}
+	item := contentsync.Item{Problems: problems}
+	if object == nil {
+		if item.DN, err = directory.ParseDN(entry.DN); err != nil {
+			return contentsync.Item{}, err
+		}
+		return item, nil
+	}
+	item.Object = directory.Normalise(object)
+	var own directory.UUID
+	if own, item.DN = object.Identity(); own != u {
+		return contentsync.Item{}, fmt.Errorf("%w: entry %q has entryUUID %s and is announced as %s", errMessage, entry.DN, own, u)
+	}
+	return item, nil
+}
