@@ -93,6 +93,8 @@ type LDAPConfig struct {
 	ClientCert   string        `yaml:"clientCert"`
 	ClientKey    string        `yaml:"clientKey"`
 	AllowClear   bool          `yaml:"allowClear"`
+	// PollOnly does without content synchronization although the server may offer it.
+	PollOnly     bool          `yaml:"pollOnly"`
 	Interval     time.Duration `yaml:"interval"`
 	Timeout      time.Duration `yaml:"timeout"`
 }
@@ -331,7 +333,7 @@ func (v *validated) checkLDAP(l LDAPConfig) error {
 	}
 	v.ldap = ldap.Config{
 		URL: l.URL, Base: base, Schema: &schema, Bind: bind, StartTLS: l.StartTLS, CAFile: l.CAFile, ServerName: l.ServerName,
-		ClientCert: l.ClientCert, ClientKey: l.ClientKey, AllowClear: l.AllowClear, Interval: l.Interval, Timeout: l.Timeout,
+		ClientCert: l.ClientCert, ClientKey: l.ClientKey, AllowClear: l.AllowClear, PollOnly: l.PollOnly, Interval: l.Interval, Timeout: l.Timeout,
 	}
 	if err := v.ldap.Validate(); err != nil {
 		return fmt.Errorf("directory.ldap: %w", err)

@@ -124,6 +124,12 @@ func (f *follower) take(e event, ok bool) error {
 	f.heard = time.Now()
 	young := !f.persisting()
 	for {
+		if !ok && f.probing {
+			// A probe without answer ends the stream, and knows why.
+			if p := <-f.probes; p.err != nil {
+				return p.err
+			}
+		}
 		if !ok {
 			return f.wrapAs(ErrInterrupted, duringSync, errors.New("the stream ended"))
 		}

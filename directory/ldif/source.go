@@ -102,7 +102,7 @@ func Open(path string, o Options) (*Source, error) {
 		return nil, fmt.Errorf("find LDIF file %q: %w", path, err)
 	}
 	s := &Source{path: abs, opts: o.withDefaults(), closed: make(chan struct{})}
-	s.state.Status = directory.Status{Kind: "ldif", Location: abs, Base: o.Base.String()}
+	s.state.Status = directory.Status{Protocol: "watched file", Kind: "ldif", Location: abs, Base: o.Base.String()}
 	// The directory is watched, not the file: a file renamed over another is a new file, and a ConfigMap changes by a
 	// symbolic link beside it.
 	if w, err := fsnotify.NewWatcher(); err == nil {

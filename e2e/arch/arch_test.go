@@ -21,7 +21,7 @@ const module = "github.com/bailiwick-net/bailiwick"
 // pure lists packages without network or file I/O, logging, goroutines, wall clock and system randomness. A trailing
 // "/..." covers everything below.
 var pure = []string{
-	"directory", "directory/guard",
+	"directory", "directory/guard", "directory/ldap/contentsync",
 	"policies", "policies/predefined", "policies/preshared", "policies/proposal", "policies/resolve", "policies/spd/...", "policies/compile", "policies/analyze", "policies/plan", "policies/gpipsec", "policies/foreign",
 	"pki", "pki/certlint", "pki/enroll", "pki/trust",
 	"node/sa", "node/ike", "node/ike/wire", "node/ike/suite", "node/ike/ikev2", "node/ike/engine", "node/ike/impair",
