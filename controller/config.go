@@ -84,19 +84,19 @@ type LDAPConfig struct {
 	// Schema is "openldap" (the default) or "active-directory".
 	Schema string `yaml:"schema"`
 	// BindDN and PasswordFile bind by password, External by the TLS client certificate or the user over ldapi.
-	BindDN       string        `yaml:"bindDN"`
-	PasswordFile string        `yaml:"passwordFile"`
-	External     bool          `yaml:"external"`
-	StartTLS     bool          `yaml:"startTLS"`
-	CAFile       string        `yaml:"caFile"`
-	ServerName   string        `yaml:"serverName"`
-	ClientCert   string        `yaml:"clientCert"`
-	ClientKey    string        `yaml:"clientKey"`
-	AllowClear   bool          `yaml:"allowClear"`
+	BindDN       string `yaml:"bindDN"`
+	PasswordFile string `yaml:"passwordFile"`
+	External     bool   `yaml:"external"`
+	StartTLS     bool   `yaml:"startTLS"`
+	CAFile       string `yaml:"caFile"`
+	ServerName   string `yaml:"serverName"`
+	ClientCert   string `yaml:"clientCert"`
+	ClientKey    string `yaml:"clientKey"`
+	AllowClear   bool   `yaml:"allowClear"`
 	// PollOnly does without content synchronization although the server may offer it.
-	PollOnly     bool          `yaml:"pollOnly"`
-	Interval     time.Duration `yaml:"interval"`
-	Timeout      time.Duration `yaml:"timeout"`
+	PollOnly bool          `yaml:"pollOnly"`
+	Interval time.Duration `yaml:"interval"`
+	Timeout  time.Duration `yaml:"timeout"`
 }
 
 // GuardConfig is guard.Limits as written; all zero means guard.Default.

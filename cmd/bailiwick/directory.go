@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,9 +43,16 @@ func printDirectory(w io.Writer, r *adminv1.GetDirectoryStatusResponse) error {
 	table := rows{
 		{"Source", r.GetKind() + " " + r.GetLocation()},
 		{"Base", orDash(r.GetBase())},
+		{"Protocol", protocolText(r)},
 		{"Last read", when(r.GetLastRead())},
 		{"In force", fmt.Sprintf("%s, %s, %s, %s (digest %s)", state, plural(int(r.GetMachines()), "machine"),
 			plural(int(r.GetContainers()), "container"), plural(int(r.GetGroups()), "group"), short(r.GetDigest()))},
+	}
+	if r.GetLag() != nil {
+		table.add("Lag", "at most "+r.GetLag().AsDuration().Round(time.Millisecond).String())
+	}
+	if r.GetLastFullRead() != nil {
+		table.add("Read in full", when(r.GetLastFullRead()))
 	}
 	if r.GetNextRead() != nil {
 		table.add("Next read", when(r.GetNextRead()))
@@ -79,6 +87,14 @@ func printDirectory(w io.Writer, r *adminv1.GetDirectoryStatusResponse) error {
 		}
 	}
 	return nil
+}
+
+// protocolText names the protocol, and why it is no better one.
+func protocolText(r *adminv1.GetDirectoryStatusResponse) string {
+	if r.GetProtocolNote() == "" {
+		return orDash(r.GetProtocol())
+	}
+	return r.GetProtocol() + " (" + r.GetProtocolNote() + ")"
 }
 
 func printHeld(w io.Writer, h *adminv1.HeldChange) {

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bailiwick-net/bailiwick/controller/distribute"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
@@ -224,7 +225,11 @@ func (s *Server) GetDirectoryStatus(context.Context, *adminv1.GetDirectoryStatus
 	src := st.Source
 	response := &adminv1.GetDirectoryStatusResponse{
 		Kind: src.Kind, Location: src.Location, Base: src.Base, LastRead: stamp(src.LastRead), NextRead: stamp(src.NextRead),
+		Protocol: src.Protocol, ProtocolNote: src.ProtocolNote, LastFullRead: stamp(src.LastFull),
 		LastError: src.LastError, LastErrorAt: stamp(src.LastErrorAt), Failures: uint32(src.Failures), TrustDomain: s.config.TrustDomain,
+	}
+	if lag, ok := src.Lag(s.config.Now()); ok && src.Kind == "ldap" {
+		response.Lag = durationpb.New(lag)
 	}
 	if v := st.View; v != nil {
 		containers, machines, groups := v.Snapshot.Len()

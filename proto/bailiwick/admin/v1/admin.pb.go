@@ -12,6 +12,7 @@ package adminv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -2863,7 +2864,15 @@ type GetDirectoryStatusResponse struct {
 	// The fleet's name in certificates.
 	TrustDomain string `protobuf:"bytes,18,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// Policy tests that the present directory breaks. The directory is never held up for them.
-	FailedTests   []string `protobuf:"bytes,19,rep,name=failed_tests,json=failedTests,proto3" json:"failed_tests,omitempty"`
+	FailedTests []string `protobuf:"bytes,19,rep,name=failed_tests,json=failedTests,proto3" json:"failed_tests,omitempty"`
+	// How changes are noticed, and why by no better protocol.
+	Protocol     string `protobuf:"bytes,20,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	ProtocolNote string `protobuf:"bytes,21,opt,name=protocol_note,json=protocolNote,proto3" json:"protocol_note,omitempty"`
+	// When the whole directory was last read entry by entry, whatever a protocol of changes says.
+	LastFullRead *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=last_full_read,json=lastFullRead,proto3" json:"last_full_read,omitempty"`
+	// For how long what was read last has not been seen to be still current; unset when nothing was read yet, and
+	// for a watched file.
+	Lag           *durationpb.Duration `protobuf:"bytes,23,opt,name=lag,proto3" json:"lag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3027,6 +3036,34 @@ func (x *GetDirectoryStatusResponse) GetTrustDomain() string {
 func (x *GetDirectoryStatusResponse) GetFailedTests() []string {
 	if x != nil {
 		return x.FailedTests
+	}
+	return nil
+}
+
+func (x *GetDirectoryStatusResponse) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *GetDirectoryStatusResponse) GetProtocolNote() string {
+	if x != nil {
+		return x.ProtocolNote
+	}
+	return ""
+}
+
+func (x *GetDirectoryStatusResponse) GetLastFullRead() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastFullRead
+	}
+	return nil
+}
+
+func (x *GetDirectoryStatusResponse) GetLag() *durationpb.Duration {
+	if x != nil {
+		return x.Lag
 	}
 	return nil
 }
@@ -3858,7 +3895,7 @@ var File_bailiwick_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1ebailiwick/admin/v1/admin.proto\x12\x12bailiwick.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n" +
+	"\x1ebailiwick/admin/v1/admin.proto\x12\x12bailiwick.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\"\x97\x01\n" +
@@ -4071,7 +4108,7 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"precedence\x12\x1b\n" +
 	"\tsom_order\x18\x06 \x01(\rR\bsomOrder\x12#\n" +
 	"\rapplied_order\x18\a \x01(\rR\fappliedOrder\"\x1b\n" +
-	"\x19GetDirectoryStatusRequest\"\xdd\x05\n" +
+	"\x19GetDirectoryStatusRequest\"\x8d\a\n" +
 	"\x1aGetDirectoryStatusResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\blocation\x18\x02 \x01(\tR\blocation\x12\x12\n" +
@@ -4095,7 +4132,11 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\bvanished\x18\x10 \x03(\v2\x1c.bailiwick.admin.v1.VanishedR\bvanished\x12\x1a\n" +
 	"\bproblems\x18\x11 \x03(\tR\bproblems\x12!\n" +
 	"\ftrust_domain\x18\x12 \x01(\tR\vtrustDomain\x12!\n" +
-	"\ffailed_tests\x18\x13 \x03(\tR\vfailedTests\"\xea\x01\n" +
+	"\ffailed_tests\x18\x13 \x03(\tR\vfailedTests\x12\x1a\n" +
+	"\bprotocol\x18\x14 \x01(\tR\bprotocol\x12#\n" +
+	"\rprotocol_note\x18\x15 \x01(\tR\fprotocolNote\x12@\n" +
+	"\x0elast_full_read\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\flastFullRead\x12+\n" +
+	"\x03lag\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"\xea\x01\n" +
 	"\n" +
 	"HeldChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -4256,6 +4297,7 @@ var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(*IssueAdministratorResponse)(nil), // 57: bailiwick.admin.v1.IssueAdministratorResponse
 	nil,                                // 58: bailiwick.admin.v1.Node.CountersEntry
 	(*timestamppb.Timestamp)(nil),      // 59: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 60: google.protobuf.Duration
 }
 var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	2,  // 0: bailiwick.admin.v1.ApplyRequest.sources:type_name -> bailiwick.admin.v1.Source
@@ -4299,60 +4341,62 @@ var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	59, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
 	43, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
 	44, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
-	59, // 41: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
-	59, // 42: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
-	59, // 43: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
-	59, // 44: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
-	53, // 45: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
-	53, // 46: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
-	59, // 47: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	59, // 48: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
-	59, // 49: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
-	3,  // 50: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
-	9,  // 51: bailiwick.admin.v1.DocumentService.Rename:input_type -> bailiwick.admin.v1.RenameRequest
-	10, // 52: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
-	12, // 53: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
-	15, // 54: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
-	17, // 55: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
-	20, // 56: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
-	23, // 57: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
-	25, // 58: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
-	28, // 59: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
-	31, // 60: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
-	34, // 61: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
-	38, // 62: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
-	41, // 63: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
-	45, // 64: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
-	47, // 65: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
-	49, // 66: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
-	51, // 67: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
-	54, // 68: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
-	56, // 69: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
-	5,  // 70: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
-	5,  // 71: bailiwick.admin.v1.DocumentService.Rename:output_type -> bailiwick.admin.v1.ApplyResponse
-	11, // 72: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
-	13, // 73: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
-	16, // 74: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
-	18, // 75: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
-	21, // 76: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
-	24, // 77: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
-	26, // 78: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
-	29, // 79: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
-	32, // 80: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
-	35, // 81: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
-	39, // 82: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
-	42, // 83: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
-	46, // 84: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
-	48, // 85: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
-	50, // 86: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
-	52, // 87: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
-	55, // 88: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
-	57, // 89: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
-	70, // [70:90] is the sub-list for method output_type
-	50, // [50:70] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	59, // 41: bailiwick.admin.v1.GetDirectoryStatusResponse.last_full_read:type_name -> google.protobuf.Timestamp
+	60, // 42: bailiwick.admin.v1.GetDirectoryStatusResponse.lag:type_name -> google.protobuf.Duration
+	59, // 43: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
+	59, // 44: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
+	59, // 45: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
+	59, // 46: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
+	53, // 47: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
+	53, // 48: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
+	59, // 49: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	59, // 50: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
+	59, // 51: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
+	3,  // 52: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
+	9,  // 53: bailiwick.admin.v1.DocumentService.Rename:input_type -> bailiwick.admin.v1.RenameRequest
+	10, // 54: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
+	12, // 55: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
+	15, // 56: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
+	17, // 57: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
+	20, // 58: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
+	23, // 59: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
+	25, // 60: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
+	28, // 61: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
+	31, // 62: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
+	34, // 63: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
+	38, // 64: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
+	41, // 65: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
+	45, // 66: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
+	47, // 67: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
+	49, // 68: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
+	51, // 69: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
+	54, // 70: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
+	56, // 71: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
+	5,  // 72: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
+	5,  // 73: bailiwick.admin.v1.DocumentService.Rename:output_type -> bailiwick.admin.v1.ApplyResponse
+	11, // 74: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
+	13, // 75: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
+	16, // 76: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
+	18, // 77: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
+	21, // 78: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
+	24, // 79: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
+	26, // 80: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
+	29, // 81: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
+	32, // 82: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
+	35, // 83: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
+	39, // 84: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
+	42, // 85: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
+	46, // 86: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
+	48, // 87: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
+	50, // 88: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
+	52, // 89: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
+	55, // 90: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
+	57, // 91: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
+	72, // [72:92] is the sub-list for method output_type
+	52, // [52:72] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_admin_v1_admin_proto_init() }
