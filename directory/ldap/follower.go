@@ -15,6 +15,8 @@ import (
 const (
 	// settleTime is how long messages may be on their way that the server's contextCSN says to exist.
 	settleTime = 2 * time.Second
+	// lostIntervals is after how many probes at the earliest content that seems to lag is held against a read.
+	lostIntervals = 4
 	// maxReviews is how often an independent read may differ from the content before the content is wrong.
 	maxReviews = 4
 	// reviewPause is before another such read: the content may just have been on its way.
@@ -124,9 +126,10 @@ func (f *follower) take(e event, ok bool) error {
 	f.heard = time.Now()
 	young := !f.persisting()
 	for {
-		if !ok && f.probing {
-			// A probe without answer ends the stream, and knows why.
-			if p := <-f.probes; p.err != nil {
+		if (!ok || e.err != nil) && f.probing {
+			// A probe without answer ends the stream, and knows why; the end of the stream ends a probe.
+			f.probing = false
+			if p := <-f.probes; errors.Is(p.err, ErrTimeout) {
 				return p.err
 			}
 		}
@@ -245,6 +248,11 @@ func (f *follower) takeProbe(p probed) error {
 	}
 	if f.wanted == nil {
 		f.wantedBy = f.probed.Add(settleTime)
+		// The client (go-ldap 3.4.15) loses the cookie of a newCookie message, by which the server tells of changes that are
+		// none of ours: that the content does not reach contextCSN is then no reason to read everything at every probe.
+		if again := f.reviewed.Add(lostIntervals * f.Interval); f.believed && f.wantedBy.Before(again) {
+			f.wantedBy = again
+		}
 	}
 	f.wanted = p.csns
 	if len(p.csns) == 0 {
