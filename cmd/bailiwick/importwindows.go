@@ -128,9 +128,9 @@ func readEntries(stdin io.Reader, files []string) ([]directory.Entry, error) {
 
 // imported is the answer for programs.
 type imported struct {
-	Documents string         `json:"documents"` // YAML, with comments
-	Notes     []importedNote `json:"notes"`
-	Secrets   []importedSecret   `json:"secrets"`
+	Documents string           `json:"documents"` // YAML, with comments
+	Notes     []importedNote   `json:"notes"`
+	Secrets   []importedSecret `json:"secrets"`
 }
 
 type importedNote struct {

@@ -415,6 +415,7 @@ func libreswanCipher(e proposal.Encryption, bits uint16) (string, bool) {
 		return "chacha20_poly1305", true
 	case proposal.EncrNULL:
 		return "null", true
+	case proposal.EncrNullAESGMAC:
 	}
 	return "", false
 }

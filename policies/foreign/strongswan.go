@@ -417,6 +417,7 @@ func strongSwanCipher(e proposal.Encryption, bits uint16) string {
 		return "chacha20poly1305"
 	case proposal.EncrNULL:
 		return "null"
+	case proposal.EncrAESCBC:
 	}
 	return fmt.Sprintf("aes%d", bits)
 }

@@ -268,6 +268,7 @@ func (w *windows) rule(r spd.Rule) {
 		settings += " -InterfaceType Wired"
 	case spd.InterfacesRemoteAccess:
 		settings += " -InterfaceType RemoteAccess"
+	case spd.InterfacesAll:
 	}
 	for i, f := range r.Filters {
 		w.filter(r, f, fmt.Sprintf("%s: %s %d", w.policy.Name, r.Name, i+1), strings.TrimSpace(settings))
@@ -353,6 +354,7 @@ func windowsAddress(a spd.Address) (string, bool) {
 		return "DHCP", true
 	case spd.AddressDefaultGateway:
 		return "DefaultGateway", true
+	case spd.AddressName:
 	}
 	return "", false
 }

@@ -159,6 +159,7 @@ func addressCovers(wide, a spd.Address) bool {
 	case spd.AddressRange:
 		last := spd.RangeOf(a.Prefix).To
 		return wide.From.BitLen() == last.BitLen() && wide.From.Compare(a.Prefix.Addr()) <= 0 && last.Compare(wide.To) <= 0
+	default:
 	}
 	return false
 }
