@@ -8,6 +8,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/node/keyring"
 	"github.com/bailiwick-net/bailiwick/node/sa"
+	"github.com/bailiwick-net/bailiwick/policies/compile"
 	"github.com/bailiwick-net/bailiwick/policies/preshared"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
@@ -28,6 +29,8 @@ func (a *Agent) secrets(ctx context.Context, m *nodev1.Secrets) {
 		return
 	}
 	changed, err := a.config.Keys.Deliver(m, a.namesSecret())
+	// Looked through again even if the policy is, by then, the one for which that was done last.
+	a.keysFor = compile.Digest{}
 	a.keysChanged(ctx, changed, err)
 	if changed {
 		a.config.Logger.Info("preshared keys of the controller were replaced", "keys", len(m.GetSecrets()))

@@ -218,3 +218,33 @@ func TestKeysStayWhileAPolicyMayComeBack(t *testing.T) {
 		t.Error("the configuration prints a key")
 	}
 }
+
+// A policy that came and went between two looks at the keys leaves none behind.
+func TestKeysOfAShortLivedPolicyGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := prepare(t, filepath.Join(t.TempDir(), "state"))
+		ring, err := keyring.Open(s.dir, filepath.Join(s.dir, "secrets"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.agent.config.Keys = ring
+		s.start()
+		s.session.events <- control.Connected{Controller: "controller:7443"}
+		change := func(revision uint64, b compile.Bundle, name string, secrets ...*nodev1.Secret) {
+			s.say(&nodev1.ConnectResponse{Message: &nodev1.ConnectResponse_Secrets{Secrets: &nodev1.Secrets{Secrets: secrets}}})
+			s.assign(revision, b, name)
+			s.deliver(b)
+			s.confirm(revision)
+		}
+		other, branch := bundleNamed(t, "Other"), sealed(t, branchPolicy("a", "b"))
+		change(1, other, "Other")
+		time.Sleep(2 * time.Second)
+		change(2, branch, "Branch", &nodev1.Secret{Name: "branch", Kind: "psk", Value: []byte(newKey)})
+		change(3, other, "Other")
+		time.Sleep(2 * time.Second)
+		s.stop()
+		if keys := ring.Keys(time.Now()); len(keys) != 0 {
+			t.Errorf("%d keys are left, wanted none", len(keys))
+		}
+	})
+}
