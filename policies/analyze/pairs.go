@@ -317,7 +317,7 @@ func (p *pairing) begin(from, to *known, a, b netip.Addr, reversed bool) (whole 
 			continue
 		}
 		t.run()
-		if t.n.Made() && !(slices.Equal(t.local, t.n.InitiatorSelectors) && slices.Equal(t.remote, t.n.ResponderSelectors)) {
+		if t.n.Made() && (!slices.Equal(t.local, t.n.InitiatorSelectors) || !slices.Equal(t.remote, t.n.ResponderSelectors)) {
 			// A part is granted: is there a packet outside of it?
 			packets, _ := cellsOf(append(sidesOf(t.n), set.sides...), a, b)
 			for _, other := range packets {

@@ -72,6 +72,7 @@ func Verify(s Situation) []policies.Finding {
 	if s.Directory != nil {
 		v.findings = append(v.findings, resolve.Check(s.Directory, s.Documents)...)
 	}
+	v.hosts = v.servers()
 	v.policies()
 	v.offers()
 	v.secrets()
@@ -87,6 +88,7 @@ func Verify(s Situation) []policies.Finding {
 type verifier struct {
 	Situation
 	findings []policies.Finding
+	hosts    []host
 }
 
 func (v *verifier) find(s policies.Severity, c policies.Code, d policies.Document, at policies.Position, hint, format string, args ...any) {
@@ -233,16 +235,9 @@ func (v *verifier) lockout(doc policies.Policy, set spd.Set) {
 		v.find(policies.Warning, FindingLockout, doc, doc.At, "Permit what administrators need, or list a port such as 22 in exemptions.breakGlassTCP.",
 			"the policy blocks all traffic with whom no filter names, in both directions, and leaves no way in: only the controller still reaches a machine that has it")
 	}
-	if v.Directory == nil {
-		return
-	}
-	for _, s := range v.Services {
-		server, ok := v.machineOf(s)
-		if !ok {
-			continue
-		}
-		outcome, err := resolve.Prepare(v.Documents).At(v.Locations).Machine(v.Directory, server.UUID)
-		if err != nil || outcome.Policy != doc.Name {
+	for _, h := range v.hosts {
+		s, server := h.service, h.machine
+		if h.policy != doc.Name {
 			continue
 		}
 		m := set.Lookup(spd.In, spd.Packet{
@@ -262,14 +257,31 @@ func (v *verifier) lockout(doc policies.Policy, set spd.Set) {
 	}
 }
 
-// machineOf finds the machine that a service runs on.
-func (v *verifier) machineOf(s Service) (directory.Machine, bool) {
+// host is a machine of the directory that a service runs on, with the policy that it has.
+type host struct {
+	service Service
+	machine directory.Machine
+	policy  string
+}
+
+// servers finds the machines that services run on.
+func (v *verifier) servers() []host {
+	if v.Directory == nil || len(v.Services) == 0 {
+		return nil
+	}
+	var out []host
+	plan := resolve.Prepare(v.Documents).At(v.Locations)
 	for m := range v.Directory.Machines() {
-		if s.Host != "" && strings.EqualFold(m.DNSName, s.Host) || s.Address.IsValid() && slices.Contains(m.Addresses, s.Address) {
-			return m, true
+		for _, s := range v.Services {
+			if (s.Host == "" || !strings.EqualFold(m.DNSName, s.Host)) && (!s.Address.IsValid() || !slices.Contains(m.Addresses, s.Address)) {
+				continue
+			}
+			if outcome, err := plan.Machine(v.Directory, m.UUID); err == nil {
+				out = append(out, host{s, m, outcome.Policy})
+			}
 		}
 	}
-	return directory.Machine{}, false
+	return out
 }
 
 // legacy reports what is not weak yet, and will be.
