@@ -2,8 +2,6 @@ package ldap
 
 import (
 	"errors"
-	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/directory"
@@ -14,16 +12,7 @@ import (
 // first poll makes).
 func BenchmarkRead(b *testing.B) {
 	const machines, ous = 20_000, 1000
-	var ldif strings.Builder
-	ldif.WriteString("dn: dc=bank,dc=example\nobjectClass: domain\ndc: bank\n\n")
-	for i := range ous {
-		fmt.Fprintf(&ldif, "dn: OU=Branch %d,dc=bank,dc=example\nobjectClass: organizationalUnit\nou: Branch %d\n\n", i, i)
-	}
-	for i := range machines {
-		fmt.Fprintf(&ldif, "dn: cn=m%d,OU=Branch %d,dc=bank,dc=example\nobjectClass: device\nobjectClass: computer\ncn: m%d\ndNSHostName: m%d.bank.example\nuserAccountControl: 4096\n\n",
-			i, i%ous, i, i)
-	}
-	server, err := slapd.Start(b.Context(), slapd.Options{Offline: []byte(ldif.String())})
+	server, err := slapd.Start(b.Context(), slapd.Options{Offline: branches(machines, ous)})
 	if errors.Is(err, slapd.ErrNotInstalled) {
 		b.Skip(err)
 	}

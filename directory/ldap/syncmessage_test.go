@@ -16,7 +16,8 @@ import (
 // control encodes a control, or with the intermediate response's tags one of those.
 func control(oid string, intermediate bool, value *ber.Packet) []byte {
 	p := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSequence, nil, "")
-	class, name, content := ber.ClassUniversal, ber.Tag(ber.TagOctetString), ber.Tag(ber.TagOctetString)
+	var name, content ber.Tag = ber.TagOctetString, ber.TagOctetString
+	class := ber.ClassUniversal
 	if intermediate {
 		// RFC 4511 4.13
 		class, name, content = ber.ClassContext, 0, 1
