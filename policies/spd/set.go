@@ -70,6 +70,12 @@ func (s Set) Addresses() (known []netip.Addr, exact bool) {
 	return slices.Clone(s.addresses), s.aboutMe
 }
 
+// Owns reports whether the facts know an address as the machine's own.
+func (s Set) Owns(a netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(s.addresses, a, netip.Addr.Compare)
+	return found
+}
+
 // Rule returns the rule of an ID. The rule must not be modified.
 func (s Set) Rule(id string) (*Rule, bool) {
 	r, ok := s.rules[id]

@@ -191,6 +191,11 @@ func (l *loop) check(a *association, p spd.Packet, key checkedKey) bool {
 		l.mismatched(a)
 		return false
 	}
+	if a.child.Mode == sa.Transport && !l.owns(p.Destination) {
+		// The machine has lost the address: as a gateway it would forward in clear what it was sent protected.
+		l.counters[counterSecurePolicy]++
+		return false
+	}
 	for _, set := range []*spd.Set{&l.set, l.prepared} {
 		if set == nil {
 			continue

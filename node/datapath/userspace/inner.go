@@ -19,7 +19,7 @@ func (l *loop) aboutOwn(a *association, pkt []byte, info *packet.Info) bool {
 		return false
 	}
 	p := quoted.SPD()
-	if !a.coversOut(&p) {
+	if !a.coversOut(&p) || a.child.Mode == sa.Transport && !l.owns(info.Destination) {
 		return false
 	}
 	for _, set := range []*spd.Set{&l.set, l.prepared} {

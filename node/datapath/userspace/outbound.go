@@ -114,6 +114,12 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 		l.cache[p] = d.association
 		l.protect(d.association, header, pkt, &info)
 	case spd.Pass:
+		if d.match.Filter == nil && !l.owns(p.Source) {
+			// The kernel saw that it is to be protected. No filter is about it any more, and it is from an address that the
+			// machine has lost meanwhile: it is no clear traffic for that.
+			l.counters[counterBlocked]++
+			return
+		}
 		if d.effect == spd.Acquire && !l.discover(d.match, p) {
 			return
 		}
@@ -128,6 +134,9 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 		l.counters[counterBlocked]++
 	}
 }
+
+// owns reports whether an address is the machine's own, as far as the policy in force and the one about to be know.
+func (l *loop) owns(a netip.Addr) bool { return l.set.Owns(a) && (l.prepared == nil || l.prepared.Owns(a)) }
 
 // decide looks a packet up in the policy in force, and while another one is about to replace it in both: clear traffic
 // needs the permission of both.

@@ -17,6 +17,31 @@ func (c *compiler) unknown(d spd.Direction) []Rule {
 	return []Rule{{Verdict: Jump, Target: target}}
 }
 
+// strayed drops what came out of an SA for an address that the policy knows as the machine's own, and is about to be
+// forwarded: the machine has just lost that address, and somebody else may have it.
+func (c *compiler) strayed() []Rule {
+	known, _ := c.set.Addresses()
+	var out []Rule
+	for _, v6 := range []bool{false, true} {
+		m := Map{Key: Key{Of: Destination, IPv6: v6}}
+		for _, a := range known {
+			if a.Is6() == v6 {
+				m.Elements = append(m.Elements, Element{From: a.AsSlice(), To: a.AsSlice(), Verdict: Drop})
+			}
+		}
+		if len(m.Elements) == 0 {
+			continue
+		}
+		matches := []Match{Interface{Name: c.params.Device}, Family{v6}}
+		if c.params.Kernel {
+			matches = []Match{Opened{}, c.marked(c.params.Tunnel), Family{v6}}
+		}
+		t := tree{out: &c.out, seen: c.seen}
+		out = append(out, Rule{Matches: matches, Map: t.addMap(m)})
+	}
+	return out
+}
+
 // addresses drops what concerns an address that the kernel has and the policy does not know.
 func (c *compiler) addresses(d spd.Direction) []Rule {
 	known, exact := c.set.Addresses()

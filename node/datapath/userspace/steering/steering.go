@@ -364,7 +364,7 @@ func (c *compiler) prerouting() []Rule {
 }
 
 func (c *compiler) forward() []Rule {
-	out := c.forwarded()
+	out := append(c.strayed(), c.forwarded()...)
 	ports := false
 	for i := range c.filters {
 		f := &c.filters[i]
