@@ -97,11 +97,6 @@ var leftOut = map[string]string{
 	"dead-flush-ruleset": "with daemon and holder dead, and no systemd that keeps it, the table belongs to nobody: whoever flushes all rules of the machine lets packets pass in clear",
 }
 
-// leftOutOf are those that are known to leak in one mode.
-var leftOutOf = map[mode]map[string]string{tunnel: {
-	"address-added": "on a gateway, packets from and to an IPv6 address that comes or goes may pass in clear at that moment",
-}}
-
 const (
 	rulesRemoved  = "for f in -4 -6; do for p in 100 101 102; do ip $f rule del priority $p; done; done"
 	routesRemoved = "ip -4 route flush table " + routingTable + "; ip -6 route flush table " + routingTable

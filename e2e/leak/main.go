@@ -46,7 +46,7 @@ func (o options) events() []event {
 		if o.only != nil {
 			return !slices.Contains(o.only, e.name)
 		}
-		return leftOut[e.name] != "" || leftOutOf[o.mode][e.name] != ""
+		return leftOut[e.name] != ""
 	})
 }
 

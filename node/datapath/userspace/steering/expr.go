@@ -139,7 +139,7 @@ func expressions(m Match) []expr.Any {
 			&expr.Cmp{Op: op(m.Not), Register: register, Data: []byte{syn}},
 		}
 	case LocalAddress:
-		fib := &expr.Fib{Register: register, FlagSADDR: !m.Destination, FlagDADDR: m.Destination, ResultADDRTYPE: true}
+		fib := &expr.Fib{Register: register, FlagSADDR: !m.Destination, FlagDADDR: m.Destination, FlagOIF: m.Device, ResultADDRTYPE: true}
 		return []expr.Any{fib, equal(native(unix.RTN_LOCAL))}
 	case NoOptions:
 		return []expr.Any{

@@ -66,6 +66,9 @@ func (c *compiler) addresses(d spd.Direction) []Rule {
 		t := tree{out: &c.out, seen: c.seen}
 		out = append(out, Rule{Matches: []Match{Family{v6}}, Map: t.addMap(m)})
 	}
+	if d == spd.Out {
+		out = append(out, Rule{Matches: []Match{Family{true}, LocalAddress{Device: true}}, Verdict: Drop, Comment: CounterUnknownAddress})
+	}
 	return append(out, Rule{Matches: []Match{LocalAddress{Destination: d == spd.In}}, Verdict: Drop, Comment: CounterUnknownAddress})
 }
 

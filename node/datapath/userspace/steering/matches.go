@@ -59,8 +59,10 @@ type ICMPTypes struct {
 // Opening is true for the first packet of a TCP connection, or with Not for all others. It is preceded by Proto 6.
 type Opening struct{ Not bool }
 
-// LocalAddress is true for packets from or, with Destination, to an address of this machine.
-type LocalAddress struct{ Destination bool }
+// LocalAddress is true for packets from or, with Destination, to an address of this machine. With Device it is true for
+// packets from an address of the device that they leave by: of IPv6 programs may use an address for a moment before there is
+// a route that makes it local.
+type LocalAddress struct{ Destination, Device bool }
 
 // NoOptions is true for IPv4 headers without options.
 type NoOptions struct{ Not bool }
@@ -147,7 +149,12 @@ func (m Opening) text() string {
 	return "tcp flags & (syn | ack) == syn"
 }
 
-func (m LocalAddress) text() string { return "fib " + side(m.Destination) + "addr type local" }
+func (m LocalAddress) text() string {
+	if m.Device {
+		return "fib saddr . oif type local"
+	}
+	return "fib " + side(m.Destination) + "addr type local"
+}
 
 func (m NoOptions) text() string {
 	if m.Not {
