@@ -16,7 +16,7 @@ import (
 // control encodes a control, or with the intermediate response's tags one of those.
 func control(oid string, intermediate bool, value *ber.Packet) []byte {
 	p := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSequence, nil, "")
-	var name, content ber.Tag = ber.TagOctetString, ber.TagOctetString
+	name, content := ber.TagOctetString, ber.TagOctetString
 	class := ber.ClassUniversal
 	if intermediate {
 		// RFC 4511 4.13

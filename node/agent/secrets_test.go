@@ -173,7 +173,7 @@ func TestDeliveredKeysFollowThePolicies(t *testing.T) {
 		if auth := s.engine.last().Rules[0].Auth; len(auth) != 2 || auth[1].Secret != keyring.PreviousOf("branch") {
 			t.Errorf("authentication is %+v, wanted the present key and the former one", auth)
 		}
-		time.Sleep(time.Minute + time.Second)
+		<-time.After(time.Minute + time.Second) // of the bubble
 		synctest.Wait()
 		want("after the overlap", map[string]string{"branch": newKey})
 
@@ -238,10 +238,10 @@ func TestKeysOfAShortLivedPolicyGo(t *testing.T) {
 		}
 		other, branch := bundleNamed(t, "Other"), sealed(t, branchPolicy("a", "b"))
 		change(1, other, "Other")
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second) // of the bubble
 		change(2, branch, "Branch", &nodev1.Secret{Name: "branch", Kind: "psk", Value: []byte(newKey)})
 		change(3, other, "Other")
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second) // of the bubble
 		s.stop()
 		if keys := ring.Keys(time.Now()); len(keys) != 0 {
 			t.Errorf("%d keys are left, wanted none", len(keys))

@@ -26,7 +26,7 @@ func FlowOf(m spd.Match, p spd.Packet) (ike.Flow, error) {
 	}
 	f := ike.Flow{
 		Rule: m.Rule.ID, Local: p.Source, Remote: p.Destination,
-		LocalTS: sa.Selector(local[0]), RemoteTS: sa.Selector(remote[0]), Packet: p,
+		LocalTS: local[0], RemoteTS: remote[0], Packet: p,
 	}
 	if m.Filter.Tunnel {
 		f.Local, f.Remote = m.Rule.TunnelLocal, m.Rule.Tunnel

@@ -59,7 +59,7 @@ func parse(t testing.TB, text string, kind Kind) RuleSet {
 func TestRulesAreRefusedWithTheirPlace(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"not YAML", "a: [", "own.yaml:1:"},
-		{"unknown field", strings.Replace(telnet, "protocol:", "protocl:", 1), `own.yaml:4:48: unknown field "protocl"`},
+		{"unknown field", strings.Replace(telnet, "protocol:", "protokoll:", 1), `own.yaml:4:48: unknown field "protokoll"`},
 		{"unknown list", strings.Replace(telnet, "filterList: Telnet,", "filterList: Telnt,", 1), "own.yaml:15:"},
 		{"no policy", telnet[:strings.LastIndex(telnet, "---\n")], "there are 0 policies"},
 		{"two policies", telnet + "---\n" + head + "kind: Policy\nname: b\nrules: []\n", "there are 2 policies"},

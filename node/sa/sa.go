@@ -27,11 +27,11 @@ type Lane int8
 // The lanes are 0 to Lanes-1.
 const (
 	AnyLane Lane = -1
-	Lanes        = 64
+	Lanes   Lane = 64
 )
 
 // Lane returns the lane of the SPI.
-func (s SPI) Lane() Lane { return Lane(s % Lanes) }
+func (s SPI) Lane() Lane { return Lane(s % SPI(Lanes)) }
 
 // String prints the SPI as eight hexadecimal digits.
 func (s SPI) String() string { return fmt.Sprintf("%08x", uint32(s)) }

@@ -104,7 +104,7 @@ func TestImportFromADomain(t *testing.T) {
 	var text []byte
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for text == nil {
+	for {
 		var said strings.Builder
 		cmd := host.Command(importing...)
 		cmd.Stderr = &said

@@ -136,7 +136,9 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 }
 
 // owns reports whether an address is the machine's own, as far as the policy in force and the one about to be know.
-func (l *loop) owns(a netip.Addr) bool { return l.set.Owns(a) && (l.prepared == nil || l.prepared.Owns(a)) }
+func (l *loop) owns(a netip.Addr) bool {
+	return l.set.Owns(a) && (l.prepared == nil || l.prepared.Owns(a))
+}
 
 // decide looks a packet up in the policy in force, and while another one is about to replace it in both: clear traffic
 // needs the permission of both.

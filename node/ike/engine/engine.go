@@ -335,7 +335,7 @@ func (e *Engine) ChildSPI(lane sa.Lane) sa.SPI {
 		b := e.Random(4)
 		spi := sa.SPI(uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]))
 		if lane != sa.AnyLane {
-			spi = spi&^(sa.Lanes-1) | sa.SPI(lane)
+			spi = spi&^sa.SPI(sa.Lanes-1) | sa.SPI(lane)
 		}
 		if _, used := e.table.byChild[spi]; spi >= 256 && !used {
 			return spi

@@ -76,7 +76,7 @@ func (s *SA) laneOf(w *childRequest, rule *ike.Rule) sa.Lane {
 	case w.rekeys != nil || rule.Associations < 2:
 		return sa.AnyLane
 	}
-	return sa.Lane((uint64(s.SPI()) + uint64(w.resource)) % sa.Lanes)
+	return sa.Lane((uint64(s.SPI()) + uint64(w.resource)) % uint64(sa.Lanes))
 }
 
 // bundleOf names the bundle that a new Child SA belongs to: that of those with the same selectors, also where both ends asked
