@@ -31,7 +31,8 @@ func applyCommand(c *client) *cobra.Command {
 					if len(files)+len(without) > 0 || dryRun {
 						return nil, usagef("--plan applies the documents of the plan: leave -f, --delete and --dry-run away")
 					}
-					return a.plans.ApplyPlan(ctx, &adminv1.ApplyPlanRequest{Id: plan})
+					r, err := a.plans.ApplyPlan(ctx, &adminv1.ApplyPlanRequest{Id: plan})
+					return r.GetApplied(), err
 				}
 				change, err := documentsChange(cmd.InOrStdin(), files, without)
 				if err != nil {
@@ -136,10 +137,11 @@ func renameCommand(c *client) *cobra.Command {
 		Short: "Give a policy document another name, and change every document that names it in the same step",
 		Args:  args("KIND", "NAME", "NEW"),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, args []string) error {
-			r, err := a.documents.Rename(ctx, &adminv1.RenameRequest{Kind: args[0], Name: args[1], NewName: args[2], DryRun: dryRun})
+			renamed, err := a.documents.Rename(ctx, &adminv1.RenameRequest{Kind: args[0], Name: args[1], NewName: args[2], DryRun: dryRun})
 			if err != nil {
 				return err
 			}
+			r := renamed.GetApplied()
 			printProblems(cmd.ErrOrStderr(), "warning: ", r.GetWarnings())
 			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return printApplied(w, r, dryRun) })
 		}),

@@ -222,7 +222,7 @@ func (s *Server) parseEntry(view *mirror.View, text string) (directory.DN, error
 }
 
 // ApplyPlan implements adminv1.PlanServiceServer.
-func (s *Server) ApplyPlan(ctx context.Context, r *adminv1.ApplyPlanRequest) (*adminv1.ApplyResponse, error) {
+func (s *Server) ApplyPlan(ctx context.Context, r *adminv1.ApplyPlanRequest) (*adminv1.ApplyPlanResponse, error) {
 	id, err := plan.ParseID(r.GetId())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -242,7 +242,7 @@ func (s *Server) ApplyPlan(ctx context.Context, r *adminv1.ApplyPlanRequest) (*a
 		}
 		s.plans.drop(id)
 		s.config.Log.Info("plan applied", "plan", id, "by", actor(ctx).Name, "change", kept.in.String(), "revision", response.GetRevision())
-		return response, nil
+		return &adminv1.ApplyPlanResponse{Applied: response}, nil
 	}
 	return nil, status.Error(codes.Aborted, "others keep changing the documents; plan again")
 }

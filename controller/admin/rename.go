@@ -14,7 +14,7 @@ import (
 )
 
 // Rename implements adminv1.DocumentServiceServer.
-func (s *Server) Rename(ctx context.Context, r *adminv1.RenameRequest) (*adminv1.ApplyResponse, error) {
+func (s *Server) Rename(ctx context.Context, r *adminv1.RenameRequest) (*adminv1.RenameResponse, error) {
 	for range attempts {
 		c, err := s.catalogue(ctx)
 		if err != nil {
@@ -29,7 +29,7 @@ func (s *Server) Rename(ctx context.Context, r *adminv1.RenameRequest) (*adminv1
 			if err != nil {
 				return nil, refuse(err)
 			}
-			return response, nil
+			return &adminv1.RenameResponse{Applied: response}, nil
 		}
 	}
 	return nil, status.Error(codes.Aborted, "others keep changing the documents; try again")

@@ -31,7 +31,8 @@ func (f *Fleet) plan(r *adminv1.PlanRequest) *adminv1.PlanResponse {
 
 func (f *Fleet) applyPlan(id string) (*adminv1.ApplyResponse, error) {
 	f.t.Helper()
-	return f.plans().ApplyPlan(f.Context(), &adminv1.ApplyPlanRequest{Id: id})
+	r, err := f.plans().ApplyPlan(f.Context(), &adminv1.ApplyPlanRequest{Id: id})
+	return r.GetApplied(), err
 }
 
 func documentsOf(yaml string, without ...string) *adminv1.PlanRequest {

@@ -653,6 +653,51 @@ func (x *RenameRequest) GetDryRun() bool {
 	return false
 }
 
+type RenameResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What became of the documents.
+	Applied       *ApplyResponse `protobuf:"bytes,1,opt,name=applied,proto3" json:"applied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenameResponse) Reset() {
+	*x = RenameResponse{}
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenameResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenameResponse) ProtoMessage() {}
+
+func (x *RenameResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
+func (*RenameResponse) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RenameResponse) GetApplied() *ApplyResponse {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
 type DeleteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -663,7 +708,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +720,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +733,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteRequest) GetKind() string {
@@ -714,7 +759,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +771,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +784,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteResponse) GetRevision() int64 {
@@ -761,7 +806,7 @@ type ListDocumentsRequest struct {
 
 func (x *ListDocumentsRequest) Reset() {
 	*x = ListDocumentsRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +818,7 @@ func (x *ListDocumentsRequest) String() string {
 func (*ListDocumentsRequest) ProtoMessage() {}
 
 func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +831,7 @@ func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsRequest.ProtoReflect.Descriptor instead.
 func (*ListDocumentsRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListDocumentsRequest) GetKind() string {
@@ -813,7 +858,7 @@ type ListDocumentsResponse struct {
 
 func (x *ListDocumentsResponse) Reset() {
 	*x = ListDocumentsResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +870,7 @@ func (x *ListDocumentsResponse) String() string {
 func (*ListDocumentsResponse) ProtoMessage() {}
 
 func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +883,7 @@ func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsResponse.ProtoReflect.Descriptor instead.
 func (*ListDocumentsResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListDocumentsResponse) GetDocuments() []*Document {
@@ -872,7 +917,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +929,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +942,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Document) GetKind() string {
@@ -960,7 +1005,7 @@ type LinkRequest struct {
 
 func (x *LinkRequest) Reset() {
 	*x = LinkRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1017,7 @@ func (x *LinkRequest) String() string {
 func (*LinkRequest) ProtoMessage() {}
 
 func (x *LinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1030,7 @@ func (x *LinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkRequest.ProtoReflect.Descriptor instead.
 func (*LinkRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LinkRequest) GetLink() *PolicyLink {
@@ -1012,7 +1057,7 @@ type LinkResponse struct {
 
 func (x *LinkResponse) Reset() {
 	*x = LinkResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1069,7 @@ func (x *LinkResponse) String() string {
 func (*LinkResponse) ProtoMessage() {}
 
 func (x *LinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1082,7 @@ func (x *LinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkResponse.ProtoReflect.Descriptor instead.
 func (*LinkResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LinkResponse) GetRevision() int64 {
@@ -1064,7 +1109,7 @@ type UnlinkRequest struct {
 
 func (x *UnlinkRequest) Reset() {
 	*x = UnlinkRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1121,7 @@ func (x *UnlinkRequest) String() string {
 func (*UnlinkRequest) ProtoMessage() {}
 
 func (x *UnlinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1134,7 @@ func (x *UnlinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlinkRequest.ProtoReflect.Descriptor instead.
 func (*UnlinkRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UnlinkRequest) GetPolicy() string {
@@ -1116,7 +1161,7 @@ type UnlinkResponse struct {
 
 func (x *UnlinkResponse) Reset() {
 	*x = UnlinkResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1173,7 @@ func (x *UnlinkResponse) String() string {
 func (*UnlinkResponse) ProtoMessage() {}
 
 func (x *UnlinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1186,7 @@ func (x *UnlinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlinkResponse.ProtoReflect.Descriptor instead.
 func (*UnlinkResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UnlinkResponse) GetRevision() int64 {
@@ -1180,7 +1225,7 @@ type PolicyLink struct {
 
 func (x *PolicyLink) Reset() {
 	*x = PolicyLink{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1237,7 @@ func (x *PolicyLink) String() string {
 func (*PolicyLink) ProtoMessage() {}
 
 func (x *PolicyLink) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1250,7 @@ func (x *PolicyLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyLink.ProtoReflect.Descriptor instead.
 func (*PolicyLink) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PolicyLink) GetPolicy() string {
@@ -1272,7 +1317,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1329,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1342,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 type ListPoliciesResponse struct {
@@ -1309,7 +1354,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1366,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1379,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -1360,7 +1405,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1417,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1430,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Policy) GetName() string {
@@ -1438,7 +1483,7 @@ type ListLinksRequest struct {
 
 func (x *ListLinksRequest) Reset() {
 	*x = ListLinksRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1495,7 @@ func (x *ListLinksRequest) String() string {
 func (*ListLinksRequest) ProtoMessage() {}
 
 func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1508,7 @@ func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksRequest.ProtoReflect.Descriptor instead.
 func (*ListLinksRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 type ListLinksResponse struct {
@@ -1475,7 +1520,7 @@ type ListLinksResponse struct {
 
 func (x *ListLinksResponse) Reset() {
 	*x = ListLinksResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1532,7 @@ func (x *ListLinksResponse) String() string {
 func (*ListLinksResponse) ProtoMessage() {}
 
 func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1545,7 @@ func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListLinksResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListLinksResponse) GetLinks() []*PolicyLink {
@@ -1518,7 +1563,7 @@ type GetTreeRequest struct {
 
 func (x *GetTreeRequest) Reset() {
 	*x = GetTreeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1575,7 @@ func (x *GetTreeRequest) String() string {
 func (*GetTreeRequest) ProtoMessage() {}
 
 func (x *GetTreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1588,7 @@ func (x *GetTreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTreeRequest.ProtoReflect.Descriptor instead.
 func (*GetTreeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 type GetTreeResponse struct {
@@ -1557,7 +1602,7 @@ type GetTreeResponse struct {
 
 func (x *GetTreeResponse) Reset() {
 	*x = GetTreeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1614,7 @@ func (x *GetTreeResponse) String() string {
 func (*GetTreeResponse) ProtoMessage() {}
 
 func (x *GetTreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1627,7 @@ func (x *GetTreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTreeResponse.ProtoReflect.Descriptor instead.
 func (*GetTreeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetTreeResponse) GetContainers() []*Container {
@@ -1616,7 +1661,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1673,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1686,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Container) GetDn() string {
@@ -1711,7 +1756,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1768,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1781,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListMachinesRequest) GetPolicy() string {
@@ -1762,7 +1807,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1819,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1832,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -1821,7 +1866,7 @@ type Machine struct {
 
 func (x *Machine) Reset() {
 	*x = Machine{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +1878,7 @@ func (x *Machine) String() string {
 func (*Machine) ProtoMessage() {}
 
 func (x *Machine) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +1891,7 @@ func (x *Machine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Machine.ProtoReflect.Descriptor instead.
 func (*Machine) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Machine) GetName() string {
@@ -1941,7 +1986,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +1998,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2011,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 type ListNodesResponse struct {
@@ -1978,7 +2023,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2035,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2048,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -2042,7 +2087,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2099,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2112,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Node) GetName() string {
@@ -2220,7 +2265,7 @@ type ListAssociationsRequest struct {
 
 func (x *ListAssociationsRequest) Reset() {
 	*x = ListAssociationsRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2277,7 @@ func (x *ListAssociationsRequest) String() string {
 func (*ListAssociationsRequest) ProtoMessage() {}
 
 func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2290,7 @@ func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsRequest.ProtoReflect.Descriptor instead.
 func (*ListAssociationsRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListAssociationsRequest) GetMachine() string {
@@ -2265,7 +2310,7 @@ type ListAssociationsResponse struct {
 
 func (x *ListAssociationsResponse) Reset() {
 	*x = ListAssociationsResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2322,7 @@ func (x *ListAssociationsResponse) String() string {
 func (*ListAssociationsResponse) ProtoMessage() {}
 
 func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2335,7 @@ func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsResponse.ProtoReflect.Descriptor instead.
 func (*ListAssociationsResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListAssociationsResponse) GetAssociations() []*Association {
@@ -2331,7 +2376,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2388,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2401,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Association) GetMachine() string {
@@ -2481,7 +2526,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2538,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2551,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Failure) GetMachine() string {
@@ -2582,7 +2627,7 @@ type ExplainMachineRequest struct {
 
 func (x *ExplainMachineRequest) Reset() {
 	*x = ExplainMachineRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +2639,7 @@ func (x *ExplainMachineRequest) String() string {
 func (*ExplainMachineRequest) ProtoMessage() {}
 
 func (x *ExplainMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +2652,7 @@ func (x *ExplainMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainMachineRequest.ProtoReflect.Descriptor instead.
 func (*ExplainMachineRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExplainMachineRequest) GetMachine() string {
@@ -2636,7 +2681,7 @@ type ExplainMachineResponse struct {
 
 func (x *ExplainMachineResponse) Reset() {
 	*x = ExplainMachineResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2693,7 @@ func (x *ExplainMachineResponse) String() string {
 func (*ExplainMachineResponse) ProtoMessage() {}
 
 func (x *ExplainMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2706,7 @@ func (x *ExplainMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainMachineResponse.ProtoReflect.Descriptor instead.
 func (*ExplainMachineResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainMachineResponse) GetMachine() *Machine {
@@ -2726,7 +2771,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2738,7 +2783,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2751,7 +2796,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Candidate) GetLink() *PolicyLink {
@@ -2811,7 +2856,7 @@ type GetDirectoryStatusRequest struct {
 
 func (x *GetDirectoryStatusRequest) Reset() {
 	*x = GetDirectoryStatusRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2868,7 @@ func (x *GetDirectoryStatusRequest) String() string {
 func (*GetDirectoryStatusRequest) ProtoMessage() {}
 
 func (x *GetDirectoryStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2881,7 @@ func (x *GetDirectoryStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDirectoryStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetDirectoryStatusRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 type GetDirectoryStatusResponse struct {
@@ -2879,7 +2924,7 @@ type GetDirectoryStatusResponse struct {
 
 func (x *GetDirectoryStatusResponse) Reset() {
 	*x = GetDirectoryStatusResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2891,7 +2936,7 @@ func (x *GetDirectoryStatusResponse) String() string {
 func (*GetDirectoryStatusResponse) ProtoMessage() {}
 
 func (x *GetDirectoryStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2904,7 +2949,7 @@ func (x *GetDirectoryStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDirectoryStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetDirectoryStatusResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetDirectoryStatusResponse) GetKind() string {
@@ -3088,7 +3133,7 @@ type HeldChange struct {
 
 func (x *HeldChange) Reset() {
 	*x = HeldChange{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3100,7 +3145,7 @@ func (x *HeldChange) String() string {
 func (*HeldChange) ProtoMessage() {}
 
 func (x *HeldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3113,7 +3158,7 @@ func (x *HeldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldChange.ProtoReflect.Descriptor instead.
 func (*HeldChange) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HeldChange) GetId() string {
@@ -3180,7 +3225,7 @@ type Vanished struct {
 
 func (x *Vanished) Reset() {
 	*x = Vanished{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3237,7 @@ func (x *Vanished) String() string {
 func (*Vanished) ProtoMessage() {}
 
 func (x *Vanished) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3250,7 @@ func (x *Vanished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vanished.ProtoReflect.Descriptor instead.
 func (*Vanished) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Vanished) GetName() string {
@@ -3259,7 +3304,7 @@ type ReleaseChangeRequest struct {
 
 func (x *ReleaseChangeRequest) Reset() {
 	*x = ReleaseChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3316,7 @@ func (x *ReleaseChangeRequest) String() string {
 func (*ReleaseChangeRequest) ProtoMessage() {}
 
 func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3329,7 @@ func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReleaseChangeRequest) GetId() string {
@@ -3303,7 +3348,7 @@ type ReleaseChangeResponse struct {
 
 func (x *ReleaseChangeResponse) Reset() {
 	*x = ReleaseChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3315,7 +3360,7 @@ func (x *ReleaseChangeResponse) String() string {
 func (*ReleaseChangeResponse) ProtoMessage() {}
 
 func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3328,7 +3373,7 @@ func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReleaseChangeResponse) GetSummary() string {
@@ -3347,7 +3392,7 @@ type DiscardChangeRequest struct {
 
 func (x *DiscardChangeRequest) Reset() {
 	*x = DiscardChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3359,7 +3404,7 @@ func (x *DiscardChangeRequest) String() string {
 func (*DiscardChangeRequest) ProtoMessage() {}
 
 func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3372,7 +3417,7 @@ func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeRequest.ProtoReflect.Descriptor instead.
 func (*DiscardChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DiscardChangeRequest) GetId() string {
@@ -3390,7 +3435,7 @@ type DiscardChangeResponse struct {
 
 func (x *DiscardChangeResponse) Reset() {
 	*x = DiscardChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3402,7 +3447,7 @@ func (x *DiscardChangeResponse) String() string {
 func (*DiscardChangeResponse) ProtoMessage() {}
 
 func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3415,7 +3460,7 @@ func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeResponse.ProtoReflect.Descriptor instead.
 func (*DiscardChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 type CreateTokenRequest struct {
@@ -3430,7 +3475,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3487,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3500,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateTokenRequest) GetMachine() string {
@@ -3483,7 +3528,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3540,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3553,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateTokenResponse) GetText() string {
@@ -3533,7 +3578,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3545,7 +3590,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3558,7 +3603,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 type ListTokensResponse struct {
@@ -3570,7 +3615,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +3627,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +3640,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3621,7 +3666,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3633,7 +3678,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3646,7 +3691,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Token) GetId() string {
@@ -3714,7 +3759,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3726,7 +3771,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3739,7 +3784,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3757,7 +3802,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3769,7 +3814,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3782,7 +3827,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 type IssueAdministratorRequest struct {
@@ -3796,7 +3841,7 @@ type IssueAdministratorRequest struct {
 
 func (x *IssueAdministratorRequest) Reset() {
 	*x = IssueAdministratorRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3808,7 +3853,7 @@ func (x *IssueAdministratorRequest) String() string {
 func (*IssueAdministratorRequest) ProtoMessage() {}
 
 func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3821,7 +3866,7 @@ func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorRequest.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *IssueAdministratorRequest) GetAccount() string {
@@ -3849,7 +3894,7 @@ type IssueAdministratorResponse struct {
 
 func (x *IssueAdministratorResponse) Reset() {
 	*x = IssueAdministratorResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3861,7 +3906,7 @@ func (x *IssueAdministratorResponse) String() string {
 func (*IssueAdministratorResponse) ProtoMessage() {}
 
 func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3874,7 +3919,7 @@ func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorResponse.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *IssueAdministratorResponse) GetChain() [][]byte {
@@ -3935,7 +3980,9 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
 	"\bnew_name\x18\x03 \x01(\tR\anewName\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"7\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"M\n" +
+	"\x0eRenameResponse\x12;\n" +
+	"\aapplied\x18\x01 \x01(\v2!.bailiwick.admin.v1.ApplyResponseR\aapplied\"7\n" +
 	"\rDeleteRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\",\n" +
@@ -4196,10 +4243,10 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\x12NODE_STATE_OFFLINE\x10\x02\x12\x16\n" +
 	"\x12NODE_STATE_PENDING\x10\x03\x12\x16\n" +
 	"\x12NODE_STATE_CURRENT\x10\x04\x12\x15\n" +
-	"\x11NODE_STATE_FAILED\x10\x052\xbf\x05\n" +
+	"\x11NODE_STATE_FAILED\x10\x052\xc0\x05\n" +
 	"\x0fDocumentService\x12L\n" +
-	"\x05Apply\x12 .bailiwick.admin.v1.ApplyRequest\x1a!.bailiwick.admin.v1.ApplyResponse\x12N\n" +
-	"\x06Rename\x12!.bailiwick.admin.v1.RenameRequest\x1a!.bailiwick.admin.v1.ApplyResponse\x12O\n" +
+	"\x05Apply\x12 .bailiwick.admin.v1.ApplyRequest\x1a!.bailiwick.admin.v1.ApplyResponse\x12O\n" +
+	"\x06Rename\x12!.bailiwick.admin.v1.RenameRequest\x1a\".bailiwick.admin.v1.RenameResponse\x12O\n" +
 	"\x06Delete\x12!.bailiwick.admin.v1.DeleteRequest\x1a\".bailiwick.admin.v1.DeleteResponse\x12d\n" +
 	"\rListDocuments\x12(.bailiwick.admin.v1.ListDocumentsRequest\x1a).bailiwick.admin.v1.ListDocumentsResponse\x12I\n" +
 	"\x04Link\x12\x1f.bailiwick.admin.v1.LinkRequest\x1a .bailiwick.admin.v1.LinkResponse\x12O\n" +
@@ -4235,7 +4282,7 @@ func file_bailiwick_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(NodeState)(0),                     // 0: bailiwick.admin.v1.NodeState
 	(Change_Action)(0),                 // 1: bailiwick.admin.v1.Change.Action
@@ -4247,57 +4294,58 @@ var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(*Problems)(nil),                   // 7: bailiwick.admin.v1.Problems
 	(*Problem)(nil),                    // 8: bailiwick.admin.v1.Problem
 	(*RenameRequest)(nil),              // 9: bailiwick.admin.v1.RenameRequest
-	(*DeleteRequest)(nil),              // 10: bailiwick.admin.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 11: bailiwick.admin.v1.DeleteResponse
-	(*ListDocumentsRequest)(nil),       // 12: bailiwick.admin.v1.ListDocumentsRequest
-	(*ListDocumentsResponse)(nil),      // 13: bailiwick.admin.v1.ListDocumentsResponse
-	(*Document)(nil),                   // 14: bailiwick.admin.v1.Document
-	(*LinkRequest)(nil),                // 15: bailiwick.admin.v1.LinkRequest
-	(*LinkResponse)(nil),               // 16: bailiwick.admin.v1.LinkResponse
-	(*UnlinkRequest)(nil),              // 17: bailiwick.admin.v1.UnlinkRequest
-	(*UnlinkResponse)(nil),             // 18: bailiwick.admin.v1.UnlinkResponse
-	(*PolicyLink)(nil),                 // 19: bailiwick.admin.v1.PolicyLink
-	(*ListPoliciesRequest)(nil),        // 20: bailiwick.admin.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),       // 21: bailiwick.admin.v1.ListPoliciesResponse
-	(*Policy)(nil),                     // 22: bailiwick.admin.v1.Policy
-	(*ListLinksRequest)(nil),           // 23: bailiwick.admin.v1.ListLinksRequest
-	(*ListLinksResponse)(nil),          // 24: bailiwick.admin.v1.ListLinksResponse
-	(*GetTreeRequest)(nil),             // 25: bailiwick.admin.v1.GetTreeRequest
-	(*GetTreeResponse)(nil),            // 26: bailiwick.admin.v1.GetTreeResponse
-	(*Container)(nil),                  // 27: bailiwick.admin.v1.Container
-	(*ListMachinesRequest)(nil),        // 28: bailiwick.admin.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),       // 29: bailiwick.admin.v1.ListMachinesResponse
-	(*Machine)(nil),                    // 30: bailiwick.admin.v1.Machine
-	(*ListNodesRequest)(nil),           // 31: bailiwick.admin.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),          // 32: bailiwick.admin.v1.ListNodesResponse
-	(*Node)(nil),                       // 33: bailiwick.admin.v1.Node
-	(*ListAssociationsRequest)(nil),    // 34: bailiwick.admin.v1.ListAssociationsRequest
-	(*ListAssociationsResponse)(nil),   // 35: bailiwick.admin.v1.ListAssociationsResponse
-	(*Association)(nil),                // 36: bailiwick.admin.v1.Association
-	(*Failure)(nil),                    // 37: bailiwick.admin.v1.Failure
-	(*ExplainMachineRequest)(nil),      // 38: bailiwick.admin.v1.ExplainMachineRequest
-	(*ExplainMachineResponse)(nil),     // 39: bailiwick.admin.v1.ExplainMachineResponse
-	(*Candidate)(nil),                  // 40: bailiwick.admin.v1.Candidate
-	(*GetDirectoryStatusRequest)(nil),  // 41: bailiwick.admin.v1.GetDirectoryStatusRequest
-	(*GetDirectoryStatusResponse)(nil), // 42: bailiwick.admin.v1.GetDirectoryStatusResponse
-	(*HeldChange)(nil),                 // 43: bailiwick.admin.v1.HeldChange
-	(*Vanished)(nil),                   // 44: bailiwick.admin.v1.Vanished
-	(*ReleaseChangeRequest)(nil),       // 45: bailiwick.admin.v1.ReleaseChangeRequest
-	(*ReleaseChangeResponse)(nil),      // 46: bailiwick.admin.v1.ReleaseChangeResponse
-	(*DiscardChangeRequest)(nil),       // 47: bailiwick.admin.v1.DiscardChangeRequest
-	(*DiscardChangeResponse)(nil),      // 48: bailiwick.admin.v1.DiscardChangeResponse
-	(*CreateTokenRequest)(nil),         // 49: bailiwick.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 50: bailiwick.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),          // 51: bailiwick.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),         // 52: bailiwick.admin.v1.ListTokensResponse
-	(*Token)(nil),                      // 53: bailiwick.admin.v1.Token
-	(*RevokeTokenRequest)(nil),         // 54: bailiwick.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),        // 55: bailiwick.admin.v1.RevokeTokenResponse
-	(*IssueAdministratorRequest)(nil),  // 56: bailiwick.admin.v1.IssueAdministratorRequest
-	(*IssueAdministratorResponse)(nil), // 57: bailiwick.admin.v1.IssueAdministratorResponse
-	nil,                                // 58: bailiwick.admin.v1.Node.CountersEntry
-	(*timestamppb.Timestamp)(nil),      // 59: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 60: google.protobuf.Duration
+	(*RenameResponse)(nil),             // 10: bailiwick.admin.v1.RenameResponse
+	(*DeleteRequest)(nil),              // 11: bailiwick.admin.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 12: bailiwick.admin.v1.DeleteResponse
+	(*ListDocumentsRequest)(nil),       // 13: bailiwick.admin.v1.ListDocumentsRequest
+	(*ListDocumentsResponse)(nil),      // 14: bailiwick.admin.v1.ListDocumentsResponse
+	(*Document)(nil),                   // 15: bailiwick.admin.v1.Document
+	(*LinkRequest)(nil),                // 16: bailiwick.admin.v1.LinkRequest
+	(*LinkResponse)(nil),               // 17: bailiwick.admin.v1.LinkResponse
+	(*UnlinkRequest)(nil),              // 18: bailiwick.admin.v1.UnlinkRequest
+	(*UnlinkResponse)(nil),             // 19: bailiwick.admin.v1.UnlinkResponse
+	(*PolicyLink)(nil),                 // 20: bailiwick.admin.v1.PolicyLink
+	(*ListPoliciesRequest)(nil),        // 21: bailiwick.admin.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),       // 22: bailiwick.admin.v1.ListPoliciesResponse
+	(*Policy)(nil),                     // 23: bailiwick.admin.v1.Policy
+	(*ListLinksRequest)(nil),           // 24: bailiwick.admin.v1.ListLinksRequest
+	(*ListLinksResponse)(nil),          // 25: bailiwick.admin.v1.ListLinksResponse
+	(*GetTreeRequest)(nil),             // 26: bailiwick.admin.v1.GetTreeRequest
+	(*GetTreeResponse)(nil),            // 27: bailiwick.admin.v1.GetTreeResponse
+	(*Container)(nil),                  // 28: bailiwick.admin.v1.Container
+	(*ListMachinesRequest)(nil),        // 29: bailiwick.admin.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),       // 30: bailiwick.admin.v1.ListMachinesResponse
+	(*Machine)(nil),                    // 31: bailiwick.admin.v1.Machine
+	(*ListNodesRequest)(nil),           // 32: bailiwick.admin.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),          // 33: bailiwick.admin.v1.ListNodesResponse
+	(*Node)(nil),                       // 34: bailiwick.admin.v1.Node
+	(*ListAssociationsRequest)(nil),    // 35: bailiwick.admin.v1.ListAssociationsRequest
+	(*ListAssociationsResponse)(nil),   // 36: bailiwick.admin.v1.ListAssociationsResponse
+	(*Association)(nil),                // 37: bailiwick.admin.v1.Association
+	(*Failure)(nil),                    // 38: bailiwick.admin.v1.Failure
+	(*ExplainMachineRequest)(nil),      // 39: bailiwick.admin.v1.ExplainMachineRequest
+	(*ExplainMachineResponse)(nil),     // 40: bailiwick.admin.v1.ExplainMachineResponse
+	(*Candidate)(nil),                  // 41: bailiwick.admin.v1.Candidate
+	(*GetDirectoryStatusRequest)(nil),  // 42: bailiwick.admin.v1.GetDirectoryStatusRequest
+	(*GetDirectoryStatusResponse)(nil), // 43: bailiwick.admin.v1.GetDirectoryStatusResponse
+	(*HeldChange)(nil),                 // 44: bailiwick.admin.v1.HeldChange
+	(*Vanished)(nil),                   // 45: bailiwick.admin.v1.Vanished
+	(*ReleaseChangeRequest)(nil),       // 46: bailiwick.admin.v1.ReleaseChangeRequest
+	(*ReleaseChangeResponse)(nil),      // 47: bailiwick.admin.v1.ReleaseChangeResponse
+	(*DiscardChangeRequest)(nil),       // 48: bailiwick.admin.v1.DiscardChangeRequest
+	(*DiscardChangeResponse)(nil),      // 49: bailiwick.admin.v1.DiscardChangeResponse
+	(*CreateTokenRequest)(nil),         // 50: bailiwick.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 51: bailiwick.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 52: bailiwick.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 53: bailiwick.admin.v1.ListTokensResponse
+	(*Token)(nil),                      // 54: bailiwick.admin.v1.Token
+	(*RevokeTokenRequest)(nil),         // 55: bailiwick.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),        // 56: bailiwick.admin.v1.RevokeTokenResponse
+	(*IssueAdministratorRequest)(nil),  // 57: bailiwick.admin.v1.IssueAdministratorRequest
+	(*IssueAdministratorResponse)(nil), // 58: bailiwick.admin.v1.IssueAdministratorResponse
+	nil,                                // 59: bailiwick.admin.v1.Node.CountersEntry
+	(*timestamppb.Timestamp)(nil),      // 60: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 61: google.protobuf.Duration
 }
 var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	2,  // 0: bailiwick.admin.v1.ApplyRequest.sources:type_name -> bailiwick.admin.v1.Source
@@ -4306,97 +4354,98 @@ var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	8,  // 3: bailiwick.admin.v1.ApplyResponse.warnings:type_name -> bailiwick.admin.v1.Problem
 	1,  // 4: bailiwick.admin.v1.Change.action:type_name -> bailiwick.admin.v1.Change.Action
 	8,  // 5: bailiwick.admin.v1.Problems.problems:type_name -> bailiwick.admin.v1.Problem
-	14, // 6: bailiwick.admin.v1.ListDocumentsResponse.documents:type_name -> bailiwick.admin.v1.Document
-	59, // 7: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
-	19, // 8: bailiwick.admin.v1.LinkRequest.link:type_name -> bailiwick.admin.v1.PolicyLink
-	22, // 9: bailiwick.admin.v1.ListPoliciesResponse.policies:type_name -> bailiwick.admin.v1.Policy
-	19, // 10: bailiwick.admin.v1.Policy.links:type_name -> bailiwick.admin.v1.PolicyLink
-	19, // 11: bailiwick.admin.v1.ListLinksResponse.links:type_name -> bailiwick.admin.v1.PolicyLink
-	27, // 12: bailiwick.admin.v1.GetTreeResponse.containers:type_name -> bailiwick.admin.v1.Container
-	59, // 13: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
-	19, // 14: bailiwick.admin.v1.Container.links:type_name -> bailiwick.admin.v1.PolicyLink
-	30, // 15: bailiwick.admin.v1.Container.machines:type_name -> bailiwick.admin.v1.Machine
-	30, // 16: bailiwick.admin.v1.ListMachinesResponse.machines:type_name -> bailiwick.admin.v1.Machine
-	59, // 17: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
-	0,  // 18: bailiwick.admin.v1.Machine.node:type_name -> bailiwick.admin.v1.NodeState
-	33, // 19: bailiwick.admin.v1.ListNodesResponse.nodes:type_name -> bailiwick.admin.v1.Node
-	0,  // 20: bailiwick.admin.v1.Node.state:type_name -> bailiwick.admin.v1.NodeState
-	59, // 21: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
-	59, // 22: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	59, // 23: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
-	59, // 24: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
-	59, // 25: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
-	58, // 26: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
-	36, // 27: bailiwick.admin.v1.ListAssociationsResponse.associations:type_name -> bailiwick.admin.v1.Association
-	37, // 28: bailiwick.admin.v1.ListAssociationsResponse.failures:type_name -> bailiwick.admin.v1.Failure
-	59, // 29: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
-	59, // 30: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
-	59, // 31: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
-	30, // 32: bailiwick.admin.v1.ExplainMachineResponse.machine:type_name -> bailiwick.admin.v1.Machine
-	40, // 33: bailiwick.admin.v1.ExplainMachineResponse.candidates:type_name -> bailiwick.admin.v1.Candidate
-	19, // 34: bailiwick.admin.v1.Candidate.link:type_name -> bailiwick.admin.v1.PolicyLink
-	59, // 35: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
-	59, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
-	59, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
-	59, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
-	43, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
-	44, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
-	59, // 41: bailiwick.admin.v1.GetDirectoryStatusResponse.last_full_read:type_name -> google.protobuf.Timestamp
-	60, // 42: bailiwick.admin.v1.GetDirectoryStatusResponse.lag:type_name -> google.protobuf.Duration
-	59, // 43: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
-	59, // 44: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
-	59, // 45: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
-	59, // 46: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
-	53, // 47: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
-	53, // 48: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
-	59, // 49: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	59, // 50: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
-	59, // 51: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
-	3,  // 52: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
-	9,  // 53: bailiwick.admin.v1.DocumentService.Rename:input_type -> bailiwick.admin.v1.RenameRequest
-	10, // 54: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
-	12, // 55: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
-	15, // 56: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
-	17, // 57: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
-	20, // 58: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
-	23, // 59: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
-	25, // 60: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
-	28, // 61: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
-	31, // 62: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
-	34, // 63: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
-	38, // 64: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
-	41, // 65: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
-	45, // 66: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
-	47, // 67: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
-	49, // 68: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
-	51, // 69: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
-	54, // 70: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
-	56, // 71: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
-	5,  // 72: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
-	5,  // 73: bailiwick.admin.v1.DocumentService.Rename:output_type -> bailiwick.admin.v1.ApplyResponse
-	11, // 74: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
-	13, // 75: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
-	16, // 76: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
-	18, // 77: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
-	21, // 78: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
-	24, // 79: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
-	26, // 80: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
-	29, // 81: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
-	32, // 82: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
-	35, // 83: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
-	39, // 84: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
-	42, // 85: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
-	46, // 86: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
-	48, // 87: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
-	50, // 88: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
-	52, // 89: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
-	55, // 90: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
-	57, // 91: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
-	72, // [72:92] is the sub-list for method output_type
-	52, // [52:72] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	5,  // 6: bailiwick.admin.v1.RenameResponse.applied:type_name -> bailiwick.admin.v1.ApplyResponse
+	15, // 7: bailiwick.admin.v1.ListDocumentsResponse.documents:type_name -> bailiwick.admin.v1.Document
+	60, // 8: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
+	20, // 9: bailiwick.admin.v1.LinkRequest.link:type_name -> bailiwick.admin.v1.PolicyLink
+	23, // 10: bailiwick.admin.v1.ListPoliciesResponse.policies:type_name -> bailiwick.admin.v1.Policy
+	20, // 11: bailiwick.admin.v1.Policy.links:type_name -> bailiwick.admin.v1.PolicyLink
+	20, // 12: bailiwick.admin.v1.ListLinksResponse.links:type_name -> bailiwick.admin.v1.PolicyLink
+	28, // 13: bailiwick.admin.v1.GetTreeResponse.containers:type_name -> bailiwick.admin.v1.Container
+	60, // 14: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
+	20, // 15: bailiwick.admin.v1.Container.links:type_name -> bailiwick.admin.v1.PolicyLink
+	31, // 16: bailiwick.admin.v1.Container.machines:type_name -> bailiwick.admin.v1.Machine
+	31, // 17: bailiwick.admin.v1.ListMachinesResponse.machines:type_name -> bailiwick.admin.v1.Machine
+	60, // 18: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
+	0,  // 19: bailiwick.admin.v1.Machine.node:type_name -> bailiwick.admin.v1.NodeState
+	34, // 20: bailiwick.admin.v1.ListNodesResponse.nodes:type_name -> bailiwick.admin.v1.Node
+	0,  // 21: bailiwick.admin.v1.Node.state:type_name -> bailiwick.admin.v1.NodeState
+	60, // 22: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
+	60, // 23: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	60, // 24: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
+	60, // 25: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
+	60, // 26: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	59, // 27: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
+	37, // 28: bailiwick.admin.v1.ListAssociationsResponse.associations:type_name -> bailiwick.admin.v1.Association
+	38, // 29: bailiwick.admin.v1.ListAssociationsResponse.failures:type_name -> bailiwick.admin.v1.Failure
+	60, // 30: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
+	60, // 31: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
+	60, // 32: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	31, // 33: bailiwick.admin.v1.ExplainMachineResponse.machine:type_name -> bailiwick.admin.v1.Machine
+	41, // 34: bailiwick.admin.v1.ExplainMachineResponse.candidates:type_name -> bailiwick.admin.v1.Candidate
+	20, // 35: bailiwick.admin.v1.Candidate.link:type_name -> bailiwick.admin.v1.PolicyLink
+	60, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
+	60, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
+	60, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
+	60, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
+	44, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
+	45, // 41: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
+	60, // 42: bailiwick.admin.v1.GetDirectoryStatusResponse.last_full_read:type_name -> google.protobuf.Timestamp
+	61, // 43: bailiwick.admin.v1.GetDirectoryStatusResponse.lag:type_name -> google.protobuf.Duration
+	60, // 44: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
+	60, // 45: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
+	60, // 46: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
+	60, // 47: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
+	54, // 48: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
+	54, // 49: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
+	60, // 50: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	60, // 51: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
+	60, // 52: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
+	3,  // 53: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
+	9,  // 54: bailiwick.admin.v1.DocumentService.Rename:input_type -> bailiwick.admin.v1.RenameRequest
+	11, // 55: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
+	13, // 56: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
+	16, // 57: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
+	18, // 58: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
+	21, // 59: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
+	24, // 60: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
+	26, // 61: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
+	29, // 62: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
+	32, // 63: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
+	35, // 64: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
+	39, // 65: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
+	42, // 66: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
+	46, // 67: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
+	48, // 68: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
+	50, // 69: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
+	52, // 70: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
+	55, // 71: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
+	57, // 72: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
+	5,  // 73: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
+	10, // 74: bailiwick.admin.v1.DocumentService.Rename:output_type -> bailiwick.admin.v1.RenameResponse
+	12, // 75: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
+	14, // 76: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
+	17, // 77: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
+	19, // 78: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
+	22, // 79: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
+	25, // 80: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
+	27, // 81: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
+	30, // 82: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
+	33, // 83: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
+	36, // 84: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
+	40, // 85: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
+	43, // 86: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
+	47, // 87: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
+	49, // 88: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
+	51, // 89: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
+	53, // 90: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
+	56, // 91: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
+	58, // 92: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
+	73, // [73:93] is the sub-list for method output_type
+	53, // [53:73] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_admin_v1_admin_proto_init() }
@@ -4410,7 +4459,7 @@ func file_bailiwick_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_admin_v1_admin_proto_rawDesc), len(file_bailiwick_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   57,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

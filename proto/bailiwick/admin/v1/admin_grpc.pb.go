@@ -42,7 +42,7 @@ type DocumentServiceClient interface {
 	// Problems detail of the status.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	// Rename gives a document another name and changes what refers to it, in one step; texts stay as they are otherwise.
-	Rename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
+	Rename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*RenameResponse, error)
 	// Delete removes one document, unless another one refers to it.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 	// ListDocuments returns documents as they were written.
@@ -75,9 +75,9 @@ func (c *documentServiceClient) Apply(ctx context.Context, in *ApplyRequest, opt
 	return out, nil
 }
 
-func (c *documentServiceClient) Rename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*ApplyResponse, error) {
+func (c *documentServiceClient) Rename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*RenameResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ApplyResponse)
+	out := new(RenameResponse)
 	err := c.cc.Invoke(ctx, DocumentService_Rename_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -155,7 +155,7 @@ type DocumentServiceServer interface {
 	// Problems detail of the status.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	// Rename gives a document another name and changes what refers to it, in one step; texts stay as they are otherwise.
-	Rename(context.Context, *RenameRequest) (*ApplyResponse, error)
+	Rename(context.Context, *RenameRequest) (*RenameResponse, error)
 	// Delete removes one document, unless another one refers to it.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	// ListDocuments returns documents as they were written.
@@ -181,7 +181,7 @@ type UnimplementedDocumentServiceServer struct{}
 func (UnimplementedDocumentServiceServer) Apply(context.Context, *ApplyRequest) (*ApplyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Apply not implemented")
 }
-func (UnimplementedDocumentServiceServer) Rename(context.Context, *RenameRequest) (*ApplyResponse, error) {
+func (UnimplementedDocumentServiceServer) Rename(context.Context, *RenameRequest) (*RenameResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Rename not implemented")
 }
 func (UnimplementedDocumentServiceServer) Delete(context.Context, *DeleteRequest) (*DeleteResponse, error) {

@@ -1120,6 +1120,51 @@ func (x *ApplyPlanRequest) GetId() string {
 	return ""
 }
 
+type ApplyPlanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What became of the documents.
+	Applied       *ApplyResponse `protobuf:"bytes,1,opt,name=applied,proto3" json:"applied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyPlanResponse) Reset() {
+	*x = ApplyPlanResponse{}
+	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyPlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyPlanResponse) ProtoMessage() {}
+
+func (x *ApplyPlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyPlanResponse.ProtoReflect.Descriptor instead.
+func (*ApplyPlanResponse) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_plan_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ApplyPlanResponse) GetApplied() *ApplyResponse {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
 type RunTestsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Documents as if they were applied; none for those that are.
@@ -1130,7 +1175,7 @@ type RunTestsRequest struct {
 
 func (x *RunTestsRequest) Reset() {
 	*x = RunTestsRequest{}
-	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1187,7 @@ func (x *RunTestsRequest) String() string {
 func (*RunTestsRequest) ProtoMessage() {}
 
 func (x *RunTestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1200,7 @@ func (x *RunTestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTestsRequest.ProtoReflect.Descriptor instead.
 func (*RunTestsRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_plan_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_admin_v1_plan_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RunTestsRequest) GetSources() []*Source {
@@ -1175,7 +1220,7 @@ type RunTestsResponse struct {
 
 func (x *RunTestsResponse) Reset() {
 	*x = RunTestsResponse{}
-	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1232,7 @@ func (x *RunTestsResponse) String() string {
 func (*RunTestsResponse) ProtoMessage() {}
 
 func (x *RunTestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1245,7 @@ func (x *RunTestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTestsResponse.ProtoReflect.Descriptor instead.
 func (*RunTestsResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_plan_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_admin_v1_plan_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RunTestsResponse) GetResults() []*TestResult {
@@ -1245,7 +1290,7 @@ type TestResult struct {
 
 func (x *TestResult) Reset() {
 	*x = TestResult{}
-	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1302,7 @@ func (x *TestResult) String() string {
 func (*TestResult) ProtoMessage() {}
 
 func (x *TestResult) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_plan_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1315,7 @@ func (x *TestResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestResult.ProtoReflect.Descriptor instead.
 func (*TestResult) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_plan_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_admin_v1_plan_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TestResult) GetTest() string {
@@ -1465,7 +1510,9 @@ const file_bailiwick_admin_v1_plan_proto_rawDesc = "" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\"\n" +
 	"\x10ApplyPlanRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"G\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"P\n" +
+	"\x11ApplyPlanResponse\x12;\n" +
+	"\aapplied\x18\x01 \x01(\v2!.bailiwick.admin.v1.ApplyResponseR\aapplied\"G\n" +
 	"\x0fRunTestsRequest\x124\n" +
 	"\asources\x18\x01 \x03(\v2\x1a.bailiwick.admin.v1.SourceR\asources\"d\n" +
 	"\x10RunTestsResponse\x128\n" +
@@ -1488,10 +1535,10 @@ const file_bailiwick_admin_v1_plan_proto_rawDesc = "" +
 	"\x05pairs\x18\f \x01(\x04R\x05pairs\x12\x18\n" +
 	"\abecause\x18\r \x01(\tR\abecause\x12\x16\n" +
 	"\x06source\x18\x0e \x01(\tR\x06source\x12\x12\n" +
-	"\x04line\x18\x0f \x01(\rR\x04line2\x85\x02\n" +
+	"\x04line\x18\x0f \x01(\rR\x04line2\x89\x02\n" +
 	"\vPlanService\x12I\n" +
-	"\x04Plan\x12\x1f.bailiwick.admin.v1.PlanRequest\x1a .bailiwick.admin.v1.PlanResponse\x12T\n" +
-	"\tApplyPlan\x12$.bailiwick.admin.v1.ApplyPlanRequest\x1a!.bailiwick.admin.v1.ApplyResponse\x12U\n" +
+	"\x04Plan\x12\x1f.bailiwick.admin.v1.PlanRequest\x1a .bailiwick.admin.v1.PlanResponse\x12X\n" +
+	"\tApplyPlan\x12$.bailiwick.admin.v1.ApplyPlanRequest\x1a%.bailiwick.admin.v1.ApplyPlanResponse\x12U\n" +
 	"\bRunTests\x12#.bailiwick.admin.v1.RunTestsRequest\x1a$.bailiwick.admin.v1.RunTestsResponseBEZCgithub.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1;adminv1b\x06proto3"
 
 var (
@@ -1506,7 +1553,7 @@ func file_bailiwick_admin_v1_plan_proto_rawDescGZIP() []byte {
 	return file_bailiwick_admin_v1_plan_proto_rawDescData
 }
 
-var file_bailiwick_admin_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_bailiwick_admin_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_bailiwick_admin_v1_plan_proto_goTypes = []any{
 	(*PlanRequest)(nil),           // 0: bailiwick.admin.v1.PlanRequest
 	(*DocumentsChange)(nil),       // 1: bailiwick.admin.v1.DocumentsChange
@@ -1521,55 +1568,57 @@ var file_bailiwick_admin_v1_plan_proto_goTypes = []any{
 	(*PlannedService)(nil),        // 10: bailiwick.admin.v1.PlannedService
 	(*PlannedRefusal)(nil),        // 11: bailiwick.admin.v1.PlannedRefusal
 	(*ApplyPlanRequest)(nil),      // 12: bailiwick.admin.v1.ApplyPlanRequest
-	(*RunTestsRequest)(nil),       // 13: bailiwick.admin.v1.RunTestsRequest
-	(*RunTestsResponse)(nil),      // 14: bailiwick.admin.v1.RunTestsResponse
-	(*TestResult)(nil),            // 15: bailiwick.admin.v1.TestResult
-	(*LinkRequest)(nil),           // 16: bailiwick.admin.v1.LinkRequest
-	(*UnlinkRequest)(nil),         // 17: bailiwick.admin.v1.UnlinkRequest
-	(*RenameRequest)(nil),         // 18: bailiwick.admin.v1.RenameRequest
-	(*Source)(nil),                // 19: bailiwick.admin.v1.Source
-	(*DocumentName)(nil),          // 20: bailiwick.admin.v1.DocumentName
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*Change)(nil),                // 22: bailiwick.admin.v1.Change
-	(*Problem)(nil),               // 23: bailiwick.admin.v1.Problem
-	(*ApplyResponse)(nil),         // 24: bailiwick.admin.v1.ApplyResponse
+	(*ApplyPlanResponse)(nil),     // 13: bailiwick.admin.v1.ApplyPlanResponse
+	(*RunTestsRequest)(nil),       // 14: bailiwick.admin.v1.RunTestsRequest
+	(*RunTestsResponse)(nil),      // 15: bailiwick.admin.v1.RunTestsResponse
+	(*TestResult)(nil),            // 16: bailiwick.admin.v1.TestResult
+	(*LinkRequest)(nil),           // 17: bailiwick.admin.v1.LinkRequest
+	(*UnlinkRequest)(nil),         // 18: bailiwick.admin.v1.UnlinkRequest
+	(*RenameRequest)(nil),         // 19: bailiwick.admin.v1.RenameRequest
+	(*Source)(nil),                // 20: bailiwick.admin.v1.Source
+	(*DocumentName)(nil),          // 21: bailiwick.admin.v1.DocumentName
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*Change)(nil),                // 23: bailiwick.admin.v1.Change
+	(*Problem)(nil),               // 24: bailiwick.admin.v1.Problem
+	(*ApplyResponse)(nil),         // 25: bailiwick.admin.v1.ApplyResponse
 }
 var file_bailiwick_admin_v1_plan_proto_depIdxs = []int32{
 	1,  // 0: bailiwick.admin.v1.PlanRequest.documents:type_name -> bailiwick.admin.v1.DocumentsChange
-	16, // 1: bailiwick.admin.v1.PlanRequest.link:type_name -> bailiwick.admin.v1.LinkRequest
-	17, // 2: bailiwick.admin.v1.PlanRequest.unlink:type_name -> bailiwick.admin.v1.UnlinkRequest
+	17, // 1: bailiwick.admin.v1.PlanRequest.link:type_name -> bailiwick.admin.v1.LinkRequest
+	18, // 2: bailiwick.admin.v1.PlanRequest.unlink:type_name -> bailiwick.admin.v1.UnlinkRequest
 	2,  // 3: bailiwick.admin.v1.PlanRequest.move:type_name -> bailiwick.admin.v1.DirectoryMove
 	3,  // 4: bailiwick.admin.v1.PlanRequest.held:type_name -> bailiwick.admin.v1.HeldDirectoryChange
-	18, // 5: bailiwick.admin.v1.PlanRequest.rename:type_name -> bailiwick.admin.v1.RenameRequest
-	19, // 6: bailiwick.admin.v1.DocumentsChange.sources:type_name -> bailiwick.admin.v1.Source
-	20, // 7: bailiwick.admin.v1.DocumentsChange.delete:type_name -> bailiwick.admin.v1.DocumentName
-	21, // 8: bailiwick.admin.v1.PlanResponse.until:type_name -> google.protobuf.Timestamp
-	22, // 9: bailiwick.admin.v1.PlanResponse.documents:type_name -> bailiwick.admin.v1.Change
+	19, // 5: bailiwick.admin.v1.PlanRequest.rename:type_name -> bailiwick.admin.v1.RenameRequest
+	20, // 6: bailiwick.admin.v1.DocumentsChange.sources:type_name -> bailiwick.admin.v1.Source
+	21, // 7: bailiwick.admin.v1.DocumentsChange.delete:type_name -> bailiwick.admin.v1.DocumentName
+	22, // 8: bailiwick.admin.v1.PlanResponse.until:type_name -> google.protobuf.Timestamp
+	23, // 9: bailiwick.admin.v1.PlanResponse.documents:type_name -> bailiwick.admin.v1.Change
 	5,  // 10: bailiwick.admin.v1.PlanResponse.assignments:type_name -> bailiwick.admin.v1.PlannedAssignments
 	7,  // 11: bailiwick.admin.v1.PlanResponse.pairs:type_name -> bailiwick.admin.v1.PlannedPairs
 	10, // 12: bailiwick.admin.v1.PlanResponse.services:type_name -> bailiwick.admin.v1.PlannedService
 	11, // 13: bailiwick.admin.v1.PlanResponse.refused:type_name -> bailiwick.admin.v1.PlannedRefusal
-	15, // 14: bailiwick.admin.v1.PlanResponse.tests:type_name -> bailiwick.admin.v1.TestResult
-	23, // 15: bailiwick.admin.v1.PlanResponse.warnings:type_name -> bailiwick.admin.v1.Problem
-	23, // 16: bailiwick.admin.v1.PlanResponse.blocked:type_name -> bailiwick.admin.v1.Problem
+	16, // 14: bailiwick.admin.v1.PlanResponse.tests:type_name -> bailiwick.admin.v1.TestResult
+	24, // 15: bailiwick.admin.v1.PlanResponse.warnings:type_name -> bailiwick.admin.v1.Problem
+	24, // 16: bailiwick.admin.v1.PlanResponse.blocked:type_name -> bailiwick.admin.v1.Problem
 	6,  // 17: bailiwick.admin.v1.PlannedAssignments.before:type_name -> bailiwick.admin.v1.PlannedAssignment
 	6,  // 18: bailiwick.admin.v1.PlannedAssignments.after:type_name -> bailiwick.admin.v1.PlannedAssignment
 	8,  // 19: bailiwick.admin.v1.PlannedPairs.client:type_name -> bailiwick.admin.v1.PlannedSide
 	8,  // 20: bailiwick.admin.v1.PlannedPairs.server:type_name -> bailiwick.admin.v1.PlannedSide
 	9,  // 21: bailiwick.admin.v1.PlannedPairs.traffic:type_name -> bailiwick.admin.v1.PlannedTraffic
-	19, // 22: bailiwick.admin.v1.RunTestsRequest.sources:type_name -> bailiwick.admin.v1.Source
-	15, // 23: bailiwick.admin.v1.RunTestsResponse.results:type_name -> bailiwick.admin.v1.TestResult
-	0,  // 24: bailiwick.admin.v1.PlanService.Plan:input_type -> bailiwick.admin.v1.PlanRequest
-	12, // 25: bailiwick.admin.v1.PlanService.ApplyPlan:input_type -> bailiwick.admin.v1.ApplyPlanRequest
-	13, // 26: bailiwick.admin.v1.PlanService.RunTests:input_type -> bailiwick.admin.v1.RunTestsRequest
-	4,  // 27: bailiwick.admin.v1.PlanService.Plan:output_type -> bailiwick.admin.v1.PlanResponse
-	24, // 28: bailiwick.admin.v1.PlanService.ApplyPlan:output_type -> bailiwick.admin.v1.ApplyResponse
-	14, // 29: bailiwick.admin.v1.PlanService.RunTests:output_type -> bailiwick.admin.v1.RunTestsResponse
-	27, // [27:30] is the sub-list for method output_type
-	24, // [24:27] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	25, // 22: bailiwick.admin.v1.ApplyPlanResponse.applied:type_name -> bailiwick.admin.v1.ApplyResponse
+	20, // 23: bailiwick.admin.v1.RunTestsRequest.sources:type_name -> bailiwick.admin.v1.Source
+	16, // 24: bailiwick.admin.v1.RunTestsResponse.results:type_name -> bailiwick.admin.v1.TestResult
+	0,  // 25: bailiwick.admin.v1.PlanService.Plan:input_type -> bailiwick.admin.v1.PlanRequest
+	12, // 26: bailiwick.admin.v1.PlanService.ApplyPlan:input_type -> bailiwick.admin.v1.ApplyPlanRequest
+	14, // 27: bailiwick.admin.v1.PlanService.RunTests:input_type -> bailiwick.admin.v1.RunTestsRequest
+	4,  // 28: bailiwick.admin.v1.PlanService.Plan:output_type -> bailiwick.admin.v1.PlanResponse
+	13, // 29: bailiwick.admin.v1.PlanService.ApplyPlan:output_type -> bailiwick.admin.v1.ApplyPlanResponse
+	15, // 30: bailiwick.admin.v1.PlanService.RunTests:output_type -> bailiwick.admin.v1.RunTestsResponse
+	28, // [28:31] is the sub-list for method output_type
+	25, // [25:28] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_admin_v1_plan_proto_init() }
@@ -1592,7 +1641,7 @@ func file_bailiwick_admin_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_admin_v1_plan_proto_rawDesc), len(file_bailiwick_admin_v1_plan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

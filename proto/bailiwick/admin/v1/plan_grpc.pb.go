@@ -35,7 +35,7 @@ type PlanServiceClient interface {
 	// is kept for a while under its ID.
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
 	// ApplyPlan makes the change of a plan, if it would still do exactly what the plan says; else it says what moved.
-	ApplyPlan(ctx context.Context, in *ApplyPlanRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
+	ApplyPlan(ctx context.Context, in *ApplyPlanRequest, opts ...grpc.CallOption) (*ApplyPlanResponse, error)
 	// RunTests runs policy tests over the present state, with other documents if some are given.
 	RunTests(ctx context.Context, in *RunTestsRequest, opts ...grpc.CallOption) (*RunTestsResponse, error)
 }
@@ -58,9 +58,9 @@ func (c *planServiceClient) Plan(ctx context.Context, in *PlanRequest, opts ...g
 	return out, nil
 }
 
-func (c *planServiceClient) ApplyPlan(ctx context.Context, in *ApplyPlanRequest, opts ...grpc.CallOption) (*ApplyResponse, error) {
+func (c *planServiceClient) ApplyPlan(ctx context.Context, in *ApplyPlanRequest, opts ...grpc.CallOption) (*ApplyPlanResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ApplyResponse)
+	out := new(ApplyPlanResponse)
 	err := c.cc.Invoke(ctx, PlanService_ApplyPlan_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ type PlanServiceServer interface {
 	// is kept for a while under its ID.
 	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
 	// ApplyPlan makes the change of a plan, if it would still do exactly what the plan says; else it says what moved.
-	ApplyPlan(context.Context, *ApplyPlanRequest) (*ApplyResponse, error)
+	ApplyPlan(context.Context, *ApplyPlanRequest) (*ApplyPlanResponse, error)
 	// RunTests runs policy tests over the present state, with other documents if some are given.
 	RunTests(context.Context, *RunTestsRequest) (*RunTestsResponse, error)
 	mustEmbedUnimplementedPlanServiceServer()
@@ -105,7 +105,7 @@ type UnimplementedPlanServiceServer struct{}
 func (UnimplementedPlanServiceServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
 }
-func (UnimplementedPlanServiceServer) ApplyPlan(context.Context, *ApplyPlanRequest) (*ApplyResponse, error) {
+func (UnimplementedPlanServiceServer) ApplyPlan(context.Context, *ApplyPlanRequest) (*ApplyPlanResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ApplyPlan not implemented")
 }
 func (UnimplementedPlanServiceServer) RunTests(context.Context, *RunTestsRequest) (*RunTestsResponse, error) {
