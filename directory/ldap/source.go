@@ -1,6 +1,7 @@
 package ldap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -99,8 +100,9 @@ func (s *Source) Next(ctx context.Context) (*directory.Snapshot, error) {
 			}
 		}
 		snap, err := s.read(ctx)
-		if ctx.Err() != nil && snap == nil {
-			return nil, s.ended(ctx.Err())
+		// Close ends the connection, and the read with it, perhaps before this context.
+		if ended := cmp.Or(ctx.Err(), s.closed.Err()); ended != nil && snap == nil {
+			return nil, s.ended(ended)
 		}
 		recovered := s.failures > 0 && err == nil
 		s.plan(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/packet"
 	"github.com/bailiwick-net/bailiwick/node/sa"
 	"github.com/bailiwick-net/bailiwick/node/transport"
+	"github.com/bailiwick-net/bailiwick/node/tun"
 )
 
 // sent is what reached the kernel: the sequence numbers of the packets of each call.
@@ -55,7 +56,7 @@ func newOutboxBench(t *testing.T) *outboxBench {
 	}
 	s := &sent{t: t}
 	b := &outboxBench{sent: s, a: &association{child: child, out: out, remote: remote, limit: 1400, whole: 1500}}
-	b.loop = loop{world: &world{}, logger: hclog.NewNullLogger(), outbox: newOutbox(s), requests: make(chan request, 1), now: time.Unix(1e9, 0)}
+	b.loop = loop{world: &world{}, logger: hclog.NewNullLogger(), outbox: newOutbox(s), requests: make(chan request, 1), writer: tun.NewWriter(nil), now: time.Unix(1e9, 0)}
 	b.loops = []*loop{&b.loop}
 	return b
 }
