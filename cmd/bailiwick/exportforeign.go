@@ -185,7 +185,7 @@ func (e *foreignExport) print(c *client, cmd *cobra.Command, docs policies.Docum
 		for _, r := range config.Remarks {
 			answer.Remarks = append(answer.Remarks, exportedRemark(r))
 		}
-		return printValue(c, cmd.OutOrStdout(), answer)
+		return c.printValue(cmd.OutOrStdout(), answer)
 	}
 	_, err = cmd.OutOrStdout().Write(config.Text)
 	return err

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -157,7 +155,7 @@ func printImported(c *client, cmd *cobra.Command, r gpipsec.Result, folder strin
 		for _, s := range r.Secrets {
 			answer.Secrets = append(answer.Secrets, importedSecret(s))
 		}
-		return printValue(c, cmd.OutOrStdout(), answer)
+		return c.printValue(cmd.OutOrStdout(), answer)
 	}
 	w := cmd.ErrOrStderr()
 	for _, n := range r.Notes {
@@ -171,19 +169,6 @@ func printImported(c *client, cmd *cobra.Command, r gpipsec.Result, folder strin
 		return err
 	}
 	_, err := cmd.OutOrStdout().Write(r.YAML())
-	return err
-}
-
-// printValue writes a value of our own as JSON or YAML, as client.print does with answers of the controller.
-func printValue(c *client, w io.Writer, v any) error {
-	text, err := json.MarshalIndent(v, "", "  ")
-	if err == nil && c.output == "yaml" {
-		text, err = yaml.JSONToYAML(text)
-	}
-	if err != nil {
-		return fmt.Errorf("printing the answer: %w", err)
-	}
-	_, err = fmt.Fprintln(w, strings.TrimRight(string(text), "\n"))
 	return err
 }
 

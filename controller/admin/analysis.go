@@ -12,7 +12,6 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/controller/distribute"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
-	"github.com/bailiwick-net/bailiwick/controller/resolver"
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/analyze"
@@ -35,13 +34,9 @@ type survey struct {
 
 // survey reads the stored documents, with those of sources in their place.
 func (s *Server) survey(ctx context.Context, sources []*adminv1.Source) (*survey, error) {
-	c, err := s.catalogue(ctx)
+	c, view, err := s.present(ctx)
 	if err != nil {
 		return nil, refuse(err)
-	}
-	view := s.config.Mirror.View()
-	if view == nil {
-		return nil, refuse(resolver.ErrNotReady)
 	}
 	docs := c.with(nil)
 	if len(sources) > 0 {

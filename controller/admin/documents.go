@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/bailiwick-net/bailiwick/controller/mirror"
+	"github.com/bailiwick-net/bailiwick/controller/resolver"
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/resolve"
@@ -44,6 +46,19 @@ func (s *Server) catalogue(ctx context.Context) (catalogue, error) {
 		c.docs[d.DocumentKey] = all[0]
 	}
 	return c, nil
+}
+
+// present reads the documents, and the directory as it was read last; resolver.ErrNotReady before it was read.
+func (s *Server) present(ctx context.Context) (catalogue, *mirror.View, error) {
+	c, err := s.catalogue(ctx)
+	if err != nil {
+		return catalogue{}, nil, err
+	}
+	view := s.config.Mirror.View()
+	if view == nil {
+		return catalogue{}, nil, resolver.ErrNotReady
+	}
+	return c, view, nil
 }
 
 // with returns all documents as they would be after a change.

@@ -5,7 +5,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/bailiwick-net/bailiwick/controller/resolver"
 	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/plan"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
@@ -49,13 +48,9 @@ func testName(name string) string {
 
 // RunTests implements adminv1.PlanServiceServer.
 func (s *Server) RunTests(ctx context.Context, r *adminv1.RunTestsRequest) (*adminv1.RunTestsResponse, error) {
-	c, err := s.catalogue(ctx)
+	c, view, err := s.present(ctx)
 	if err != nil {
 		return nil, refuse(err)
-	}
-	view := s.config.Mirror.View()
-	if view == nil {
-		return nil, refuse(resolver.ErrNotReady)
 	}
 	docs := c.with(nil)
 	if len(r.GetSources()) > 0 {

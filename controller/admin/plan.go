@@ -77,13 +77,9 @@ func (p *plans) drop(id plan.ID) {
 
 // Plan implements adminv1.PlanServiceServer.
 func (s *Server) Plan(ctx context.Context, r *adminv1.PlanRequest) (*adminv1.PlanResponse, error) {
-	c, err := s.catalogue(ctx)
+	c, view, err := s.present(ctx)
 	if err != nil {
 		return nil, refuse(err)
-	}
-	view := s.config.Mirror.View()
-	if view == nil {
-		return nil, refuse(resolver.ErrNotReady)
 	}
 	switch r.GetChange().(type) {
 	case *adminv1.PlanRequest_Move, *adminv1.PlanRequest_Held:

@@ -241,17 +241,22 @@ func (r *Ring) replace(next map[string]entry, named func(name string) bool) (cha
 			changed = true
 		}
 	}
-	if !changed {
-		return false, nil
-	}
-	if err := r.save(); err != nil {
-		return true, fmt.Errorf("%w: %w", ErrNotStored, err)
-	}
-	return true, nil
+	return changed, r.store(changed)
 }
 
 // ErrNotStored is wrapped when delivered keys count but are not on the disk: a restart would bring back older ones.
 var ErrNotStored = errors.New("preshared keys could not be stored")
+
+// store keeps what was changed on the disk.
+func (r *Ring) store(changed bool) error {
+	if !changed {
+		return nil
+	}
+	if err := r.save(); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotStored, err)
+	}
+	return nil
+}
 
 func (e entry) same(o entry) bool {
 	return e.kind == o.kind && e.current.Equal(o.current) && e.previous.Equal(o.previous) && e.until.Equal(o.until)
@@ -267,13 +272,7 @@ func (r *Ring) Expire(now time.Time) (changed bool, err error) {
 			changed = true
 		}
 	}
-	if !changed {
-		return false, nil
-	}
-	if err := r.save(); err != nil {
-		return true, fmt.Errorf("%w: %w", ErrNotStored, err)
-	}
-	return true, nil
+	return changed, r.store(changed)
 }
 
 // State describes one key, without its value.

@@ -47,7 +47,7 @@ func startPluto(t *testing.T, config []byte) pluto {
 	t.Cleanup(cancel)
 	r, err := root.Open(ctx, libreswan)
 	if errors.Is(err, root.ErrUnreachable) {
-		t.Skipf("libreswan cannot be had: %v", err)
+		t.Skipf("the packages of libreswan are needed, which are not installed beside what else the tests need, and no mirror gives them: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)

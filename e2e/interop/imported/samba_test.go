@@ -48,7 +48,7 @@ func TestImportFromADomain(t *testing.T) {
 	defer cancel()
 	r, err := root.Open(ctx, samba)
 	if errors.Is(err, root.ErrUnreachable) {
-		t.Skipf("Samba cannot be had: %v", err)
+		t.Skipf("the packages of Samba are needed, which are not installed beside what else the tests need, and no mirror gives them: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -38,18 +38,7 @@ func guardPolicy() spd.Policy {
 
 func guardBench(t *testing.T, prefix string) *bench {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	l, err := lab.New(prefix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := newLab(t, prefix)
 	return newBench(t, l, spd.Out)
 }
 
@@ -236,4 +225,22 @@ func TestOthersOpenNoWayOut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// newLab makes a lab that goes with the test. CI runs as root, so nothing is left out there.
+func newLab(t testing.TB, prefix string) *lab.Lab {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	l, err := lab.New(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
 }

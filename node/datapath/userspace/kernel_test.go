@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -260,18 +259,7 @@ func octets(p spd.Packet, serial uint32) []byte {
 
 // TestLargePolicy puts thousands of filters into force, and replaces them while nothing else changes.
 func TestLargePolicy(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	l, err := lab.New("bwdpl-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := newLab(t, "bwdpl-")
 	h, err := l.Host("large")
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package userspace
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +9,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/tun"
@@ -47,18 +45,7 @@ type verdict struct {
 // in and are forwarded. The kernel has to do what the definition says, and to count the packet under the very filter that
 // the definition names. "make steering" runs more of it.
 func TestKernelAgreesWithLookup(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	l, err := lab.New("bwdpk-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := newLab(t, "bwdpk-")
 	ways := []*way{
 		{name: wayOut, bench: newPropertyBench(t, l, wayOut, spd.Out)},
 		{name: wayIn, bench: newPropertyBench(t, l, wayIn, spd.In)},

@@ -2,12 +2,10 @@ package userspace
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
@@ -121,18 +119,7 @@ func (e example) clone() example {
 // TestAMistakeShowsASmallExample plants mistakes in the rules. Each has to be found, and what is printed has to show
 // nothing beside it.
 func TestAMistakeShowsASmallExample(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	l, err := lab.New("bwdps-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := newLab(t, "bwdps-")
 	w := &way{name: wayIn, bench: newPropertyBench(t, l, wayIn, spd.In)}
 	changed := func(change func(f *spd.Filter, r *spd.Rule)) func(example) (steering.Ruleset, error) {
 		return func(e example) (steering.Ruleset, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -75,18 +74,7 @@ func mixedSet(tb testing.TB, filters int) spd.Set {
 // steeringHost is a host with a device that swallows what is sent.
 func steeringHost(b *testing.B) (*lab.Host, *nftable.Table) {
 	b.Helper()
-	if os.Geteuid() != 0 {
-		b.Skip("network namespaces need root")
-	}
-	l, err := lab.New("bwsb-")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			b.Error(err)
-		}
-	})
+	l := newLab(b, "bwsb-")
 	h, err := l.Host("a")
 	if err != nil {
 		b.Fatal(err)
