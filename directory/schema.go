@@ -51,11 +51,13 @@ const (
 	EntryUUID IdentityForm = iota + 1
 	// ObjectGUID is Active Directory's sixteen octets.
 	ObjectGUID
+	// NSUniqueID is the text of 389 Directory Server: four groups of eight hex digits.
+	NSUniqueID
 )
 
 // A Schema says which entries of a foreign directory are machines, containers and groups, and which attributes say what
 // about them. Names are compared without regard to case; in a list of attributes the first that has a value wins.
-// OpenLDAP and ActiveDirectory return the two that are known; a caller may extend a copy.
+// Presets has those that are known; a caller may extend a copy.
 type Schema struct {
 	Identity IdentityForm
 	// DeriveIdentity gives entries without UUID one made of what stays when they move: a machine's or a group's domain
@@ -69,6 +71,9 @@ type Schema struct {
 	ExcludedClasses  []string
 	GroupClasses     []string
 	ContainerClasses []string
+	// MachineFilter and GroupFilter, each "" or a filter (RFC 4515), narrow the machines and groups that a server is asked
+	// for. Map does not evaluate them.
+	MachineFilter, GroupFilter string
 
 	MachineName    []string // short host name; a trailing "$" (sAMAccountName) is cut off
 	MachineDNSName []string
@@ -83,7 +88,7 @@ type Schema struct {
 	SID          string
 }
 
-// OpenLDAP is the schema of OpenLDAP, 389 Directory Server and LDIF files: standard classes, identity by entryUUID.
+// OpenLDAP is the schema of OpenLDAP and LDIF files: standard classes, identity by entryUUID.
 func OpenLDAP() Schema {
 	return Schema{
 		Identity:         EntryUUID,
@@ -121,7 +126,7 @@ func ActiveDirectory() Schema {
 
 // Attributes returns the attributes that a reader has to ask for, without duplicates.
 func (s Schema) Attributes() []string {
-	names := []string{"objectClass", s.identityAttribute()}
+	names := []string{"objectClass", s.IdentityAttribute()}
 	for _, list := range [][]string{s.MachineName, s.MachineDNSName, s.MachineAddress, s.GroupName, s.GroupMember, s.AccountControl, s.LockFlags, {s.PrimaryGroup, s.SID}} {
 		for _, n := range list {
 			if n != "" && !slices.ContainsFunc(names, func(have string) bool { return strings.EqualFold(have, n) }) {
@@ -130,26 +135,6 @@ func (s Schema) Attributes() []string {
 		}
 	}
 	return names
-}
-
-// Filter returns the LDAP filter (RFC 4515) of every entry that Map would not leave aside for its class.
-func (s Schema) Filter() string {
-	var b strings.Builder
-	b.WriteString("(|")
-	for _, list := range [][]string{s.ContainerClasses, s.MachineClasses, s.GroupClasses} {
-		for _, class := range list {
-			b.WriteString("(objectClass=" + class + ")")
-		}
-	}
-	b.WriteString(")")
-	return b.String()
-}
-
-func (s Schema) identityAttribute() string {
-	if s.Identity == ObjectGUID {
-		return "objectGUID"
-	}
-	return "entryUUID"
 }
 
 // Map turns an entry into what it means; nil when it is none of ours. Problems tell what of it cannot be used: an
@@ -285,7 +270,7 @@ func (s Schema) group(e Entry, dn DN) (Object, []Problem, error) {
 }
 
 func (s Schema) identity(e Entry, kind string, dn DN, name string) (UUID, error) {
-	attribute := s.identityAttribute()
+	attribute := s.IdentityAttribute()
 	values := e.Values(attribute)
 	switch {
 	case len(values) == 0 && s.DeriveIdentity:
@@ -295,9 +280,12 @@ func (s Schema) identity(e Entry, kind string, dn DN, name string) (UUID, error)
 	}
 	var u UUID
 	var err error
-	if s.Identity == ObjectGUID {
+	switch s.Identity {
+	case ObjectGUID:
 		u, err = UUIDFromObjectGUID([]byte(values[0]))
-	} else {
+	case NSUniqueID:
+		u, err = UUIDFromNSUniqueID(values[0])
+	default:
 		u, err = ParseUUID(values[0])
 	}
 	if err != nil {

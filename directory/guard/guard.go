@@ -4,8 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"iter"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/directory"
@@ -84,6 +84,8 @@ type Held struct {
 	// Allowed is how many affected machines would have passed, Recent how many others were affected by changes that were
 	// admitted within the window.
 	Allowed, Recent int
+	// Exceeded are the containers whose own limits the change exceeds.
+	Exceeded []Excess
 	// Since is when this set was first seen, Latest when last.
 	Since, Latest time.Time
 	// Discarded is when an administrator said that it must not be applied, zero otherwise. It stays held as long as the
@@ -95,21 +97,6 @@ type Held struct {
 // Affected returns how many machines the change takes away or alters.
 func (h Held) Affected() int { return len(h.Removed) + len(h.Changed) }
 
-func (h Held) affected() iter.Seq[directory.UUID] {
-	return func(yield func(directory.UUID) bool) {
-		for _, m := range h.Removed {
-			if !yield(m.UUID) {
-				return
-			}
-		}
-		for _, c := range h.Changed {
-			if !yield(c.New.UUID) {
-				return
-			}
-		}
-	}
-}
-
 // Next returns the directory as it would be after a release.
 func (h Held) Next() *directory.Snapshot { return h.next }
 
@@ -118,12 +105,15 @@ func (h Held) Reason() string {
 	if h.Diff.NewMachines == 0 {
 		return fmt.Sprintf("the directory holds no machine any more (%d before)", h.Diff.OldMachines)
 	}
-	before := ""
-	if h.Recent > 0 {
-		before = fmt.Sprintf(", after %d others a short while ago", h.Recent)
+	var reasons []string
+	if h.Affected()+h.Recent > h.Allowed || len(h.Exceeded) == 0 {
+		reasons = append(reasons, fmt.Sprintf("%d of %d machines are affected (%d removed, %d altered)%s; %d are allowed at once",
+			h.Affected(), h.Diff.OldMachines, len(h.Removed), len(h.Changed), others(h.Recent), h.Allowed))
 	}
-	return fmt.Sprintf("%d of %d machines are affected (%d removed, %d altered)%s; %d are allowed at once",
-		h.Affected(), h.Diff.OldMachines, len(h.Removed), len(h.Changed), before, h.Allowed)
+	for _, e := range h.Exceeded {
+		reasons = append(reasons, e.String())
+	}
+	return strings.Join(reasons, "; ")
 }
 
 // A Decision is what became of an offered snapshot: Unchanged, Admitted or Stopped.
@@ -138,6 +128,8 @@ type Admitted struct {
 	Diff     directory.Diff
 	// Released is the change that an administrator let pass, the zero ID when none had to.
 	Released ID
+	// Raised says that the change passed because an administrator had announced it.
+	Raised bool
 }
 
 // Stopped means that nothing changed and the applied snapshot stays.
@@ -157,20 +149,26 @@ func (Stopped) decision()   {}
 //	(idle) ------------------------> (idle)  (idle) --------------> (held)
 //	(held) -- Offer: allowed or applied again, or Release --------> (idle)
 //	(held) -- Offer: too much, the same set or another -----------> (held)
+//	(idle) -- Offer: too much, but announced by Raise -> (idle), the Raise used up
 //	(held) -- Discard ---------------------------------> (held, discarded)
 type Guard struct {
-	limits  Limits
-	applied *directory.Snapshot
-	held    *Held
-	recent  map[directory.UUID]time.Time // machines affected by admitted changes, and when
+	limits     Limits
+	containers []ContainerLimits
+	applied    *directory.Snapshot
+	held       *Held
+	raise      *Raise
+	recent     map[directory.UUID]moment // machines affected by admitted changes
 }
 
 // New returns a guard. The applied snapshot is the last one that was in force, nil when there was none ever.
-func New(limits Limits, applied *directory.Snapshot) (*Guard, error) {
+func New(limits Limits, applied *directory.Snapshot, containers ...ContainerLimits) (*Guard, error) {
 	if err := limits.Validate(); err != nil {
 		return nil, err
 	}
-	return &Guard{limits: limits, applied: applied, recent: map[directory.UUID]time.Time{}}, nil
+	if err := ValidateContainers(containers); err != nil {
+		return nil, err
+	}
+	return &Guard{limits: limits, containers: containers, applied: applied, recent: map[directory.UUID]moment{}}, nil
 }
 
 // Applied returns the snapshot in force, nil before the first.
@@ -191,13 +189,18 @@ func (g *Guard) Offer(now time.Time, next *directory.Snapshot) Decision {
 		g.held = nil
 		return Unchanged{}
 	}
-	h, pass := g.judge(now, next)
+	h, pass, raised := g.judge(now, next)
 	// What is held stays held, though the window moves on: only the directory or an administrator changes that.
 	same := g.held != nil && g.held.ID == h.ID
 	if pass && !same {
 		g.applied, g.held = next, nil
-		for u := range h.affected() {
-			g.recent[u] = now
+		if raised {
+			g.raise = nil
+			clear(g.recent) // as after a release
+			return Admitted{Snapshot: next, Diff: h.Diff, Raised: true}
+		}
+		for u, dn := range h.affectedNames() {
+			g.recent[u] = moment{now, dn}
 		}
 		return Admitted{Snapshot: next, Diff: h.Diff}
 	}
@@ -209,14 +212,16 @@ func (g *Guard) Offer(now time.Time, next *directory.Snapshot) Decision {
 	return Stopped{Held: h, Fresh: !same}
 }
 
-// judge weighs a snapshot against the limits.
-func (g *Guard) judge(now time.Time, next *directory.Snapshot) (h Held, pass bool) {
+// judge weighs a snapshot against the limits; raised says that it passes only because it was announced.
+func (g *Guard) judge(now time.Time, next *directory.Snapshot) (h Held, pass, raised bool) {
 	h = weigh(directory.NewDiff(g.applied, next))
 	h.Allowed = g.limits.Allowed(h.Diff.OldMachines)
 	h.Recent = g.others(now, h)
-	tooMuch := h.Affected() > 0 && h.Affected()+h.Recent > h.Allowed
+	h.Exceeded = g.excesses(h, next)
+	tooMuch := len(h.Exceeded) > 0 || h.Affected() > 0 && h.Affected()+h.Recent > h.Allowed
 	emptied := h.Diff.NewMachines == 0 && (g.applied == nil || h.Diff.OldMachines > 0)
-	return h, !emptied && !tooMuch
+	raised = tooMuch && !emptied && g.raisedFor(now, h)
+	return h, !emptied && (!tooMuch || raised), raised
 }
 
 // Consider tells what Offer would do with a snapshot that nobody has read yet: let it pass, or hold it for the reason
@@ -225,7 +230,7 @@ func (g *Guard) Consider(now time.Time, next *directory.Snapshot) (h Held, pass 
 	if g.applied != nil && g.applied.Digest() == next.Digest() {
 		return Held{}, true
 	}
-	h, pass = g.judge(now, next)
+	h, pass, _ = g.judge(now, next)
 	pass = pass && (g.held == nil || g.held.ID != h.ID)
 	h.Since, h.Latest, h.next = now, now, next
 	return h, pass
@@ -233,13 +238,13 @@ func (g *Guard) Consider(now time.Time, next *directory.Snapshot) (h Held, pass 
 
 // others forgets what has left the window and counts the machines in it that h does not affect as well.
 func (g *Guard) others(now time.Time, h Held) int {
-	for u, at := range g.recent {
-		if now.Sub(at) >= g.limits.Window {
+	for u, r := range g.recent {
+		if now.Sub(r.at) >= g.limits.Window {
 			delete(g.recent, u)
 		}
 	}
 	n := len(g.recent)
-	for u := range h.affected() {
+	for u := range h.affectedNames() {
 		if _, ok := g.recent[u]; ok {
 			n--
 		}

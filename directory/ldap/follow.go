@@ -24,7 +24,7 @@ func (t target) noSync() string {
 	switch {
 	case t.PollOnly:
 		return "configured"
-	case t.Schema.Identity != directory.EntryUUID:
+	case t.Schema.Identity == directory.ObjectGUID:
 		return "Active Directory has no content synchronization"
 	}
 	return ""
