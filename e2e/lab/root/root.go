@@ -7,7 +7,7 @@
 //
 // Its invariant: what a root holds came from the Debian mirror that the machine's own apt uses and passed apt's checks of
 // signatures and digests; no maintainer script runs, and a root whose making failed is never seen. Nothing writes to a
-// finished root: programs get a /tmp, /run and /proc of their own. It needs root and the keyring that every Debian has.
+// finished root: programs get a /tmp, /run, /dev/shm and /proc of their own. It needs root and the keyring that every Debian has.
 // It leaves namespaces to e2e/lab. To renew a root, remove its directory.
 package root
 
@@ -119,6 +119,8 @@ const enter = `
 root=$1
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
 mount -t tmpfs run "$root/run"
+mkdir -p "$root/dev/shm"
+mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
 mount -t proc proc "$root/proc"
 shift
 while [ "$1" != -- ]; do

@@ -288,6 +288,11 @@ func (s *Server) Restore(ctx context.Context, backup []byte) error {
 }
 
 func (s *Server) run(ctx context.Context, stdin []byte, tool string, args ...string) error {
+	return Tool(ctx, stdin, tool, args...)
+}
+
+// Tool runs a program of slapd or ldap-utils. Its error tells what the program said.
+func Tool(ctx context.Context, stdin []byte, tool string, args ...string) error {
 	path, err := find(tool)
 	if err != nil {
 		return err
