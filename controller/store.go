@@ -30,7 +30,7 @@ func (v validated) openStore(ctx context.Context) (state, error) {
 		if err != nil {
 			return state{}, err
 		}
-		s := store.New(e.Client(), store.Options{Prefix: v.Store.Prefix, MaxOps: embedded.MaxTxnOps})
+		s := store.New(e.Client(), store.Options{Prefix: v.Store.Prefix, MaxOps: embedded.MaxTxnOps, Now: v.Now})
 		return state{store: s, failed: e.Err(), close: e.Close}, nil
 	}
 	config, err := v.Store.tls()
@@ -45,7 +45,7 @@ func (v validated) openStore(ctx context.Context) (state, error) {
 	if err != nil {
 		return state{}, fmt.Errorf("connecting to etcd at %v: %w", v.Store.Endpoints, err)
 	}
-	s := store.New(client, store.Options{Prefix: v.Store.Prefix, MaxOps: v.Store.MaxTxnOps})
+	s := store.New(client, store.Options{Prefix: v.Store.Prefix, MaxOps: v.Store.MaxTxnOps, Now: v.Now})
 	ping, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	if err := s.Ping(ping); err != nil {

@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/bailiwick-net/bailiwick/pki/ca"
+	"github.com/bailiwick-net/bailiwick/pki/journal"
 )
 
 // Store is the journal of a CA that several replicas may share.
@@ -27,9 +28,12 @@ func (s *Store) Record(ctx context.Context, intention ca.Intention) error {
 		return fmt.Errorf("%w: %w", ca.ErrJournal, err)
 	}
 	key := s.issuanceKey(intention.Serial)
-	_, err = s.commit(ctx, what,
+	err = s.record(ctx, what,
 		[]clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)},
-		[]clientv3.Op{clientv3.OpPut(key, value)})
+		[]clientv3.Op{clientv3.OpPut(key, value)}, journal.Record{Intention: &journal.Intention{
+			Serial: intention.Serial, Issuer: intention.Issuer, Profile: intention.Profile, Subject: intention.Subject, Key: intention.Key,
+			NotBefore: intention.NotBefore.UTC(), NotAfter: intention.NotAfter.UTC(), TBS: journal.Sum(intention.TBS),
+		}})
 	switch {
 	case errors.Is(err, ErrConflict):
 		return fmt.Errorf("serial number %s: %w: %w", intention.Serial, ca.ErrJournal, ca.ErrSerialRecorded)
@@ -55,9 +59,9 @@ func (s *Store) Complete(ctx context.Context, serial string, certificate []byte)
 		return fmt.Errorf("%w: %w", ca.ErrJournal, err)
 	}
 	key := s.issuanceKey(serial)
-	_, err = s.commit(ctx, what,
+	err = s.record(ctx, what,
 		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)},
-		[]clientv3.Op{clientv3.OpPut(key, value)})
+		[]clientv3.Op{clientv3.OpPut(key, value)}, journal.Record{Certificate: &journal.Certificate{Serial: serial, Digest: journal.Sum(certificate)}})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ca.ErrJournal, err)
 	}

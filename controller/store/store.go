@@ -31,6 +31,8 @@ type Options struct {
 	MaxOps int
 	// RereadInterval is how often a watcher is told to read again although nothing was announced; 0 means 30 s.
 	RereadInterval time.Duration
+	// Now dates the records of the journal; nil means time.Now.
+	Now func() time.Time
 }
 
 // A Store is safe for concurrent use. It does not own the client.
@@ -40,12 +42,17 @@ type Store struct {
 	maxOps  int
 	refresh time.Duration
 	// fence is the revision of the claim that writes are made under; 0 without one.
-	fence atomic.Int64
+	fence   atomic.Int64
+	now     func() time.Time
+	journal appender
 }
 
 // New makes a Store over a client.
 func New(client *clientv3.Client, o Options) *Store {
-	s := &Store{client: client, prefix: o.Prefix, maxOps: o.MaxOps, refresh: o.RereadInterval}
+	s := &Store{client: client, prefix: o.Prefix, maxOps: o.MaxOps, refresh: o.RereadInterval, now: o.Now}
+	if s.now == nil {
+		s.now = time.Now
+	}
 	if s.prefix == "" {
 		s.prefix = DefaultPrefix
 	}

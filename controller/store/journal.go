@@ -1,0 +1,227 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/bailiwick-net/bailiwick/pki/journal"
+)
+
+// The journal of the CA is one record for each key below journal/records/, and the head in journal/head. A record is
+// written in the transaction that changes what it tells of, and compares the head, so that there is one order, whoever
+// writes. Records that are wanted at the same time go into one transaction: each costs a write to the disk.
+
+// commitTime bounds one transaction of the journal. It belongs to several callers, so none of theirs ends it.
+const commitTime = 10 * time.Second
+
+// An entry waits to be written: what must hold, what changes, and the record of it.
+type entry struct {
+	compare []clientv3.Cmp
+	ops     []clientv3.Op
+	record  journal.Record
+	done    chan error // room for one
+}
+
+// appender writes the journal. Its zero value is ready.
+type appender struct {
+	sync.Mutex
+	waiting []*entry
+	writing bool // somebody empties waiting
+
+	// Owned by whoever writes.
+	head     journal.Head
+	revision int64 // of the key of the head
+	known    bool
+}
+
+func (s *Store) journalHeadKey() string { return s.key("journal", "head") }
+
+func (s *Store) journalRecordKey(number uint64) string {
+	return s.key("journal", "records", fmt.Sprintf("%016x", number))
+}
+
+// record commits a change together with its record in the journal. The error is that of commit.
+func (s *Store) record(ctx context.Context, what string, compare []clientv3.Cmp, ops []clientv3.Op, r journal.Record) error {
+	if r.Time.IsZero() {
+		r.Time = s.now()
+	}
+	e := &entry{compare, ops, r, make(chan error, 1)}
+	s.journal.Lock()
+	s.journal.waiting = append(s.journal.waiting, e)
+	if !s.journal.writing {
+		s.journal.writing = true
+		go s.writeJournal()
+	}
+	s.journal.Unlock()
+	select {
+	case err := <-e.done:
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	case <-ctx.Done():
+		// It may still be written, which is what every caller must reckon with whenever a write fails.
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	}
+}
+
+// writeJournal writes until nobody waits.
+func (s *Store) writeJournal() {
+	for {
+		s.journal.Lock()
+		batch := s.takeLocked()
+		if len(batch) == 0 {
+			s.journal.writing = false
+			s.journal.Unlock()
+			return
+		}
+		s.journal.Unlock()
+		s.writeBatch(batch)
+	}
+}
+
+// takeLocked takes as many as fit into a transaction.
+func (s *Store) takeLocked() []*entry {
+	const own = 3 // the head, the next record, and the claim
+	compares, ops := own, own
+	n := 0
+	for _, e := range s.journal.waiting {
+		compares, ops = compares+len(e.compare), ops+len(e.ops)+1
+		if n > 0 && max(compares, ops) > s.maxOps {
+			break
+		}
+		n++
+	}
+	batch := s.journal.waiting[:n:n]
+	s.journal.waiting = s.journal.waiting[n:]
+	return batch
+}
+
+func (s *Store) writeBatch(batch []*entry) {
+	err := s.tryBatch(batch)
+	if !errors.Is(err, ErrConflict) || len(batch) == 1 {
+		for _, e := range batch {
+			e.done <- err
+		}
+		return
+	}
+	// One of them compares something that is not so. The others must not suffer for it.
+	for _, e := range batch {
+		e.done <- s.tryBatch([]*entry{e})
+	}
+}
+
+// tryBatch commits a batch. A head that another writer moved on is read again.
+func (s *Store) tryBatch(batch []*entry) error {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
+	defer cancel()
+	for {
+		if !s.journal.known {
+			if err := s.readHead(ctx); err != nil {
+				return err
+			}
+		}
+		head := s.journal.head
+		compare := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.journalHeadKey()), "=", s.journal.revision)}
+		var ops []clientv3.Op
+		for _, e := range batch {
+			line, next, err := journal.Append(head, e.record)
+			if err != nil {
+				return err
+			}
+			head = next
+			compare, ops = append(compare, e.compare...), append(ops, e.ops...)
+			// Nothing may stand there: a record is never overwritten, whatever the head says.
+			ops = append(ops, clientv3.OpPut(s.journalRecordKey(next.Number), string(line)))
+		}
+		compare = append(compare, clientv3.Compare(clientv3.CreateRevision(s.journalRecordKey(s.journal.head.Number+1)), "=", 0))
+		value, err := encode("head of the issuing journal", head)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, clientv3.OpPut(s.journalHeadKey(), value))
+		revision, err := s.commit(ctx, "writing the issuing journal", compare, ops)
+		if err == nil {
+			s.journal.head, s.journal.revision = head, revision
+			return nil
+		}
+		// After any failure nobody knows where the head is.
+		before := s.journal.revision
+		s.journal.known = false
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+		if err := s.readHead(ctx); err != nil {
+			return err
+		}
+		if s.journal.revision == before {
+			return err
+		}
+	}
+}
+
+func (s *Store) readHead(ctx context.Context) error {
+	head, revision, err := get[journal.Head](ctx, s, "the head of the issuing journal", s.journalHeadKey())
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	s.journal.head, s.journal.revision, s.journal.known = head, revision, true
+	return nil
+}
+
+// JournalHead reads the head of the journal; the zero Head is that of an empty one.
+func (s *Store) JournalHead(ctx context.Context) (journal.Head, error) {
+	head, _, err := get[journal.Head](ctx, s, "the head of the issuing journal", s.journalHeadKey())
+	if errors.Is(err, ErrNotFound) {
+		return journal.Head{}, nil
+	}
+	return head, err
+}
+
+// RecordEvent appends something to the journal that no transaction of its own tells of.
+func (s *Store) RecordEvent(ctx context.Context, e journal.Event) error {
+	return s.record(ctx, "recording an event in the issuing journal", nil, nil, journal.Record{Event: &e})
+}
+
+// ReadJournal calls each with every line from the record with the given number on, in order, all at one revision of the
+// store, until it fails. The lines are as they are stored: whoever reads them audits them. The head is the one that is
+// stored at that revision.
+func (s *Store) ReadJournal(ctx context.Context, from uint64, each func(line []byte) error) (journal.Head, error) {
+	const what = "reading the issuing journal"
+	resp, err := s.client.Get(ctx, s.journalHeadKey())
+	if err != nil {
+		return journal.Head{}, fmt.Errorf("%s: %w", what, err)
+	}
+	var head journal.Head
+	if len(resp.Kvs) > 0 {
+		if err := json.Unmarshal(resp.Kvs[0].Value, &head); err != nil {
+			return journal.Head{}, fmt.Errorf("%s: its head: %w: %w", what, ErrCorrupt, err)
+		}
+	}
+	at := resp.Header.Revision
+	next, end := s.journalRecordKey(max(from, 1)), clientv3.GetPrefixRangeEnd(s.key("journal", "records", ""))
+	for {
+		page, err := s.client.Get(ctx, next, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(at))
+		if err != nil {
+			return journal.Head{}, fmt.Errorf("%s: %w", what, err)
+		}
+		for _, kv := range page.Kvs {
+			if err := each(kv.Value); err != nil {
+				return journal.Head{}, err
+			}
+		}
+		if !page.More {
+			return head, nil
+		}
+		next = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+	}
+}
