@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -91,7 +92,7 @@ func presharedKey() []byte {
 }
 
 func startLibipsec(ctx context.Context, n *network, _ options) error {
-	if err := startNothing(ctx, n, options{}); err != nil { // strongSwan wants a route to copy
+	if err := n.routes(); err != nil { // strongSwan wants a route to copy
 		return err
 	}
 	key := presharedKey()
@@ -120,7 +121,7 @@ func startLibipsec(ctx context.Context, n *network, _ options) error {
 }
 
 func startTunnel(ctx context.Context, n *network, o options) error {
-	if err := startNothing(ctx, n, o); err != nil {
+	if err := n.routes(); err != nil {
 		return err
 	}
 	return n.startNodes(ctx, o, "always", func(i int) string {
@@ -129,16 +130,21 @@ func startTunnel(ctx context.Context, n *network, o options) error {
 }
 
 func startTransport(ctx context.Context, n *network, o options) error {
-	n.target = outer[1]
+	n.target, n.meets = outer[1], true
 	return n.startNodes(ctx, o, "always", hostToHost, func(int) string { return "" })
 }
 
 func startNative(ctx context.Context, n *network, o options) error {
-	n.target = outer[1]
+	n.target, n.meets = outer[1], true
 	return n.startNodes(ctx, o, "nat", hostToHost, func(int) string { return "" })
 }
 
-func hostToHost(i int) string { return fmt.Sprintf("source: me\n    destination: %s", outer[1-i]) }
+func hostToHost(i int) string {
+	if i == 0 {
+		return "source: me\n    destination: " + netip.PrefixFrom(outer[1], 24).Masked().String()
+	}
+	return "source: me\n    destination: " + outer[0].String()
+}
 
 // startNodes starts a node on each side with a policy of its own.
 func (n *network) startNodes(ctx context.Context, o options, encapsulation string, filter, tunnel func(i int) string) error {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +29,9 @@ type figures struct {
 	Machine     float64 `json:"machine_cpu_s_per_gb"`  // of the whole machine, one flow
 	Daemons     float64 `json:"daemons_cpu_s_per_gb"`  // of the daemons of both ends, one flow
 	EachSmall   float64 `json:"daemons_cpu_us_per_64"` // of the daemons of both ends, for each packet of UDP 64 that arrived
-	First       float64 `json:"first_packet_ms"`       // of a flow that nothing is there for yet
+	First       float64 `json:"first_packet_ms"`       // of a flow that nothing is there for yet, between daemons that have just started
+	NewPeer     float64 `json:"new_peer_ms"`           // until a connection to one more address is there; 0 where the path is for one address
+	WorstPeer   float64 `json:"worst_new_peer_ms"`     // the slowest of them: a lost first packet is sent again after a second
 }
 
 // load drives one path through everything that is measured.
@@ -80,8 +83,28 @@ func load(ctx context.Context, n *network, seconds int) (f figures, err error) {
 	if f.InTurn, err = n.ping(ctx, "-A"); err != nil {
 		return f, err
 	}
-	f.Connections, err = n.connect(ctx, time.Duration(seconds)*time.Second)
+	if f.Connections, err = n.connect(ctx, time.Duration(seconds)*time.Second); err != nil {
+		return f, err
+	}
+	if !n.meets {
+		return f, nil
+	}
+	f.NewPeer, f.WorstPeer, err = n.meet(ctx)
 	return f, err
+}
+
+// meet makes the first connection to one address of the second host after another, each of which is a peer that the first
+// host has nothing for yet. The times are in milliseconds: the median, and the worst.
+func (n *network) meet(ctx context.Context) (typical, worst float64, err error) {
+	var times []float64
+	for _, a := range more() {
+		started := time.Now()
+		if err := n.dial(ctx, outer[0], netip.AddrPortFrom(a, echoPort)); err != nil {
+			return 0, 0, err
+		}
+		times = append(times, float64(time.Since(started).Microseconds())/1e3)
+	}
+	return median(times), slices.Max(times), nil
 }
 
 // serve starts the receivers, and waits for them.
@@ -96,7 +119,7 @@ func (n *network) serve(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for {
-		err := n.dial(ctx, 5201)
+		err := n.dial(ctx, n.source(), netip.AddrPortFrom(n.target, 5201))
 		if err == nil {
 			return nil
 		}
@@ -109,9 +132,9 @@ func (n *network) serve(ctx context.Context) error {
 const echoPort = 7007
 
 // dial makes a connection from the first host and closes it.
-func (n *network) dial(ctx context.Context, port uint16) error {
+func (n *network) dial(ctx context.Context, from netip.Addr, to netip.AddrPort) error {
 	return n.hosts[0].Do(func() error {
-		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: n.source().AsSlice()}}).DialContext(ctx, "tcp4", netip.AddrPortFrom(n.target, port).String())
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}).DialContext(ctx, "tcp4", to.String())
 		if err != nil {
 			return err
 		}
@@ -190,7 +213,7 @@ func (n *network) ping(ctx context.Context, pace ...string) (float64, error) {
 func (n *network) connect(ctx context.Context, d time.Duration) (float64, error) {
 	start, count := time.Now(), 0
 	for time.Since(start) < d {
-		if err := n.dial(ctx, echoPort); err != nil {
+		if err := n.dial(ctx, n.source(), netip.AddrPortFrom(n.target, echoPort)); err != nil {
 			return 0, err
 		}
 		count++

@@ -54,10 +54,20 @@ type network struct {
 	daemons []*lab.Process
 	dir     string
 	target  netip.Addr // what the first host talks to
+	meets   bool       // the first host has a way to every address of the second
 }
 
-func newNetwork() (n *network, err error) {
-	n = &network{target: inner[1]}
+// more are the addresses that the second host has beside its own: peers for the first one to meet.
+func more() []netip.Addr {
+	var out []netip.Addr
+	for i := range byte(25) {
+		out = append(out, netip.AddrFrom4([4]byte{10, 9, 0, 100 + i}))
+	}
+	return out
+}
+
+func newNetwork() (_ *network, err error) {
+	n := &network{target: inner[1]}
 	defer func() {
 		if err != nil {
 			_ = n.close()
@@ -80,7 +90,15 @@ func newNetwork() (n *network, err error) {
 	end := func(i int) lab.End {
 		return lab.End{Host: n.hosts[i], Device: "eth0", Addresses: []netip.Prefix{netip.PrefixFrom(outer[i], 24)}}
 	}
-	return n, n.lab.Link(end(0), end(1))
+	if err := n.lab.Link(end(0), end(1)); err != nil {
+		return nil, err
+	}
+	for _, a := range more() {
+		if err := n.hosts[1].AddAddress("eth0", netip.PrefixFrom(a, 24)); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
 }
 
 func (n *network) close() error {
@@ -147,6 +165,12 @@ func (n *network) source() netip.Addr {
 }
 
 func startNothing(_ context.Context, n *network, _ options) error {
+	n.meets = true
+	return n.routes()
+}
+
+// routes shows each host the way to what is behind the other.
+func (n *network) routes() error {
 	return n.run(func(i int) []string {
 		return []string{"ip", "route", "add", nets[1-i].String(), "via", outer[1-i].String(), "src", inner[i].String()}
 	})

@@ -87,6 +87,8 @@ var columns = []struct {
 	{"daemons s/GB", "%.2f", func(f figures) float64 { return f.Daemons }, true},
 	{"us per 64", "%.2f", func(f figures) float64 { return f.EachSmall }, true},
 	{"first ms", "%.1f", func(f figures) float64 { return f.First }, false},
+	{"new peer ms", "%.2f", func(f figures) float64 { return f.NewPeer }, false},
+	{"worst peer ms", "%.2f", func(f figures) float64 { return f.WorstPeer }, false},
 }
 
 // text is a table of medians. In brackets: the median over the rounds of the ratio to wireguard-go in the same round.
