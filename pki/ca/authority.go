@@ -2,19 +2,16 @@ package ca
 
 import (
 	"bytes"
+	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
 	"math/big"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki"
-	"github.com/bailiwick-net/bailiwick/pki/certlint"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
 
@@ -34,6 +31,10 @@ type Config struct {
 	RootLifetime time.Duration
 	// IssuerLifetime is 30 days to RootLifetime; default 5 years, or RootLifetime where that is shorter.
 	IssuerLifetime time.Duration
+	// RootAlgorithm and Algorithm are the kinds of the root's and the issuing CA's keys; default ECDSA on P-256.
+	RootAlgorithm, Algorithm Algorithm
+	// Domains are the DNS domains that the issuing CA may vouch for (RFC 5280 4.2.1.10); empty for all.
+	Domains []string
 }
 
 func (c Config) validated() (Config, error) {
@@ -54,8 +55,23 @@ func (c Config) validated() (Config, error) {
 	if c.IssuerLifetime < minAuthorityLifetime || c.IssuerLifetime > c.RootLifetime {
 		return Config{}, fmt.Errorf("issuing CA lifetime %v, wanted %v to %v: %w", c.IssuerLifetime, minAuthorityLifetime, c.RootLifetime, ErrAuthority)
 	}
+	if len(c.Domains) > maxDomains {
+		return Config{}, fmt.Errorf("%d domains that the CA may vouch for, more than %d: %w", len(c.Domains), maxDomains, ErrAuthority)
+	}
+	domains := make([]string, 0, len(c.Domains))
+	for _, d := range c.Domains {
+		parsed, err := pki.ParseDNSName(d)
+		if err != nil {
+			return Config{}, fmt.Errorf("domains that the CA may vouch for: %w", err)
+		}
+		domains = append(domains, parsed)
+	}
+	c.Domains = domains
 	return c, nil
 }
+
+// maxDomains bounds the name constraints of an issuing CA.
+const maxDomains = 64
 
 // Authority is a CA with its keys in memory. It prints as the names of its certificates.
 type Authority struct {
@@ -83,87 +99,34 @@ func (a Authority) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(a.String(
 // MarshalJSON writes String.
 func (a Authority) MarshalJSON() ([]byte, error) { return json.Marshal(a.String()) }
 
-// Generate makes a root and an issuing CA below it, ECDSA on P-256, good from now on.
+// Generate makes a root and an issuing CA below it, good from now on. They are in no journal.
 func Generate(now time.Time, config Config) (Authority, error) {
+	return GenerateRecorded(context.Background(), &MemoryJournal{}, now, config)
+}
+
+// GenerateRecorded is Generate with a journal that both certificates are recorded in.
+func GenerateRecorded(ctx context.Context, journal Journal, now time.Time, config Config) (Authority, error) {
 	c, err := config.validated()
 	if err != nil {
 		return Authority{}, err
 	}
-	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	rootKey, err := c.RootAlgorithm.GenerateKey()
 	if err != nil {
-		return Authority{}, fmt.Errorf("making the root's key: %w", err)
+		return Authority{}, fmt.Errorf("the root: %w", err)
 	}
-	issuingKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	issuingKey, err := c.Algorithm.GenerateKey()
 	if err != nil {
-		return Authority{}, fmt.Errorf("making the issuing CA's key: %w", err)
+		return Authority{}, fmt.Errorf("the issuing CA: %w", err)
 	}
-	start := now.UTC().Truncate(time.Second).Add(-defaultBackdate)
-	root, err := signAuthority(nil, rootKey, rootKey.Public(), "Bailiwick root CA", c.TrustDomain, start, start.Add(c.RootLifetime), 1)
+	root, err := CertifyRoot(ctx, journal, now, c, rootKey)
 	if err != nil {
 		return Authority{}, err
 	}
-	issuing, err := signAuthority(root, rootKey, issuingKey.Public(), "Bailiwick issuing CA", c.TrustDomain, start, start.Add(c.IssuerLifetime), 0)
+	issuing, err := CertifyIssuing(ctx, journal, now, c, root, rootKey, issuingKey.Public())
 	if err != nil {
 		return Authority{}, err
 	}
 	return Authority{root, rootKey, issuing, issuingKey}, nil
-}
-
-const authorityKeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
-
-// signAuthority signs a CA certificate; a nil issuer makes a root. It lints what it signed before giving it away: there
-// is no use of a CA certificate before that.
-func signAuthority(issuer *x509.Certificate, signer crypto.Signer, public crypto.PublicKey, name, domain string, notBefore, notAfter time.Time, pathLen int) (*x509.Certificate, error) {
-	serial, err := newSerial()
-	if err != nil {
-		return nil, err
-	}
-	keyID, err := pki.KeyIDOf(public)
-	if err != nil {
-		return nil, err
-	}
-	// The key in the name keeps two CAs of one fleet apart for people and for path building.
-	subject := pkix.Name{CommonName: name + " " + keyID.String()[:8]}
-	if len(domain) <= maxOrganization {
-		subject.Organization = []string{domain}
-	}
-	template := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               subject,
-		NotBefore:             notBefore,
-		NotAfter:              notAfter,
-		KeyUsage:              authorityKeyUsage,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		MaxPathLen:            pathLen,
-		MaxPathLenZero:        pathLen == 0,
-		SubjectKeyId:          subjectKeyID(keyID),
-		SignatureAlgorithm:    x509.ECDSAWithSHA256,
-	}
-	parent := issuer
-	if parent == nil {
-		template.AuthorityKeyId = template.SubjectKeyId
-		parent = template
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
-	if err != nil {
-		return nil, fmt.Errorf("signing the certificate of %q: %w", subject.CommonName, err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("reading back the certificate of %q: %w", subject.CommonName, err)
-	}
-	if issuer == nil {
-		issuer = cert
-	}
-	err = certlint.Check(cert, certlint.Expected{
-		Issuer: issuer, PublicKey: keyID, MaxValidity: notAfter.Sub(notBefore),
-		KeyUsage: authorityKeyUsage, CA: true, MaxPathLen: pathLen,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("certificate of %q: %w", subject.CommonName, err)
-	}
-	return cert, nil
 }
 
 // subjectKeyID is 160 bits of SHA-256, in the way of RFC 7093 2, over the whole SubjectPublicKeyInfo.
@@ -192,13 +155,14 @@ type CA struct {
 	root, issuing *x509.Certificate
 	issuerKeyID   pki.KeyID
 	signer        crypto.Signer
+	algorithm     x509.SignatureAlgorithm
 	journal       Journal
 	bundle        trust.Bundle
 	pin           pki.KeyID
 
 	// twinKey signs the twins that are linted, and twinIssuer is the issuing certificate with that key in place of
 	// its own, so that a twin has the same octets to be signed.
-	twinKey    *ecdsa.PrivateKey
+	twinKey    crypto.Signer
 	twinIssuer *x509.Certificate
 }
 
@@ -227,10 +191,11 @@ func New(root, issuing *x509.Certificate, signer crypto.Signer, journal Journal)
 	if held != certified {
 		return nil, fmt.Errorf("the issuing CA %q has the key %v, but the private key is %v: %w", issuing.Subject, certified, held, ErrAuthority)
 	}
-	if public, ok := issuing.PublicKey.(*ecdsa.PublicKey); !ok || public.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("the issuing CA %q has a key of the type %T, wanted ECDSA on P-256: %w", issuing.Subject, issuing.PublicKey, ErrAuthority)
+	algorithm, err := signatureAlgorithm(issuing.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("the issuing CA %q: %w", issuing.Subject, err)
 	}
-	twinKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	twinKey, err := throwAway(issuing.PublicKey)
 	if err != nil {
 		return nil, fmt.Errorf("making the throw-away key: %w", err)
 	}
@@ -240,7 +205,10 @@ func New(root, issuing *x509.Certificate, signer crypto.Signer, journal Journal)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAuthority, err)
 	}
-	return &CA{root, issuing, certified, signer, journal, bundle, pin, twinKey, &twinIssuer}, nil
+	return &CA{
+		root: root, issuing: issuing, issuerKeyID: certified, signer: signer, algorithm: algorithm, journal: journal, bundle: bundle, pin: pin,
+		twinKey: twinKey, twinIssuer: &twinIssuer,
+	}, nil
 }
 
 // Bundle is what the fleet trusts because of this CA: the root and the issuing CA, at the revision given.

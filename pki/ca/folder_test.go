@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,7 +70,7 @@ func TestInitAndLoad(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !key.PublicKey.Equal(c.Root().PublicKey) {
+			if held, ok := key.Public().(*ecdsa.PublicKey); !ok || !held.Equal(c.Root().PublicKey) {
 				t.Error("the root's key is not that of its certificate")
 			}
 		})

@@ -47,7 +47,7 @@ func (c *CA) Prepare(now time.Time, profile Profile, request enroll.Request, sub
 	if err != nil {
 		return nil, fmt.Errorf("preparing a certificate for %v: %w", subject, err)
 	}
-	template, err := newTemplate(profile, request.KeyID, subject, notBefore, notAfter)
+	template, err := c.newTemplate(profile, request.KeyID, subject, notBefore, notAfter)
 	if err != nil {
 		return nil, fmt.Errorf("preparing a certificate for %v: %w", subject, err)
 	}
@@ -65,7 +65,7 @@ func (c *CA) Prepare(now time.Time, profile Profile, request enroll.Request, sub
 	}, nil
 }
 
-func newTemplate(profile Profile, key pki.KeyID, subject pki.Subject, notBefore, notAfter time.Time) (*x509.Certificate, error) {
+func (c *CA) newTemplate(profile Profile, key pki.KeyID, subject pki.Subject, notBefore, notAfter time.Time) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func newTemplate(profile Profile, key pki.KeyID, subject pki.Subject, notBefore,
 		DNSNames:              sans.DNSNames,
 		IPAddresses:           sans.IPAddresses(),
 		URIs:                  uris,
-		SignatureAlgorithm:    x509.ECDSAWithSHA256,
+		SignatureAlgorithm:    c.algorithm,
 	}, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
@@ -120,6 +119,23 @@ func parseKeyHeaders(headers map[string]string) (keyHeaders, error) {
 	return h, nil
 }
 
+// SealKey encrypts a private key, in the form of the files of a CA.
+func SealKey(key crypto.Signer, unlock Unlock) ([]byte, error) {
+	if unlock.derivation == 0 {
+		return nil, fmt.Errorf("a key is kept encrypted only, and no passphrase and no key file was given: %w", ErrUnlock)
+	}
+	return sealKey(key, unlock, recommendedCost)
+}
+
+// OpenKey decrypts what SealKey made. A wrong passphrase and a changed text cannot be told apart: ErrUnlock. What is no
+// sealed key wraps ErrKeyFile.
+func OpenKey(sealed []byte, unlock Unlock) (crypto.Signer, error) {
+	if len(sealed) > maxSealedKey {
+		return nil, fmt.Errorf("sealed key of %d octets, more than %d: %w", len(sealed), maxSealedKey, ErrKeyFile)
+	}
+	return openKey(sealed, unlock)
+}
+
 // sealKey encrypts a private key.
 func sealKey(key crypto.Signer, unlock Unlock, cost argon2Cost) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -150,7 +166,7 @@ func sealKey(key crypto.Signer, unlock Unlock, cost argon2Cost) ([]byte, error) 
 }
 
 // openKey decrypts a private key. A wrong passphrase and a changed file cannot be told apart: ErrUnlock.
-func openKey(text []byte, unlock Unlock) (*ecdsa.PrivateKey, error) {
+func openKey(text []byte, unlock Unlock) (crypto.Signer, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != pemEncryptedKey || len(bytes.TrimSpace(rest)) != 0 {
 		return nil, fmt.Errorf("not one PEM block %q: %w", pemEncryptedKey, ErrKeyFile)
@@ -178,9 +194,12 @@ func openKey(text []byte, unlock Unlock) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the decrypted key %s: %w: %w", h.keyID, ErrKeyFile, err)
 	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
+	key, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("the decrypted key %s is of the type %T, wanted ECDSA: %w", h.keyID, parsed, ErrKeyFile)
+		return nil, fmt.Errorf("the decrypted key %s is of the type %T, which does not sign: %w", h.keyID, parsed, ErrKeyFile)
+	}
+	if err := pki.CheckKey(key.Public()); err != nil {
+		return nil, fmt.Errorf("the decrypted key %s: %w: %w", h.keyID, ErrKeyFile, err)
 	}
 	if id, err := pki.KeyIDOf(key.Public()); err != nil || id != h.keyID {
 		return nil, fmt.Errorf("the decrypted key is not the key %s that its header names: %w", h.keyID, ErrKeyFile)

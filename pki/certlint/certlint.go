@@ -34,6 +34,10 @@ type Expected struct {
 	// CA tells a CA certificate; MaxPathLen is then its path length.
 	CA         bool
 	MaxPathLen int
+	// Domains are the exact DNS domains that a CA certificate may vouch for; empty where it is not constrained.
+	Domains []string
+	// URIDomain is, together with Domains, the host of the identity URIs that it may vouch for.
+	URIDomain string
 }
 
 // Finding is one broken rule.
@@ -98,6 +102,7 @@ var rules = [...]rule{
 	{"extended key usage", "RFC 5280 4.2.1.12", checkExtKeyUsage},
 	{"basic constraints", "RFC 5280 4.2.1.9", checkBasicConstraints},
 	{"key identifiers", "RFC 5280 4.2.1.1, 4.2.1.2", checkKeyIdentifiers},
+	{"name constraints", "RFC 5280 4.2.1.10", checkConstraints},
 	{"extensions", "house rule: no others", checkExtensions},
 }
 
@@ -282,6 +287,7 @@ var (
 	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
 	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
+	oidNameConstraints  = asn1.ObjectIdentifier{2, 5, 29, 30}
 	oidAuthorityKeyID   = asn1.ObjectIdentifier{2, 5, 29, 35}
 	oidExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
 )
@@ -291,7 +297,7 @@ var known = []asn1.ObjectIdentifier{oidSubjectKeyID, oidKeyUsage, oidSubjectAltN
 
 func checkExtensions(c *x509.Certificate, _ Expected) string {
 	for _, e := range c.Extensions {
-		if !slices.ContainsFunc(known, e.Id.Equal) {
+		if !slices.ContainsFunc(known, e.Id.Equal) && !(c.IsCA && e.Id.Equal(oidNameConstraints)) {
 			return fmt.Sprintf("extension %v", e.Id)
 		}
 	}

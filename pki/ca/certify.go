@@ -1,0 +1,191 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/certlint"
+)
+
+// What a journal calls the certificates of CAs.
+const (
+	profileRoot    = "root-ca"
+	profileIssuing = "issuing-ca"
+)
+
+const authorityKeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+
+// CertifyRoot makes the certificate of a root with the key. Errors wrap ErrAuthority, certlint.ErrFindings or ErrJournal.
+func CertifyRoot(ctx context.Context, journal Journal, now time.Time, config Config, key crypto.Signer) (*x509.Certificate, error) {
+	c, err := config.validated()
+	if err != nil {
+		return nil, err
+	}
+	start := now.UTC().Truncate(time.Second).Add(-defaultBackdate)
+	return authorityCertificate{
+		signer: key, public: key.Public(), profile: profileRoot, name: "Bailiwick root CA", organization: c.TrustDomain,
+		notBefore: start, notAfter: start.Add(c.RootLifetime), pathLen: 1,
+	}.issue(ctx, journal, now)
+}
+
+// CertifyIssuing makes the certificate of an issuing CA with the public key, signed by the root. It ends with the root at
+// the latest; a root that ends too soon is an *IssuerValidityError.
+func CertifyIssuing(ctx context.Context, journal Journal, now time.Time, config Config, root *x509.Certificate, rootKey crypto.Signer, public crypto.PublicKey) (*x509.Certificate, error) {
+	c, err := config.validated()
+	if err != nil {
+		return nil, err
+	}
+	start := now.UTC().Truncate(time.Second).Add(-defaultBackdate)
+	end := start.Add(c.IssuerLifetime)
+	if start.Before(root.NotBefore) {
+		start = root.NotBefore
+	}
+	if end.After(root.NotAfter) {
+		end = root.NotAfter
+	}
+	if now.Before(root.NotBefore) || end.Sub(now) < minAuthorityLifetime-day {
+		return nil, fmt.Errorf("the root %q: %w", root.Subject, &IssuerValidityError{Now: now, NotBefore: root.NotBefore, NotAfter: root.NotAfter, Needed: minAuthorityLifetime})
+	}
+	return authorityCertificate{
+		issuer: root, signer: rootKey, public: public, profile: profileIssuing, name: "Bailiwick issuing CA", organization: c.TrustDomain,
+		notBefore: start, notAfter: end, domains: c.Domains,
+	}.issue(ctx, journal, now)
+}
+
+// authorityCertificate is a CA certificate that is to be made.
+type authorityCertificate struct {
+	issuer    *x509.Certificate // nil for a root
+	signer    crypto.Signer
+	public    crypto.PublicKey
+	profile   string
+	name      string
+	notBefore time.Time
+	notAfter  time.Time
+	pathLen   int
+	domains   []string
+	// organization is the trust domain.
+	organization string
+}
+
+// issue goes the way of every certificate: a twin is linted, the intention recorded, then it is signed, compared and
+// recorded.
+func (a authorityCertificate) issue(ctx context.Context, journal Journal, now time.Time) (*x509.Certificate, error) {
+	template, keyID, err := a.template()
+	if err != nil {
+		return nil, err
+	}
+	name := template.Subject.CommonName
+	tbs, err := a.lintTwin(template, keyID)
+	if err != nil {
+		return nil, fmt.Errorf("certificate of %q: %w", name, err)
+	}
+	issuerKey, err := pki.KeyIDOf(a.signer.Public())
+	if err != nil {
+		return nil, err
+	}
+	intention := Intention{
+		Serial: template.SerialNumber.Text(16), Issuer: issuerKey, Profile: a.profile, Subject: template.Subject.String(), Key: keyID,
+		NotBefore: a.notBefore, NotAfter: a.notAfter, Prepared: now.UTC(), TBS: tbs,
+	}
+	if err := journal.Record(ctx, intention); err != nil {
+		return nil, fmt.Errorf("recording the intention %s for %q, nothing was signed: %w: %w", intention.Serial, name, ErrJournal, err)
+	}
+	parent := a.issuer
+	if parent == nil {
+		parent = template
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, a.public, a.signer)
+	if err != nil {
+		return nil, fmt.Errorf("signing the certificate of %q: %w", name, err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading back the certificate of %q: %w", name, err)
+	}
+	if !bytes.Equal(cert.RawTBSCertificate, tbs) {
+		return nil, fmt.Errorf("certificate of %q: %w", name, ErrDiffers)
+	}
+	if err := journal.Complete(ctx, intention.Serial, der); err != nil {
+		return nil, fmt.Errorf("recording the certificate of %q, which was signed but is not used: %w: %w", name, ErrJournal, err)
+	}
+	return cert, nil
+}
+
+func (a authorityCertificate) template() (*x509.Certificate, pki.KeyID, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, pki.KeyID{}, err
+	}
+	keyID, err := pki.KeyIDOf(a.public)
+	if err != nil {
+		return nil, pki.KeyID{}, err
+	}
+	algorithm, err := signatureAlgorithm(a.signer.Public())
+	if err != nil {
+		return nil, pki.KeyID{}, err
+	}
+	// The key in the name keeps two CAs of one fleet apart for people and for path building.
+	subject := pkix.Name{CommonName: a.name + " " + keyID.String()[:8]}
+	if len(a.organization) <= maxOrganization {
+		subject.Organization = []string{a.organization}
+	}
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               subject,
+		NotBefore:             a.notBefore,
+		NotAfter:              a.notAfter,
+		KeyUsage:              authorityKeyUsage,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLen:            a.pathLen,
+		MaxPathLenZero:        a.pathLen == 0,
+		SubjectKeyId:          subjectKeyID(keyID),
+		SignatureAlgorithm:    algorithm,
+	}
+	if a.issuer == nil {
+		template.AuthorityKeyId = template.SubjectKeyId
+	}
+	if len(a.domains) > 0 {
+		// Critical as RFC 5280 4.2.1.10 demands. The identity URIs have the trust domain as their host.
+		template.PermittedDNSDomainsCritical, template.PermittedDNSDomains = true, a.domains
+		template.PermittedURIDomains = []string{a.organization}
+	}
+	return template, keyID, nil
+}
+
+// lintTwin signs the template with a throw-away key, applies the rules to that, and returns the octets to be signed.
+func (a authorityCertificate) lintTwin(template *x509.Certificate, keyID pki.KeyID) ([]byte, error) {
+	key, err := throwAway(a.signer.Public())
+	if err != nil {
+		return nil, err
+	}
+	parent := template
+	if a.issuer != nil {
+		stand := *a.issuer
+		stand.PublicKey = key.Public()
+		parent = &stand
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, a.public, key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding its twin: %w", err)
+	}
+	twin, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading back its twin: %w", err)
+	}
+	issuer := a.issuer
+	if issuer == nil {
+		issuer = twin
+	}
+	return twin.RawTBSCertificate, certlint.Check(twin, certlint.Expected{
+		Issuer: issuer, PublicKey: keyID, MaxValidity: a.notAfter.Sub(a.notBefore),
+		KeyUsage: authorityKeyUsage, CA: true, MaxPathLen: a.pathLen, Domains: a.domains, URIDomain: a.organization,
+	})
+}

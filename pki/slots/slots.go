@@ -1,0 +1,286 @@
+// Package slots says which CAs a fleet has and what each one may do: it owns the way of a CA from its making to its end,
+// and the trust bundle that follows from it.
+//
+// A slot is an issuing CA with the root above it:
+//
+//	(begin) ----------------------------------------------> active
+//	requested -- certified --> prepared -- activate --> active -- another is activated --> superseded -- retire --> retired
+//	    |                         |
+//	    +---- retire (given up) --+--> retired
+//
+// Invariants: exactly one slot is active; at most one is on its way there; every slot but requested and retired ones is
+// trusted, and its certificates are in the bundle, so a CA is trusted before it issues and for as long as what it issued
+// counts; the revision grows whenever the bundle changes; a retired slot has no keys.
+//
+// It leaves to others: making keys and certificates (pki/ca), keeping the state (controller/store), who may rotate and
+// whether every node is ready (controller/authority). It is pure: time is an argument.
+package slots
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+)
+
+var (
+	// ErrState is wrapped when a state is none that this package makes.
+	ErrState = errors.New("state of the CA does not hold together")
+	// ErrStep is wrapped when a step of a rotation cannot be taken from where it is.
+	ErrStep = errors.New("the rotation is not there")
+)
+
+// Status is where a slot is on its way.
+type Status string
+
+// The statuses.
+const (
+	Requested  Status = "requested"  // its key exists, its certificate is to be signed by a root that is kept off line
+	Prepared   Status = "prepared"   // trusted, and issues nothing yet
+	Active     Status = "active"     // issues
+	Superseded Status = "superseded" // issues no more; what it issued counts
+	Retired    Status = "retired"    // not trusted any more
+)
+
+// Slot is an issuing CA and its root. It encodes as JSON.
+type Slot struct {
+	// ID is the beginning of the issuing key's id.
+	ID     string `json:"id"`
+	Status Status `json:"status"`
+	// Root and Issuing are certificates in DER. A requested slot has no Issuing, and no Root if that is not known.
+	Root    []byte `json:"root,omitempty"`
+	Issuing []byte `json:"issuing,omitempty"`
+	// Bridge is a second certificate for the issuing key, by the root before this one: who trusts that alone believes
+	// what is issued here. Empty where the root is the same, or not to be trusted.
+	Bridge []byte `json:"bridge,omitempty"`
+	// Key is where the issuing key is: sealed PEM, or the URI of a token (RFC 7512). Empty once retired.
+	Key string `json:"key,omitempty"`
+	// RootKey is the root's sealed key; empty where it is kept off line.
+	RootKey string `json:"rootKey,omitempty"`
+	// Request is the certificate request (PKCS #10) of a requested slot.
+	Request []byte `json:"request,omitempty"`
+	// The times of the steps, on the controller's clock.
+	Made       time.Time `json:"made"`
+	Activated  time.Time `json:"activated,omitzero"`
+	Superseded time.Time `json:"superseded,omitzero"`
+	Retired    time.Time `json:"retired,omitzero"`
+}
+
+// IDOf is the ID of the slot of an issuing key.
+func IDOf(key pki.KeyID) string { return key.String()[:16] }
+
+// State is all slots, in the order of their making. It encodes as JSON.
+type State struct {
+	// Revision is that of the trust bundle.
+	Revision uint64 `json:"revision"`
+	Slots    []Slot `json:"slots"`
+}
+
+// maxRetired is how many retired slots are remembered here; the journal knows all.
+const maxRetired = 8
+
+// Begin is the state of a fleet with its first CA.
+func Begin(now time.Time, s Slot) State {
+	s.Status, s.Made, s.Activated = Active, now.UTC(), now.UTC()
+	return State{Revision: 1, Slots: []Slot{s}}
+}
+
+// Check refuses a state that breaks the invariants. Errors wrap ErrState.
+func (s State) Check() error {
+	active, coming := 0, 0
+	seen := map[string]bool{}
+	for _, slot := range s.Slots {
+		if slot.ID == "" || seen[slot.ID] {
+			return fmt.Errorf("the CA %q is there twice, or has no name: %w", slot.ID, ErrState)
+		}
+		seen[slot.ID] = true
+		switch slot.Status {
+		case Requested, Prepared:
+			coming++
+		case Active:
+			active++
+		case Superseded, Retired:
+		default:
+			return fmt.Errorf("the CA %s has the status %q: %w", slot.ID, slot.Status, ErrState)
+		}
+		if slot.Status.trusted() && (len(slot.Root) == 0 || len(slot.Issuing) == 0) {
+			return fmt.Errorf("the CA %s is %s and has no certificates: %w", slot.ID, slot.Status, ErrState)
+		}
+	}
+	if active != 1 || coming > 1 {
+		return fmt.Errorf("%d CAs are active and %d to become so, wanted one and at most one: %w", active, coming, ErrState)
+	}
+	return nil
+}
+
+func (s Status) trusted() bool { return s == Prepared || s == Active || s == Superseded }
+
+// Active is the slot that issues. A state that passed Check has one.
+func (s State) Active() Slot {
+	slot, _ := s.find(func(x Slot) bool { return x.Status == Active })
+	return slot
+}
+
+// Coming is the slot that is to become active, requested or prepared.
+func (s State) Coming() (Slot, bool) {
+	return s.find(func(x Slot) bool { return x.Status == Requested || x.Status == Prepared })
+}
+
+// Slot finds a slot by its ID.
+func (s State) Slot(id string) (Slot, bool) {
+	return s.find(func(x Slot) bool { return x.ID == id })
+}
+
+func (s State) find(is func(Slot) bool) (Slot, bool) {
+	if i := slices.IndexFunc(s.Slots, is); i >= 0 {
+		return s.Slots[i], true
+	}
+	return Slot{}, false
+}
+
+// Add puts a slot on its way: prepared if it has certificates, else requested. Errors wrap ErrStep.
+func (s State) Add(now time.Time, slot Slot) (State, error) {
+	if coming, ok := s.Coming(); ok {
+		return State{}, fmt.Errorf("the CA %s is %s already: activate it, or give it up with retire: %w", coming.ID, coming.Status, ErrStep)
+	}
+	slot.Made = now.UTC()
+	slot.Status = Requested
+	next := s.clone()
+	if len(slot.Issuing) > 0 {
+		slot.Status = Prepared
+		next.Revision++
+	}
+	next.Slots = append(next.Slots, slot)
+	return next, next.Check()
+}
+
+// Certify gives a requested slot its certificates. Errors wrap ErrStep.
+func (s State) Certify(id string, root, issuing []byte) (State, error) {
+	next := s.clone()
+	slot, err := next.at(id, "certify", Requested)
+	if err != nil {
+		return State{}, err
+	}
+	slot.Status, slot.Root, slot.Issuing, slot.Request = Prepared, root, issuing, nil
+	next.Revision++
+	return next, next.Check()
+}
+
+// Activate makes the prepared slot issue, and the present one superseded. Errors wrap ErrStep.
+func (s State) Activate(now time.Time, id string) (State, error) {
+	next := s.clone()
+	if _, err := next.at(id, "activate", Prepared); err != nil {
+		return State{}, err
+	}
+	for i := range next.Slots {
+		switch slot := &next.Slots[i]; {
+		case slot.ID == id:
+			slot.Status, slot.Activated = Active, now.UTC()
+		case slot.Status == Active:
+			slot.Status, slot.Superseded = Superseded, now.UTC()
+		}
+	}
+	return next, next.Check()
+}
+
+// Retire ends the trust in a slot, or gives one up that never issued, and forgets its keys. Errors wrap ErrStep.
+func (s State) Retire(now time.Time, id string) (State, error) {
+	next := s.clone()
+	slot, err := next.at(id, "retire", Requested, Prepared, Superseded)
+	if err != nil {
+		return State{}, err
+	}
+	if slot.Status.trusted() {
+		next.Revision++
+	}
+	slot.Status, slot.Retired = Retired, now.UTC()
+	slot.Key, slot.RootKey, slot.Request, slot.Bridge = "", "", nil, nil
+	// A bridge of a root that is trusted no more leads nowhere.
+	roots, err := next.rootKeys()
+	if err != nil {
+		return State{}, err
+	}
+	for i := range next.Slots {
+		if next.Slots[i].Bridge == nil {
+			continue
+		}
+		bridge, err := trust.ParseCertificate(next.Slots[i].Bridge)
+		if err != nil {
+			return State{}, fmt.Errorf("%w: %w", ErrState, err)
+		}
+		if !roots[string(bridge.RawIssuer)] {
+			next.Slots[i].Bridge = nil
+		}
+	}
+	retired := 0
+	for i := len(next.Slots) - 1; i >= 0; i-- {
+		if next.Slots[i].Status == Retired {
+			if retired++; retired > maxRetired {
+				next.Slots = slices.Delete(next.Slots, i, i+1)
+			}
+		}
+	}
+	return next, next.Check()
+}
+
+// rootKeys are the names of the roots that are trusted.
+func (s State) rootKeys() (map[string]bool, error) {
+	names := map[string]bool{}
+	for _, slot := range s.Slots {
+		if !slot.Status.trusted() {
+			continue
+		}
+		root, err := trust.ParseCertificate(slot.Root)
+		if err != nil {
+			return nil, fmt.Errorf("root of the CA %s: %w: %w", slot.ID, ErrState, err)
+		}
+		names[string(root.RawSubject)] = true
+	}
+	return names, nil
+}
+
+func (s State) clone() State { return State{s.Revision, slices.Clone(s.Slots)} }
+
+// at finds a slot that is in one of the statuses.
+func (s State) at(id, step string, statuses ...Status) (*Slot, error) {
+	i := slices.IndexFunc(s.Slots, func(x Slot) bool { return x.ID == id })
+	if i < 0 {
+		return nil, fmt.Errorf("there is no CA %q: %w", id, ErrStep)
+	}
+	if !slices.Contains(statuses, s.Slots[i].Status) {
+		return nil, fmt.Errorf("cannot %s the CA %s: it is %s, wanted %v: %w", step, id, s.Slots[i].Status, statuses, ErrStep)
+	}
+	return &s.Slots[i], nil
+}
+
+// Bundle is what the fleet trusts. Errors wrap ErrState.
+func (s State) Bundle() (trust.Bundle, error) {
+	var roots, intermediates []*x509.Certificate
+	for _, slot := range s.Slots {
+		if !slot.Status.trusted() {
+			continue
+		}
+		for _, c := range []struct {
+			der  []byte
+			list *[]*x509.Certificate
+		}{{slot.Root, &roots}, {slot.Issuing, &intermediates}, {slot.Bridge, &intermediates}} {
+			if len(c.der) == 0 {
+				continue
+			}
+			parsed, err := trust.ParseCertificate(c.der)
+			if err != nil {
+				return trust.Bundle{}, fmt.Errorf("certificate of the CA %s: %w: %w", slot.ID, ErrState, err)
+			}
+			*c.list = append(*c.list, parsed)
+		}
+	}
+	bundle, err := trust.NewBundle(s.Revision, roots, intermediates)
+	if err != nil {
+		return trust.Bundle{}, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	return bundle, nil
+}
