@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"testing"
 	"time"
@@ -83,6 +84,8 @@ func (f *fakeAuthority) Issue(ctx context.Context, p *ca.Prepared) (ca.Issued, e
 type office struct {
 	*Desk
 	tokens    *fakeTokens
+	holdings  fakeHoldings
+	requests  *fakeRequests
 	authority *fakeAuthority
 	snapshot  *directory.Snapshot
 	clock     time.Time
@@ -93,7 +96,7 @@ var sql1 = directory.Machine{UUID: directory.UUID{1}, DN: directory.MustParseDN(
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
-	o := &office{tokens: &fakeTokens{tokens: map[enroll.TokenID]store.Token{}}, clock: time.Now(), t: t}
+	o := &office{tokens: &fakeTokens{tokens: map[enroll.TokenID]store.Token{}}, holdings: fakeHoldings{}, requests: &fakeRequests{held: map[pki.KeyID]store.JoinRequest{}}, clock: time.Now(), t: t}
 	o.authority = &fakeAuthority{CA: catest.NewAt(t, func() time.Time { return o.clock })}
 	o.put(sql1)
 	profile, err := ca.NewProfile(ca.Machine, ca.ProfileConfig{})
@@ -101,7 +104,7 @@ func newOffice(t *testing.T) *office {
 		t.Fatal(err)
 	}
 	o.Desk = New(Config{
-		Tokens: o.tokens, Authority: o.authority, Snapshot: func() *directory.Snapshot { return o.snapshot },
+		Tokens: o.tokens, Holdings: o.holdings, Requests: o.requests, Rules: Rules{Accept: true}, Authority: o.authority, Snapshot: func() *directory.Snapshot { return o.snapshot },
 		Trust: func() trust.Bundle { return o.authority.Bundle() }, TrustDomain: catest.TrustDomain, Machine: profile,
 		Now: func() time.Time { return o.clock },
 	})
@@ -131,6 +134,12 @@ func (o *office) token(m directory.Machine) string {
 		o.t.Fatal(err)
 	}
 	return token.Text()
+}
+
+// certificate issues a certificate of a machine that the desk knows nothing of.
+func (o *office) certificate(id pki.Identity) *x509.Certificate {
+	o.t.Helper()
+	return o.authority.Machine(o.t, id).Leaf
 }
 
 // request makes a request for a DNS name with a fresh key.
@@ -304,10 +313,11 @@ func TestRenewalFollowsARename(t *testing.T) {
 		}
 		return der
 	}
+	present := o.certificate(before)
 	renamed, other := sql1, directory.Machine{UUID: directory.UUID{2}, DN: directory.MustParseDN("cn=ws1,dc=bank,dc=example"), Name: "ws1"}
 	renamed.DNSName = "db.elsewhere.example"
 	o.put(renamed, other)
-	issued, err := o.Renew(t.Context(), before, request(before))
+	issued, err := o.Renew(t.Context(), present, request(before))
 	if err != nil {
 		t.Fatalf("renewal under the former name: %v", err)
 	}
@@ -319,7 +329,7 @@ func TestRenewalFollowsARename(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Renew(t.Context(), before, request(foreign)); !errors.Is(err, enroll.ErrNameMismatch) {
+	if _, err := o.Renew(t.Context(), present, request(foreign)); !errors.Is(err, enroll.ErrNameMismatch) {
 		t.Errorf("renewal in another machine's name got %v, wanted ErrNameMismatch", err)
 	}
 }

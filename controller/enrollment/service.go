@@ -2,12 +2,16 @@ package enrollment
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
@@ -45,33 +49,64 @@ func (s *Service) Enroll(ctx context.Context, r *nodev1.EnrollRequest) (*nodev1.
 
 // Renew implements nodev1.EnrollmentServiceServer.
 func (s *Service) Renew(ctx context.Context, r *nodev1.RenewRequest) (*nodev1.RenewResponse, error) {
-	present, err := s.caller(ctx)
+	leaf, err := s.caller(ctx)
 	if err != nil {
 		return nil, err
 	}
-	issued, err := s.desk.Renew(ctx, present, r.GetCsr())
+	issued, err := s.desk.Renew(ctx, leaf, r.GetCsr())
 	if err != nil {
 		return nil, s.refuse(ctx, "a machine wants to renew its certificate", err)
 	}
 	return &nodev1.RenewResponse{Chain: issued.Chain(), TrustBundle: s.desk.config.Trust().Append(nil)}, nil
 }
 
-// caller reads the client certificate, which was verified before the call came here.
-func (s *Service) caller(ctx context.Context) (pki.Identity, error) {
-	p, ok := peer.FromContext(ctx)
-	if ok {
-		if info, isTLS := p.AuthInfo.(credentials.TLSInfo); isTLS && len(info.State.PeerCertificates) > 0 {
-			id, err := pki.IdentityFromCertificate(info.State.PeerCertificates[0])
-			if err == nil && id.TrustDomain() != s.desk.config.TrustDomain {
-				return pki.Identity{}, status.Errorf(codes.Unauthenticated, "machine certificate is of the trust domain %q, this controller is of %q", id.TrustDomain(), s.desk.config.TrustDomain)
-			}
-			if err != nil {
-				return pki.Identity{}, status.Error(codes.Unauthenticated, err.Error())
-			}
-			return id, nil
-		}
+// Submit implements nodev1.EnrollmentServiceServer.
+func (s *Service) Submit(ctx context.Context, r *nodev1.SubmitRequest) (*nodev1.SubmitResponse, error) {
+	address := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		address = p.Addr.String()
 	}
-	return pki.Identity{}, status.Error(codes.Unauthenticated, "no machine certificate was presented; join the machine with a token first")
+	submission, err := s.desk.Submit(ctx, r.GetCsr(), Submitter{Address: address, Via: "node"})
+	if err != nil {
+		return nil, s.refuse(ctx, "a machine asks without a token", err)
+	}
+	response := &nodev1.SubmitResponse{Request: submission.Request.Key.String(), AskAgainAfter: durationpb.New(AskAgainAfter)}
+	if submission.Issued != nil {
+		response.Chain, response.TrustBundle = submission.Issued.Chain(), s.desk.config.Trust().Append(nil)
+	}
+	return response, nil
+}
+
+// AskAgainAfter is how long whoever waits for an approval is asked to leave between two questions.
+const AskAgainAfter = 10 * time.Second
+
+// caller reads the client certificate, which was verified before the call came here.
+func (s *Service) caller(ctx context.Context) (*x509.Certificate, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, status.Error(codes.Internal, "connection without a peer")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return nil, status.Error(codes.Unauthenticated, "no machine certificate was presented; join the machine with a token first")
+	}
+	leaf := info.State.PeerCertificates[0]
+	if _, err := s.desk.MachineOf(leaf); err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	return leaf, nil
+}
+
+// MachineOf reads whose machine certificate it is, and refuses those of others and of another fleet.
+func (d *Desk) MachineOf(leaf *x509.Certificate) (pki.Identity, error) {
+	id, err := pki.IdentityFromCertificate(leaf)
+	if err != nil {
+		return pki.Identity{}, err
+	}
+	if id.TrustDomain() != d.config.TrustDomain {
+		return pki.Identity{}, fmt.Errorf("machine certificate is of the trust domain %q, this controller is of %q: %w", id.TrustDomain(), d.config.TrustDomain, pki.ErrIdentity)
+	}
+	return id, nil
 }
 
 // refuse logs a refusal and maps it to a status: the one place where that is done.
@@ -106,6 +141,15 @@ func Code(err error) (codes.Code, string) {
 		{ErrMachineUnknown, codes.FailedPrecondition, "look at: bailiwick get machines"},
 		{ErrMachineDisabled, codes.PermissionDenied, "enable its account in the directory first"},
 		{ErrTooOften, codes.ResourceExhausted, ""},
+		{ErrSuperseded, codes.PermissionDenied, "if this machine is the right one, make it a new token: bailiwick token create MACHINE"},
+		{ErrGraceOver, codes.PermissionDenied, "enrol the machine anew: bailiwick token create MACHINE"},
+		{ErrOtherKey, codes.PermissionDenied, ""},
+		{ErrRequestsClosed, codes.FailedPrecondition, "ask for a token, or for enrollment.requests in the controller's configuration"},
+		{ErrRequestDenied, codes.PermissionDenied, ""},
+		{ErrRequestMachine, codes.PermissionDenied, "the name has to be that of an enabled machine of the directory; ask an administrator"},
+		{ErrQueueFull, codes.ResourceExhausted, "an administrator sees them with: bailiwick enrollment list"},
+		{ErrDecided, codes.FailedPrecondition, ""},
+		{ErrRequestName, codes.NotFound, "look at: bailiwick enrollment list"},
 		{ErrNotReady, codes.Unavailable, "look at: bailiwick directory status"},
 		{ca.ErrIssuerValidity, codes.FailedPrecondition, ""},
 		{certlint.ErrFindings, codes.FailedPrecondition, ""},

@@ -72,7 +72,124 @@ func (x Association_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Association_Kind.Descriptor instead.
 func (Association_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13, 0}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15, 0}
+}
+
+type SubmitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PKCS #10 request, DER. It states the DNS name of a machine of the directory.
+	Csr           []byte `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitRequest) Reset() {
+	*x = SubmitRequest{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitRequest) ProtoMessage() {}
+
+func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
+func (*SubmitRequest) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *SubmitRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type SubmitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key of the request, in hexadecimal: what administrators call it by.
+	Request string `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	// Certificates, DER, leaf first, without the root; none while the request waits.
+	Chain [][]byte `protobuf:"bytes,2,rep,name=chain,proto3" json:"chain,omitempty"`
+	// The encoded trust bundle; empty while the request waits.
+	TrustBundle []byte `protobuf:"bytes,3,opt,name=trust_bundle,json=trustBundle,proto3" json:"trust_bundle,omitempty"`
+	// How long to wait before asking again.
+	AskAgainAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=ask_again_after,json=askAgainAfter,proto3" json:"ask_again_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitResponse) Reset() {
+	*x = SubmitResponse{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitResponse) ProtoMessage() {}
+
+func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
+func (*SubmitResponse) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SubmitResponse) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *SubmitResponse) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *SubmitResponse) GetTrustBundle() []byte {
+	if x != nil {
+		return x.TrustBundle
+	}
+	return nil
+}
+
+func (x *SubmitResponse) GetAskAgainAfter() *durationpb.Duration {
+	if x != nil {
+		return x.AskAgainAfter
+	}
+	return nil
 }
 
 type EnrollRequest struct {
@@ -89,7 +206,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[0]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -101,7 +218,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[0]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -114,7 +231,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{0}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -150,7 +267,7 @@ type EnrollResponse struct {
 
 func (x *EnrollResponse) Reset() {
 	*x = EnrollResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[1]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -162,7 +279,7 @@ func (x *EnrollResponse) String() string {
 func (*EnrollResponse) ProtoMessage() {}
 
 func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[1]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -175,7 +292,7 @@ func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollResponse.ProtoReflect.Descriptor instead.
 func (*EnrollResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{1}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *EnrollResponse) GetChain() [][]byte {
@@ -201,7 +318,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[2]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -213,7 +330,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[2]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -226,7 +343,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -246,7 +363,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[3]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -258,7 +375,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[3]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -271,7 +388,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RenewResponse) GetChain() [][]byte {
@@ -297,7 +414,7 @@ type IdentifyRequest struct {
 
 func (x *IdentifyRequest) Reset() {
 	*x = IdentifyRequest{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[4]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -309,7 +426,7 @@ func (x *IdentifyRequest) String() string {
 func (*IdentifyRequest) ProtoMessage() {}
 
 func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[4]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -322,7 +439,7 @@ func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyRequest.ProtoReflect.Descriptor instead.
 func (*IdentifyRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *IdentifyRequest) GetToken() string {
@@ -344,7 +461,7 @@ type IdentifyResponse struct {
 
 func (x *IdentifyResponse) Reset() {
 	*x = IdentifyResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[5]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -356,7 +473,7 @@ func (x *IdentifyResponse) String() string {
 func (*IdentifyResponse) ProtoMessage() {}
 
 func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[5]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -369,7 +486,7 @@ func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyResponse.ProtoReflect.Descriptor instead.
 func (*IdentifyResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IdentifyResponse) GetMachineUuid() string {
@@ -409,7 +526,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[6]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +538,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[6]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +551,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ConnectRequest) GetMessage() isConnectRequest_Message {
@@ -526,7 +643,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[7]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +655,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[7]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +668,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Hello) GetVersion() string {
@@ -599,7 +716,7 @@ type Want struct {
 
 func (x *Want) Reset() {
 	*x = Want{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[8]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +728,7 @@ func (x *Want) String() string {
 func (*Want) ProtoMessage() {}
 
 func (x *Want) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[8]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +741,7 @@ func (x *Want) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Want.ProtoReflect.Descriptor instead.
 func (*Want) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Want) GetDigest() []byte {
@@ -647,7 +764,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +776,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +789,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Acknowledgement) GetRevision() uint64 {
@@ -715,7 +832,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +844,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +857,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Report) GetTime() *timestamppb.Timestamp {
@@ -817,7 +934,7 @@ type Facts struct {
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +946,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +959,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Facts) GetAddresses() []string {
@@ -905,7 +1022,7 @@ type ResolvedName struct {
 
 func (x *ResolvedName) Reset() {
 	*x = ResolvedName{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1034,7 @@ func (x *ResolvedName) String() string {
 func (*ResolvedName) ProtoMessage() {}
 
 func (x *ResolvedName) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1047,7 @@ func (x *ResolvedName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolvedName.ProtoReflect.Descriptor instead.
 func (*ResolvedName) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResolvedName) GetName() string {
@@ -969,7 +1086,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1098,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1111,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Association) GetKind() Association_Kind {
@@ -1107,7 +1224,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1236,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1249,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Failure) GetTime() *timestamppb.Timestamp {
@@ -1211,7 +1328,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1340,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1353,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -1386,7 +1503,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1515,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1528,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Assignment) GetRevision() uint64 {
@@ -1454,7 +1571,7 @@ type Bundle struct {
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1583,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1596,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Bundle) GetDigest() []byte {
@@ -1506,7 +1623,7 @@ type TrustBundle struct {
 
 func (x *TrustBundle) Reset() {
 	*x = TrustBundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1635,7 @@ func (x *TrustBundle) String() string {
 func (*TrustBundle) ProtoMessage() {}
 
 func (x *TrustBundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1648,7 @@ func (x *TrustBundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustBundle.ProtoReflect.Descriptor instead.
 func (*TrustBundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TrustBundle) GetContent() []byte {
@@ -1553,7 +1670,7 @@ type Denials struct {
 
 func (x *Denials) Reset() {
 	*x = Denials{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1682,7 @@ func (x *Denials) String() string {
 func (*Denials) ProtoMessage() {}
 
 func (x *Denials) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1695,7 @@ func (x *Denials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denials.ProtoReflect.Descriptor instead.
 func (*Denials) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Denials) GetContent() []byte {
@@ -1600,7 +1717,7 @@ type Groups struct {
 
 func (x *Groups) Reset() {
 	*x = Groups{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1729,7 @@ func (x *Groups) String() string {
 func (*Groups) ProtoMessage() {}
 
 func (x *Groups) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1742,7 @@ func (x *Groups) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Groups.ProtoReflect.Descriptor instead.
 func (*Groups) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Groups) GetContent() []byte {
@@ -1647,7 +1764,7 @@ type Secrets struct {
 
 func (x *Secrets) Reset() {
 	*x = Secrets{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1776,7 @@ func (x *Secrets) String() string {
 func (*Secrets) ProtoMessage() {}
 
 func (x *Secrets) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1789,7 @@ func (x *Secrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secrets.ProtoReflect.Descriptor instead.
 func (*Secrets) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Secrets) GetSecrets() []*Secret {
@@ -1699,7 +1816,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1828,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1841,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Secret) GetName() string {
@@ -1781,7 +1898,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1910,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1923,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Settings) GetReportInterval() *durationpb.Duration {
@@ -1834,7 +1951,7 @@ type Confirmed struct {
 
 func (x *Confirmed) Reset() {
 	*x = Confirmed{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +1963,7 @@ func (x *Confirmed) String() string {
 func (*Confirmed) ProtoMessage() {}
 
 func (x *Confirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +1976,7 @@ func (x *Confirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Confirmed.ProtoReflect.Descriptor instead.
 func (*Confirmed) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Confirmed) GetRevision() uint64 {
@@ -1873,7 +1990,14 @@ var File_bailiwick_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbailiwick/node/v1/node.proto\x12\x11bailiwick.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n" +
+	"\x1cbailiwick/node/v1/node.proto\x12\x11bailiwick.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"!\n" +
+	"\rSubmitRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"\xa6\x01\n" +
+	"\x0eSubmitResponse\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\tR\arequest\x12\x14\n" +
+	"\x05chain\x18\x02 \x03(\fR\x05chain\x12!\n" +
+	"\ftrust_bundle\x18\x03 \x01(\fR\vtrustBundle\x12A\n" +
+	"\x0fask_again_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\raskAgainAfter\"S\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1a\n" +
@@ -2006,11 +2130,12 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\x0freport_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0ereportInterval\x12B\n" +
 	"\x0freconnect_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectAfter\"'\n" +
 	"\tConfirmed\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision2\x83\x02\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision2\xd2\x02\n" +
 	"\x11EnrollmentService\x12S\n" +
 	"\bIdentify\x12\".bailiwick.node.v1.IdentifyRequest\x1a#.bailiwick.node.v1.IdentifyResponse\x12M\n" +
 	"\x06Enroll\x12 .bailiwick.node.v1.EnrollRequest\x1a!.bailiwick.node.v1.EnrollResponse\x12J\n" +
-	"\x05Renew\x12\x1f.bailiwick.node.v1.RenewRequest\x1a .bailiwick.node.v1.RenewResponse2f\n" +
+	"\x05Renew\x12\x1f.bailiwick.node.v1.RenewRequest\x1a .bailiwick.node.v1.RenewResponse\x12M\n" +
+	"\x06Submit\x12 .bailiwick.node.v1.SubmitRequest\x1a!.bailiwick.node.v1.SubmitResponse2f\n" +
 	"\x0eSessionService\x12T\n" +
 	"\aConnect\x12!.bailiwick.node.v1.ConnectRequest\x1a\".bailiwick.node.v1.ConnectResponse(\x010\x01BCZAgithub.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1;nodev1b\x06proto3"
 
@@ -2027,79 +2152,84 @@ func file_bailiwick_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(Association_Kind)(0),         // 0: bailiwick.node.v1.Association.Kind
-	(*EnrollRequest)(nil),         // 1: bailiwick.node.v1.EnrollRequest
-	(*EnrollResponse)(nil),        // 2: bailiwick.node.v1.EnrollResponse
-	(*RenewRequest)(nil),          // 3: bailiwick.node.v1.RenewRequest
-	(*RenewResponse)(nil),         // 4: bailiwick.node.v1.RenewResponse
-	(*IdentifyRequest)(nil),       // 5: bailiwick.node.v1.IdentifyRequest
-	(*IdentifyResponse)(nil),      // 6: bailiwick.node.v1.IdentifyResponse
-	(*ConnectRequest)(nil),        // 7: bailiwick.node.v1.ConnectRequest
-	(*Hello)(nil),                 // 8: bailiwick.node.v1.Hello
-	(*Want)(nil),                  // 9: bailiwick.node.v1.Want
-	(*Acknowledgement)(nil),       // 10: bailiwick.node.v1.Acknowledgement
-	(*Report)(nil),                // 11: bailiwick.node.v1.Report
-	(*Facts)(nil),                 // 12: bailiwick.node.v1.Facts
-	(*ResolvedName)(nil),          // 13: bailiwick.node.v1.ResolvedName
-	(*Association)(nil),           // 14: bailiwick.node.v1.Association
-	(*Failure)(nil),               // 15: bailiwick.node.v1.Failure
-	(*ConnectResponse)(nil),       // 16: bailiwick.node.v1.ConnectResponse
-	(*Assignment)(nil),            // 17: bailiwick.node.v1.Assignment
-	(*Bundle)(nil),                // 18: bailiwick.node.v1.Bundle
-	(*TrustBundle)(nil),           // 19: bailiwick.node.v1.TrustBundle
-	(*Denials)(nil),               // 20: bailiwick.node.v1.Denials
-	(*Groups)(nil),                // 21: bailiwick.node.v1.Groups
-	(*Secrets)(nil),               // 22: bailiwick.node.v1.Secrets
-	(*Secret)(nil),                // 23: bailiwick.node.v1.Secret
-	(*Settings)(nil),              // 24: bailiwick.node.v1.Settings
-	(*Confirmed)(nil),             // 25: bailiwick.node.v1.Confirmed
-	nil,                           // 26: bailiwick.node.v1.Report.CountersEntry
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*SubmitRequest)(nil),         // 1: bailiwick.node.v1.SubmitRequest
+	(*SubmitResponse)(nil),        // 2: bailiwick.node.v1.SubmitResponse
+	(*EnrollRequest)(nil),         // 3: bailiwick.node.v1.EnrollRequest
+	(*EnrollResponse)(nil),        // 4: bailiwick.node.v1.EnrollResponse
+	(*RenewRequest)(nil),          // 5: bailiwick.node.v1.RenewRequest
+	(*RenewResponse)(nil),         // 6: bailiwick.node.v1.RenewResponse
+	(*IdentifyRequest)(nil),       // 7: bailiwick.node.v1.IdentifyRequest
+	(*IdentifyResponse)(nil),      // 8: bailiwick.node.v1.IdentifyResponse
+	(*ConnectRequest)(nil),        // 9: bailiwick.node.v1.ConnectRequest
+	(*Hello)(nil),                 // 10: bailiwick.node.v1.Hello
+	(*Want)(nil),                  // 11: bailiwick.node.v1.Want
+	(*Acknowledgement)(nil),       // 12: bailiwick.node.v1.Acknowledgement
+	(*Report)(nil),                // 13: bailiwick.node.v1.Report
+	(*Facts)(nil),                 // 14: bailiwick.node.v1.Facts
+	(*ResolvedName)(nil),          // 15: bailiwick.node.v1.ResolvedName
+	(*Association)(nil),           // 16: bailiwick.node.v1.Association
+	(*Failure)(nil),               // 17: bailiwick.node.v1.Failure
+	(*ConnectResponse)(nil),       // 18: bailiwick.node.v1.ConnectResponse
+	(*Assignment)(nil),            // 19: bailiwick.node.v1.Assignment
+	(*Bundle)(nil),                // 20: bailiwick.node.v1.Bundle
+	(*TrustBundle)(nil),           // 21: bailiwick.node.v1.TrustBundle
+	(*Denials)(nil),               // 22: bailiwick.node.v1.Denials
+	(*Groups)(nil),                // 23: bailiwick.node.v1.Groups
+	(*Secrets)(nil),               // 24: bailiwick.node.v1.Secrets
+	(*Secret)(nil),                // 25: bailiwick.node.v1.Secret
+	(*Settings)(nil),              // 26: bailiwick.node.v1.Settings
+	(*Confirmed)(nil),             // 27: bailiwick.node.v1.Confirmed
+	nil,                           // 28: bailiwick.node.v1.Report.CountersEntry
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_bailiwick_node_v1_node_proto_depIdxs = []int32{
-	8,  // 0: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
-	9,  // 1: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
-	10, // 2: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
-	11, // 3: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
-	27, // 4: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
-	27, // 5: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
-	14, // 6: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
-	15, // 7: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
-	26, // 8: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
-	12, // 9: bailiwick.node.v1.Report.facts:type_name -> bailiwick.node.v1.Facts
-	13, // 10: bailiwick.node.v1.Facts.names:type_name -> bailiwick.node.v1.ResolvedName
-	0,  // 11: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
-	27, // 12: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
-	27, // 13: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
-	17, // 14: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
-	18, // 15: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
-	19, // 16: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
-	24, // 17: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
-	25, // 18: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
-	20, // 19: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
-	21, // 20: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
-	22, // 21: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
-	23, // 22: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
-	27, // 23: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
-	27, // 24: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
-	28, // 25: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
-	28, // 26: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
-	5,  // 27: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
-	1,  // 28: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
-	3,  // 29: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
-	7,  // 30: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
-	6,  // 31: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
-	2,  // 32: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
-	4,  // 33: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
-	16, // 34: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
-	31, // [31:35] is the sub-list for method output_type
-	27, // [27:31] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	29, // 0: bailiwick.node.v1.SubmitResponse.ask_again_after:type_name -> google.protobuf.Duration
+	10, // 1: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
+	11, // 2: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
+	12, // 3: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
+	13, // 4: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
+	30, // 5: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
+	30, // 6: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
+	16, // 7: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
+	17, // 8: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
+	28, // 9: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
+	14, // 10: bailiwick.node.v1.Report.facts:type_name -> bailiwick.node.v1.Facts
+	15, // 11: bailiwick.node.v1.Facts.names:type_name -> bailiwick.node.v1.ResolvedName
+	0,  // 12: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
+	30, // 13: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
+	30, // 14: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	19, // 15: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
+	20, // 16: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
+	21, // 17: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
+	26, // 18: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
+	27, // 19: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
+	22, // 20: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
+	23, // 21: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
+	24, // 22: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
+	25, // 23: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
+	30, // 24: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
+	30, // 25: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
+	29, // 26: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
+	29, // 27: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
+	7,  // 28: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
+	3,  // 29: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
+	5,  // 30: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
+	1,  // 31: bailiwick.node.v1.EnrollmentService.Submit:input_type -> bailiwick.node.v1.SubmitRequest
+	9,  // 32: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
+	8,  // 33: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
+	4,  // 34: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
+	6,  // 35: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
+	2,  // 36: bailiwick.node.v1.EnrollmentService.Submit:output_type -> bailiwick.node.v1.SubmitResponse
+	18, // 37: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
+	33, // [33:38] is the sub-list for method output_type
+	28, // [28:33] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_node_v1_node_proto_init() }
@@ -2107,13 +2237,13 @@ func file_bailiwick_node_v1_node_proto_init() {
 	if File_bailiwick_node_v1_node_proto != nil {
 		return
 	}
-	file_bailiwick_node_v1_node_proto_msgTypes[6].OneofWrappers = []any{
+	file_bailiwick_node_v1_node_proto_msgTypes[8].OneofWrappers = []any{
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Want)(nil),
 		(*ConnectRequest_Acknowledgement)(nil),
 		(*ConnectRequest_Report)(nil),
 	}
-	file_bailiwick_node_v1_node_proto_msgTypes[15].OneofWrappers = []any{
+	file_bailiwick_node_v1_node_proto_msgTypes[17].OneofWrappers = []any{
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Bundle)(nil),
 		(*ConnectResponse_TrustBundle)(nil),
@@ -2129,7 +2259,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_node_v1_node_proto_rawDesc), len(file_bailiwick_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -25,6 +25,7 @@ const (
 	EnrollmentService_Identify_FullMethodName = "/bailiwick.node.v1.EnrollmentService/Identify"
 	EnrollmentService_Enroll_FullMethodName   = "/bailiwick.node.v1.EnrollmentService/Enroll"
 	EnrollmentService_Renew_FullMethodName    = "/bailiwick.node.v1.EnrollmentService/Renew"
+	EnrollmentService_Submit_FullMethodName   = "/bailiwick.node.v1.EnrollmentService/Submit"
 )
 
 // EnrollmentServiceClient is the client API for EnrollmentService service.
@@ -41,6 +42,9 @@ type EnrollmentServiceClient interface {
 	Enroll(ctx context.Context, in *EnrollRequest, opts ...grpc.CallOption) (*EnrollResponse, error)
 	// Renew replaces the machine certificate of the caller, who is authenticated by the present one.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
+	// Submit asks for a machine certificate without a token. The request waits until an administrator, or a rule of the
+	// controller, approves it; the same key asks again to learn what became of it. A request that was denied is refused.
+	Submit(ctx context.Context, in *SubmitRequest, opts ...grpc.CallOption) (*SubmitResponse, error)
 }
 
 type enrollmentServiceClient struct {
@@ -81,6 +85,16 @@ func (c *enrollmentServiceClient) Renew(ctx context.Context, in *RenewRequest, o
 	return out, nil
 }
 
+func (c *enrollmentServiceClient) Submit(ctx context.Context, in *SubmitRequest, opts ...grpc.CallOption) (*SubmitResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SubmitResponse)
+	err := c.cc.Invoke(ctx, EnrollmentService_Submit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EnrollmentServiceServer is the server API for EnrollmentService service.
 // All implementations must embed UnimplementedEnrollmentServiceServer
 // for forward compatibility.
@@ -95,6 +109,9 @@ type EnrollmentServiceServer interface {
 	Enroll(context.Context, *EnrollRequest) (*EnrollResponse, error)
 	// Renew replaces the machine certificate of the caller, who is authenticated by the present one.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
+	// Submit asks for a machine certificate without a token. The request waits until an administrator, or a rule of the
+	// controller, approves it; the same key asks again to learn what became of it. A request that was denied is refused.
+	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
 	mustEmbedUnimplementedEnrollmentServiceServer()
 }
 
@@ -113,6 +130,9 @@ func (UnimplementedEnrollmentServiceServer) Enroll(context.Context, *EnrollReque
 }
 func (UnimplementedEnrollmentServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedEnrollmentServiceServer) Submit(context.Context, *SubmitRequest) (*SubmitResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Submit not implemented")
 }
 func (UnimplementedEnrollmentServiceServer) mustEmbedUnimplementedEnrollmentServiceServer() {}
 func (UnimplementedEnrollmentServiceServer) testEmbeddedByValue()                           {}
@@ -189,6 +209,24 @@ func _EnrollmentService_Renew_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EnrollmentService_Submit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SubmitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EnrollmentServiceServer).Submit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EnrollmentService_Submit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EnrollmentServiceServer).Submit(ctx, req.(*SubmitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EnrollmentService_ServiceDesc is the grpc.ServiceDesc for EnrollmentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -207,6 +245,10 @@ var EnrollmentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _EnrollmentService_Renew_Handler,
+		},
+		{
+			MethodName: "Submit",
+			Handler:    _EnrollmentService_Submit_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -28,43 +28,44 @@ func TestOneMachineCannotRenewWithoutEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range renewalBurst {
-		if _, err := o.Renew(t.Context(), id, request); err != nil {
+	present := o.certificate(id)
+	for n := range machineBurst {
+		if _, err := o.Renew(t.Context(), present, request); err != nil {
 			t.Fatalf("renewal %d: %v", n+1, err)
 		}
 	}
-	if _, err := o.Renew(t.Context(), id, request); !errors.Is(err, ErrTooOften) {
-		t.Errorf("renewal %d at once: %v, want ErrTooOften", renewalBurst+1, err)
+	if _, err := o.Renew(t.Context(), present, request); !errors.Is(err, ErrTooOften) {
+		t.Errorf("renewal %d at once: %v, want ErrTooOften", machineBurst+1, err)
 	}
-	if o.authority.issued != renewalBurst {
-		t.Errorf("%d certificates issued, want %d", o.authority.issued, renewalBurst)
+	if o.authority.issued != machineBurst {
+		t.Errorf("%d certificates issued, want %d", o.authority.issued, machineBurst)
 	}
-	o.clock = o.clock.Add(renewalInterval)
-	if _, err := o.Renew(t.Context(), id, request); err != nil {
+	o.clock = o.clock.Add(machineInterval)
+	if _, err := o.Renew(t.Context(), present, request); err != nil {
 		t.Errorf("renewal after the interval: %v", err)
 	}
 }
 
 func TestRenewalsForgetAndOutliveTheClock(t *testing.T) {
-	var r renewals
+	r := newMeter[pki.UUID](machineBurst, machineInterval)
 	now := time.Now()
 	for n := range byte(100) {
-		if err := r.take(now, pki.UUID{n}); err != nil {
+		if err := r.take(now, pki.UUID{n}, "machine"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range renewalBurst - 1 {
-		if err := r.take(now, pki.UUID{1}); err != nil {
+	for range machineBurst - 1 {
+		if err := r.take(now, pki.UUID{1}, "machine"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := r.take(now, pki.UUID{1}); !errors.Is(err, ErrTooOften) {
+	if err := r.take(now, pki.UUID{1}, "machine"); !errors.Is(err, ErrTooOften) {
 		t.Fatalf("%v, want ErrTooOften", err)
 	}
-	if err := r.take(now.AddDate(-1, 0, 0), pki.UUID{1}); err != nil {
+	if err := r.take(now.AddDate(-1, 0, 0), pki.UUID{1}, "machine"); err != nil {
 		t.Errorf("after the clock was set back a year: %v", err)
 	}
-	if err := r.take(now.Add(renewalBurst*renewalInterval), pki.UUID{2}); err != nil || len(r.full) != 1 {
+	if err := r.take(now.Add(machineBurst*machineInterval), pki.UUID{2}, "machine"); err != nil || len(r.full) != 1 {
 		t.Errorf("%d machines are held after all may renew again, error %v; want 1", len(r.full), err)
 	}
 }
