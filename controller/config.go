@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/bailiwick-net/bailiwick/controller/enrollment"
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/directory/guard"
 	"github.com/bailiwick-net/bailiwick/directory/ldap"
@@ -43,6 +44,8 @@ type Config struct {
 	Directory DirectoryConfig `yaml:"directory"`
 	Store     StoreConfig     `yaml:"store"`
 	CA        CAConfig        `yaml:"ca"`
+	// Enrollment says which machines get a certificate, and how.
+	Enrollment EnrollmentConfig `yaml:"enrollment"`
 	// ReportInterval is how often a node reports without a change; default 30 s, 1 s to 1 h.
 	ReportInterval time.Duration `yaml:"reportInterval"`
 
@@ -185,6 +188,7 @@ type validated struct {
 	machine   ca.Profile
 	server    ca.Profile
 	admin     ca.Profile
+	rules     enrollment.Rules
 }
 
 func (c Config) validate() (validated, error) {
@@ -207,7 +211,7 @@ func (c Config) validate() (validated, error) {
 	if v.ReportInterval == 0 {
 		v.ReportInterval = 30 * time.Second
 	}
-	errs := []error{v.checkAddresses(), v.checkNames(), v.checkDirectory(), v.checkStore(), v.checkCA()}
+	errs := []error{v.checkAddresses(), v.checkNames(), v.checkDirectory(), v.checkStore(), v.checkCA(), v.checkEnrollment()}
 	if v.ReportInterval < time.Second || v.ReportInterval > time.Hour {
 		errs = append(errs, fmt.Errorf("reportInterval %v, wanted 1s to 1h", v.ReportInterval))
 	}

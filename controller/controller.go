@@ -40,6 +40,7 @@ type Controller struct {
 	resolver *resolver.Resolver
 	sessions *distribute.Server
 	secrets  *secrets.Keeper
+	desk     *enrollment.Desk
 	server   *serverCertificate
 
 	nodes      *grpc.Server
@@ -125,13 +126,14 @@ func (c *Controller) load(ctx context.Context) error {
 		Assignments: c.resolver, Recorder: s, Secrets: c.secrets, Trust: currentTrust, TrustDomain: trustDomain, ReportInterval: v.ReportInterval,
 		Now: v.Now, Log: v.Log.Named("sessions"),
 	}, records)
-	desk := enrollment.New(enrollment.Config{
+	c.desk = enrollment.New(enrollment.Config{
 		Tokens: s, Authority: authority, Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
-		Machine: v.machine, Admin: v.admin, Now: v.Now, Log: v.Log.Named("enrollment"),
+		Machine: v.machine, Admin: v.admin, Requests: s, Rules: v.rules, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace,
+		Now: v.Now, Log: v.Log.Named("enrollment"),
 	})
-	verifier := peerVerifier{bundle: currentTrust, now: v.Now, log: v.Log}
-	c.serveNodes(desk, verifier)
-	c.serveAdmins(desk, currentTrust, verifier, trustDomain)
+	verifier := peerVerifier{bundle: currentTrust, now: v.Now, log: v.Log, grace: c.desk.RenewalGrace()}
+	c.serveNodes(c.desk, verifier)
+	c.serveAdmins(c.desk, currentTrust, verifier, trustDomain)
 	return c.listen(ctx)
 }
 

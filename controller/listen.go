@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/controller/admin"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
+	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
 
 // The limits of messages, in octets. Reports are the largest that nodes send, documents the largest of administrators.
@@ -50,9 +52,26 @@ type peerVerifier struct {
 	bundle func() trust.Bundle
 	now    func() time.Time
 	log    hclog.Logger
+	// grace is how long after its end a certificate is still good for its own renewal.
+	grace time.Duration
 }
 
-func (v peerVerifier) check(ctx context.Context) error {
+// verify holds a chain against the trust bundle. With late a certificate that has ended within the grace is held against it
+// as of its end: for the renewal of that certificate and nothing else.
+func (v peerVerifier) verify(chain []*x509.Certificate, late bool) error {
+	options := trust.Options{Usages: []trust.Usage{trust.ClientAuth}}
+	now := v.now()
+	_, err := v.bundle().Verify(now, chain, options)
+	if reason, refused := trust.ReasonOf(err); !late || !refused || reason != trust.ReasonExpired {
+		return err
+	}
+	if end := chain[0].NotAfter; end.Before(now) && now.Sub(end) <= v.grace {
+		_, err = v.bundle().Verify(end, chain, options)
+	}
+	return err
+}
+
+func (v peerVerifier) check(ctx context.Context, method string) error {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return status.Error(codes.Internal, "connection without a peer")
@@ -61,7 +80,7 @@ func (v peerVerifier) check(ctx context.Context) error {
 	if !ok || len(info.State.PeerCertificates) == 0 {
 		return nil
 	}
-	_, err := v.bundle().Verify(v.now(), info.State.PeerCertificates, trust.Options{Usages: []trust.Usage{trust.ClientAuth}})
+	err := v.verify(info.State.PeerCertificates, method == nodev1.EnrollmentService_Renew_FullMethodName)
 	if err != nil {
 		v.log.Warn("caller's certificate refused", "address", p.Addr, "error", err)
 		return status.Error(codes.Unauthenticated, err.Error())
@@ -69,15 +88,15 @@ func (v peerVerifier) check(ctx context.Context) error {
 	return nil
 }
 
-func (v peerVerifier) unary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := v.check(ctx); err != nil {
+func (v peerVerifier) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := v.check(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
 	return handler(ctx, request)
 }
 
-func (v peerVerifier) stream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if err := v.check(stream.Context()); err != nil {
+func (v peerVerifier) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := v.check(stream.Context(), info.FullMethod); err != nil {
 		return err
 	}
 	return handler(server, stream)

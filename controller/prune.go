@@ -10,6 +10,9 @@ import (
 const (
 	keepTokens    = 7 * 24 * time.Hour
 	keepIssuances = 30 * 24 * time.Hour
+	// What a machine held tells whether an older certificate was superseded, and has to last as long as that could be
+	// renewed.
+	keepHoldings  = maxRenewalGrace + keepIssuances
 	pruneInterval = time.Hour
 )
 
@@ -42,6 +45,22 @@ func (c *Controller) pruneSecrets(ctx context.Context, before time.Time) (int, e
 	return c.secrets.Prune(ctx, before)
 }
 
+// pruneRequests removes the requests for certificates that ended.
+func (c *Controller) pruneRequests(ctx context.Context, before time.Time) (int, error) {
+	if c.desk == nil {
+		return 0, nil
+	}
+	return c.desk.PruneJoinRequests(ctx, before)
+}
+
+// pruneHoldings removes what is known of machines that have no certificate any more.
+func (c *Controller) pruneHoldings(ctx context.Context, before time.Time) (int, error) {
+	if c.state.store == nil {
+		return 0, nil
+	}
+	return c.state.store.PruneHoldings(ctx, before)
+}
+
 func (c *Controller) prune(ctx context.Context, r records) {
 	now := c.config.Now()
 	for _, kind := range []struct {
@@ -52,6 +71,8 @@ func (c *Controller) prune(ctx context.Context, r records) {
 		{"join tokens", keepTokens, r.PruneTokens},
 		{"certificates", keepIssuances, r.PruneIssuances},
 		{"former values of secrets", 0, c.pruneSecrets},
+		{"requests for certificates", 0, c.pruneRequests},
+		{"certificates of machines", keepHoldings, c.pruneHoldings},
 	} {
 		pruned, err := kind.prune(ctx, now.Add(-kind.keep))
 		if err != nil && ctx.Err() == nil {

@@ -189,46 +189,6 @@ func noArgs(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-func joinCommand(f *flags) *cobra.Command {
-	var tokenFile, token, controller, name string
-	cmd := &cobra.Command{
-		Use:   "join --controller HOST:PORT --token-file FILE",
-		Short: "Redeem a join token for a machine certificate",
-		Long: `join makes a key, which never leaves this machine, and exchanges a join token for a
-certificate. Make the token with "bailiwick token create MACHINE". A token works once.`,
-		Example: `  bailiwick token create sql1 > token
-  bailiwick-node join --controller controller.bank.example:7443 --token-file token`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.load(cmd)
-			if err != nil {
-				return usageError{err}
-			}
-			if controller == "" || (tokenFile == "") == (token == "") {
-				return usageError{errors.New("join needs --controller, and one of --token-file and --token")}
-			}
-			if tokenFile != "" {
-				content, err := readToken(tokenFile, cmd.InOrStdin())
-				if err != nil {
-					return err
-				}
-				token = content
-			}
-			joined, err := node.Join(cmd.Context(), c, controller, token, name)
-			if err != nil {
-				return err
-			}
-			return printJoined(cmd.OutOrStdout(), joined)
-		},
-	}
-	local := cmd.Flags()
-	local.StringVar(&controller, "controller", "", "address of the controller, host:port")
-	local.StringVar(&tokenFile, "token-file", "", "file that holds the join token; - is standard input")
-	local.StringVar(&token, "token", "", "the join token itself (other users of this machine can see it in the process list)")
-	local.StringVar(&name, "name", "", "DNS name of this machine, to be compared with the token's (default: what the controller says)")
-	return cmd
-}
-
 func leaveCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "leave",

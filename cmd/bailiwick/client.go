@@ -71,6 +71,7 @@ type api struct {
 	secrets     adminv1.SecretServiceClient
 	plans       adminv1.PlanServiceClient
 	analysis    adminv1.AnalysisServiceClient
+	enrollment  adminv1.EnrollmentRequestServiceClient
 }
 
 // with makes the RunE of a command that talks to the controller.
@@ -108,6 +109,7 @@ func (c *client) open() (*api, error) {
 		fleet: adminv1.NewFleetServiceClient(conn), credentials: adminv1.NewCredentialServiceClient(conn),
 		secrets: adminv1.NewSecretServiceClient(conn),
 		plans:   adminv1.NewPlanServiceClient(conn), analysis: adminv1.NewAnalysisServiceClient(conn),
+		enrollment: adminv1.NewEnrollmentRequestServiceClient(conn),
 	}, nil
 }
 

@@ -156,7 +156,7 @@ func command() *cobra.Command {
 	c.flags(root.PersistentFlags())
 	root.AddCommand(
 		applyCommand(c), planCommand(c), testCommand(c), deleteCommand(c), renameCommand(c), exportCommand(c), getCommand(c), linkCommand(c), unlinkCommand(c),
-		tokenCommand(c), secretCommand(c), explainCommand(c), directoryCommand(c), administratorCommand(c), schemaCommand(c), templateCommand(c),
+		tokenCommand(c), enrollmentCommand(c), secretCommand(c), explainCommand(c), directoryCommand(c), administratorCommand(c), schemaCommand(c), templateCommand(c),
 		importCommand(c), verifyCommand(c),
 		demoCommand(),
 	)

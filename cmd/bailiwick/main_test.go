@@ -1,13 +1,16 @@
 package main
 
 import (
+	"crypto/ecdsa"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +29,8 @@ func TestMain(m *testing.M) {
 //
 //	eventually REGEXP command...   run the command until its output matches
 //	code N command...              run the command and want the exit code
+//	request KEY DNSNAME            ask for a certificate without a token, with the key that the script calls so; with !
+//	                               want a refusal
 //	connect MACHINE                let a scripted node join, connect and put its policy into force
 //
 // $LDIF is the directory's file, $SAMBA one with the IPsec policies of a Windows domain, $ADMIN the address of the
@@ -39,6 +44,7 @@ func TestScripts(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			f := controllertest.New(t, controllertest.Bank)
 			f.Config.Admin.Listen = "127.0.0.1:0"
+			f.Config.Enrollment.Requests = true
 			f.Start()
 			testscript.Run(t, testscript.Params{
 				Files:         []string{file},
@@ -58,10 +64,35 @@ func TestScripts(t *testing.T) {
 						s := f.Node(args[0]).Connect(&nodev1.Hello{Version: "scripted"})
 						s.AcceptAssignment()
 					},
+					"request": func(ts *testscript.TestScript, neg bool, args []string) {
+						ts.Check(request(f, args, neg))
+					},
 				},
 			})
 		})
 	}
+}
+
+// keys are those that requests were made with, by the script's name for them.
+var keys sync.Map
+
+// request lets a machine ask without a token.
+func request(f *controllertest.Fleet, args []string, refused bool) error {
+	if len(args) != 2 {
+		return errors.New("usage: request KEY DNSNAME")
+	}
+	j := f.Join("")
+	if known, ok := keys.LoadOrStore(f.Dir+args[0], j.Key); ok {
+		j.Key = known.(*ecdsa.PrivateKey)
+	}
+	_, _, err := j.Submit(f.Context(), args[1])
+	if refused {
+		if err == nil {
+			return fmt.Errorf("the request for %s was not refused", args[1])
+		}
+		return nil
+	}
+	return err
 }
 
 func eventually(ts *testscript.TestScript, neg bool, args []string) {

@@ -52,6 +52,7 @@ type Server struct {
 	adminv1.UnimplementedSecretServiceServer
 	adminv1.UnimplementedPlanServiceServer
 	adminv1.UnimplementedAnalysisServiceServer
+	adminv1.UnimplementedEnrollmentRequestServiceServer
 	config Config
 	plans  plans
 }
@@ -75,6 +76,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterSecretServiceServer(r, s)
 	adminv1.RegisterPlanServiceServer(r, s)
 	adminv1.RegisterAnalysisServiceServer(r, s)
+	adminv1.RegisterEnrollmentRequestServiceServer(r, s)
 }
 
 // refuse maps an error to a status: the one place where that is done.

@@ -18,6 +18,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies/compile"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
+	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
 
@@ -81,6 +82,36 @@ func (j Join) Try(ctx context.Context) (*Node, error) {
 		return nil, err
 	}
 	return newNode(j.fleet, j.Key, response.GetChain(), response.GetTrustBundle())
+}
+
+// Submit asks without a token, in the name given. The node is nil while the request waits; the text is the request's key.
+func (j Join) Submit(ctx context.Context, dnsName string) (*Node, string, error) {
+	request := j.Request
+	if request == nil {
+		var err error
+		if request, err = enroll.NewJoinRequest(j.Key, dnsName); err != nil {
+			return nil, "", err
+		}
+	}
+	conn, err := grpc.NewClient("passthrough:///"+j.fleet.Address(), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, // the tests of the pin are others
+	})))
+	if err != nil {
+		return nil, "", err
+	}
+	defer conn.Close()
+	response, err := nodev1.NewEnrollmentServiceClient(conn).Submit(ctx, &nodev1.SubmitRequest{Csr: request})
+	if err != nil || len(response.GetChain()) == 0 {
+		return nil, response.GetRequest(), err
+	}
+	n, err := newNode(j.fleet, j.Key, response.GetChain(), response.GetTrustBundle())
+	return n, response.GetRequest(), err
+}
+
+// Enrollments is the service of requests without a token over the admin socket.
+func (f *Fleet) Enrollments() adminv1.EnrollmentRequestServiceClient {
+	f.t.Helper()
+	return adminv1.NewEnrollmentRequestServiceClient(f.Conn())
 }
 
 // Node joins a machine and fails the test when it cannot.

@@ -128,3 +128,6 @@ func (d *Desk) IssueAdministrator(ctx context.Context, account string, csr []byt
 	d.config.Log.Warn("administrator certificate issued", "account", account, "not-after", issued.Leaf.NotAfter.Format(time.RFC3339))
 	return issued, nil
 }
+
+// Pin is the key id of the root: what machines without a trust bundle know a controller by.
+func (d *Desk) Pin() pki.KeyID { return d.config.Authority.Pin() }

@@ -33,11 +33,16 @@ func RenewAt(leaf *x509.Certificate, jitter float64) time.Time {
 	return leaf.NotBefore.Add(life*2/3 - time.Duration(jitter*float64(life)/10))
 }
 
-// Renew asks for a certificate for a fresh key and stores it. After an error the old credentials are still in place.
+// Renew asks for a certificate for a fresh key, or for the same one where the certificate has ended, and stores it. After an error the old credentials are still in place.
 func Renew(ctx context.Context, now time.Time, s Store, issuer Issuer, c Credentials) (Credentials, error) {
-	key, err := NewKey()
-	if err != nil {
-		return Credentials{}, err
+	key := c.Key
+	// A certificate that has ended is renewed for the same key only: the key is all that still tells who we are.
+	if now.Before(c.Leaf().NotAfter) {
+		fresh, err := NewKey()
+		if err != nil {
+			return Credentials{}, err
+		}
+		key = fresh
 	}
 	request, err := enroll.NewRequest(key, c.Identity)
 	if err != nil {

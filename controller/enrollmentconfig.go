@@ -1,0 +1,65 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/controller/enrollment"
+	"github.com/bailiwick-net/bailiwick/directory"
+)
+
+// EnrollmentConfig says which machines get a certificate without a join token, and how long one that ended can be renewed.
+type EnrollmentConfig struct {
+	// Requests takes requests without a token; an administrator approves or denies each.
+	Requests bool `yaml:"requests"`
+	// RequestLifetime is how long a request waits; default 7 days, 1 min to 30 days.
+	RequestLifetime time.Duration `yaml:"requestLifetime"`
+	// AutoApprove are the machines whose requests are approved without asking anybody, as long as they hold no certificate.
+	AutoApprove []AutoApproveConfig `yaml:"autoApprove"`
+	// RenewalGrace is how long after its end a certificate can still be renewed, for the same key; default 14 days, 1 s to
+	// 90 days.
+	RenewalGrace time.Duration `yaml:"renewalGrace"`
+}
+
+// AutoApproveConfig names machines by exactly one of Container and Group, which are DNs.
+type AutoApproveConfig struct {
+	Container string `yaml:"container"`
+	Group     string `yaml:"group"`
+}
+
+// maxRenewalGrace bounds EnrollmentConfig.RenewalGrace.
+const maxRenewalGrace = 90 * 24 * time.Hour
+
+func (v *validated) checkEnrollment() error {
+	c := v.Enrollment
+	var errs []error
+	if c.RequestLifetime != 0 && (c.RequestLifetime < time.Minute || c.RequestLifetime > 30*24*time.Hour) {
+		errs = append(errs, fmt.Errorf("enrollment.requestLifetime %v, wanted 1m to 720h", c.RequestLifetime))
+	}
+	if c.RenewalGrace != 0 && (c.RenewalGrace < time.Second || c.RenewalGrace > maxRenewalGrace) {
+		errs = append(errs, fmt.Errorf("enrollment.renewalGrace %v, wanted 1s to 2160h", c.RenewalGrace))
+	}
+	if len(c.AutoApprove) > 0 && !c.Requests {
+		errs = append(errs, errors.New("enrollment.autoApprove has no effect without enrollment.requests: true"))
+	}
+	v.rules = enrollment.Rules{Accept: c.Requests, Lifetime: c.RequestLifetime}
+	for i, a := range c.AutoApprove {
+		var rule enrollment.Rule
+		var err error
+		switch {
+		case (a.Container == "") == (a.Group == ""):
+			err = errors.New("wanted exactly one of container and group")
+		case a.Container != "":
+			rule.Container, err = directory.ParseDN(a.Container)
+		default:
+			rule.Group, err = directory.ParseDN(a.Group)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("enrollment.autoApprove, entry %d: %w", i+1, err))
+			continue
+		}
+		v.rules.Auto = append(v.rules.Auto, rule)
+	}
+	return errors.Join(errs...)
+}
