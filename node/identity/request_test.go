@@ -17,7 +17,7 @@ import (
 
 var errAway = errors.New("nobody there")
 
-// clerk answers requests by a script: one step for each question.
+// clerk answers requests by a script: one step for each question, and then none of them.
 type clerk struct {
 	t     *testing.T
 	ca    *catest.CA
@@ -31,6 +31,9 @@ func (c *clerk) Submit(_ context.Context, _ pki.KeyID, request []byte) (Submissi
 		c.t.Fatal(err)
 	}
 	c.asked = append(c.asked, r.KeyID)
+	if len(c.steps) == 0 {
+		return c.wait(request)
+	}
 	step := c.steps[0]
 	c.steps = c.steps[1:]
 	return step(request)
