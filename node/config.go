@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/bailiwick-net/bailiwick/node/transport"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // Defaults of Config.
@@ -26,6 +27,11 @@ const (
 	DefaultStateDir   = "/var/lib/bailiwick/node"
 	DefaultSocket     = "/run/bailiwick/node.sock"
 )
+
+// DefaultRemoteAccess are the names that Linux gives the interfaces of dial-up (PPP), of mobile networks, and of VPN programs.
+func DefaultRemoteAccess() []string {
+	return []string{"ppp*", "wwan*", "wwp*", "tun*", "wg*", "vpn*"}
+}
 
 // Config is the configuration as it is written. The zero value of every field is its default.
 type Config struct {
@@ -58,8 +64,11 @@ type Config struct {
 	// 64, or 0 for one for every two processors, at most eight.
 	Queues int `yaml:"queues"`
 	// Device names the TUN device of the datapath in user space.
-	Device   string `yaml:"device"`
-	LogLevel string `yaml:"logLevel"`
+	Device string `yaml:"device"`
+	// RemoteAccessInterfaces names the interfaces that rules "for remote access" are about, and those "for the LAN" are not; a
+	// final * stands for any rest. Without it they are DefaultRemoteAccess, with an empty list there are none.
+	RemoteAccessInterfaces []string `yaml:"remoteAccessInterfaces"`
+	LogLevel               string   `yaml:"logLevel"`
 	// LogFormat is "text" or "json".
 	LogFormat string `yaml:"logFormat"`
 	// AuditFile receives the audit events, one JSON object a line; empty for none. They go to the log as well.
@@ -126,6 +135,14 @@ func (c Config) validated() (Config, error) {
 	}
 	if c.Queues < 0 || c.Queues > transport.MaxQueues {
 		return c, fmt.Errorf("configuration: queues is %d, want 1 to %d, or 0 for one for every two processors", c.Queues, transport.MaxQueues)
+	}
+	if c.RemoteAccessInterfaces == nil {
+		c.RemoteAccessInterfaces = DefaultRemoteAccess()
+	}
+	for _, name := range c.RemoteAccessInterfaces {
+		if err := spd.CheckInterface(name); err != nil {
+			return c, fmt.Errorf("configuration: remoteAccessInterfaces: %w", err)
+		}
 	}
 	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
 		return c, fmt.Errorf("configuration: logLevel is %q, want trace, debug, info, warn or error", c.LogLevel)

@@ -122,7 +122,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 	names := facts.NewNames(facts.Resolve)
 	agentConfig := agent.Config{
 		Dir: config.StateDir, Version: version, Instance: instance(), Datapath: backend, Engine: ike, Identity: members,
-		Gather: func() (spd.Facts, error) { return facts.Gather(facts.Sources{Ignore: []string{deviceName(config)}}) },
+		Gather: func() (spd.Facts, error) { return facts.Gather(sources(config)) },
 		Names:  names, Negotiation: negotiation, Keys: keys, Local: alone, LocalPolicy: own, Rules: rules, Logger: log.Named("agent"), Now: time.Now,
 	}
 	if alone == nil {
@@ -174,6 +174,10 @@ func machineName(c identity.Credentials) string {
 		return "without certificate"
 	}
 	return c.Identity.String()
+}
+
+func sources(config Config) facts.Sources {
+	return facts.Sources{Ignore: []string{deviceName(config)}, RemoteAccess: config.RemoteAccessInterfaces}
 }
 
 func deviceName(config Config) string {

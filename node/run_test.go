@@ -3,6 +3,7 @@ package node
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -84,7 +85,7 @@ func TestLoadNamesThePlaceOfAMistake(t *testing.T) {
 	if _, err := Load(filepath.Join(t.TempDir(), "none"), true); err == nil {
 		t.Error("a configuration file that was asked for and is not there was accepted")
 	}
-	if c, err := Load(filepath.Join(t.TempDir(), "none"), false); err != nil || c != (Config{}) {
+	if c, err := Load(filepath.Join(t.TempDir(), "none"), false); err != nil || !reflect.DeepEqual(c, Config{}) {
 		t.Errorf("the default configuration file need not be there: %+v, %v", c, err)
 	}
 }

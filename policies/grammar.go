@@ -69,7 +69,7 @@ var ruleObject = object{
 		{name: "filterList", kind: referenceTo(KindFilterList), required: true, doc: "Which packets."},
 		{name: "filterAction", kind: referenceTo(KindFilterAction), required: true, doc: "What happens to them."},
 		{name: "authentication", kind: listOf(&authenticationObject), otherwise: "by certificate of the fleet", doc: "The ways to authenticate a peer, most preferred first; only where the action negotiates."},
-		{name: "interfaces", kind: oneOf(spd.InterfacesAll, spd.InterfacesLAN, spd.InterfacesRemoteAccess), otherwise: "`all`", doc: "Limits the rule to a class of interfaces, the connection type of Windows. Nodes know no interface as one for remote access: `lan` is every interface, and a rule for `remote-access` has no effect, of which `apply` and the node warn."},
+		{name: "interfaces", kind: oneOf(spd.InterfacesAll, spd.InterfacesLAN, spd.InterfacesRemoteAccess), otherwise: "`all`", doc: "Limits the rule to a class of interfaces, the connection type of Windows: those for remote access, which every node knows by their names, or all others. See [interfaces](#interfaces)."},
 		{name: "tunnel", kind: mappingOf(&tunnelObject), otherwise: "transport mode", doc: "Makes the rule one of tunnel mode. Its filters name addresses only and read from the own side to the far side; the reverse direction is made from them."},
 		{name: "peerGroups", kind: listOf1(typeDN), otherwise: "every peer that authenticates", doc: "Up to 16 groups of the directory whose members alone are accepted as peers, directly or through other groups; only with certificates and without fallback. Nodes keep the members and decide without the directory."},
 	},

@@ -56,7 +56,6 @@ const (
 	CodePreshared Code = "preshared-key"  // authentication by a shared secret
 	CodeWeak      Code = "weak"           // an offer below 128 bits of strength
 	CodeExempt    Code = "exemptions"     // an exemption that lets more pass than somebody may expect
-	CodeNoEffect  Code = "no-effect"      // what a node accepts and cannot do
 	CodeUnlinked  Code = "unlinked"       // a group filter or link without any effect
 )
 
@@ -284,9 +283,6 @@ func (v *validator) rule(p Policy, r Rule) {
 	}
 	if r.Tunnel.Remote.IsValid() {
 		v.tunnel(p, r, list, action)
-	}
-	if r.Interfaces == spd.InterfacesRemoteAccess && !r.Disabled {
-		v.find(Warning, CodeNoEffect, r.At, p, "rule %q is for remote access interfaces, and nodes know no interface as one: it has no effect", r.Name)
 	}
 	if len(r.PeerGroups) > 0 && haveAction {
 		v.peerGroups(p, r, action)

@@ -113,7 +113,7 @@ func TestValidate(t *testing.T) {
 	link := func(s string) string { return header + "Link\npolicy: P\n" + s + "\n---\n" }
 	for _, test := range []struct{ name, text, want string }{
 		{"nothing wrong", list + secure + policy, ""},
-		{"remote access", list + secure + rule("interfaces: remote-access"), `warning no-effect: rule "r" is for remote access interfaces, and nodes know no interface as one: it has no effect`},
+		{"remote access", list + secure + rule("interfaces: remote-access"), ""},
 		{"remote access, not active", list + secure + rule("interfaces: remote-access, active: false"), ""},
 		{"a level", list + action("action: negotiate\nlevel: high") + policy, ""},
 		{"a level and offers", list + action("action: negotiate\nlevel: high\noffers: [\"ESP[AES-GCM-128]\"]") + policy, `error offers: has level high and offers; the level stands for offers of its own, write one of the two

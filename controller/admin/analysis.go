@@ -154,7 +154,9 @@ func factsOf(r *nodev1.Facts) spd.Facts {
 	f := spd.Facts{
 		Addresses: list(r.GetAddresses()), DNSServers: list(r.GetDnsServers()), DHCPServers: list(r.GetDhcpServers()),
 		DefaultGateways: list(r.GetDefaultGateways()), Broadcasts: list(r.GetBroadcasts()),
+		RemoteAddresses: list(r.GetRemoteAddresses()),
 	}
+	f.RemoteAddresses = slices.DeleteFunc(f.RemoteAddresses, func(a netip.Addr) bool { return !slices.Contains(f.Addresses, a) })
 	for _, t := range r.GetControllers() {
 		if a, err := netip.ParseAddrPort(t); err == nil {
 			f.Controllers = append(f.Controllers, a)

@@ -224,11 +224,7 @@ func describePacket(p spd.Packet) string {
 		}
 		return netip.AddrPortFrom(a, port).String()
 	}
-	text := fmt.Sprintf("%s %s -> %s", spd.ProtocolName(p.Protocol), side(p.Source, p.SourcePort), side(p.Destination, p.DestinationPort))
-	if p.Interfaces == spd.InterfacesRemoteAccess {
-		text += " by remote access"
-	}
-	return text
+	return fmt.Sprintf("%s %s -> %s", spd.ProtocolName(p.Protocol), side(p.Source, p.SourcePort), side(p.Destination, p.DestinationPort))
 }
 
 func describeMatch(machine string, m spd.Match) *adminv1.FlowMatch {

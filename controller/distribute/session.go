@@ -423,6 +423,7 @@ func (s *session) report(r *nodev1.Report) error {
 		{"counters", len(r.GetCounters()), maxCounters}, {"notes", len(r.GetNotes()), maxNotes},
 		{"own addresses", len(r.GetFacts().GetAddresses()), maxFacts}, {"DNS servers", len(r.GetFacts().GetDnsServers()), maxFacts},
 		{"DHCP servers", len(r.GetFacts().GetDhcpServers()), maxFacts}, {"gateways", len(r.GetFacts().GetDefaultGateways()), maxFacts},
+		{"remote access addresses", len(r.GetFacts().GetRemoteAddresses()), maxFacts},
 		{"broadcast addresses", len(r.GetFacts().GetBroadcasts()), maxFacts}, {"controllers", len(r.GetFacts().GetControllers()), maxFacts},
 		{"DNS names", len(r.GetFacts().GetNames()), maxFacts}, {"addresses of DNS names", resolved(r.GetFacts()), maxFacts * maxFacts},
 	} {

@@ -48,6 +48,7 @@ var layers = []struct {
 	{"node/esp/aesgcm", []string{"node/vectortest"}},
 	{"node/esp", []string{"node/esp/aesgcm", "node/vectortest", "node/sa", "node/packet", "policies/proposal", "policies/spd"}},
 	{"node/datapath/...", []string{"node/datapath/...", "node/sa", "node/ike", "node/packet", "node/esp/...", "node/tun/...", "node/transport", "policies/proposal", "policies/spd", "e2e/lab"}},
+	{"node/facts", []string{"policies/spd", "e2e/lab"}},
 	{"node/...", []string{"node/...", "proto/...", "policies/...", "pki/..."}},
 	{"policies/...", []string{"policies/...", "directory", "proto/bailiwick/policy/..."}},
 	{"directory/...", []string{"directory/...", "e2e/lab/..."}},

@@ -18,7 +18,7 @@ const maxFacts = 256
 func describeFacts(f spd.Facts) *nodev1.Facts {
 	out := &nodev1.Facts{
 		Addresses: texts(f.Addresses), DnsServers: texts(f.DNSServers), DhcpServers: texts(f.DHCPServers),
-		DefaultGateways: texts(f.DefaultGateways), Broadcasts: texts(f.Broadcasts), Controllers: texts(f.Controllers),
+		DefaultGateways: texts(f.DefaultGateways), Broadcasts: texts(f.Broadcasts), Controllers: texts(f.Controllers), RemoteAddresses: texts(f.RemoteAddresses),
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Names)) {
 		out.Names = append(out.Names, &nodev1.ResolvedName{Name: name, Addresses: texts(f.Names[name])})

@@ -36,6 +36,8 @@ type Sources struct {
 	Leases []string
 	// Route4 and Route6 are the kernel's routing tables as procfs shows them.
 	Route4, Route6 string
+	// RemoteAccess are the names of interfaces for remote access; a final * stands for any rest.
+	RemoteAccess []string
 	// Ignore names interfaces whose addresses are not the machine's own, such as the TUN of the datapath.
 	Ignore []string
 }
@@ -60,9 +62,9 @@ func (s Sources) withDefaults() Sources {
 // fill.
 func Gather(s Sources) (spd.Facts, error) {
 	s = s.withDefaults()
-	var f spd.Facts
+	f := spd.Facts{RemoteInterfaces: s.RemoteAccess}
 	var err error
-	if f.Addresses, err = addresses(s.Ignore); err != nil {
+	if f.Addresses, f.RemoteAddresses, err = addresses(s.Ignore, s.RemoteAccess); err != nil {
 		return spd.Facts{}, err
 	}
 	if f.DNSServers, err = read(s.ResolvConf, parseResolvConf); err != nil {
@@ -90,7 +92,7 @@ func Gather(s Sources) (spd.Facts, error) {
 		return spd.Facts{}, err
 	}
 	f.DefaultGateways = append(gateways4, gateways6...)
-	for _, list := range []*[]netip.Addr{&f.Addresses, &f.DNSServers, &f.DHCPServers, &f.DefaultGateways} {
+	for _, list := range []*[]netip.Addr{&f.Addresses, &f.RemoteAddresses, &f.DNSServers, &f.DHCPServers, &f.DefaultGateways} {
 		slices.SortFunc(*list, netip.Addr.Compare)
 		*list = slices.Compact(*list)
 	}
@@ -99,37 +101,46 @@ func Gather(s Sources) (spd.Facts, error) {
 
 // Equal reports whether two sets of facts expand a policy alike.
 func Equal(a, b spd.Facts) bool {
-	return slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.DNSServers, b.DNSServers) &&
+	return slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.RemoteAddresses, b.RemoteAddresses) &&
+		slices.Equal(a.RemoteInterfaces, b.RemoteInterfaces) && slices.Equal(a.DNSServers, b.DNSServers) &&
 		slices.Equal(a.DHCPServers, b.DHCPServers) && slices.Equal(a.DefaultGateways, b.DefaultGateways) &&
 		slices.Equal(a.Controllers, b.Controllers) && maps.EqualFunc(a.Names, b.Names, slices.Equal)
 }
 
-// addresses lists the machine's own unicast addresses. Link-local ones count: they are "me" for what stays on a link.
-func addresses(ignore []string) ([]netip.Addr, error) {
+// addresses lists the machine's own unicast addresses, and those of them that interfaces for remote access have and no other
+// one. Link-local ones count: they are "me" for what stays on a link.
+func addresses(ignore, remoteAccess []string) (all, remote []netip.Addr, err error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
+		return nil, nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	var out []netip.Addr
+	var others []netip.Addr
 	for _, i := range interfaces {
 		if slices.Contains(ignore, i.Name) {
 			continue
 		}
+		named := slices.ContainsFunc(remoteAccess, func(pattern string) bool { return spd.NamesInterface(pattern, i.Name) })
 		list, err := i.Addrs()
 		if err != nil {
-			return nil, fmt.Errorf("list addresses of %s: %w", i.Name, err)
+			return nil, nil, fmt.Errorf("list addresses of %s: %w", i.Name, err)
 		}
 		for _, a := range list {
 			prefix, err := netip.ParsePrefix(a.String())
 			if err != nil {
-				return nil, fmt.Errorf("address %q of %s: %w", a, i.Name, err)
+				return nil, nil, fmt.Errorf("address %q of %s: %w", a, i.Name, err)
 			}
-			if addr := prefix.Addr().Unmap(); !addr.IsLoopback() {
-				out = append(out, addr.WithZone(""))
+			addr := prefix.Addr().Unmap().WithZone("")
+			if addr.IsLoopback() {
+				continue
+			}
+			if all = append(all, addr); named {
+				remote = append(remote, addr)
+			} else {
+				others = append(others, addr)
 			}
 		}
 	}
-	return out, nil
+	return all, slices.DeleteFunc(remote, func(a netip.Addr) bool { return slices.Contains(others, a) }), nil
 }
 
 // read parses a file; one that does not exist holds nothing, which is what its absence means for each of them.

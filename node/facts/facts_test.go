@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 func addrs(texts ...string) []netip.Addr {
@@ -72,6 +75,51 @@ func TestGatherReadsThisMachine(t *testing.T) {
 func TestGatherTreatsUnreadableAsError(t *testing.T) {
 	if _, err := Gather(Sources{ResolvConf: t.TempDir()}); err == nil {
 		t.Error("a resolv.conf that cannot be read gave facts without DNS servers")
+	}
+}
+
+func TestRemoteAccessIsKnownByNames(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	l, err := lab.New("bwfct-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	h, err := l.Host("h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for device, addresses := range map[string][]string{"ppp0": {"192.0.2.1", "192.0.2.9"}, "lan0": {"192.0.2.2", "192.0.2.9"}, "tun7": {"192.0.2.3"}} {
+		if _, err := h.Run("ip", "tuntap", "add", "dev", device, "mode", "tun"); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addresses {
+			if _, err := h.Run("ip", "address", "add", a+"/32", "dev", device); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var got spd.Facts
+	err = h.Do(func() error {
+		got, err = Gather(Sources{RemoteAccess: []string{"ppp*", "tun*"}, Ignore: []string{"tun7"}})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the LAN has as well counts as the LAN's.
+	if want := addrs("192.0.2.1"); !slices.Equal(got.RemoteAddresses, want) {
+		t.Errorf("remote access addresses %v, want %v", got.RemoteAddresses, want)
+	}
+	if want := addrs("192.0.2.1", "192.0.2.2", "192.0.2.9"); !slices.Equal(got.Addresses, want) {
+		t.Errorf("addresses %v, want %v", got.Addresses, want)
+	}
+	other := got
+	other.RemoteInterfaces = []string{"ppp*"}
+	if Equal(got, other) {
+		t.Error("facts with other remote access interfaces are equal")
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 // it or nothing. What Lookup says of one packet of it, it says of all, and so does everything that is decided by the
 // filters: one packet stands for the cell.
 //
-// Filters tell packets apart by protocol, ports and the class of the interface. The exemptions that every machine has
+// Filters tell packets apart by protocol and ports; the class of the interface is that of the own address. The exemptions that every machine has
 // alike are left out: they accept what they are about in either direction, whoever protects it or not, and nobody
 // negotiates by them.
 
@@ -22,11 +22,10 @@ const cellLimit = 1 << 16
 type side struct {
 	protocol            uint8
 	source, destination spd.PortRange
-	interfaces          spd.Interfaces
 }
 
 func sideOf(f *spd.Specific) side {
-	return side{f.Protocol, f.SourcePort, f.DestinationPort, f.Interfaces}
+	return side{f.Protocol, f.SourcePort, f.DestinationPort}
 }
 
 // sidesOf are the cuts that the selectors of an association make.
@@ -50,10 +49,6 @@ func portsOf(s spd.Selector) spd.PortRange {
 // cellsOf returns one packet of every cell between two addresses. whole is false when there were more cells than the
 // limit, and some are left out.
 func cellsOf(sides []side, from, to netip.Addr) (packets []spd.Packet, whole bool) {
-	classes := []spd.Interfaces{spd.InterfacesLAN}
-	if slices.ContainsFunc(sides, func(s side) bool { return s.interfaces != spd.InterfacesAll }) {
-		classes = append(classes, spd.InterfacesRemoteAccess)
-	}
 	whole = true
 	for _, protocol := range protocols(sides) {
 		sources, destinations := []uint16{0}, []uint16{0}
@@ -62,15 +57,13 @@ func cellsOf(sides []side, from, to netip.Addr) (packets []spd.Packet, whole boo
 		}
 		for _, source := range sources {
 			for _, destination := range destinations {
-				for _, class := range classes {
-					if len(packets) == cellLimit {
-						return packets, false
-					}
-					packets = append(packets, spd.Packet{
-						Source: from, Destination: to, Protocol: protocol, SourcePort: source, DestinationPort: destination,
-						Interfaces: class, Opens: protocol == spd.ProtocolTCP,
-					})
+				if len(packets) == cellLimit {
+					return packets, false
 				}
+				packets = append(packets, spd.Packet{
+					Source: from, Destination: to, Protocol: protocol, SourcePort: source, DestinationPort: destination,
+					Opens: protocol == spd.ProtocolTCP,
+				})
 			}
 		}
 	}

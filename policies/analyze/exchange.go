@@ -92,7 +92,7 @@ func (x *exchange) answer(to Step, p spd.Packet) Step {
 	if to.Result == Blocked {
 		return Step{
 			Packet: p, Result: Blocked, Code: CodeNoRequest,
-			Sender: x.ends[1].Set.Lookup(spd.Out, p), Receiver: x.ends[0].Set.Lookup(spd.In, p),
+			Sender: x.ends[1].Set.LookupByAddress(spd.Out, p), Receiver: x.ends[0].Set.LookupByAddress(spd.In, p),
 			Sentence: fmt.Sprintf("%s has nothing to answer", x.ends[1].Name),
 		}
 	}
@@ -102,7 +102,7 @@ func (x *exchange) answer(to Step, p spd.Packet) Step {
 // packet sends a packet from one end to the other.
 func (x *exchange) packet(sender int, p spd.Packet) Step {
 	from, to := x.ends[sender], x.ends[1-sender]
-	s := Step{Packet: p, Sender: from.Set.Lookup(spd.Out, p), Receiver: to.Set.Lookup(spd.In, p)}
+	s := Step{Packet: p, Sender: from.Set.LookupByAddress(spd.Out, p), Receiver: to.Set.LookupByAddress(spd.In, p)}
 	x.send(sender, &s)
 	if s.Result != Blocked {
 		x.receive(1-sender, &s)

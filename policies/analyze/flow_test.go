@@ -33,7 +33,7 @@ func flowAgreesWithLookup(t *rapid.T) {
 	worst := analyze.IPsec
 	for i, s := range o.Steps() {
 		from, to := ends[i%2].Set, ends[1-i%2].Set
-		sender, receiver := from.Lookup(spd.Out, s.Packet), to.Lookup(spd.In, s.Packet)
+		sender, receiver := from.LookupByAddress(spd.Out, s.Packet), to.LookupByAddress(spd.In, s.Packet)
 		if s.Sender != sender || s.Receiver != receiver {
 			t.Fatalf("packet %d: got %+v and %+v, Lookup says %+v and %+v", i, s.Sender, s.Receiver, sender, receiver)
 		}
@@ -163,7 +163,7 @@ func BenchmarkManyFilters(b *testing.B) {
 	b.Run("lookup", func(b *testing.B) {
 		p := tcp(443) // that no filter describes
 		for b.Loop() {
-			ends[0].Set.Lookup(spd.Out, p)
+			ends[0].Set.LookupByAddress(spd.Out, p)
 		}
 	})
 	b.Run("verify", func(b *testing.B) {

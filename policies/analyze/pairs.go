@@ -262,7 +262,10 @@ func signature(m *Machine, cells *addressCells, identities []string) string {
 	fmt.Fprintf(&b, "%q %t %t %q %q %q", m.Policy, e.Node, e.NoCertificate, e.Groups, e.Missing, e.Authorities)
 	own := make([]int, 0, len(m.Facts.Addresses))
 	for _, a := range m.Facts.Addresses {
-		own = append(own, cells.of(a))
+		own = append(own, cells.of(a)*2)
+		if slices.Contains(m.Facts.RemoteAddresses, a) {
+			own[len(own)-1]++
+		}
 	}
 	slices.Sort(own)
 	fmt.Fprintf(&b, " %v %v %v %v %v %v", slices.Compact(own), m.Facts.DNSServers, m.Facts.DHCPServers, m.Facts.DefaultGateways, m.Facts.Controllers, m.Facts.Names)
@@ -321,7 +324,7 @@ func (p *pairing) begin(from, to *known, a, b netip.Addr, reversed bool) (whole 
 			// A part is granted: is there a packet outside of it?
 			packets, _ := cellsOf(append(sidesOf(t.n), set.sides...), a, b)
 			for _, other := range packets {
-				if m := set.few.Lookup(spd.Out, other); m.Filter == set.deciding[i].match.Filter && !t.n.granted(other) {
+				if m := set.few.LookupByAddress(spd.Out, other); m.Filter == set.deciding[i].match.Filter && !t.n.granted(other) {
 					packet = other
 					t.grants(other)
 					break
@@ -370,7 +373,7 @@ func (k *known) between(a, b netip.Addr) *decided {
 	d.whole = whole
 	seen := map[*spd.Specific]bool{}
 	for _, p := range packets {
-		if m := few.Lookup(spd.Out, p); m.Action == spd.ActionNegotiate && m.Rule != nil && !seen[m.Filter] {
+		if m := few.LookupByAddress(spd.Out, p); m.Action == spd.ActionNegotiate && m.Rule != nil && !seen[m.Filter] {
 			seen[m.Filter] = true
 			d.deciding = append(d.deciding, deciding{m, p})
 		}

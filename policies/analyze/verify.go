@@ -190,7 +190,7 @@ func (v *verifier) infrastructure(doc policies.Policy, set spd.Set) {
 		if s.Protocol == spd.ProtocolUDP && s.Port == 67 {
 			p.SourcePort = 68
 		}
-		m := set.Lookup(spd.Out, p)
+		m := set.LookupByAddress(spd.Out, p)
 		if m.Rule == nil || said[s.Name+m.Rule.ID] {
 			continue
 		}
@@ -224,7 +224,7 @@ func (v *verifier) lockout(doc policies.Policy, set spd.Set) {
 		for i := range from {
 			for _, port := range []uint16{22, 80, 443, 40001} {
 				p := spd.Packet{Source: from[i], Destination: to[i], Protocol: spd.ProtocolTCP, SourcePort: 40000, DestinationPort: port, Opens: true}
-				if set.Lookup(d, p).Action != spd.ActionBlock {
+				if set.LookupByAddress(d, p).Action != spd.ActionBlock {
 					return false
 				}
 			}
@@ -240,7 +240,7 @@ func (v *verifier) lockout(doc policies.Policy, set spd.Set) {
 		if h.policy != doc.Name {
 			continue
 		}
-		m := set.Lookup(spd.In, spd.Packet{
+		m := set.LookupByAddress(spd.In, spd.Packet{
 			Source: samplePeer[0], Destination: sampleOwn[0], Protocol: s.Protocol, SourcePort: 40000, DestinationPort: s.Port, Opens: s.Protocol == spd.ProtocolTCP,
 		})
 		if m.Rule == nil || spd.Inbound(m, spd.StateNone, false).Fate == spd.Pass && m.Action != spd.ActionNegotiate {

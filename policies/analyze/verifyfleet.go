@@ -6,13 +6,15 @@ import (
 	"strings"
 
 	"github.com/bailiwick-net/bailiwick/policies"
+	"github.com/bailiwick-net/bailiwick/policies/predefined"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 	"github.com/bailiwick-net/bailiwick/policies/resolve"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // offers reports offers that an administrator has written and that no two policies of the fleet would agree on, whichever
-// of the two begins. Peers that are not of the fleet may still choose them.
+// of the two begins: once for each list. Peers that are not of the fleet may still choose them. Lists that stand for a level, or
+// are those that everybody starts with, are for peers of all kinds and say nothing of what somebody meant.
 func (v *verifier) offers() {
 	type list struct {
 		doc  policies.Document
@@ -23,38 +25,44 @@ func (v *verifier) offers() {
 	var mains []policies.Policy
 	for _, a := range v.Documents.FilterActions {
 		if a.Action == spd.ActionNegotiate {
-			children = append(children, list{a, plainOffers(a.Offers), "negotiations"})
+			children = append(children, list{a, plainOffers(a.Offers, a.Level), "negotiations"})
 		}
 	}
 	for _, p := range v.Documents.Policies {
-		if p.DefaultResponse.Active {
-			children = append(children, list{p, plainOffers(p.DefaultResponse.Offers), "the default response"})
+		if d := p.DefaultResponse; d.Active {
+			children = append(children, list{p, plainOffers(d.Offers, d.Level), "the default response"})
 		}
 		mains = append(mains, p)
 	}
 	for _, l := range children {
+		if standardESP(l.own) {
+			continue
+		}
 		var others [][]proposal.ESP
 		for _, o := range children {
 			others = append(others, o.own)
 		}
-		for _, o := range neverChosen(l.own, others) {
-			v.find(policies.Info, FindingOffer, l.doc, l.doc.Metadata().At, "Remove it unless peers outside of the fleet need it, or put it before the others.",
-				"%s, offered for %s, is never chosen between machines of the fleet: what stands before it always is", o, l.what)
-		}
+		neverChosen(v, l.doc, l.what, l.own, others)
+	}
+	standard := [][]proposal.IKE{nil, proposal.DefaultIKE()}
+	for _, p := range predefined.Documents().Policies {
+		standard = append(standard, p.KeyExchange.Offers)
 	}
 	for _, p := range mains {
+		if slices.ContainsFunc(standard, func(list []proposal.IKE) bool { return slices.Equal(list, p.KeyExchange.Offers) }) {
+			continue
+		}
 		var others [][]proposal.IKE
 		for _, o := range mains {
 			others = append(others, ikeOffers(o))
 		}
-		if len(p.KeyExchange.Offers) == 0 {
-			continue // the default ones are for peers of all kinds
-		}
-		for _, o := range neverChosen(p.KeyExchange.Offers, others) {
-			v.find(policies.Info, FindingOffer, p, p.At, "Remove it unless peers outside of the fleet need it, or put it before the others.",
-				"%s, offered for IKE SAs, is never chosen between machines of the fleet: what stands before it always is", o)
-		}
+		neverChosen(v, p, "IKE SAs", p.KeyExchange.Offers, others)
 	}
+}
+
+func standardESP(own []proposal.ESP) bool {
+	return slices.Equal(own, proposal.DefaultESP()) || slices.ContainsFunc([]proposal.Level{proposal.LevelLow, proposal.LevelMedium, proposal.LevelHigh},
+		func(l proposal.Level) bool { return slices.Equal(own, l.Offers()) })
 }
 
 func ikeOffers(p policies.Policy) []proposal.IKE {
@@ -64,19 +72,25 @@ func ikeOffers(p policies.Policy) []proposal.IKE {
 	return p.KeyExchange.Offers
 }
 
-func plainOffers(offers []policies.Offer) []proposal.ESP {
+func plainOffers(offers []policies.Offer, level proposal.Level) []proposal.ESP {
 	var out []proposal.ESP
 	for _, o := range offers {
 		out = append(out, o.ESP)
 	}
-	if len(out) == 0 {
-		return proposal.DefaultESP()
+	switch {
+	case len(out) > 0:
+		return out
+	case level != 0:
+		return level.Offers()
 	}
-	return out
+	return proposal.DefaultESP()
 }
 
-// neverChosen returns the offers of a list that are the choice of no negotiation with the owner of any list.
-func neverChosen[O comparable](own []O, lists [][]O) []O {
+// neverChosen reports the offers of a list that are the choice of no negotiation with the owner of any list.
+func neverChosen[O interface {
+	comparable
+	fmt.Stringer
+}](v *verifier, doc policies.Document, what string, own []O, lists [][]O) {
 	chosen := map[O]bool{}
 	for _, other := range lists {
 		for _, pair := range [][2][]O{{own, other}, {other, own}} {
@@ -85,13 +99,21 @@ func neverChosen[O comparable](own []O, lists [][]O) []O {
 			}
 		}
 	}
-	var out []O
+	var never []string
 	for _, o := range own {
-		if !chosen[o] {
-			out = append(out, o)
+		if text := o.String(); !chosen[o] && !slices.Contains(never, text) {
+			never = append(never, text)
 		}
 	}
-	return out
+	if len(never) == 0 {
+		return
+	}
+	hint, verb := "Remove it unless peers outside of the fleet need it, or put it before the others.", "is"
+	if len(never) > 1 {
+		hint, verb = "Remove them unless peers outside of the fleet need them, or put them before the others.", "are"
+	}
+	v.find(policies.Info, FindingOffer, doc, doc.Metadata().At, hint,
+		"%s, offered for %s, %s never chosen between machines of the fleet: what stands before always is", strings.Join(never, ", "), what, verb)
 }
 
 // secrets reports preshared keys that many machines have. Without a directory it cannot count them.

@@ -11,6 +11,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/analyze"
+	"github.com/bailiwick-net/bailiwick/policies/predefined"
 )
 
 const head = "apiVersion: bailiwick.net/v1alpha1\nkind: "
@@ -83,5 +84,30 @@ func TestVerifyLooksAtTheFleet(t *testing.T) {
 				t.Errorf("want %q, found\n%s", test.want, strings.Join(got, "\n"))
 			}
 		})
+	}
+}
+
+// TestVerifySaysNothingOfStandardOffers: what stands in the documents that everybody has, for a level or for no offers at all,
+// was meant for peers of all kinds; of a list that somebody wrote there is one finding with all that is in vain.
+func TestVerifySaysNothingOfStandardOffers(t *testing.T) {
+	written := head + "FilterAction\nname: Mine\naction: negotiate\noffers: [\"ESP[CHACHA20-POLY1305]\", \"ESP[AES-192,SHA384]\", \"ESP[AES-256,SHA512]\"]\n---\n" +
+		head + "FilterAction\nname: Levelled\naction: negotiate\nlevel: low\n---\n" +
+		head + "Policy\nname: Plain\nkeyExchange: {offers: [AES-GCM-256-SHA384-x25519, AES256-SHA256-modp4096]}\n"
+	docs, err := policies.Decode("predefined.yaml", slices.Concat(predefined.Text(), []byte("\n---\n"+written)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range analyze.Verify(analyze.Situation{Documents: docs, Now: time.Unix(0, 0)}) {
+		if f.Code == analyze.FindingOffer {
+			got = append(got, f.Object+": "+f.Message)
+		}
+	}
+	want := []string{
+		`FilterAction "Mine": ESP[AES-192,SHA384], ESP[AES-256,SHA512], offered for negotiations, are never chosen between machines of the fleet: what stands before always is`,
+		`Policy "Plain": AES256-SHA256-modp4096, offered for IKE SAs, is never chosen between machines of the fleet: what stands before always is`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

@@ -414,7 +414,7 @@ func TestKindsStandForTheirTraffic(t *testing.T) {
 		kinds := distinguish([]spd.Policy{a, b})
 		end := func(p spd.Policy, label string, at place) *end {
 			f := spdtest.Facts().Draw(t, label)
-			f.Addresses = at.list()
+			f.Addresses, f.RemoteAddresses, f.RemoteInterfaces, f.Controllers = at.list(), nil, nil, nil // no plan knows these of a machine
 			set, err := spd.Expand(p, f)
 			if err != nil {
 				t.Fatal(err)

@@ -42,7 +42,8 @@ func Expand(p Policy, f Facts) (Set, error) {
 	}
 	slices.SortFunc(filters, compareSpecific)
 	filters = slices.Compact(filters) // any-to-any and its mirror are the same
-	set := Set{filters: filters, rules: rules, policy: &p, groups: groups(f), addresses: f.Addresses, aboutMe: aboutMe(p.Rules)}
+	set := Set{filters: filters, rules: rules, policy: &p, groups: groups(f), addresses: f.Addresses, aboutMe: aboutMe(p.Rules),
+		limited: limited(p.Rules), remoteInterfaces: f.RemoteInterfaces, remoteAddresses: f.RemoteAddresses}
 	set.negotiables = set.findNegotiables()
 	return set, nil
 }
@@ -163,7 +164,7 @@ func normalFacts(f Facts) (Facts, error) {
 		addresses *[]netip.Addr
 	}{
 		{"address", &f.Addresses}, {"DNS server", &f.DNSServers}, {"DHCP server", &f.DHCPServers},
-		{"default gateway", &f.DefaultGateways}, {"broadcast address", &f.Broadcasts},
+		{"default gateway", &f.DefaultGateways}, {"broadcast address", &f.Broadcasts}, {"remote access address", &f.RemoteAddresses},
 	} {
 		normal, err := normalAddresses(list.name, *list.addresses)
 		if err != nil {
@@ -179,6 +180,17 @@ func normalFacts(f Facts) (Facts, error) {
 		}
 		*list.addresses = normal
 	}
+	for _, a := range f.RemoteAddresses {
+		if !slices.Contains(f.Addresses, a) {
+			return Facts{}, fmt.Errorf("%w: remote access address %s is none of the own addresses", ErrFacts, a)
+		}
+	}
+	for _, name := range f.RemoteInterfaces {
+		if err := CheckInterface(name); err != nil {
+			return Facts{}, fmt.Errorf("%w: %w", ErrFacts, err)
+		}
+	}
+	f.RemoteInterfaces = slices.Compact(slices.Sorted(slices.Values(f.RemoteInterfaces)))
 	names := make(map[string][]netip.Addr, len(f.Names))
 	for name, addresses := range f.Names {
 		var err error

@@ -20,8 +20,9 @@ func (s Set) Negotiables() []Negotiable { return s.negotiables }
 
 func (s Set) findNegotiables() []Negotiable {
 	var out []Negotiable
-	for i := range s.filters {
-		f := &s.filters[i]
+	filters := s.ByAddress()
+	for i := range filters {
+		f := &filters[i]
 		if f.Exempt != "" || f.Direction != Out {
 			continue
 		}

@@ -15,6 +15,10 @@ type Set struct {
 	// addresses are those that the facts know as the machine's own.
 	addresses []netip.Addr
 	aboutMe   bool
+	// limited tells that a rule is for a class of interfaces; see classes.go.
+	limited          bool
+	remoteInterfaces []string
+	remoteAddresses  []netip.Addr
 	// negotiables are what negotiations see of filters and rules.
 	negotiables []Negotiable
 }

@@ -277,6 +277,10 @@ type Facts struct {
 	DefaultGateways []netip.Addr
 	Broadcasts      []netip.Addr     // directed broadcast addresses of the own IPv4 subnets
 	Controllers     []netip.AddrPort // always exempt
+	// RemoteInterfaces are the names of the interfaces for remote access; a final * stands for any rest. RemoteAddresses are
+	// those of Addresses that such interfaces have.
+	RemoteInterfaces []string
+	RemoteAddresses  []netip.Addr
 	// Names are the addresses of DNS names. A name that is missing was never resolved; one that is there without an address
 	// is known to have none.
 	Names map[string][]netip.Addr

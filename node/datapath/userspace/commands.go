@@ -95,7 +95,7 @@ func (c commit) run(l *loop) error {
 	// What waits for a negotiation that the new policy still wants goes on waiting.
 	l.resume(func(q *queue) bool {
 		p := q.Packet
-		flow, err := l.flow(l.set.Lookup(spd.Out, p), p)
+		flow, err := l.flow(l.set.LookupByAddress(spd.Out, p), p)
 		return err != nil || waiting.Key(flow) != waiting.Key(q.Flow)
 	})
 	return nil

@@ -200,7 +200,7 @@ func (l *loop) check(a *association, p spd.Packet, key checkedKey) bool {
 		if set == nil {
 			continue
 		}
-		m := set.Lookup(spd.In, p)
+		m := set.LookupByAddress(spd.In, p)
 		if m.Action == spd.ActionNegotiate && (m.Rule == nil || m.Rule.ID != a.child.Rule) {
 			l.mismatched(a)
 			return false

@@ -27,7 +27,7 @@ func (l *loop) aboutOwn(a *association, pkt []byte, info *packet.Info) bool {
 			continue
 		}
 		rule := ""
-		m := set.Lookup(spd.Out, p)
+		m := set.LookupByAddress(spd.Out, p)
 		if m.Rule != nil {
 			rule = m.Rule.ID
 		}

@@ -155,7 +155,7 @@ func (l *loop) decide(p spd.Packet) decision {
 }
 
 func (l *loop) decideBy(set spd.Set, p spd.Packet) decision {
-	m := set.Lookup(spd.Out, p)
+	m := set.LookupByAddress(spd.Out, p)
 	d := decision{match: m}
 	if m.Filter == nil {
 		// Nothing but an SA of the default response asks for protection here.

@@ -65,6 +65,7 @@ func TestKernelAgreesWithLookup(t *testing.T) {
 		"out pass in pieces", "out protect in pieces", "in pass in pieces", "forward pass in pieces", "forward protect in pieces",
 		"out pass extended", "out protect extended", "in pass extended", "forward pass extended", "forward protect extended",
 		"out lost", "in lost", "forward lost",
+		"out by a rule for remote-access", "in by a rule for remote-access", "forward by a rule for remote-access",
 	} {
 		if c.fates[f] == 0 {
 			t.Errorf("no packet was %s: the test proves less than it says", f)
@@ -194,7 +195,7 @@ func (c *comparison) mismatch(w *way, e example) (string, error) {
 		for _, s := range e.sent {
 			// One card, no loopback: those are cases of the contract suite.
 			p := s.packet
-			p.Interfaces, p.Loopback = spd.InterfacesAll, false
+			p.Interfaces, p.Loopback = classOf(e.facts), false
 			p.Own = p.Own && w.name == wayOut
 			p.Unknown = w.name == wayIn && !slices.Contains(e.facts.Addresses, p.Destination)
 			if m := set.Lookup(w.direction(), p); m.Group != groups || !w.testable(p) {
@@ -223,6 +224,14 @@ func (c *comparison) mismatch(w *way, e example) (string, error) {
 	return "", nil
 }
 
+// classOf is the class of the only card.
+func classOf(f spd.Facts) spd.Interfaces {
+	if slices.ContainsFunc(f.RemoteInterfaces, func(pattern string) bool { return spd.NamesInterface(pattern, "eth0") }) {
+		return spd.InterfacesRemoteAccess
+	}
+	return spd.InterfacesLAN
+}
+
 // compare sends one packet and holds its fate against the definition.
 func (c *comparison) compare(w *way, set spd.Set, s crafting, p spd.Packet, pieces [][]byte, lost bool) (string, error) {
 	v := w.verdict(set, p, s.state)
@@ -244,6 +253,9 @@ func (c *comparison) compare(w *way, set spd.Set, s crafting, p spd.Packet, piec
 		v.fate = spd.Drop
 	}
 	c.fates[w.name+" "+v.fate.String()]++
+	if m := v.by[0]; set.Limited() && p.Interfaces == spd.InterfacesRemoteAccess && m.Rule != nil {
+		c.fates[w.name+" by a rule for "+m.Rule.Interfaces.String()]++
+	}
 	if s.shape.pieces() {
 		c.fates[w.name+" "+v.fate.String()+" in pieces"]++
 	}
@@ -272,7 +284,7 @@ func (w *way) verdict(set spd.Set, p spd.Packet, s spd.State) verdict {
 	m := set.Lookup(d, p)
 	v := verdict{by: []spd.Match{m}}
 	if w.name != wayForward {
-		v.fate = wanted(d, m, p, s)
+		v.fate = wanted(set, d, m, p, s)
 		return v
 	}
 	switch {
@@ -340,7 +352,7 @@ func (w *way) fate(p spd.Packet, serial uint32, pieces [][]byte) (spd.Fate, erro
 }
 
 // wanted is the verdict of the tables, as the kernel shows it: what the packet thread decides about goes to the TUN.
-func wanted(d spd.Direction, m spd.Match, p spd.Packet, s spd.State) spd.Fate {
+func wanted(set spd.Set, d spd.Direction, m spd.Match, p spd.Packet, s spd.State) spd.Fate {
 	if d == spd.In {
 		return spd.Inbound(m, s, false).Fate
 	}
@@ -349,6 +361,10 @@ func wanted(d spd.Direction, m spd.Match, p spd.Packet, s spd.State) spd.Fate {
 	case v.Fate == spd.Hold, v.Effect == spd.Acquire:
 		// The kernel does not route link-local destinations to the TUN, and own packets never go through it.
 		if p.Destination.IsLinkLocalUnicast() && p.Destination.Is6() || p.Own {
+			return spd.Drop
+		}
+		// Who makes the SA goes by the address, so an interface of another class is none to leave by.
+		if set.Limited() && set.Owns(p.Source) && set.Class(p.Source) != p.Interfaces {
 			return spd.Drop
 		}
 		return spd.Protect

@@ -331,11 +331,7 @@ func (b *backend) Status() datapath.Status {
 		maps.Copy(s.Counters, b.mu.last)
 		return s
 	}
-	for _, r := range b.mu.set.Policy().Rules {
-		if r.Interfaces == spd.InterfacesRemoteAccess {
-			s.Notes = append(s.Notes, fmt.Sprintf("Rule %q is for remote access interfaces, and no interface is known as one: it has no effect.", r.ID))
-		}
-	}
+
 	s.Notes = append(s.Notes, b.missing()...)
 	if err := b.do(status{&s}); err != nil {
 		s.Notes = append(s.Notes, err.Error())

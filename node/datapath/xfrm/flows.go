@@ -103,7 +103,7 @@ func (b *backend) outbound(p heldPacket, described spd.Packet) {
 		b.drop(p)
 		return
 	}
-	m := b.mu.set.Lookup(spd.Out, described)
+	m := b.mu.set.LookupByAddress(spd.Out, described)
 	if m.Filter == nil {
 		b.unfiltered(p, described)
 		return

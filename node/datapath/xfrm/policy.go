@@ -262,7 +262,7 @@ const lastSlot = lastPriority - 2
 // what may come out of which SA; clear packets do not carry the mark.
 func compile(set spd.Set, reqid func(rule string) uint32) ([]policy, error) {
 	var out []policy
-	filters := set.Filters()
+	filters := set.ByAddress()
 	if slot(len(filters)) >= lastSlot {
 		return nil, fmt.Errorf("policy %q has %d filters, the kernel backend can order %d", set.Name(), len(filters), (lastSlot-firstPriority)/2-1)
 	}
@@ -303,11 +303,8 @@ func compile(set spd.Set, reqid func(rule string) uint32) ([]policy, error) {
 	return out, nil
 }
 
-// unseen reports whether XFRM never looks at what a filter is about, or the filter has no effect: no interface is known as
-// remote access.
-func unseen(f *spd.Specific) bool {
-	return f.Loopback || f.Own || f.Interfaces == spd.InterfacesRemoteAccess
-}
+// unseen reports whether XFRM never looks at what a filter is about.
+func unseen(f *spd.Specific) bool { return f.Loopback || f.Own }
 
 var everything = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
@@ -324,7 +321,7 @@ func outbound(set spd.Set, child sa.Child, reqid uint32) []policy {
 			out = append(out, policy{policyKey: policyKey{direction: dirOut, selector: s}, priority: priority, through: through})
 		}
 	}
-	filters := set.Filters()
+	filters := set.ByAddress()
 	for _, local := range child.LocalTS {
 		for _, remote := range child.RemoteTS {
 			if child.Rule == "" {

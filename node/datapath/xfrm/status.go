@@ -18,7 +18,6 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
 	"github.com/bailiwick-net/bailiwick/node/sa"
-	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
 // counter is one of the counters of Status that this process counts; what the kernel counts is added there. The names are
@@ -63,11 +62,7 @@ func (b *backend) Status() datapath.Status {
 
 func (b *backend) status() datapath.Status {
 	s := datapath.Status{Backend: "xfrm", Notes: slices.Clone(b.mu.notes), Counters: map[string]uint64{}}
-	for _, r := range b.mu.set.Policy().Rules {
-		if r.Interfaces == spd.InterfacesRemoteAccess {
-			s.Notes = append(s.Notes, fmt.Sprintf("Rule %q is for remote access interfaces, and no interface is known as one: it has no effect.", r.ID))
-		}
-	}
+
 	s.Notes = append(s.Notes, b.offloadNotes()...)
 	for _, name := range userspace.CounterNames() {
 		s.Counters[name] = 0

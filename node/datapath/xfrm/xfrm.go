@@ -273,7 +273,7 @@ func (b *backend) SetPolicy(ctx context.Context, set spd.Set) error {
 	}
 	// What waits for a negotiation that the new policy still wants goes on waiting.
 	b.resume(func(q *waitingFlow) bool {
-		flow, err := b.flow(set.Lookup(spd.Out, q.Packet), q.Packet)
+		flow, err := b.flow(set.LookupByAddress(spd.Out, q.Packet), q.Packet)
 		return err != nil || waiting.Key(flow) != waiting.Key(q.Flow)
 	})
 	return nil

@@ -55,10 +55,19 @@ func Facts() *rapid.Generator[spd.Facts] {
 		for _, a := range some("controllers") {
 			f.Controllers = append(f.Controllers, netip.AddrPortFrom(a, rapid.SampledFrom(ports).Draw(t, "port")))
 		}
+		f.RemoteInterfaces = rapid.SampledFrom([][]string{nil, {Interface}, {Interface[:2] + "*", "ppp*"}, {"ppp*"}}).Draw(t, "remote access")
+		for _, a := range f.Addresses {
+			if f.RemoteInterfaces != nil && rapid.Bool().Draw(t, "remote access address") {
+				f.RemoteAddresses = append(f.RemoteAddresses, a)
+			}
+		}
 		f.Names = map[string][]netip.Addr{names[0]: some("first name"), names[1]: some("second name")}
 		return f
 	})
 }
+
+// Interface is the name of an interface that is for remote access with some of the facts.
+const Interface = "eth0"
 
 // names are the DNS names of the policies, which all facts resolve.
 var names = []string{"one.bank.example", "two.bank.example"}

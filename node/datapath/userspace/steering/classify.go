@@ -69,7 +69,8 @@ type tree struct {
 	counted    bool
 	out        *Ruleset
 	seen       map[string]bool // chains and maps that are in out
-	room       int             // how many more members its parts may have before it grows no more
+	deepest    int
+	room       int // how many more members its parts may have before it grows no more
 }
 
 func (t *tree) key(d Dimension) Key { return Key{Of: d, IPv6: t.v6, Quoted: t.quoted} }
@@ -92,7 +93,7 @@ func (t *tree) build(list []entry, depth int) []Rule {
 			list = list[:i+1]
 		}
 		cut, found := t.choose(list)
-		if !found || depth == deepest {
+		if !found || depth == t.deepest {
 			n := min(len(list), straight)
 			for _, e := range list[:n] {
 				out = append(out, t.rule(e))

@@ -3,6 +3,7 @@ package steering
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -82,16 +83,25 @@ func (k Key) load() expr.Any {
 func expressions(m Match) []expr.Any {
 	switch m := m.(type) {
 	case Interface:
-		key, op := expr.MetaKeyIIFNAME, expr.CmpOpEq
-		if m.Out {
-			key = expr.MetaKeyOIFNAME
+		var load expr.Any = &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}
+		switch {
+		case m.Route:
+			load = &expr.Fib{Register: register, FlagDADDR: true, ResultOIFNAME: true}
+		case m.Out:
+			load = &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register}
+		}
+		compare := equal(make([]byte, unix.IFNAMSIZ))
+		copy(compare.Data, m.Name)
+		if rest, ok := strings.CutSuffix(m.Name, "*"); ok {
+			compare.Data = []byte(rest)
 		}
 		if m.Not {
-			op = expr.CmpOpNeq
+			compare.Op = expr.CmpOpNeq
 		}
-		name := make([]byte, unix.IFNAMSIZ)
-		copy(name, m.Name)
-		return []expr.Any{&expr.Meta{Key: key, Register: register}, &expr.Cmp{Op: op, Register: register, Data: name}}
+		if len(compare.Data) == 0 { // "*" alone is every name
+			return []expr.Any{load}
+		}
+		return []expr.Any{load, compare}
 	case MarkIs:
 		return []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: register},

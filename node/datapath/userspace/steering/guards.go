@@ -72,6 +72,45 @@ func (c *compiler) addresses(d spd.Direction) []Rule {
 	return append(out, Rule{Matches: []Match{LocalAddress{Destination: d == spd.In}}, Verdict: Drop, Comment: CounterUnknownAddress})
 }
 
+// crossed drops what is to be protected, and about to leave by an interface of another class than the one that has its
+// address: who makes its SA knows nothing but the address, and would go by the rules of the wrong class.
+func (c *compiler) crossed() []Rule {
+	if !c.set.Limited() || len(c.set.RemoteInterfaces()) == 0 {
+		return nil
+	}
+	known, _ := c.set.Addresses()
+	t := tree{out: &c.out, seen: c.seen}
+	var out []Rule
+	for _, v6 := range []bool{false, true} {
+		maps := map[spd.Interfaces]*Map{}
+		for _, class := range []spd.Interfaces{spd.InterfacesLAN, spd.InterfacesRemoteAccess} {
+			m := Map{Key: Key{Of: Source, IPv6: v6}}
+			for _, a := range known {
+				if a.Is6() == v6 && c.set.Class(a) == class {
+					m.Elements = append(m.Elements, Element{From: a.AsSlice(), To: a.AsSlice(), Verdict: Drop, Comment: CounterCrossed})
+				}
+			}
+			if m.Counted = true; len(m.Elements) > 0 {
+				maps[class] = t.addMap(m)
+			}
+		}
+		var onRemote, onLAN []Rule
+		if m := maps[spd.InterfacesLAN]; m != nil {
+			onRemote = append(onRemote, Rule{Map: m})
+		}
+		if m := maps[spd.InterfacesRemoteAccess]; m != nil {
+			onLAN = append(onLAN, Rule{Map: m})
+		}
+		if len(onRemote)+len(onLAN) == 0 {
+			continue
+		}
+		remote := t.addChain(onRemote)
+		split := t.addChain(append(c.remote(list{direction: spd.Out}, Rule{Verdict: Goto, Target: remote}), onLAN...))
+		out = append(out, Rule{Matches: []Match{Family{v6}}, Verdict: Jump, Target: split})
+	}
+	return out
+}
+
 // postrouting are the last looks at what leaves.
 func (c *compiler) postrouting() []Rule {
 	out := c.guard()

@@ -15,11 +15,13 @@ type Match interface {
 	text() string
 }
 
-// Interface compares the name of the incoming or, with Out, the outgoing interface.
+// Interface compares the name of the incoming or, with Out, the outgoing interface; with Route the one that the route to the
+// destination has, before a packet is on it. A * at the end of the name stands for any rest.
 type Interface struct {
-	Out  bool
-	Not  bool
-	Name string
+	Out   bool
+	Route bool
+	Not   bool
+	Name  string
 }
 
 // MarkIs compares the bits of Mask.
@@ -102,7 +104,10 @@ func (m Reassembly) text() string {
 
 func (m Interface) text() string {
 	key, op := "iifname", ""
-	if m.Out {
+	switch {
+	case m.Route:
+		key = "fib daddr oifname"
+	case m.Out:
 		key = "oifname"
 	}
 	if m.Not {

@@ -49,6 +49,8 @@ const (
 	CounterReinjected = "reinjected"
 	// Of an address that the machine has and the policy does not know yet: dropped.
 	CounterUnknownAddress = "unknown-address"
+	// To be protected, and about to leave by an interface of another class than that of its address: dropped.
+	CounterCrossed = "crossed"
 	// Forwarded for others, and about to leave as the machine's own by source NAT, where the policy wants security: dropped.
 	CounterTranslated = "translated"
 	// ICMP errors in clear that quote a protected packet: dropped.
@@ -105,6 +107,7 @@ func familySuffix(v6 bool) string {
 
 const (
 	chainProtect       = "protect"
+	chainProtectOwn    = "protect_own"
 	chainClear         = "clear"
 	chainClearIn       = "clear_in"
 	chainTranslated    = "translated"
@@ -124,7 +127,7 @@ const (
 
 // Compile returns the rules for a policy. The zero Set gives rules that permit everything.
 func Compile(set spd.Set, p Params) Ruleset {
-	c := compiler{set: set, params: p, filters: set.Filters(), seen: map[string]bool{}}
+	c := compiler{set: set, params: p, filters: set.Filters(), seen: map[string]bool{}, own: chainProtect}
 	c.out.Sets = c.sets()
 	drop := func(name, counter string) {
 		c.chain(Chain{Name: name, Rules: []Rule{{Verdict: Drop, Comment: counter}}})
@@ -137,6 +140,10 @@ func Compile(set spd.Set, p Params) Ruleset {
 		// ESP of an address that the policy does not know as the machine's own would go round in circles.
 		Rule{Matches: []Match{c.marked(p.Own)}, Verdict: Drop, Comment: CounterOwn},
 	), c.protect()...)})
+	if crossed := c.crossed(); crossed != nil {
+		c.chain(Chain{Name: chainProtectOwn, Rules: append(crossed, Rule{Verdict: Goto, Target: chainProtect})})
+		c.own = chainProtectOwn
+	}
 	c.chain(Chain{Name: chainClear, Rules: append(c.groups(), Rule{Verdict: Accept})})
 	c.chain(Chain{Name: chainForwardClear, Rules: append(c.groups(), Rule{Verdict: Goto, Target: chainForwarded})})
 	// What is forwarded in clear is looked at again after source NAT, whichever filter let it pass.
@@ -171,6 +178,7 @@ type compiler struct {
 	filters []spd.Specific
 	out     Ruleset
 	seen    map[string]bool // chains and maps with a digest for a name
+	own     string          // the chain that protects what the machine itself sends
 }
 
 func (c *compiler) chain(chain Chain) { c.out.Chains = append(c.out.Chains, chain) }
@@ -237,7 +245,7 @@ func (c *compiler) negotiations() {
 		for _, v6 := range []bool{false, true} {
 			c.chain(Chain{Name: negotiation(rule, spd.Out, v6), Rules: []Rule{
 				{Matches: []Match{InSet{Set: SoftSet(rule.ID, spd.Out, v6)}}, Verdict: Goto, Target: chainClear},
-				{Verdict: Goto, Target: chainProtect},
+				{Verdict: Goto, Target: c.own},
 			}})
 			in := func(suffix, clear string) {
 				var rules []Rule
@@ -273,7 +281,7 @@ func (c *compiler) output() []Rule {
 			if rule, ok := c.set.Rule(f.RuleID); ok && soft(rule) {
 				return outcome{Verdict: Goto, Target: negotiation(rule, spd.Out, !f.Source.Is4())}
 			}
-			return outcome{Verdict: Goto, Target: chainProtect}
+			return outcome{Verdict: Goto, Target: c.own}
 		default:
 			return outcome{Verdict: Drop}
 		}
@@ -349,7 +357,7 @@ func (c *compiler) prerouting() []Rule {
 	}
 	// The other verdicts are those of the forward chain.
 	steered := func(f *spd.Specific) bool { return f.Tunnel && f.Action == spd.ActionNegotiate }
-	c.chain(Chain{Name: chainTunnels, Rules: c.all(list{direction: spd.Out, passing: true, outcome: func(f *spd.Specific) outcome {
+	c.chain(Chain{Name: chainTunnels, Rules: c.all(list{direction: spd.Out, passing: true, unrouted: true, outcome: func(f *spd.Specific) outcome {
 		if steered(f) {
 			return outcome{Verdict: Goto, Target: chainProtect}
 		}

@@ -71,6 +71,13 @@ var policies = map[string]spd.Policy{
 		spd.Rule{ID: "lan", Auth: psk, Filters: []spd.Filter{{ID: "f1", Source: me, Destination: prefix("192.0.2.0/24"), Mirrored: true}},
 			Action: with(func(a *spd.FilterAction) { a.Inpass, a.Fallback.Mode = true, spd.FallbackDiscover })},
 	),
+	"classes": policy(
+		spd.Rule{ID: "lan", Interfaces: spd.InterfacesLAN, Auth: psk, Action: secured, Filters: []spd.Filter{{ID: "f1", Source: me, Destination: anyone, Mirrored: true}}},
+		spd.Rule{ID: "dial-up", Interfaces: spd.InterfacesRemoteAccess, Action: spd.FilterAction{Action: spd.ActionBlock},
+			Filters: []spd.Filter{{ID: "f2", Source: me, Destination: anyone, Mirrored: true}}},
+		spd.Rule{ID: "site", Interfaces: spd.InterfacesRemoteAccess, Auth: psk, Action: secured, Tunnel: netip.MustParseAddr("203.0.113.1"),
+			Filters: []spd.Filter{{ID: "f3", Source: prefix("10.1.0.0/16"), Destination: prefix("10.2.0.0/16")}}},
+	),
 	"tunnel": policy(
 		spd.Rule{ID: "site", Auth: psk, Action: secured, Tunnel: netip.MustParseAddr("203.0.113.1"),
 			Filters: []spd.Filter{{ID: "f1", Source: prefix("10.1.0.0/16"), Destination: prefix("10.2.0.0/16")}}},
@@ -84,6 +91,11 @@ var policies = map[string]spd.Policy{
 
 func compile(t *testing.T, p spd.Policy) steering.Ruleset {
 	t.Helper()
+	facts := facts
+	if p.Rules != nil && p.Rules[0].Interfaces != spd.InterfacesAll {
+		facts.Addresses = append(facts.Addresses, netip.MustParseAddr("198.51.100.7"))
+		facts.RemoteAddresses, facts.RemoteInterfaces = []netip.Addr{netip.MustParseAddr("198.51.100.7")}, []string{"ppp*", "wan0"}
+	}
 	set, err := spd.Expand(p, facts)
 	if err != nil {
 		t.Fatal(err)

@@ -927,9 +927,11 @@ type Facts struct {
 	// With ports.
 	Controllers []string `protobuf:"bytes,6,rep,name=controllers,proto3" json:"controllers,omitempty"`
 	// The DNS names of the policy in force that were ever resolved.
-	Names         []*ResolvedName `protobuf:"bytes,7,rep,name=names,proto3" json:"names,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Names []*ResolvedName `protobuf:"bytes,7,rep,name=names,proto3" json:"names,omitempty"`
+	// Those of the addresses that interfaces for remote access have.
+	RemoteAddresses []string `protobuf:"bytes,8,rep,name=remote_addresses,json=remoteAddresses,proto3" json:"remote_addresses,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Facts) Reset() {
@@ -1007,6 +1009,13 @@ func (x *Facts) GetControllers() []string {
 func (x *Facts) GetNames() []*ResolvedName {
 	if x != nil {
 		return x.Names
+	}
+	return nil
+}
+
+func (x *Facts) GetRemoteAddresses() []string {
+	if x != nil {
+		return x.RemoteAddresses
 	}
 	return nil
 }
@@ -2045,7 +2054,7 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\x05facts\x18\b \x01(\v2\x18.bailiwick.node.v1.FactsR\x05facts\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x8d\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb8\x02\n" +
 	"\x05Facts\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x1f\n" +
 	"\vdns_servers\x18\x02 \x03(\tR\n" +
@@ -2056,7 +2065,8 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"broadcasts\x18\x05 \x03(\tR\n" +
 	"broadcasts\x12 \n" +
 	"\vcontrollers\x18\x06 \x03(\tR\vcontrollers\x125\n" +
-	"\x05names\x18\a \x03(\v2\x1f.bailiwick.node.v1.ResolvedNameR\x05names\"@\n" +
+	"\x05names\x18\a \x03(\v2\x1f.bailiwick.node.v1.ResolvedNameR\x05names\x12)\n" +
+	"\x10remote_addresses\x18\b \x03(\tR\x0fremoteAddresses\"@\n" +
 	"\fResolvedName\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xf6\x03\n" +
