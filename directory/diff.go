@@ -2,7 +2,6 @@ package directory
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -153,111 +152,4 @@ func (d Diff) String() string {
 		return machines + "none changed, spelling differs"
 	}
 	return machines + strings.Join(parts, ", ")
-}
-
-// NewDiff compares two snapshots; a nil old one is an empty directory.
-func NewDiff(old, next *Snapshot) Diff {
-	d := Diff{To: next.digest, NewMachines: len(next.machines)}
-	if old == nil {
-		d.Added = slices.Clone(next.machines)
-		d.ContainersAdded = slices.Clone(next.containers)
-		d.GroupsChanged = len(next.groups) > 0
-		return d
-	}
-	d.From, d.OldMachines = old.digest, len(old.machines)
-	if d.Empty() {
-		return d
-	}
-	d.GroupsChanged = old.groupsDigest != next.groupsDigest
-	for i := range next.machines {
-		m := &next.machines[i]
-		r := old.byUUID[m.UUID]
-		if r.kind != refMachine {
-			d.Added = append(d.Added, *m)
-			continue
-		}
-		if c := compareMachine(old, next, r.index, int32(i), d.GroupsChanged); c.Aspects != 0 {
-			d.Changed = append(d.Changed, c)
-		}
-	}
-	for _, m := range old.machines {
-		if next.byUUID[m.UUID].kind != refMachine {
-			d.Removed = append(d.Removed, m)
-		}
-	}
-	for _, c := range next.containers {
-		was, ok := old.Container(c.UUID)
-		switch {
-		case !ok:
-			d.ContainersAdded = append(d.ContainersAdded, c)
-		case !was.DN.Equal(c.DN):
-			d.ContainersRenamed = append(d.ContainersRenamed, ContainerChange{was, c})
-		}
-	}
-	for _, c := range old.containers {
-		if _, ok := next.Container(c.UUID); !ok {
-			d.ContainersRemoved = append(d.ContainersRemoved, c)
-		}
-	}
-	return d
-}
-
-func compareMachine(old, next *Snapshot, i, j int32, groupsChanged bool) MachineChange {
-	a, b := &old.machines[i], &next.machines[j]
-	var c MachineChange
-	renamed := a.DN.key != b.DN.key
-	switch {
-	case old.scopes[old.machineIn[i]] != next.scopes[next.machineIn[j]]:
-		c.Aspects |= Moved
-	case renamed:
-		c.Aspects |= Renamed
-	}
-	switch {
-	case b.Disabled && !a.Disabled:
-		c.Aspects |= DisabledNow
-	case a.Disabled && !b.Disabled:
-		c.Aspects |= EnabledNow
-	}
-	if a.DNSName != b.DNSName || !strings.EqualFold(a.Name, b.Name) {
-		c.Aspects |= Identified
-	}
-	if !slices.Equal(a.Addresses, b.Addresses) {
-		c.Aspects |= Addressed
-	}
-	// Groups name their members by DN: with the same groups, the same DN and primary group, membership is the same.
-	if groupsChanged || renamed || a.PrimaryGroup != b.PrimaryGroup {
-		c.Joined, c.Left = compareGroups(old, next, a.DN, b.DN)
-		if len(c.Joined)+len(c.Left) > 0 {
-			c.Aspects |= Regrouped
-		}
-	}
-	if c.Aspects != 0 {
-		c.Old, c.New = *a, *b
-	}
-	return c
-}
-
-// compareGroups compares by the groups' identity: a renamed group is the same group.
-func compareGroups(old, next *Snapshot, was, is DN) (joined, left []DN) {
-	before, after := old.memberOfIndexes(was.key), next.memberOfIndexes(is.key)
-	if len(before) == 0 && len(after) == 0 {
-		return nil, nil
-	}
-	had := make(map[UUID]bool, len(before))
-	for _, g := range before {
-		had[old.groups[g].UUID] = true
-	}
-	for _, g := range after {
-		u := next.groups[g].UUID
-		if !had[u] {
-			joined = append(joined, next.groups[g].DN)
-		}
-		delete(had, u)
-	}
-	for _, g := range before {
-		if had[old.groups[g].UUID] {
-			left = append(left, old.groups[g].DN)
-		}
-	}
-	return joined, left
 }

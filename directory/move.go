@@ -70,32 +70,52 @@ func (s *Snapshot) Move(dn, to DN) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := NewBuilder(s.base)
-	for _, c := range s.containers {
-		if c.DN, err = c.DN.Replant(dn, next); err != nil {
+	edit := s.Edit()
+	if err := edit.replant(entry, dn, next); err != nil {
+		return nil, err
+	}
+	for below := range s.Below(dn) {
+		if err := edit.replant(below, dn, next); err != nil {
 			return nil, err
 		}
-		b.Add(c)
 	}
-	for _, m := range s.machines {
-		if m.DN, err = m.DN.Replant(dn, next); err != nil {
-			return nil, err
-		}
-		b.Add(m)
-	}
-	for _, g := range s.groups {
-		if g.DN, err = g.DN.Replant(dn, next); err != nil {
-			return nil, err
+	for g := range s.groups.byDN.all() {
+		moved := g.Group
+		if o, ok := edit.entries[g.UUID].(Group); ok {
+			moved = o
 		}
 		members := make([]DN, len(g.Members))
+		same := true
 		for i, m := range g.Members {
 			if members[i], err = m.Replant(dn, next); err != nil {
 				return nil, err
 			}
+			same = same && members[i] == m
 		}
-		g.Members = members
-		b.Add(g)
+		if moved.Members = members; !same {
+			edit.Put(moved)
+		}
 	}
-	b.AddProblem(s.problems...)
-	return b.Build()
+	return edit.Build()
+}
+
+// replant puts an entry where it is when what is named old is named next.
+func (e *Edit) replant(o Object, old, next DN) error {
+	_, dn := o.Identity()
+	dn, err := dn.Replant(old, next)
+	if err != nil {
+		return err
+	}
+	switch o := o.(type) {
+	case Container:
+		o.DN = dn
+		e.Put(o)
+	case Machine:
+		o.DN = dn
+		e.Put(o)
+	case Group:
+		o.DN = dn
+		e.Put(o)
+	}
+	return nil
 }

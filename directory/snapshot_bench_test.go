@@ -2,6 +2,7 @@ package directory
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 )
 
@@ -84,5 +85,70 @@ func BenchmarkParseDN(b *testing.B) {
 		if _, err := ParseDN("cn=m12345,OU=Branch 345,OU=Branches,dc=bank,dc=example"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkEdit100k measures an edit and the diff that follows from it: of one machine, and of a container with 10,000.
+func BenchmarkEdit100k(b *testing.B) {
+	s := fleet(b, 100_000, 0)
+	b.Run("one", func(b *testing.B) {
+		b.ReportAllocs()
+		var i int
+		for b.Loop() {
+			i++
+			m, ok := s.MachineByName(fmt.Sprintf("m%d", i*7919%100_000))
+			if !ok {
+				b.Fatal("no such machine")
+			}
+			m.Disabled = !m.Disabled
+			e := s.Edit()
+			e.Put(m)
+			next, err := e.Build()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if d := NewDiff(s, next); len(d.Changed) != 1 {
+				b.Fatal(d)
+			}
+			s = next
+		}
+	})
+	b.Run("subtree", func(b *testing.B) {
+		e := s.Edit()
+		to := MustParseDN("OU=Region,dc=bank,dc=example")
+		e.Put(Container{UUID: deriveUUID("container", "", to.Key()), DN: to, Kind: OrganizationalUnit})
+		var err error
+		if s, err = e.Build(); err != nil {
+			b.Fatal(err)
+		}
+		for i := range 100 {
+			if s, err = s.Move(MustParseDN(fmt.Sprintf("OU=Branch %d,dc=bank,dc=example", i)), to); err != nil {
+				b.Fatal(err)
+			}
+		}
+		other := MustParseDN("OU=Branch 500,dc=bank,dc=example")
+		for b.Loop() {
+			next, err := s.Move(to, other)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if d := NewDiff(s, next); d.Counts().Moved != 10_000 {
+				b.Fatal(d)
+			}
+		}
+	})
+}
+
+// BenchmarkMemory100k tells what a snapshot takes, per machine with its share of groups and containers.
+func BenchmarkMemory100k(b *testing.B) {
+	for b.Loop() {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		s := fleet(b, 100_000, 0)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/100_000, "bytes/machine")
+		runtime.KeepAlive(s)
 	}
 }
