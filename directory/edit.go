@@ -25,7 +25,7 @@ func (s *Snapshot) Edit() *Edit {
 // Put adds an entry, or replaces the one with its UUID. As with a Builder, its slices must not be changed afterwards.
 func (e *Edit) Put(o Object) {
 	u, _ := o.Identity()
-	e.entries[u] = o
+	e.entries[u] = Normalise(o)
 }
 
 // Remove takes the entry with the UUID away; there need not be one.
@@ -48,11 +48,8 @@ func (e *Edit) Build() (*Snapshot, error) {
 			}
 			c.machines.gone = append(c.machines.gone, m)
 		} else if g := e.from.groupOf(u); g != nil {
-			if is, ok := o.(Group); ok {
-				is.normalise()
-				if newGroupEntry(is).sum == g.sum {
-					continue
-				}
+			if is, ok := o.(Group); ok && newGroupEntry(is).sum == g.sum {
+				continue
 			}
 			c.groups.gone = append(c.groups.gone, g)
 		} else if was := e.from.containerOf(u); was != nil {
@@ -112,13 +109,14 @@ func (c *changes) applyEntries(s *Snapshot, r *report) {
 		s.machines.byName = machinesByName.edit(s.machines.byName, gone, fresh, func(a, b *machineEntry) {
 			r.add(&DuplicateError{What: "machine name", Value: b.Name, A: a.DN, B: b.DN})
 		})
-		s.machines.byPlace = machinesByPlace.edit(s.machines.byPlace, gone, fresh, func(a, b *machineEntry) { r.duplicate(sameDN, a.DN, b.DN) })
 		// The DNS name stands in the machine's certificate: two bearers would be one identity.
 		nameless := func(m *machineEntry) bool { return m.DNSName == "" }
-		gone, fresh = slices.DeleteFunc(slices.Clone(gone), nameless), slices.DeleteFunc(slices.Clone(fresh), nameless)
-		s.machines.byDNSName = machinesByDNSName.edit(s.machines.byDNSName, gone, fresh, func(a, b *machineEntry) {
+		named, renamed := slices.DeleteFunc(slices.Clone(gone), nameless), slices.DeleteFunc(slices.Clone(fresh), nameless)
+		s.machines.byDNSName = machinesByDNSName.edit(s.machines.byDNSName, named, renamed, func(a, b *machineEntry) {
 			r.add(&DuplicateError{What: "DNS name", Value: b.DNSName, A: a.DN, B: b.DN})
 		})
+		// Last, so that the machines of one container stand together when their places are checked.
+		s.machines.byPlace = machinesByPlace.edit(s.machines.byPlace, gone, fresh, func(a, b *machineEntry) { r.duplicate(sameDN, a.DN, b.DN) })
 	}
 	{
 		gone, fresh := c.groups.gone, c.groups.fresh
@@ -233,7 +231,6 @@ func (c *changes) checkPlaces(s *Snapshot, r *report) {
 	for _, e := range c.containers.fresh {
 		check(e.DN)
 	}
-	machinesByPlace.sort(c.machines.fresh)
 	for _, e := range c.machines.fresh {
 		check(e.DN)
 	}

@@ -122,10 +122,10 @@ func comparePlaces(a, b string) int {
 // comparePlace is comparePlaces with the first key split already.
 func comparePlace(up, own, b string) int {
 	upB, ownB := splitPlace(b)
-	if d := compareParents(up, upB); d != 0 {
-		return d
+	if up == upB {
+		return strings.Compare(own, ownB)
 	}
-	return strings.Compare(own, ownB)
+	return compareParents(up, upB)
 }
 
 // compareParents is comparePlaces for the containers alone.
