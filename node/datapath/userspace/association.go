@@ -24,6 +24,7 @@ type association struct {
 	child   sa.Child
 	out     *esp.Outbound   // nil until InstallOut
 	forks   []*esp.Outbound // of it, by thread; nil where a thread has sealed nothing yet
+	sealers uint64          // the threads that seal with it, a bit each
 	limit   int             // longest IP packet whose ESP fits the path
 	probed  int             // longest IP packet that needs no search for the path MTU
 	whole   int             // longest ESP packet that the kernel can be given as it is
@@ -47,6 +48,9 @@ type association struct {
 	// next and nextTime are where the first limit lies that was not reported; before that there is nothing to look at.
 	next     sa.Limits
 	nextTime time.Time
+
+	// sealing is held from the first sequence number to the send call by each of several threads that share out.
+	sealing sync.Mutex
 
 	opening                    sync.Mutex // guards in and what stands in this group
 	in                         *esp.Inbound
@@ -78,7 +82,27 @@ func (a *association) sealer(thread int) *esp.Outbound {
 	return a.forks[thread]
 }
 
-// fork makes what a thread seals with, unless it is there: all of them share the sequence numbers.
+// shared reports whether several threads seal with the SA. Then each gives what it sealed to the kernel before the next one
+// seals: a peer drops what is further behind than its replay window reaches (RFC 4303 3.4.3), which many keep at 32 packets,
+// and a thread seals more than those for one call.
+func (a *association) shared() bool { return a.sealers&(a.sealers-1) != 0 }
+
+// fork makes what a thread seals with, unless it is there: all of them share the sequence numbers. The thread has the
+// world alone.
+func (l *loop) fork(a *association) error {
+	if a.sealers&(1<<l.index) != 0 {
+		return nil
+	}
+	for _, other := range l.loops { // those that seal with it already did not know that they share it
+		other.flush()
+	}
+	if err := a.fork(l.index); err != nil {
+		return err
+	}
+	a.sealers |= 1 << l.index
+	return nil
+}
+
 func (a *association) fork(thread int) error {
 	if thread == 0 || thread < len(a.forks) && a.forks[thread] != nil {
 		return nil

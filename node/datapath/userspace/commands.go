@@ -127,7 +127,7 @@ func (c installOut) run(l *loop) error {
 	if !ok {
 		return fmt.Errorf("install outbound SA %s: its inbound SA %s is not installed", c.out.SPI(), c.spi)
 	}
-	a.out, a.forks = c.out, nil
+	a.out, a.forks, a.sealers = c.out, nil, 0
 	l.forget()
 	a.setPath()
 	l.counters[counterKeyAdditions]++

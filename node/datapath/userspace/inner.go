@@ -104,7 +104,7 @@ func (l *loop) outboundFragment(pkt []byte, info *packet.Info) {
 	if d := l.decide(p); d.fate != spd.Protect || d.association.child.Mode != sa.Tunnel {
 		l.outbound(tun.Header{}, whole)
 		return
-	} else if err := d.association.fork(l.index); err != nil {
+	} else if err := l.fork(d.association); err != nil {
 		l.sealFailed(d.association, err)
 	} else if err := l.pieced(whole, &all, func(b []byte, info *packet.Info) { l.protect(d.association, tun.Header{}, b, info) }); err != nil {
 		l.warn("cannot cut a packet that came in pieces", err)

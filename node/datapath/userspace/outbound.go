@@ -104,7 +104,7 @@ func (l *loop) outbound(header tun.Header, pkt []byte) {
 	d := l.decide(p)
 	switch d.fate {
 	case spd.Protect:
-		if err := d.association.fork(l.index); err != nil {
+		if err := l.fork(d.association); err != nil {
 			l.sealFailed(d.association, err)
 			return
 		}
@@ -350,11 +350,18 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *pack
 	}
 	fields, extended := a.outerOf(pkt, info), a.child.Mode == sa.Transport && info.TransportOffset != packet.FixedHeaderLen(info.Version)
 	packets, octets := uint64(0), uint64(0)
+	shared := a.shared()
+	if shared || extended { // which go at once, and not past what was sealed before
+		l.sendOutbox()
+	}
+	if shared {
+		a.sealing.Lock()
+	}
+	var err error
 	for inner, ok := l.splitter.Next(); ok; inner, ok = l.splitter.Next() {
 		if info.Protocol == packet.ProtocolTCP {
 			clampMSS(inner, info, a.limit)
 		}
-		var err error
 		var n int
 		if extended {
 			n, err = l.sealWhole(a, out, inner, info)
@@ -362,11 +369,17 @@ func (l *loop) protect(a *association, header tun.Header, pkt []byte, info *pack
 			n, err = l.seal(a, out, inner, fields)
 		}
 		if err != nil {
-			l.sealFailed(a, err)
 			break
 		}
 		packets++
 		octets += uint64(n)
+	}
+	if shared {
+		l.flush()
+		a.sealing.Unlock()
+	}
+	if err != nil {
+		l.sealFailed(a, err)
 	}
 	if packets == 0 {
 		return

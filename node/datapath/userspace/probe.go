@@ -78,6 +78,9 @@ func (l *loop) probe(a *association) {
 	if d := l.decide(p); d.fate != spd.Protect || !a.standsFor(d.association) {
 		return
 	}
+	for _, other := range l.loops { // no probe overtakes what was sealed before it
+		other.flush()
+	}
 	for _, size := range sizes {
 		n := a.probing.used % len(a.probing.sizes)
 		a.probing.sizes[n] = size

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -177,7 +179,7 @@ type hoard struct {
 }
 
 func (c hoard) run(l *loop) error {
-	if err := c.a.fork(l.index); err != nil {
+	if err := l.fork(c.a); err != nil {
 		return err
 	}
 	_, err := l.seal(c.a, c.a.sealer(l.index), c.packet, outer{})
@@ -227,5 +229,62 @@ func TestCommandsAndThreadsShareNothingUnguarded(t *testing.T) {
 	}
 	if n := a.out.Last(); n != 600 {
 		t.Errorf("%d packets are sealed, want 600", n)
+	}
+}
+
+// wire is the sender of every thread. It sees that sequence numbers go out in their order.
+type wire struct {
+	mu       sync.Mutex
+	last     uint32
+	packets  int
+	overtook []string
+}
+
+func (w *wire) SendESP(m *transport.Message) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for at := 0; at < len(m.Payload); at += m.SegmentLen {
+		seq := binary.BigEndian.Uint32(m.Payload[at+4:])
+		if seq <= w.last {
+			w.overtook = append(w.overtook, fmt.Sprintf("%d after %d", seq, w.last))
+		}
+		w.last = max(w.last, seq)
+		w.packets++
+	}
+	return nil
+}
+
+// TestThreadsKeepTheOrderOfAnSA has several threads seal with one SA. A peer that keeps a replay window of 32 packets would
+// drop what one of them sends later than others that sealed after it.
+func TestThreadsKeepTheOrderOfAnSA(t *testing.T) {
+	const threads, rounds, batch = 4, 200, 40
+	w := threadsBench(t, threads)
+	a := w.install(t, 1024, 0)
+	out := &wire{}
+	var done sync.WaitGroup
+	for _, l := range w.loops {
+		l.outbox = newOutbox(out)
+	}
+	for _, l := range w.loops {
+		done.Go(func() {
+			for range rounds {
+				l.enter()
+				for i := range batch {
+					l.outbound(tun.Header{}, datagram(t, uint16(i), 100))
+				}
+				l.settle()
+				l.leave()
+			}
+		})
+	}
+	done.Wait()
+	for _, l := range w.loops {
+		l.flush()
+	}
+	if len(out.overtook) > 0 {
+		t.Errorf("%d packets were overtaken, the first: %s", len(out.overtook), out.overtook[0])
+	}
+	if want := threads * rounds * batch; out.packets != want || a.out.Last() != uint64(want) {
+		t.Errorf("%d packets went out with %d sequence numbers, want %d", out.packets, a.out.Last(), want)
 	}
 }
