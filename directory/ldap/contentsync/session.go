@@ -35,18 +35,18 @@ func (s Stage) String() string {
 
 // A Replica is content of a server as a session left it, and the cookie that resumes there. The zero Replica is empty.
 type Replica struct {
-	items  map[directory.UUID]Item
-	cookie Cookie
+	content content
+	cookie  Cookie
 }
 
 // Cookie resumes at this content; empty when it cannot be resumed.
 func (r Replica) Cookie() Cookie { return r.cookie }
 
 // Len returns the number of entries.
-func (r Replica) Len() int { return len(r.items) }
+func (r Replica) Len() int { return r.content.len }
 
 // Items returns a copy of the content.
-func (r Replica) Items() map[directory.UUID]Item { return maps.Clone(r.items) }
+func (r Replica) Items() map[directory.UUID]Item { return maps.Collect(r.content.all()) }
 
 // A Session follows one operation. It is used by one goroutine.
 type Session struct {
@@ -54,7 +54,7 @@ type Session struct {
 	inner   bool
 	resumed bool
 	stage   Stage
-	items   map[directory.UUID]Item
+	content content
 	cookie  Cookie
 	version uint64
 
@@ -70,21 +70,14 @@ type renaming struct{ from, to directory.DN }
 // the server holds.
 func Resume(r Replica, inner bool) *Session {
 	return &Session{
-		inner: inner, resumed: true, items: cloneItems(r.items), cookie: r.cookie,
+		inner: inner, resumed: true, content: r.content.clone(), cookie: r.cookie,
 		seen: map[directory.UUID]bool{}, renamed: map[string]renaming{},
 	}
 }
 
-func cloneItems(items map[directory.UUID]Item) map[directory.UUID]Item {
-	if items == nil {
-		return map[directory.UUID]Item{}
-	}
-	return maps.Clone(items)
-}
-
 // Start starts a session without cookie: the server sends everything.
 func Start(inner bool) *Session {
-	return &Session{inner: inner, items: map[directory.UUID]Item{}}
+	return &Session{inner: inner, content: newContent()}
 }
 
 // Stage tells where the session is. Before Persisting its content is none.
@@ -102,22 +95,16 @@ func (s *Session) Replica() (r Replica, ok bool) {
 	if s.stage != Persisting {
 		return Replica{}, false
 	}
-	return Replica{items: s.items, cookie: s.cookie}, true
+	return Replica{content: s.content, cookie: s.cookie}, true
 }
 
-// Snapshot builds what the content means. The error is that of directory.Builder.Build.
+// Snapshot builds what the content means, of the snapshot before where there was one. The error is that of
+// directory.Builder.Build.
 func (s *Session) Snapshot(base directory.DN) (*directory.Snapshot, error) {
 	if s.stage != Persisting {
 		return nil, fmt.Errorf("%w: the refresh is not complete", directory.ErrInconsistent)
 	}
-	b := directory.NewBuilder(base)
-	for _, item := range s.items {
-		if item.Object != nil {
-			b.Add(item.Object)
-		}
-		b.AddProblem(item.Problems...)
-	}
-	return b.Build()
+	return s.content.build(base)
 }
 
 // Apply takes a message. After an error, which wraps ErrAnew, the session is of no use.
@@ -202,7 +189,7 @@ func (s *Session) dropAll(m IDSet) error {
 	// Within one set the order says nothing: what is left below a container counts, when the whole set is gone.
 	var containers []directory.UUID
 	for _, u := range m.UUIDs {
-		if _, ok := s.items[u].Object.(directory.Container); ok {
+		if s.container(u) {
 			containers = append(containers, u)
 			continue
 		}
@@ -233,11 +220,15 @@ func (s *Session) end(m PhaseEnd) error {
 	}
 	if !m.Deletes && s.resumed {
 		// RFC 4533 3.3.1: what was neither sent nor named present is gone. The caller confirms that before it believes it.
-		for u := range s.items {
+		var gone []directory.UUID
+		for u := range s.content.all() {
 			if _, ok := s.seen[u]; !ok {
-				delete(s.items, u)
-				s.version++
+				gone = append(gone, u)
 			}
+		}
+		for _, u := range gone {
+			s.content.drop(u)
+			s.version++
 		}
 	}
 	s.cookie = s.cookie.merge(m.Cookie)
@@ -257,7 +248,7 @@ func (s *Session) follow() error {
 	if len(s.renamed) == 0 {
 		return nil
 	}
-	for u, item := range s.items {
+	for u, item := range maps.Collect(s.content.all()) {
 		if s.seen[u] {
 			continue
 		}
@@ -282,12 +273,12 @@ func (s *Session) rename(u directory.UUID, item Item, from, to directory.DN) err
 	if item.Object != nil {
 		item.Object = directory.Rename(item.Object, dn)
 	}
-	s.items[u] = item
+	s.content.put(u, item)
 	return nil
 }
 
 func (s *Session) present(u directory.UUID) error {
-	if _, ok := s.items[u]; !ok {
+	if _, ok := s.content.get(u); !ok {
 		// The server takes us to have it since the cookie: then the cookie is not that of our content.
 		return s.refuse(fmt.Sprintf("entry %s, which is unknown, is present unchanged", u))
 	}
@@ -300,12 +291,12 @@ func (s *Session) present(u directory.UUID) error {
 // put takes an entry over. A container that has another name takes what is below it along: a server tells of the one
 // entry that was renamed.
 func (s *Session) put(u directory.UUID, item Item) error {
-	old, known := s.items[u]
+	old, known := s.content.get(u)
 	_, container := item.Object.(directory.Container)
 	if s.stage == Persisting && container && !known && s.inner {
 		return s.refuse(fmt.Sprintf("container %q appears: it may have come into the base with entries below it, of which nothing is told", item.DN))
 	}
-	s.items[u] = item
+	s.content.put(u, item)
 	s.version++
 	switch {
 	case s.stage != Persisting && s.resumed:
@@ -314,8 +305,8 @@ func (s *Session) put(u directory.UUID, item Item) error {
 		}
 		s.seen[u] = true
 	case s.stage == Persisting && known && old.DN.String() != item.DN.String():
-		for v, below := range s.items {
-			if v == u || !below.DN.IsDescendantOf(old.DN) {
+		for v, below := range maps.Collect(s.content.below(old.DN)) {
+			if v == u {
 				continue
 			}
 			if err := s.rename(v, below, old.DN, item.DN); err != nil {
@@ -327,31 +318,36 @@ func (s *Session) put(u directory.UUID, item Item) error {
 }
 
 func (s *Session) drop(u directory.UUID) error {
-	if _, ok := s.items[u].Object.(directory.Container); ok {
+	if s.container(u) {
 		return s.dropContainer(u, nil)
 	}
-	if _, ok := s.items[u]; ok {
-		delete(s.items, u)
+	if s.content.drop(u) {
 		s.version++
 	}
 	return nil
 }
 
+func (s *Session) container(u directory.UUID) bool {
+	item, _ := s.content.get(u)
+	_, ok := item.Object.(directory.Container)
+	return ok
+}
+
 // dropContainer refuses when entries other than those in gone are below the container: LDAP deletes leaves only, so it
 // left the base with all that is below it, or the filter without.
 func (s *Session) dropContainer(u directory.UUID, gone map[directory.UUID]struct{}) error {
-	item, ok := s.items[u]
+	item, ok := s.content.get(u)
 	if !ok {
 		return nil
 	}
 	if s.stage == Persisting {
-		for v, below := range s.items {
-			if _, too := gone[v]; !too && below.DN.IsDescendantOf(item.DN) {
+		for v, below := range s.content.below(item.DN) {
+			if _, too := gone[v]; !too {
 				return s.refuse(fmt.Sprintf("container %q is gone, of %q below it nothing is told", item.DN, below.DN))
 			}
 		}
 	}
-	delete(s.items, u)
+	s.content.drop(u)
 	s.version++
 	return nil
 }

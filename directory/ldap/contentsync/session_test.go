@@ -18,6 +18,12 @@ func id(n int) directory.UUID { return directory.UUID{15: byte(n), 14: byte(n >>
 // thing makes the item of a name: containers are "ou=", machines "cn=".
 func thing(n int, name string) Item {
 	dn := directory.MustParseDN(name)
+	if dn.RDNType() == "cn" && n%7 == 6 {
+		return Item{DN: dn, Problems: []directory.Problem{{DN: name, Reason: "no name"}}}
+	}
+	if dn.RDNType() == "cn" && n%7 == 5 {
+		return Item{DN: dn, Object: directory.Machine{UUID: id(n), DN: dn, Name: fmt.Sprint("m", n)}, Problems: []directory.Problem{{DN: name, Attribute: "a", Reason: "b"}}}
+	}
 	if dn.RDNType() == "cn" {
 		return Item{DN: dn, Object: directory.Machine{UUID: id(n), DN: dn, Name: dn.Name()}}
 	}
@@ -138,7 +144,7 @@ func TestSession(t *testing.T) {
 			if got := names(after.Items()); !ok || got != tc.want {
 				t.Errorf("content %s (complete: %v)\nwant    %s", got, ok, tc.want)
 			}
-			if was := names(r.items); was != all {
+			if was := names(r.Items()); was != all {
 				t.Errorf("the session changed the replica that it resumed: %s", was)
 			}
 		})
@@ -282,10 +288,13 @@ func TestSessionFollowsModel(t *testing.T) {
 			for range rapid.IntRange(0, 4).Draw(t, "heard") {
 				n := m.change(t, next)
 				next++
-				_, known := s.items[id(n)]
+				_, known := s.content.get(id(n))
 				apply(m.tell(n, known))
+				if rapid.Bool().Draw(t, "snapshot") {
+					checkSnapshot(t, s)
+				}
 			}
-			if got := names(s.items); got != m.String() {
+			if got := names(maps.Collect(s.content.all())); got != m.String() {
 				t.Fatalf("content %s\nserver  %s", got, m)
 			}
 			if !rapid.Bool().Draw(t, "breaks") {
@@ -301,9 +310,9 @@ func TestSessionFollowsModel(t *testing.T) {
 			for _, msg := range m.refresh(t, r, told) {
 				apply(msg)
 				if s.Stage() != Persisting && rapid.IntRange(0, 9).Draw(t, "breaks off") == 0 {
-					before := names(r.items)
+					before := names(r.Items())
 					s = Resume(r, false)
-					if names(s.items) != before {
+					if names(maps.Collect(s.content.all())) != before {
 						t.Fatal("a refresh that broke changed the replica")
 					}
 					for _, msg := range m.refresh(t, r, told) {
@@ -312,11 +321,37 @@ func TestSessionFollowsModel(t *testing.T) {
 					break
 				}
 			}
-			if got := names(s.items); got != m.String() {
+			if got := names(maps.Collect(s.content.all())); got != m.String() {
 				t.Fatalf("content after a refresh %s\nserver  %s", got, m)
 			}
+			checkSnapshot(t, s)
 		}
 	})
+}
+
+// checkSnapshot compares the snapshot, which is made of the one before, with one of all that is known, and what is known
+// afterwards with what was before.
+func checkSnapshot(t *rapid.T, s *Session) {
+	base := directory.MustParseDN("dc=x")
+	b := directory.NewBuilder(base)
+	items := maps.Collect(s.content.all())
+	for _, item := range items {
+		if item.Object != nil {
+			b.Add(item.Object)
+		}
+		b.AddProblem(item.Problems...)
+	}
+	want, wantErr := b.Build()
+	got, err := s.Snapshot(base)
+	if (err == nil) != (wantErr == nil) {
+		t.Fatalf("snapshot: %v; of everything anew: %v", err, wantErr)
+	}
+	if err == nil && (got.Digest() != want.Digest() || fmt.Sprint(got.Problems()) != fmt.Sprint(want.Problems())) {
+		t.Fatalf("the snapshot differs from one of everything anew: %v, %v; want %v", directory.NewDiff(want, got), got.Problems(), want.Problems())
+	}
+	if after := maps.Collect(s.content.all()); names(after) != names(items) || len(after) != s.content.len {
+		t.Fatalf("after the snapshot the content is %s, before %s; it counts %d", names(after), names(items), s.content.len)
+	}
 }
 
 // refresh is what a server sends of the changes since the replica, in either phase.
@@ -326,7 +361,7 @@ func (m *server) refresh(t *rapid.T, r Replica, told map[int]bool) []Message {
 	for _, n := range slices.Sorted(maps.Keys(told)) {
 		if _, ok := m.at[n]; ok {
 			changed = append(changed, put(Add, n, m.at[n]))
-		} else if _, ok := r.items[id(n)]; ok {
+		} else if _, ok := r.content.get(id(n)); ok {
 			deleted = append(deleted, gone(n))
 		}
 	}
