@@ -1,5 +1,5 @@
 // Package exported lets real daemons run what policies/foreign exports for them: strongSwan talks with a node of ours
-// under its side of one policy, and libreswan's pluto takes every connection.
+// under its side of one policy, so does libreswan in a guest whose kernel has IPsec, and its pluto takes every connection.
 //
 // Its invariant: the text is used as it was exported; only what its comments ask for, a key, is put in. It leaves what the
 // text says in detail to policies/foreign.
