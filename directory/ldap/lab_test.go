@@ -161,15 +161,15 @@ func (s source) wantError(kind error) error {
 // count reaches its position, before the byte there is passed on, and may cut the connections.
 type proxy struct {
 	listener net.Listener
-	target   string
 	wg       sync.WaitGroup
 
 	mu struct {
 		sync.Mutex
-		sent  int
-		at    int
-		hook  func()
-		conns []net.Conn
+		target string
+		sent   int
+		at     int
+		hook   func()
+		conns  []net.Conn
 	}
 }
 
@@ -183,7 +183,8 @@ func newProxy(t *testing.T, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, target: u.Host}
+	p := &proxy{listener: l}
+	p.mu.target = u.Host
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		l.Close()
@@ -226,7 +227,10 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target)
+		p.mu.Lock()
+		target := p.mu.target
+		p.mu.Unlock()
+		server, err := net.Dial("tcp", target)
 		if err != nil {
 			client.Close()
 			continue

@@ -60,6 +60,8 @@ type Options struct {
 	USN bool
 	// NoEntryUUID leaves the plugin out that gives entries an entryUUID (RFC 4530), as servers before 2.0 do.
 	NoEntryUUID bool
+	// Copy is a server, stopped, whose database the new one starts with.
+	Copy *Server
 }
 
 // A Server is a running ns-slapd. Its methods are for one goroutine.
@@ -105,6 +107,11 @@ func (s *Server) path(elem ...string) string {
 func (s *Server) start(ctx context.Context, o Options) error {
 	for _, d := range []string{"schema", "lock", "tmp", "cert", "ldif", "bak", "run", "instance", "log", "db", "home"} {
 		if err := os.Mkdir(s.path(d), 0o700); err != nil {
+			return err
+		}
+	}
+	if o.Copy != nil {
+		if err := os.CopyFS(s.path("db"), os.DirFS(o.Copy.path("db"))); err != nil {
 			return err
 		}
 	}

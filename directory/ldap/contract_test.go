@@ -1,0 +1,153 @@
+package ldap
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/directory/sourcetest"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/ds389"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/slapd"
+)
+
+// TestContractSlapd tells the story that all sources live through, by every protocol that OpenLDAP allows. The server that
+// takes over is another one with the same content, behind the same address.
+func TestContractSlapd(t *testing.T) {
+	for name, tc := range map[string]struct {
+		options slapd.Options
+		edit    func(*Config)
+	}{
+		"content synchronization": {slapd.Options{}, quiet},
+		"with a session log":      {slapd.Options{SyncprovConfig: "syncprov-sessionlog 100\n"}, quiet},
+		"polling":                 {slapd.Options{}, func(c *Config) { c.PollOnly = true }},
+		"polling without marker":  {slapd.Options{NoSyncprov: true}, func(c *Config) { c.PollOnly = true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first := start(t, tc.options)
+			p := newProxy(t, first.LDAP)
+			now := first
+			sourcetest.Run(t, sourcetest.Server{
+				Dialect: sourcetest.Standard(),
+				Apply:   func(_ *testing.T, ldif string, _ *sourcetest.Company) { now.modify(ldif) },
+				Open: func(t *testing.T) directory.Source {
+					return mustOpen(t, first.clear(p, tc.edit))
+				},
+				Cut:   func(*testing.T) { p.cut() },
+				Stop:  func(*testing.T) { now.Kill() },
+				Start: func(t *testing.T) { restarted(t, now.Restart(t.Context())) },
+				FailOver: func(t *testing.T) {
+					backup, err := now.Dump(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					options := tc.options
+					options.Offline = backup
+					second := start(t, options)
+					p.lead(second.LDAP)
+					now.Kill()
+					now = second
+				},
+			})
+		})
+	}
+}
+
+// TestContract389 tells it in front of 389 Directory Server: where it synchronizes content, where it only counts changes,
+// and where it does neither.
+func TestContract389(t *testing.T) {
+	for name, tc := range map[string]struct {
+		options  ds389.Options
+		protocol string
+	}{
+		"content synchronization": {ds389.Options{ContentSync: true}, protocolSync},
+		"counting changes":        {ds389.Options{USN: true}, protocolPoll},
+		"nothing":                 {ds389.Options{}, protocolPoll},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first := start389(t, tc.options)
+			p := newProxy(t, first.LDAP)
+			now := first
+			var last *Source
+			sourcetest.Run(t, sourcetest.Server{
+				Dialect: sourcetest.Standard(),
+				Apply: func(t *testing.T, ldif string, _ *sourcetest.Company) {
+					if err := now.Modify(t.Context(), ldif); err != nil {
+						t.Fatal(err)
+					}
+				},
+				Open: func(t *testing.T) directory.Source {
+					schema := directory.DirectoryServer389()
+					last = mustOpen(t, Config{
+						URL: "ldap://" + p.address(), AllowClear: true, Base: base, Schema: &schema, Interval: 100 * time.Millisecond, Timeout: 5 * time.Second,
+						Bind: Simple{DN: first.RootDN, PasswordFile: first.PasswordFile},
+					})
+					return last
+				},
+				Cut:   func(*testing.T) { p.cut() },
+				Stop:  func(*testing.T) { now.Kill() },
+				Start: func(t *testing.T) { restarted(t, now.Restart(t.Context())) },
+				FailOver: func(t *testing.T) {
+					now.Stop()
+					options := tc.options
+					options.Copy = now
+					second := start389(t, options)
+					p.lead(second.LDAP)
+					p.cut()
+					now = second
+				},
+			})
+			if st := last.Status(); st.Protocol != tc.protocol {
+				t.Errorf("the protocol is %q (%s), want %q", st.Protocol, st.ProtocolNote, tc.protocol)
+			}
+		})
+	}
+}
+
+func start389(t *testing.T, o ds389.Options) *ds389.Server {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("the packages of 389 Directory Server are unpacked into a root, which needs root")
+	}
+	s, err := ds389.Start(t.Context(), o)
+	if errors.Is(err, root.ErrUnreachable) {
+		t.Skipf("the packages of 389 Directory Server are needed, and no mirror gives them: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func mustOpen(t *testing.T, c Config) *Source {
+	t.Helper()
+	s, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func restarted(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lead makes new connections go to another server.
+func (p *proxy) lead(url string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.target = strings.TrimPrefix(url, "ldap://")
+}
