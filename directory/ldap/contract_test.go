@@ -1,16 +1,20 @@
 package ldap
 
 import (
+	"context"
 	"errors"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	goldap "github.com/go-ldap/ldap/v3"
+
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/directory/sourcetest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/ds389"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/samba"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/slapd"
 )
 
@@ -57,8 +61,7 @@ func TestContractSlapd(t *testing.T) {
 	}
 }
 
-// TestContract389 tells it in front of 389 Directory Server: where it synchronizes content, where it only counts changes,
-// and where it does neither.
+// TestContract389 tells it in front of 389 Directory Server: where it synchronizes content, and where it only counts changes.
 func TestContract389(t *testing.T) {
 	for name, tc := range map[string]struct {
 		options  ds389.Options
@@ -66,14 +69,13 @@ func TestContract389(t *testing.T) {
 	}{
 		"content synchronization": {ds389.Options{ContentSync: true}, protocolSync},
 		"counting changes":        {ds389.Options{USN: true}, protocolPoll},
-		"nothing":                 {ds389.Options{}, protocolPoll},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			first := start389(t, tc.options)
 			p := newProxy(t, first.LDAP)
 			now := first
-			var last *Source
+			var sources []*Source
 			sourcetest.Run(t, sourcetest.Server{
 				Dialect: sourcetest.Standard(),
 				Apply: func(t *testing.T, ldif string, _ *sourcetest.Company) {
@@ -83,11 +85,12 @@ func TestContract389(t *testing.T) {
 				},
 				Open: func(t *testing.T) directory.Source {
 					schema := directory.DirectoryServer389()
-					last = mustOpen(t, Config{
+					s := mustOpen(t, Config{
 						URL: "ldap://" + p.address(), AllowClear: true, Base: base, Schema: &schema, Interval: 100 * time.Millisecond, Timeout: 5 * time.Second,
 						Bind: Simple{DN: first.RootDN, PasswordFile: first.PasswordFile},
 					})
-					return last
+					sources = append(sources, s)
+					return s
 				},
 				Cut:   func(*testing.T) { p.cut() },
 				Stop:  func(*testing.T) { now.Kill() },
@@ -102,10 +105,76 @@ func TestContract389(t *testing.T) {
 					now = second
 				},
 			})
-			if st := last.Status(); st.Protocol != tc.protocol {
+			if tc.protocol == protocolPoll && !sources[0].live {
+				t.Error("the server's count of changes was never seen to move")
+			}
+			if st := sources[0].Status(); st.Protocol != tc.protocol {
 				t.Errorf("the protocol is %q (%s), want %q", st.Protocol, st.ProtocolNote, tc.protocol)
 			}
 		})
+	}
+}
+
+// TestContractSamba tells it in front of an Active Directory domain, in a container of it. There is one controller only:
+// what happens when another answers is tested without a second one.
+func TestContractSamba(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	dc, err := samba.Start(ctx, samba.Options{Prefix: "bwcontract-"})
+	if errors.Is(err, samba.ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dc.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	dialect := sourcetest.ActiveDirectory(dc.Base)
+	for name, edit := range map[string]func(*Config){
+		"the best protocol": func(*Config) {},
+		"polling":           func(c *Config) { c.PollOnly = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { removeTree(t, dc, dialect.Base) })
+			p := newProxy(t, strings.Replace(dc.LDAPS, "ldaps:", "ldap:", 1))
+			sourcetest.Run(t, sourcetest.Server{
+				Dialect: dialect,
+				Apply: func(t *testing.T, ldif string, _ *sourcetest.Company) {
+					if err := slapd.Tool(t.Context(), []byte(ldif), "ldapmodify", "-x", "-H", dc.LDAPS, "-o", "TLS_CACERT="+dc.CAFile,
+						"-D", dc.Administrator, "-w", dc.Password); err != nil {
+						t.Fatal(err)
+					}
+				},
+				Open: func(t *testing.T) directory.Source {
+					schema := directory.ActiveDirectory()
+					c := Config{
+						URL: "ldaps://" + p.address(), CAFile: dc.CAFile, Base: directory.MustParseDN(dialect.Base), Schema: &schema,
+						Interval: 100 * time.Millisecond, Timeout: 10 * time.Second, Bind: Simple{DN: dc.Administrator, PasswordFile: dc.PasswordFile},
+					}
+					edit(&c)
+					return mustOpen(t, c)
+				},
+				Cut:   func(*testing.T) { p.cut() },
+				Stop:  func(t *testing.T) { restarted(t, dc.Stop()) },
+				Start: func(t *testing.T) { restarted(t, dc.Run(ctx)) },
+			})
+		})
+	}
+}
+
+// removeTree makes room for the next story.
+func removeTree(t *testing.T, dc *samba.Server, dn string) {
+	conn, err := dc.Dial()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close()
+	if err := conn.Del(goldap.NewDelRequest(dn, []goldap.Control{goldap.NewControlSubtreeDelete()})); err != nil {
+		t.Error(err)
 	}
 }
 

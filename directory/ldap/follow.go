@@ -30,6 +30,10 @@ func (t target) noSync() string {
 	return ""
 }
 
+// resumes says whether the server is asked to go on from a cookie. 389 Directory Server takes its cookie and then leaves
+// changes out that came after it (seen with 2.3): there every operation begins with a whole refresh.
+func (t target) resumes() bool { return t.Schema.Identity != directory.NSUniqueID }
+
 // usePolling notes why content synchronization is not in use, and for how long it is not tried again.
 func (s *Source) usePolling(reason string) {
 	s.pollsOnly, s.anew, s.replica = reason, 0, contentsync.Replica{}
@@ -88,7 +92,7 @@ func (s *Source) follow(ctx context.Context) (*directory.Snapshot, error) {
 		f.first, s.pollsOnly = false, ""
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()), errors.Is(err, ErrContent) && !f.over:
 	default:
-		if r, ok := f.session.Replica(); ok {
+		if r, ok := f.session.Replica(); ok && s.target.resumes() {
 			s.replica = r
 		}
 		f.stream.close()

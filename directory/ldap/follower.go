@@ -255,8 +255,8 @@ func (f *follower) takeProbe(p probed) error {
 		}
 	}
 	f.wanted = p.csns
-	if len(p.csns) == 0 {
-		// The server does not say how far it is: what a refresh came to has to be read again.
+	if len(p.csns) == 0 || !f.believed && !f.resumes() {
+		// The server does not say how far it is, or not to be relied on: what a refresh came to has to be read again.
 		f.wanted = nil
 		if !f.believed {
 			f.resumed = true

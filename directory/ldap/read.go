@@ -52,7 +52,7 @@ func (s *session) readStable(trusted bool, known directory.Digest) (*directory.S
 		if markerErr != nil {
 			return nil, marker{}, markerErr
 		}
-		still := trusted && before.known() && before == after
+		still := trusted && !before.late && before.known() && before == after
 		if torn {
 			if still || attempt > 0 {
 				return nil, marker{}, err
@@ -210,15 +210,22 @@ func parseRange(description string) (name string, end int, ok bool) {
 	return name, end, true
 }
 
-// A marker is what the server says about its latest change: OpenLDAP's contextCSN, or Active Directory's server and
-// highestCommittedUSN. The zero marker means that it says nothing.
-type marker struct{ text string }
+// A marker is what the server says about its latest change: OpenLDAP's contextCSN, Active Directory's server and
+// highestCommittedUSN, or the counters of 389 Directory Server. The zero marker means that it says nothing.
+type marker struct {
+	text string
+	// late says that a change may count before it can be read, so that one reading of the marker proves nothing.
+	late bool
+}
 
 func (m marker) known() bool { return m.text != "" }
 
 func (s *session) marker() (marker, error) {
-	if s.Schema.Identity == directory.ObjectGUID {
+	switch s.Schema.Identity {
+	case directory.ObjectGUID:
 		return s.usn()
+	case directory.NSUniqueID:
+		return s.counters()
 	}
 	return s.contextCSN()
 }
@@ -233,7 +240,7 @@ func (s *session) usn() (marker, error) {
 	if usn == "" || server == "" {
 		return marker{}, nil
 	}
-	return marker{server + " " + usn}, nil
+	return marker{text: server + " " + usn}, nil
 }
 
 // contextCSN reads the change sequence numbers at the naming context's own entry.
@@ -255,7 +262,7 @@ func (s *session) contextCSN() (marker, error) {
 			return marker{}, err
 		}
 		values := slices.Sorted(slices.Values(result.Entries[0].GetEqualFoldAttributeValues("contextCSN")))
-		return marker{strings.Join(values, " ")}, nil
+		return marker{text: strings.Join(values, " ")}, nil
 	}
 	return marker{}, nil
 }

@@ -31,6 +31,7 @@ type Source struct {
 	delivered directory.Digest
 	marker    marker    // at the end of the last complete read
 	live      bool      // the marker has been seen to change: it is kept up to date
+	settled   bool      // two complete reads have ended at the marker
 	fullRead  time.Time // when the last complete read ended
 	failures  int
 	wait      time.Duration // before the next poll
@@ -205,6 +206,7 @@ func (s *Source) poll(ctx context.Context) (*directory.Snapshot, error) {
 	s.state.Succeeded(at, at.Sub(began), snap)
 	s.state.LastFull = at
 	s.live = s.live || s.marker.known() && m.known() && s.marker != m
+	s.settled = s.marker == m
 	s.marker, s.fullRead = m, at
 	return snap, nil
 }
@@ -222,7 +224,7 @@ func (s *Source) readOnce(ctx context.Context) (*directory.Snapshot, marker, err
 		if err != nil {
 			return nil, marker{}, err
 		}
-		if m.known() && m == s.marker {
+		if m.known() && m == s.marker && (!m.late || s.settled) {
 			return nil, marker{}, nil
 		}
 	}

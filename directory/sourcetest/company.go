@@ -23,8 +23,6 @@ type Dialect struct {
 	Rename string
 	// Lock and Unlock are the changes that disable and enable a machine.
 	Lock, Unlock string
-	// EmptyMember is a member that a group must have although it has none; "" where groups may be empty.
-	EmptyMember string
 }
 
 type machine struct {
@@ -44,8 +42,7 @@ type Company struct {
 	machines   map[string]machine
 	groups     map[string][]string // direct members by key; those that are groups begin with "group "
 	seen       map[string]directory.UUID
-	// offline makes entries of a file instead of changes of a server.
-	text strings.Builder
+	text       strings.Builder // changes that were not taken yet
 }
 
 // NewCompany is an empty company.
@@ -113,9 +110,6 @@ func (c *Company) addGroup(key string, members ...string) {
 	body := fmt.Sprintf(c.dialect.Group, key)
 	for _, m := range members {
 		body += "\nmember: " + c.memberDN(m)
-	}
-	if len(members) == 0 && c.dialect.EmptyMember != "" {
-		body += "\nmember: " + c.dialect.EmptyMember
 	}
 	c.change(c.groupDN(key), "add", body)
 }
@@ -189,7 +183,6 @@ func (c *Company) leave(group, member string) {
 
 // LDIF is the whole company as a file, for sources that read one.
 func (c *Company) LDIF() []byte {
-	whole := NewCompany(c.dialect)
 	var b strings.Builder
 	entry := func(key, dn, body string) {
 		fmt.Fprintf(&b, "dn: %s\nentryUUID: %s\n%s\n\n", dn, fileUUID(key), strings.TrimSpace(body))
@@ -198,7 +191,7 @@ func (c *Company) LDIF() []byte {
 	for depth := range len(c.containers) {
 		for _, key := range slices.Sorted(maps.Keys(c.containers)) {
 			if strings.Count(c.ouDN(key), "OU=") == depth+1 {
-				entry("container "+key, c.ouDN(key), "objectClass: "+whole.dialect.Container+"\nou: "+c.containers[key].name)
+				entry("container "+key, c.ouDN(key), "objectClass: "+c.dialect.Container+"\nou: "+c.containers[key].name)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package contentsync
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -42,7 +43,16 @@ func parseCSNs(list []string) map[string]string {
 
 // Reaches says whether content with this cookie has everything up to the given values of contextCSN. False may also mean
 // that it cannot be told.
+//
+// Of 389 Directory Server the values are the counters of its root DSE, of which one is "lastchangenumber=N".
 func (c Cookie) Reaches(contextCSN []string) bool {
+	for _, counter := range contextCSN {
+		if last, ok := strings.CutPrefix(counter, "lastchangenumber="); ok {
+			have, known := c.changeNumber()
+			want, err := strconv.ParseUint(last, 10, 64)
+			return known && err == nil && have >= want
+		}
+	}
 	have, want := c.csns(), parseCSNs(contextCSN)
 	if have == nil || want == nil {
 		return false
@@ -53,6 +63,17 @@ func (c Cookie) Reaches(contextCSN []string) bool {
 		}
 	}
 	return true
+}
+
+// changeNumber reads the number that ends a cookie of 389 Directory Server, "SERVER#IDENTITY:BASE:FILTER#N".
+func (c Cookie) changeNumber() (n uint64, ok bool) {
+	text := string(c)
+	at := strings.LastIndexByte(text, '#')
+	if at < 0 || strings.IndexByte(text, '#') == at {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(text[at+1:], 10, 64)
+	return n, err == nil
 }
 
 // merge returns the cookie after next has come. A provider of several names in the cookie of one change only the server

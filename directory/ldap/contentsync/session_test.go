@@ -191,6 +191,11 @@ func TestCookie(t *testing.T) {
 		{"rid=000,csn=" + c2, []string{c1}, true}, {"rid=000,csn=" + c1, []string{c2}, false}, {"rid=000,csn=" + c1, []string{c1}, true},
 		{"rid=000,csn=" + c2, []string{c1, d1}, false}, {"rid=000,csn=" + c2 + ";" + d1, []string{c1, d1}, true},
 		{"opaque", []string{c1}, false}, {"rid=000,csn=" + c1, nil, false}, {"rid=000,csn=" + c1, []string{"?"}, false}, {"", nil, false},
+		// 389 Directory Server: the filter in the cookie may hold anything but ends before the last "#".
+		{"ldap1:389#cn=reader:dc=bank:(cn=#9)#14", []string{"dataversion=1", "lastchangenumber=14"}, true},
+		{"ldap1:389#cn=reader:dc=bank:(cn=a)#13", []string{"lastchangenumber=14"}, false},
+		{"ldap1:389#cn=reader:dc=bank:(cn=a)#", []string{"lastchangenumber=14"}, false}, {"#14", []string{"lastchangenumber=14"}, false},
+		{"ldap1:389#cn=reader:dc=bank:(cn=a)#14", []string{"lastchangenumber=many"}, false}, {"opaque", []string{"lastchangenumber=0"}, false},
 	} {
 		if got := tc.cookie.Reaches(tc.csns); got != tc.want {
 			t.Errorf("%q reaches %v: %v", tc.cookie, tc.csns, got)
