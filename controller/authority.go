@@ -10,14 +10,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/bailiwick-net/bailiwick/controller/authority"
 	"github.com/bailiwick-net/bailiwick/controller/secrets"
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/pki"
@@ -27,12 +28,25 @@ import (
 
 // unlock reads what opens the CA's keys.
 func (v validated) unlock() (ca.Unlock, error) {
-	if v.CA.KeyFile != "" {
+	switch {
+	case strings.HasPrefix(v.CA.KeyFile, credentialPrefix):
+		content, err := readCredential(v.CA.KeyFile)
+		if err != nil {
+			return ca.Unlock{}, err
+		}
+		return ca.KeyOctets(content)
+	case v.CA.KeyFile != "":
 		return ca.KeyFile(v.CA.KeyFile)
+	case strings.HasPrefix(v.CA.PassphraseFile, credentialPrefix):
+		text, err := readCredential(v.CA.PassphraseFile)
+		if err != nil {
+			return ca.Unlock{}, err
+		}
+		return ca.Passphrase(bytes.TrimRight(text, "\r\n"))
 	}
 	f, err := os.Open(v.CA.PassphraseFile)
 	if err != nil {
-		return ca.Unlock{}, fmt.Errorf("reading the CA's passphrase: %w", err)
+		return ca.Unlock{}, fmt.Errorf("reading the passphrase that opens the CA's keys (ca.passphraseFile): %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -43,7 +57,7 @@ func (v validated) unlock() (ca.Unlock, error) {
 		return ca.Unlock{}, fmt.Errorf("passphrase file %s has the mode %04o, so others than its owner can reach it; chmod 600 %s: %w",
 			v.CA.PassphraseFile, mode, v.CA.PassphraseFile, ca.ErrKeyFile)
 	}
-	text, err := io.ReadAll(io.LimitReader(f, 4096))
+	text, err := io.ReadAll(io.LimitReader(f, maxCredential))
 	if err != nil {
 		return ca.Unlock{}, fmt.Errorf("reading the CA's passphrase: %w", err)
 	}
@@ -51,28 +65,74 @@ func (v validated) unlock() (ca.Unlock, error) {
 	return ca.Passphrase(bytes.TrimRight(text, "\r\n"))
 }
 
-// openCA loads the CA, or makes it when there is none and that was asked for.
-func (v validated) openCA(trustDomain string, journal ca.Journal) (*ca.CA, error) {
+// credentialPrefix names a credential that systemd passes, in place of a file.
+const credentialPrefix = "credential:"
+
+// maxCredential bounds what is read, in octets.
+const maxCredential = 4096
+
+// readCredential reads "credential:NAME" where systemd puts it. Who may read it is systemd's to see to: with an access
+// control list its mode shows more than there is.
+func readCredential(text string) ([]byte, error) {
+	name := strings.TrimPrefix(text, credentialPrefix)
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return nil, fmt.Errorf("%w: %s is a credential of systemd, and there is none: start the unit with LoadCredentialEncrypted=%s:/PATH or LoadCredential=", ErrConfig, text, name)
+	}
+	if name == "" || name != filepath.Base(name) {
+		return nil, fmt.Errorf("%w: %s does not name a credential", ErrConfig, text)
+	}
+	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return nil, fmt.Errorf("reading the credential that opens the CA's keys: %w", err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxCredential))
+	if err != nil {
+		return nil, fmt.Errorf("reading the credential that opens the CA's keys: %w", err)
+	}
+	return content, nil
+}
+
+// openCA opens the CAs of the fleet, or makes the first one when there is none and that was asked for.
+func (v validated) openCA(ctx context.Context, trustDomain string, s *store.Store) (*authority.Keeper, error) {
 	unlock, err := v.unlock()
 	if err != nil {
 		return nil, err
 	}
-	authority, err := ca.Load(v.caDir(), unlock, journal)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return authority, err
+	config := authority.Config{
+		Store: s, Unlock: unlock, Folder: v.caDir(), Init: v.CA.Init, OfflineRoot: v.CA.OfflineRoot, CA: v.authorities,
+		Now: v.Now, Log: v.Log.Named("ca"),
 	}
-	if !v.CA.Init {
-		return nil, fmt.Errorf("%w in %s: run bailiwick-controller init, or start once with --init", ErrNoCA, v.caDir())
+	config.CA.TrustDomain = trustDomain
+	if v.CA.CertificateFile != "" {
+		if config.Certificates, err = os.ReadFile(v.CA.CertificateFile); err != nil {
+			return nil, fmt.Errorf("reading the root's answer: %w", err)
+		}
 	}
-	// An embedded etcd makes the state directory, an external one does not.
-	if err := os.MkdirAll(filepath.Dir(v.caDir()), 0o700); err != nil {
-		return nil, fmt.Errorf("making the state directory: %w", err)
-	}
-	if err := ca.Init(v.caDir(), unlock, v.Now(), ca.Config{TrustDomain: trustDomain}); err != nil {
+	keeper, err := authority.Open(ctx, config)
+	var awaiting *authority.AwaitingError
+	switch {
+	case errors.Is(err, authority.ErrNone):
+		return nil, fmt.Errorf("%w in the store, and none in %s: run bailiwick-controller init, or start once with --init", ErrNoCA, v.caDir())
+	case errors.As(err, &awaiting):
+		return nil, errors.Join(err, v.writeRequest(awaiting))
+	case err != nil:
 		return nil, err
 	}
-	v.Log.Info("CA made", "dir", v.caDir(), "trust-domain", trustDomain)
-	return ca.Load(v.caDir(), unlock, journal)
+	return keeper, v.writeTrust(keeper)
+}
+
+// writeRequest writes the request for the root where an administrator finds it.
+func (v validated) writeRequest(a *authority.AwaitingError) error {
+	path := filepath.Join(v.StateDir, "issuing.csr")
+	if err := os.MkdirAll(v.StateDir, 0o700); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	if err := os.WriteFile(path, authority.RequestPEM(a.Request), 0o644); err != nil {
+		return fmt.Errorf("writing the request of the issuing CA: %w", err)
+	}
+	return fmt.Errorf("%w: the request is in %s: sign it where the root is (bailiwick ca sign), and start with --ca-certificate-file", ErrNoCA, path)
 }
 
 // openSecrets opens the secrets with what unlocks the CA.
@@ -86,7 +146,7 @@ func (v validated) openSecrets(ctx context.Context, s *store.Store) (*secrets.Ke
 
 // A serverCertificate is the controller's own certificate. Its key lives in memory alone: every start makes another.
 type serverCertificate struct {
-	authority *ca.CA
+	authority *authority.Keeper
 	profile   ca.Profile
 	subject   pki.Controller
 	now       func() time.Time
@@ -122,7 +182,7 @@ func (s *serverCertificate) issue(ctx context.Context) error {
 		return err
 	}
 	// Machines that join know the root by its pin alone, so it goes along.
-	s.current.Store(&tls.Certificate{Certificate: issued.ChainWithRoot(), PrivateKey: key, Leaf: issued.Leaf})
+	s.current.Store(&tls.Certificate{Certificate: s.authority.ServerChain(issued), PrivateKey: key, Leaf: issued.Leaf})
 	s.log.Info("controller certificate issued", "subject", s.subject, "not-after", issued.Leaf.NotAfter.Format(time.RFC3339))
 	return nil
 }
@@ -143,4 +203,27 @@ func (s *serverCertificate) run(ctx context.Context) error {
 			s.log.Error("cannot renew the controller's certificate, will try again in a minute", "not-after", leaf.NotAfter.Format(time.RFC3339), "error", err)
 		}
 	}
+}
+
+// authoritiesChanged follows a step of a rotation: the controller's own certificate is by the CA that issues, and nodes are
+// told whom to trust.
+func (c *Controller) authoritiesChanged(ctx context.Context) error {
+	err := errors.Join(c.server.issue(ctx), c.config.writeTrust(c.authority))
+	c.sessions.NotifyTrust()
+	return err
+}
+
+// writeTrust writes the certificates that the fleet trusts where people and other programs find them.
+func (v validated) writeTrust(keeper *authority.Keeper) error {
+	path := filepath.Join(v.StateDir, "trust.pem")
+	if err := os.MkdirAll(v.StateDir, 0o700); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	if err := os.WriteFile(path+".new", keeper.Trust().AppendPEM(nil), 0o644); err != nil {
+		return fmt.Errorf("writing the trusted certificates: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("writing the trusted certificates: %w", err)
+	}
+	return nil
 }

@@ -130,7 +130,21 @@ type StoreConfig struct {
 type CAConfig struct {
 	// Init makes the CA when there is none.
 	Init bool `yaml:"init"`
-	// PassphraseFile holds a passphrase, KeyFile 32 or more random octets: exactly one of them.
+	// OfflineRoot makes only the issuing CA's key and a request for a root that is kept elsewhere, together with Init.
+	OfflineRoot bool `yaml:"offlineRoot"`
+	// CertificateFile is that root's answer, in PEM: the issuing CA's certificate and the root's.
+	CertificateFile string `yaml:"certificateFile"`
+	// Algorithm is the kind of the issuing CA's key, RootAlgorithm of the root's: ecdsa-p256 (the default), ecdsa-p384,
+	// ed25519, rsa-3072 or rsa-4096. They count for CAs that are made from now on.
+	Algorithm     string `yaml:"algorithm"`
+	RootAlgorithm string `yaml:"rootAlgorithm"`
+	// IssuingLifetime and RootLifetime are those of CA certificates made from now on; default 5 and 20 years.
+	IssuingLifetime time.Duration `yaml:"issuingLifetime"`
+	RootLifetime    time.Duration `yaml:"rootLifetime"`
+	// Domains are the DNS domains that the issuing CA may vouch for, in its certificate; empty for all.
+	Domains []string `yaml:"domains"`
+	// PassphraseFile holds a passphrase, KeyFile 32 or more random octets: exactly one of them. Both may be
+	// "credential:NAME", a credential of systemd.
 	PassphraseFile string `yaml:"passphraseFile"`
 	KeyFile        string `yaml:"keyFile"`
 	// The lifetimes of certificates; default 30 days for machines and the controller, 7 days for administrators.
@@ -189,6 +203,8 @@ type validated struct {
 	server    ca.Profile
 	admin     ca.Profile
 	rules     enrollment.Rules
+	// authorities says what CAs to make, but for the trust domain.
+	authorities ca.Config
 }
 
 func (c Config) validate() (validated, error) {
@@ -371,7 +387,19 @@ func (v *validated) checkCA() error {
 	if (v.CA.PassphraseFile == "") == (v.CA.KeyFile == "") {
 		return errors.New("ca: exactly one of passphraseFile and keyFile is needed (--ca-passphrase-file, --ca-key-file): it unlocks the CA's keys")
 	}
-	var errs []error
+	algorithm, err := ca.ParseAlgorithm(v.CA.Algorithm)
+	errs := []error{err}
+	rootAlgorithm, err := ca.ParseAlgorithm(v.CA.RootAlgorithm)
+	errs = append(errs, err)
+	v.authorities = ca.Config{
+		RootLifetime: v.CA.RootLifetime, IssuerLifetime: v.CA.IssuingLifetime, RootAlgorithm: rootAlgorithm, Algorithm: algorithm, Domains: v.CA.Domains,
+	}
+	// The trust domain is known only once the store was read; what depends on it was checked when it was set.
+	complete := v.authorities
+	complete.TrustDomain = "bailiwick"
+	if err := complete.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("ca: %w", err))
+	}
 	for _, p := range []struct {
 		profile  *ca.Profile
 		kind     ca.Kind

@@ -15,6 +15,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/bailiwick-net/bailiwick/controller/admin"
+	"github.com/bailiwick-net/bailiwick/controller/authority"
 	"github.com/bailiwick-net/bailiwick/controller/distribute"
 	"github.com/bailiwick-net/bailiwick/controller/enrollment"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
@@ -28,9 +29,6 @@ import (
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
 
-// trustRevision is that of the trust bundle: the fleet has one CA for life.
-const trustRevision = 1
-
 // Controller is a controller that is ready to run. Load makes one; Run or Close ends it.
 type Controller struct {
 	config   validated
@@ -41,7 +39,9 @@ type Controller struct {
 	sessions *distribute.Server
 	secrets  *secrets.Keeper
 	desk     *enrollment.Desk
-	server   *serverCertificate
+	// authority keeps the CAs of the fleet.
+	authority *authority.Keeper
+	server    *serverCertificate
 
 	nodes      *grpc.Server
 	admins     *grpc.Server
@@ -77,20 +77,15 @@ func (c *Controller) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	authority, err := v.openCA(trustDomain, s)
-	if err != nil {
+	if c.authority, err = v.openCA(ctx, trustDomain, s); err != nil {
 		return err
 	}
-	bundle, err := authority.Bundle(trustRevision)
-	if err != nil {
-		return err
-	}
-	currentTrust := func() trust.Bundle { return bundle }
+	currentTrust := c.authority.Trust
 	subject, err := pki.NewController(trustDomain, v.dnsNames, v.addresses)
 	if err != nil {
 		return fmt.Errorf("%w: names: %w", ErrConfig, err)
 	}
-	c.server = &serverCertificate{authority: authority, profile: v.server, subject: subject, now: v.Now, log: v.Log.Named("ca")}
+	c.server = &serverCertificate{authority: c.authority, profile: v.server, subject: subject, now: v.Now, log: v.Log.Named("ca")}
 	if err := c.server.issue(ctx); err != nil {
 		return err
 	}
@@ -126,8 +121,9 @@ func (c *Controller) load(ctx context.Context) error {
 		Assignments: c.resolver, Recorder: s, Secrets: c.secrets, Trust: currentTrust, TrustDomain: trustDomain, ReportInterval: v.ReportInterval,
 		Now: v.Now, Log: v.Log.Named("sessions"),
 	}, records)
+	c.authority.OnChange(c.authoritiesChanged)
 	c.desk = enrollment.New(enrollment.Config{
-		Tokens: s, Authority: authority, Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
+		Tokens: s, Authority: c.authority, Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
 		Machine: v.machine, Admin: v.admin, Requests: s, Rules: v.rules, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace,
 		Now: v.Now, Log: v.Log.Named("enrollment"),
 	})

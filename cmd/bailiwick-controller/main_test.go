@@ -69,14 +69,14 @@ func TestInitMakesACA(t *testing.T) {
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("init: %v", err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "state", "ca", "root.crt")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "state", "trust.pem")); err != nil {
 		t.Errorf("there is no CA: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "state", "init.sock")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("init left its socket: %v", err)
 	}
 	// Asked for again it changes nothing.
-	before, err := os.ReadFile(filepath.Join(dir, "state", "ca", "root.crt"))
+	before, err := os.ReadFile(filepath.Join(dir, "state", "trust.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestInitMakesACA(t *testing.T) {
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("init again: %v", err)
 	}
-	if after, err := os.ReadFile(filepath.Join(dir, "state", "ca", "root.crt")); err != nil || !bytes.Equal(before, after) {
+	if after, err := os.ReadFile(filepath.Join(dir, "state", "trust.pem")); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("init again made another CA, error %v", err)
 	}
 }

@@ -37,6 +37,12 @@ type Config struct {
 	Domains []string
 }
 
+// Validate reports what is out of range. Errors wrap ErrAuthority or pki.ErrName.
+func (c Config) Validate() error {
+	_, err := c.validated()
+	return err
+}
+
 func (c Config) validated() (Config, error) {
 	domain, err := pki.ParseDNSName(c.TrustDomain)
 	if err != nil {

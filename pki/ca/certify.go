@@ -189,3 +189,48 @@ func (a authorityCertificate) lintTwin(template *x509.Certificate, keyID pki.Key
 		KeyUsage: authorityKeyUsage, CA: true, MaxPathLen: a.pathLen, Domains: a.domains, URIDomain: a.organization,
 	})
 }
+
+// IsAuthorityProfile reports whether a journal's profile is that of CA certificates.
+func IsAuthorityProfile(profile string) bool {
+	return profile == profileRoot || profile == profileIssuing
+}
+
+// CheckIssuing holds the certificate of an issuing CA that was made elsewhere against the rules, as if it was made here.
+// Errors wrap ErrAuthority or certlint.ErrFindings.
+func CheckIssuing(root, issuing *x509.Certificate, config Config) error {
+	c, err := config.validated()
+	if err != nil {
+		return err
+	}
+	key, err := pki.KeyIDOf(issuing.PublicKey)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrAuthority, err)
+	}
+	return certlint.Check(issuing, certlint.Expected{
+		Issuer: root, PublicKey: key, MaxValidity: maxAuthorityLifetime, KeyUsage: authorityKeyUsage, CA: true,
+		Domains: issuing.PermittedDNSDomains, URIDomain: c.TrustDomain,
+	})
+}
+
+// maxAuthorityRequest bounds a request, in octets. An RSA-8192 one has 2 KiB.
+const maxAuthorityRequest = 16 << 10
+
+// CertifyRequest is CertifyIssuing for a request (PKCS #10, DER) that was made elsewhere. Only the key is taken from it,
+// once its signature shows that its sender has it. Errors wrap ErrAuthority too.
+func CertifyRequest(ctx context.Context, journal Journal, now time.Time, config Config, root *x509.Certificate, rootKey crypto.Signer, request []byte) (*x509.Certificate, error) {
+	if len(request) > maxAuthorityRequest {
+		return nil, fmt.Errorf("request of %d octets, more than %d: %w", len(request), maxAuthorityRequest, ErrAuthority)
+	}
+	parsed, err := x509.ParseCertificateRequest(request)
+	if err != nil {
+		return nil, fmt.Errorf("reading the request of an issuing CA: %w: %w", ErrAuthority, err)
+	}
+	// Before the signature, whose cost the key decides.
+	if err := pki.CheckKey(parsed.PublicKey); err != nil {
+		return nil, fmt.Errorf("request of an issuing CA: %w: %w", ErrAuthority, err)
+	}
+	if err := parsed.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("the request of an issuing CA was not signed by the key in it: %w: %w", ErrAuthority, err)
+	}
+	return CertifyIssuing(ctx, journal, now, config, root, rootKey, parsed.PublicKey)
+}

@@ -146,27 +146,61 @@ func syncFolder(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Load reads the CA in dir. Key files that others than their owner can reach are refused; a wrong passphrase or key
-// file wraps ErrUnlock; a folder that is not there wraps os.ErrNotExist.
+// Folder is what a folder holds, its keys sealed as they are.
+type Folder struct {
+	Root, Issuing *x509.Certificate
+	IssuingKey    []byte
+	// RootKey is empty where the root's key is kept elsewhere.
+	RootKey []byte
+}
+
+// ReadFolder reads the files in dir without opening the keys. Key files that others than their owner can reach are refused;
+// a folder that is not there wraps os.ErrNotExist.
+func ReadFolder(dir string) (Folder, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return Folder{}, fmt.Errorf("reading the CA in %s: %w", dir, err)
+	}
+	f, err := readFolder(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		// A folder that lacks a file is not a folder that is not there.
+		err = fmt.Errorf("a file is missing: %w: %s", ErrAuthority, err.Error())
+	}
+	if err != nil {
+		return Folder{}, fmt.Errorf("reading the CA in %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+func readFolder(dir string) (Folder, error) {
+	var f Folder
+	var err error
+	if f.Root, err = readCertificate(filepath.Join(dir, fileRoot)); err != nil {
+		return Folder{}, err
+	}
+	if f.Issuing, err = readCertificate(filepath.Join(dir, fileIssuing)); err != nil {
+		return Folder{}, err
+	}
+	if f.IssuingKey, err = readPrivate(filepath.Join(dir, fileIssuingKey), maxSealedKey); err != nil {
+		return Folder{}, err
+	}
+	f.RootKey, err = readPrivate(filepath.Join(dir, fileRootKey), maxSealedKey)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return Folder{}, err
+	}
+	return f, nil
+}
+
+// Load opens the CA in dir. A wrong passphrase or key file wraps ErrUnlock; the rest is as with ReadFolder.
 func Load(dir string, unlock Unlock, journal Journal) (*CA, error) {
-	root, err := readCertificate(filepath.Join(dir, fileRoot))
+	f, err := ReadFolder(dir)
 	if err != nil {
-		return nil, fmt.Errorf("loading the CA in %s: %w", dir, err)
+		return nil, err
 	}
-	issuing, err := readCertificate(filepath.Join(dir, fileIssuing))
+	key, err := openKey(f.IssuingKey, unlock)
 	if err != nil {
-		return nil, fmt.Errorf("loading the CA in %s: %w", dir, err)
+		return nil, fmt.Errorf("loading the CA's key %s: %w", filepath.Join(dir, fileIssuingKey), err)
 	}
-	path := filepath.Join(dir, fileIssuingKey)
-	sealed, err := readPrivate(path, maxSealedKey)
-	if err != nil {
-		return nil, fmt.Errorf("loading the CA in %s: %w", dir, err)
-	}
-	key, err := openKey(sealed, unlock)
-	if err != nil {
-		return nil, fmt.Errorf("loading the CA's key %s: %w", path, err)
-	}
-	c, err := New(root, issuing, key, journal)
+	c, err := New(f.Root, f.Issuing, key, journal)
 	if err != nil {
 		return nil, fmt.Errorf("loading the CA in %s: %w", dir, err)
 	}

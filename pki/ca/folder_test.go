@@ -159,9 +159,9 @@ func TestLoadRefuses(t *testing.T) {
 		"nothing given":    {nil, Unlock{}, ErrUnlock, "no passphrase and no key file"},
 		"readable by all":  {chmod(fileIssuingKey, 0o644), unlock, ErrKeyFile, "mode 0644"},
 		"readable by some": {chmod(fileIssuingKey, 0o640), unlock, ErrKeyFile, "chmod 600"},
-		"key file missing": {remove(fileIssuingKey), unlock, os.ErrNotExist, fileIssuingKey},
-		"root missing":     {remove(fileRoot), unlock, os.ErrNotExist, fileRoot},
-		"folder missing":   {func(t *testing.T, dir string) { mustDo(t, os.RemoveAll(dir)) }, unlock, os.ErrNotExist, fileRoot},
+		"key file missing": {remove(fileIssuingKey), unlock, ErrAuthority, fileIssuingKey},
+		"root missing":     {remove(fileRoot), unlock, ErrAuthority, fileRoot},
+		"folder missing":   {func(t *testing.T, dir string) { mustDo(t, os.RemoveAll(dir)) }, unlock, os.ErrNotExist, "no such"},
 		"key is a folder": {func(t *testing.T, dir string) {
 			remove(fileIssuingKey)(t, dir)
 			mustDo(t, os.Mkdir(filepath.Join(dir, fileIssuingKey), 0o700))

@@ -29,6 +29,9 @@ type Prepared struct {
 // Intention is what will be recorded.
 func (p *Prepared) Intention() Intention { return p.intention }
 
+// Issuer is the CA that prepared it, and the only one that can issue it.
+func (p *Prepared) Issuer() *CA { return p.by }
+
 // Subject is whose certificate it will be.
 func (p *Prepared) Subject() pki.Subject { return p.subject }
 

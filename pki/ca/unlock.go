@@ -60,8 +60,17 @@ func KeyFile(path string) (Unlock, error) {
 	if err != nil {
 		return Unlock{}, fmt.Errorf("reading the key file that unlocks the CA: %w", err)
 	}
-	if len(content) < minKeyFile {
-		return Unlock{}, fmt.Errorf("key file %s has %d octets, wanted %d to %d random ones: %w", path, len(content), minKeyFile, maxKeyFile, ErrKeyFile)
+	unlock, err := KeyOctets(content)
+	if err != nil {
+		return Unlock{}, fmt.Errorf("key file %s: %w", path, err)
+	}
+	return unlock, nil
+}
+
+// KeyOctets makes an Unlock from the content of a key file that came another way. Errors wrap ErrKeyFile.
+func KeyOctets(content []byte) (Unlock, error) {
+	if len(content) < minKeyFile || len(content) > maxKeyFile {
+		return Unlock{}, fmt.Errorf("%d octets, wanted %d to %d random ones: %w", len(content), minKeyFile, maxKeyFile, ErrKeyFile)
 	}
 	return Unlock{derivationHKDF, content}, nil
 }

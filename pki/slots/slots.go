@@ -8,7 +8,9 @@
 //	    |                         |
 //	    +---- retire (given up) --+--> retired
 //
-// Invariants: exactly one slot is active; at most one is on its way there; every slot but requested and retired ones is
+// The first CA of a fleet may begin as requested, and is active once it is certified.
+//
+// Invariants: exactly one slot is active, unless the first waits for its root; at most one is on its way there; every slot but requested and retired ones is
 // trusted, and its certificates are in the bundle, so a CA is trusted before it issues and for as long as what it issued
 // counts; the revision grows whenever the bundle changes; a retired slot has no keys.
 //
@@ -89,6 +91,15 @@ func Begin(now time.Time, s Slot) State {
 	return State{Revision: 1, Slots: []Slot{s}}
 }
 
+// Await is the state of a fleet whose first CA waits for a root that is kept off line.
+func Await(now time.Time, s Slot) State {
+	s.Status, s.Made = Requested, now.UTC()
+	return State{Slots: []Slot{s}}
+}
+
+// Awaiting reports whether the first CA waits for its root.
+func (s State) Awaiting() bool { return len(s.Slots) == 1 && s.Slots[0].Status == Requested }
+
 // Check refuses a state that breaks the invariants. Errors wrap ErrState.
 func (s State) Check() error {
 	active, coming := 0, 0
@@ -110,6 +121,9 @@ func (s State) Check() error {
 		if slot.Status.trusted() && (len(slot.Root) == 0 || len(slot.Issuing) == 0) {
 			return fmt.Errorf("the CA %s is %s and has no certificates: %w", slot.ID, slot.Status, ErrState)
 		}
+	}
+	if len(s.Slots) == 1 && s.Slots[0].Status == Requested {
+		return nil // the first CA waits for its root
 	}
 	if active != 1 || coming > 1 {
 		return fmt.Errorf("%d CAs are active and %d to become so, wanted one and at most one: %w", active, coming, ErrState)
@@ -158,14 +172,18 @@ func (s State) Add(now time.Time, slot Slot) (State, error) {
 	return next, next.Check()
 }
 
-// Certify gives a requested slot its certificates. Errors wrap ErrStep.
-func (s State) Certify(id string, root, issuing []byte) (State, error) {
+// Certify gives a requested slot its certificates; the first CA of a fleet is active then. Errors wrap ErrStep.
+func (s State) Certify(now time.Time, id string, root, issuing []byte) (State, error) {
+	first := s.Awaiting()
 	next := s.clone()
 	slot, err := next.at(id, "certify", Requested)
 	if err != nil {
 		return State{}, err
 	}
 	slot.Status, slot.Root, slot.Issuing, slot.Request = Prepared, root, issuing, nil
+	if first {
+		slot.Status, slot.Activated = Active, now.UTC()
+	}
 	next.Revision++
 	return next, next.Check()
 }

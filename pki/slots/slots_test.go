@@ -73,7 +73,7 @@ func TestEveryWayKeepsTheInvariants(t *testing.T) {
 						full = s
 					}
 				}
-				next, err = state.Certify(id, full.Root, full.Issuing)
+				next, err = state.Certify(epoch, id, full.Root, full.Issuing)
 			case "activate":
 				next, err = state.Activate(epoch, id)
 			case "retire":
