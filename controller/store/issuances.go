@@ -30,7 +30,7 @@ func (s *Store) Record(ctx context.Context, intention ca.Intention) error {
 	key := s.issuanceKey(intention.Serial)
 	err = s.record(ctx, what,
 		[]clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)},
-		[]clientv3.Op{clientv3.OpPut(key, value)}, journal.Record{Intention: &journal.Intention{
+		append([]clientv3.Op{clientv3.OpPut(key, value)}, s.indexOps(intention)...), journal.Record{Intention: &journal.Intention{
 			Serial: intention.Serial, Issuer: intention.Issuer, Profile: intention.Profile, Subject: intention.Subject, Key: intention.Key,
 			NotBefore: intention.NotBefore.UTC(), NotAfter: intention.NotAfter.UTC(), TBS: journal.Sum(intention.TBS),
 		}})
@@ -78,8 +78,8 @@ func (s *Store) Issuances(ctx context.Context) ([]ca.Entry, error) {
 // PruneIssuances removes the entries whose certificate ended before the given time, in batches. Intentions without a
 // certificate count by the end of what may have been signed.
 func (s *Store) PruneIssuances(ctx context.Context, before time.Time) (int, error) {
-	return prune(ctx, s, "ended entries of the issuing journal", s.key("issuances", ""), func(e ca.Entry) bool {
+	return pruneIndexed(ctx, s, "ended entries of the issuing journal", s.key("issuances", ""), func(e ca.Entry) bool {
 		// No certificate is valid beyond the intention's end, which is part of what is signed.
 		return !e.Intention.NotAfter.IsZero() && e.Intention.NotAfter.Before(before)
-	})
+	}, 2, func(e ca.Entry) []string { return s.indexKeys(e.Intention) })
 }

@@ -16,7 +16,12 @@ const pruneBatch = 100
 // in which every value is still what was read; where one is not, the page is left as it is. A value that cannot be read
 // is never deleted: the pruning goes on, and the error tells of the first.
 func prune[T any](ctx context.Context, s *Store, what, prefix string, over func(T) bool) (int, error) {
-	batch := min(pruneBatch, s.maxOps-1) // one comparison is the claim's
+	return pruneIndexed(ctx, s, what, prefix, over, 0, func(T) []string { return nil })
+}
+
+// pruneIndexed is prune of values that have up to most index keys each, which go in the same transaction.
+func pruneIndexed[T any](ctx context.Context, s *Store, what, prefix string, over func(T) bool, most int, index func(T) []string) (int, error) {
+	batch := min(pruneBatch, (s.maxOps-1)/(1+most)) // one comparison is the claim's
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	pruned := 0
 	var problem error
@@ -38,12 +43,15 @@ func prune[T any](ctx context.Context, s *Store, what, prefix string, over func(
 			if over(value) {
 				compare = append(compare, clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision))
 				ops = append(ops, clientv3.OpDelete(string(kv.Key)))
+				for _, k := range index(value) {
+					ops = append(ops, clientv3.OpDelete(k))
+				}
 			}
 		}
 		if len(ops) > 0 {
 			switch _, err := s.commit(ctx, "removing "+what, compare, ops); {
 			case err == nil:
-				pruned += len(ops)
+				pruned += len(compare)
 			case problem == nil && errors.Is(err, ErrConflict):
 				problem = err
 			case !errors.Is(err, ErrConflict):

@@ -84,10 +84,15 @@ func get[T any](ctx context.Context, s *Store, what, key string) (value T, revis
 	if len(resp.Kvs) == 0 {
 		return value, 0, fmt.Errorf("%s: %w", what, ErrNotFound)
 	}
-	if err := json.Unmarshal(resp.Kvs[0].Value, &value); err != nil {
-		return value, 0, fmt.Errorf("%s: %w: %w", what, ErrCorrupt, err)
+	value, err = decode[T](what, resp.Kvs[0].Value)
+	return value, resp.Kvs[0].ModRevision, err
+}
+
+func decode[T any](what string, text []byte) (value T, err error) {
+	if err := json.Unmarshal(text, &value); err != nil {
+		return value, fmt.Errorf("%s: %w: %w", what, ErrCorrupt, err)
 	}
-	return value, resp.Kvs[0].ModRevision, nil
+	return value, nil
 }
 
 // pageSize bounds one answer: 1,000 values of the largest kind that is listed fit a message many times.

@@ -103,6 +103,23 @@ func (r Revocations) Keys() []pki.KeyID {
 	return out
 }
 
+// CheckPath refuses a path that was verified before, leaf first and root last, if any certificate below the root is revoked
+// meanwhile. A refusal is an *Error.
+func (r Revocations) CheckPath(path []*x509.Certificate) error {
+	for i := range len(path) - 1 {
+		if err := r.check(path[i], path[i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// HasKey reports whether a key is revoked, whatever certificate it comes in.
+func (r Revocations) HasKey(key pki.KeyID) bool {
+	_, ok := r.keys[key]
+	return ok
+}
+
 // check refuses a certificate that was revoked, given the certificate that verified it.
 func (r Revocations) check(cert, issuer *x509.Certificate) error {
 	if r.Len() == 0 {

@@ -262,11 +262,8 @@ func checkPath(path []*x509.Certificate, o Options) error {
 			return err
 		}
 	}
-	for i := range len(path) - 1 {
-		if err := o.Revoked.check(path[i], path[i+1]); err != nil {
-			return err
-		}
-		if err := o.Denied.revoked.check(path[i], path[i+1]); err != nil {
+	for _, revoked := range []Revocations{o.Revoked, o.Denied.revoked} {
+		if err := revoked.CheckPath(path); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,72 @@
+package revocation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/ca"
+	"github.com/bailiwick-net/bailiwick/pki/enroll"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+)
+
+type callerKey struct{}
+
+// WithCaller says whose certificate a call came with, after it was verified.
+func WithCaller(ctx context.Context, v trust.Verdict) context.Context {
+	return context.WithValue(ctx, callerKey{}, v)
+}
+
+// Caller returns what was verified of the certificate that a call came with.
+func Caller(ctx context.Context) (trust.Verdict, bool) {
+	v, ok := ctx.Value(callerKey{}).(trust.Verdict)
+	return v, ok
+}
+
+// Authority is the CA as enrollment sees it.
+type Authority interface {
+	Prepare(now time.Time, profile ca.Profile, request enroll.Request, subject pki.Subject) (*ca.Prepared, error)
+	Issue(ctx context.Context, p *ca.Prepared) (ca.Issued, error)
+	Pin() pki.KeyID
+}
+
+// Guard puts the check of keys and callers before a CA: whatever the way in, no revoked key gets another certificate, and
+// no holder of a revoked certificate any.
+func (k *Keeper) Guard(a Authority) Authority { return guarded{a, k} }
+
+type guarded struct {
+	Authority
+	keeper *Keeper
+}
+
+// Prepare implements Authority. It refuses a revoked key early, before anything is used up.
+func (g guarded) Prepare(now time.Time, profile ca.Profile, request enroll.Request, subject pki.Subject) (*ca.Prepared, error) {
+	if err := g.keeper.admits(request.KeyID); err != nil {
+		return nil, fmt.Errorf("preparing a certificate for %v: %w", subject, err)
+	}
+	return g.Authority.Prepare(now, profile, request, subject)
+}
+
+// Issue implements Authority. From the check to the end of issuing nothing can be revoked: a revocation that comes then
+// finds the new certificate in the journal.
+func (g guarded) Issue(ctx context.Context, p *ca.Prepared) (ca.Issued, error) {
+	g.keeper.gate.RLock()
+	defer g.keeper.gate.RUnlock()
+	if err := g.keeper.admits(p.Intention().Key); err != nil {
+		return ca.Issued{}, fmt.Errorf("issuing a certificate for %v: %w", p.Subject(), err)
+	}
+	if caller, ok := Caller(ctx); ok {
+		if err := g.keeper.Set().CheckPath(caller.Path); err != nil {
+			return ca.Issued{}, fmt.Errorf("issuing a certificate for %v: %w: %w", p.Subject(), ErrKeyRevoked, err)
+		}
+	}
+	return g.Authority.Issue(ctx, p)
+}
+
+func (k *Keeper) admits(key pki.KeyID) error {
+	if k.Set().HasKey(key) {
+		return fmt.Errorf("the key %v: %w", key, ErrKeyRevoked)
+	}
+	return nil
+}
