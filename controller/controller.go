@@ -20,6 +20,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/enrollment"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
+	"github.com/bailiwick-net/bailiwick/controller/revocation"
 	"github.com/bailiwick-net/bailiwick/controller/secrets"
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/directory"
@@ -41,6 +42,7 @@ type Controller struct {
 	desk     *enrollment.Desk
 	// authority keeps the CAs of the fleet.
 	authority *authority.Keeper
+	revoked   *revocation.Keeper
 	server    *serverCertificate
 
 	nodes      *grpc.Server
@@ -96,6 +98,9 @@ func (c *Controller) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := c.openRevocations(ctx, authority, trustDomain); err != nil {
+		return err
+	}
 	source, err := v.openDirectory()
 	if err != nil {
 		return fmt.Errorf("%w: directory: %w", ErrConfig, err)
@@ -104,6 +109,7 @@ func (c *Controller) load(ctx context.Context) error {
 	wake := make(chan struct{}, 1)
 	c.mirror, err = mirror.New(ctx, mirror.Config{
 		Source: source, Store: s, Limits: v.limits, Grace: v.Directory.Grace, Now: v.Now, Log: v.Log.Named("directory"), Changed: func() {
+			c.revoked.DirectoryChanged()
 			select {
 			case wake <- struct{}{}:
 			default:
@@ -118,16 +124,17 @@ func (c *Controller) load(ctx context.Context) error {
 		return err
 	}
 	c.sessions = distribute.New(distribute.Config{
-		Assignments: c.resolver, Recorder: s, Secrets: c.secrets, Trust: currentTrust, TrustDomain: trustDomain, ReportInterval: v.ReportInterval,
-		Now: v.Now, Log: v.Log.Named("sessions"),
+		Assignments: c.resolver, Recorder: s, Secrets: c.secrets, Trust: currentTrust, Revoked: c.revoked.Set, TrustDomain: trustDomain,
+		ReportInterval: v.ReportInterval, Now: v.Now, Log: v.Log.Named("sessions"),
 	}, records)
+	c.revoked.Notify(c.revocationsChanged)
 	c.authority.OnChange(c.authoritiesChanged)
 	c.desk = enrollment.New(enrollment.Config{
-		Tokens: s, Authority: c.authority, Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
+		Tokens: s, Authority: c.revoked.Guard(c.authority), Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
 		Machine: v.machine, Admin: v.admin, Requests: s, Rules: v.rules, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace,
 		Now: v.Now, Log: v.Log.Named("enrollment"),
 	})
-	verifier := peerVerifier{bundle: currentTrust, now: v.Now, log: v.Log, grace: c.desk.RenewalGrace()}
+	verifier := peerVerifier{bundle: currentTrust, revoked: c.revoked.Set, now: v.Now, log: v.Log, grace: c.desk.RenewalGrace()}
 	c.serveNodes(c.desk, verifier)
 	c.serveAdmins(c.desk, currentTrust, verifier, trustDomain)
 	return c.listen(ctx)
@@ -167,7 +174,7 @@ func (c *Controller) serveNodes(desk *enrollment.Desk, verifier peerVerifier) {
 func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bundle, verifier peerVerifier, trustDomain string) {
 	log := c.log.Named("admin")
 	service := admin.New(admin.Config{
-		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Trust: bundle, TrustDomain: trustDomain,
+		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Revocations: c.revoked, Trust: bundle, TrustDomain: trustDomain,
 		Services: c.config.services(), Now: c.config.Now, Log: log,
 	})
 	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
@@ -256,6 +263,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	start("directory", func() error { return c.mirror.Run(parts) })
 	start("resolver", func() error { return c.resolver.Run(parts, c.sessions.Notify) })
 	start("secrets", func() error { return c.secrets.Run(parts, c.sessions.NotifySecrets) })
+	start("revocations", func() error { return c.revoked.Run(parts) })
 	start("sessions", func() error { return c.sessions.Run(parts) })
 	start("controller certificate", func() error { return c.server.run(parts) })
 	start("ended records", func() error { return c.pruneRecords(parts) })

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/bailiwick-net/bailiwick/controller/admin"
+	"github.com/bailiwick-net/bailiwick/controller/revocation"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
@@ -49,58 +50,71 @@ func tlsConfig(certificate *serverCertificate) *tls.Config {
 // peerVerifier holds the certificate of every caller against the trust bundle before any service sees the call. A caller
 // without a certificate passes: a machine that joins has none, and each service decides whether it needs one.
 type peerVerifier struct {
-	bundle func() trust.Bundle
-	now    func() time.Time
-	log    hclog.Logger
+	bundle  func() trust.Bundle
+	revoked func() trust.Revocations
+	now     func() time.Time
+	log     hclog.Logger
 	// grace is how long after its end a certificate is still good for its own renewal.
 	grace time.Duration
 }
 
 // verify holds a chain against the trust bundle. With late a certificate that has ended within the grace is held against it
 // as of its end: for the renewal of that certificate and nothing else.
-func (v peerVerifier) verify(chain []*x509.Certificate, late bool) error {
-	options := trust.Options{Usages: []trust.Usage{trust.ClientAuth}}
+func (v peerVerifier) verify(chain []*x509.Certificate, late bool) (trust.Verdict, error) {
+	options := trust.Options{Usages: []trust.Usage{trust.ClientAuth}, Revoked: v.revoked()}
 	now := v.now()
-	_, err := v.bundle().Verify(now, chain, options)
+	verdict, err := v.bundle().Verify(now, chain, options)
 	if reason, refused := trust.ReasonOf(err); !late || !refused || reason != trust.ReasonExpired {
-		return err
+		return verdict, err
 	}
 	if end := chain[0].NotAfter; end.Before(now) && now.Sub(end) <= v.grace {
-		_, err = v.bundle().Verify(end, chain, options)
+		verdict, err = v.bundle().Verify(end, chain, options)
 	}
-	return err
+	return verdict, err
 }
 
-func (v peerVerifier) check(ctx context.Context, method string) error {
+// check verifies the caller's certificate, on every call of a connection, and says in the context whose it is.
+func (v peerVerifier) check(ctx context.Context, method string) (context.Context, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return status.Error(codes.Internal, "connection without a peer")
+		return nil, status.Error(codes.Internal, "connection without a peer")
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
 	if !ok || len(info.State.PeerCertificates) == 0 {
-		return nil
+		return ctx, nil
 	}
-	err := v.verify(info.State.PeerCertificates, method == nodev1.EnrollmentService_Renew_FullMethodName)
+	verdict, err := v.verify(info.State.PeerCertificates, method == nodev1.EnrollmentService_Renew_FullMethodName)
 	if err != nil {
 		v.log.Warn("caller's certificate refused", "address", p.Addr, "error", err)
-		return status.Error(codes.Unauthenticated, err.Error())
+		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
-	return nil
+	return revocation.WithCaller(ctx, verdict), nil
 }
 
 func (v peerVerifier) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := v.check(ctx, info.FullMethod); err != nil {
+	ctx, err := v.check(ctx, info.FullMethod)
+	if err != nil {
 		return nil, err
 	}
 	return handler(ctx, request)
 }
 
 func (v peerVerifier) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if err := v.check(stream.Context(), info.FullMethod); err != nil {
+	ctx, err := v.check(stream.Context(), info.FullMethod)
+	if err != nil {
 		return err
 	}
-	return handler(server, stream)
+	return handler(server, verifiedStream{stream, ctx})
 }
+
+// verifiedStream is a stream whose context says whose certificate it came with.
+type verifiedStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // the interface of grpc returns it from a method
+}
+
+// Context returns the context with the verified caller.
+func (s verifiedStream) Context() context.Context { return s.ctx }
 
 // nodeServer makes the gRPC server for nodes, tuned for many idle streams.
 func nodeServer(config *tls.Config, verifier peerVerifier, log hclog.Logger) *grpc.Server {

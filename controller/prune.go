@@ -61,6 +61,14 @@ func (c *Controller) pruneHoldings(ctx context.Context, before time.Time) (int, 
 	return c.state.store.PruneHoldings(ctx, before)
 }
 
+// pruneRevocations removes revocations of certificates that ended.
+func (c *Controller) pruneRevocations(ctx context.Context, before time.Time) (int, error) {
+	if c.revoked == nil {
+		return 0, nil
+	}
+	return c.revoked.Prune(ctx, before)
+}
+
 func (c *Controller) prune(ctx context.Context, r records) {
 	now := c.config.Now()
 	for _, kind := range []struct {
@@ -70,6 +78,7 @@ func (c *Controller) prune(ctx context.Context, r records) {
 	}{
 		{"join tokens", keepTokens, r.PruneTokens},
 		{"certificates", keepIssuances, r.PruneIssuances},
+		{"revocations", keepIssuances, c.pruneRevocations},
 		{"former values of secrets", 0, c.pruneSecrets},
 		{"requests for certificates", 0, c.pruneRequests},
 		{"certificates of machines", keepHoldings, c.pruneHoldings},

@@ -64,14 +64,15 @@ func (c *client) validate() error {
 // api is an open connection.
 type api struct {
 	*client
-	conn        *grpc.ClientConn
-	documents   adminv1.DocumentServiceClient
-	fleet       adminv1.FleetServiceClient
-	credentials adminv1.CredentialServiceClient
-	secrets     adminv1.SecretServiceClient
-	plans       adminv1.PlanServiceClient
-	analysis    adminv1.AnalysisServiceClient
-	enrollment  adminv1.EnrollmentRequestServiceClient
+	conn         *grpc.ClientConn
+	documents    adminv1.DocumentServiceClient
+	fleet        adminv1.FleetServiceClient
+	credentials  adminv1.CredentialServiceClient
+	secrets      adminv1.SecretServiceClient
+	plans        adminv1.PlanServiceClient
+	analysis     adminv1.AnalysisServiceClient
+	enrollment   adminv1.EnrollmentRequestServiceClient
+	certificates adminv1.CertificateServiceClient
 }
 
 // with makes the RunE of a command that talks to the controller.
@@ -109,7 +110,8 @@ func (c *client) open() (*api, error) {
 		fleet: adminv1.NewFleetServiceClient(conn), credentials: adminv1.NewCredentialServiceClient(conn),
 		secrets: adminv1.NewSecretServiceClient(conn),
 		plans:   adminv1.NewPlanServiceClient(conn), analysis: adminv1.NewAnalysisServiceClient(conn),
-		enrollment: adminv1.NewEnrollmentRequestServiceClient(conn),
+		enrollment:   adminv1.NewEnrollmentRequestServiceClient(conn),
+		certificates: adminv1.NewCertificateServiceClient(conn),
 	}, nil
 }
 

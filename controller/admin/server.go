@@ -15,6 +15,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/enrollment"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
+	"github.com/bailiwick-net/bailiwick/controller/revocation"
 	"github.com/bailiwick-net/bailiwick/controller/secrets"
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/directory"
@@ -35,7 +36,9 @@ type Config struct {
 	Sessions *distribute.Server
 	Desk     *enrollment.Desk
 	Secrets  *secrets.Keeper
-	Trust    func() trust.Bundle
+	// Revocations is what is revoked.
+	Revocations *revocation.Keeper
+	Trust       func() trust.Bundle
 	// TrustDomain is that of the fleet.
 	TrustDomain string
 	// Services are the servers that a plan tells about when machines lose them.
@@ -53,6 +56,7 @@ type Server struct {
 	adminv1.UnimplementedPlanServiceServer
 	adminv1.UnimplementedAnalysisServiceServer
 	adminv1.UnimplementedEnrollmentRequestServiceServer
+	adminv1.UnimplementedCertificateServiceServer
 	config Config
 	plans  plans
 }
@@ -77,6 +81,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterPlanServiceServer(r, s)
 	adminv1.RegisterAnalysisServiceServer(r, s)
 	adminv1.RegisterEnrollmentRequestServiceServer(r, s)
+	adminv1.RegisterCertificateServiceServer(r, s)
 }
 
 // refuse maps an error to a status: the one place where that is done.
@@ -103,6 +108,10 @@ func refuse(err error) error {
 		{secrets.ErrKey, codes.FailedPrecondition, ""},
 		{secrets.ErrOverlap, codes.InvalidArgument, ""},
 		{preshared.ErrInvalid, codes.InvalidArgument, ""},
+		{revocation.ErrNothing, codes.NotFound, "look at: bailiwick cert list"},
+		{revocation.ErrPermanent, codes.FailedPrecondition, "join the machine again with a new key: bailiwick token create MACHINE"},
+		{revocation.ErrDirectory, codes.FailedPrecondition, ""},
+		{trust.ErrRevocations, codes.ResourceExhausted, ""},
 		{directory.ErrMove, codes.FailedPrecondition, ""},
 		{directory.ErrInconsistent, codes.FailedPrecondition, ""},
 	} {

@@ -1,6 +1,9 @@
 package distribute
 
 import (
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/pki"
@@ -13,10 +16,12 @@ type denials struct {
 	content  []byte
 	digest   trust.Digest
 	machines int
+	// revocations are how many certificates and keys are revoked.
+	revocations int
 }
 
-// workOutDenials finds out whom the directory does not admit: machines whose account is disabled, and those that were nodes and
-// are gone from it beyond the grace time. It reports whether that is another set than before.
+// workOutDenials finds out whom the directory does not admit, machines whose account is disabled, and those that were nodes and
+// are gone from it beyond the grace time; and what is revoked. It reports whether that is another set than before.
 func (s *Server) workOutDenials() (changed bool, err error) {
 	var machines []pki.UUID
 	for _, u := range s.config.Assignments.Disabled() {
@@ -33,11 +38,15 @@ func (s *Server) workOutDenials() (changed bool, err error) {
 			machines = append(machines, pki.UUID(u))
 		}
 	}
-	set, err := trust.NewDenials(machines, trust.Revocations{})
+	var revoked trust.Revocations
+	if s.config.Revoked != nil {
+		revoked = s.config.Revoked()
+	}
+	set, err := trust.NewDenials(machines, revoked)
 	if err != nil {
 		return false, err
 	}
-	next := &denials{machines: len(machines)}
+	next := &denials{machines: len(machines), revocations: revoked.Len()}
 	if next.content, err = set.Append(nil); err != nil {
 		return false, err
 	}
@@ -61,5 +70,29 @@ func (s *session) sendDenials() error {
 		return err
 	}
 	s.toldDenials, s.sentDenials = true, d.digest
+	return nil
+}
+
+// NotifyRevoked tells every node what is revoked now, and ends the sessions of those whose own certificate is.
+func (s *Server) NotifyRevoked() {
+	changed, err := s.workOutDenials()
+	if err != nil {
+		s.config.Log.Error("it cannot be worked out what is revoked, nodes keep what they know", "error", err)
+	}
+	if changed {
+		d := s.denied.Load()
+		s.config.Log.Info("certificates that the fleet must not believe", "revocations", d.revocations, "machines", d.machines)
+	}
+	s.NotifyTrust()
+}
+
+// revoked refuses a session whose certificate, or the certificate of whose issuer, was revoked since it was verified.
+func (s *session) revoked() error {
+	if s.server.config.Revoked == nil {
+		return nil
+	}
+	if err := s.server.config.Revoked().CheckPath(s.path); err != nil {
+		return status.Errorf(codes.Unauthenticated, "the session of %s ends: %v; join the machine again with a token", s.name, err)
+	}
 	return nil
 }

@@ -52,6 +52,8 @@ type Config struct {
 	Secrets Secrets
 	// Trust returns the trust bundle of the fleet; it is cheap and may be called often.
 	Trust func() trust.Bundle
+	// Revoked returns what is revoked; nil is nothing. It is cheap and may be called often.
+	Revoked func() trust.Revocations
 	// TrustDomain is that of the certificates which may open a session.
 	TrustDomain string
 	// ReportInterval is how often a node reports without a change; 0 means 30 s.

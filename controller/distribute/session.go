@@ -3,6 +3,7 @@ package distribute
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
+	"github.com/bailiwick-net/bailiwick/controller/revocation"
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
@@ -50,6 +52,8 @@ type session struct {
 	// notAfter is the end of the certificate, and with it of the session: the node opens another one with a renewed
 	// certificate before that.
 	notAfter time.Time
+	// path leads from the certificate to a root, as it was verified.
+	path []*x509.Certificate
 	// wake has room for one hint, so that poking never blocks and hints join.
 	wake chan struct{}
 	// replaced is closed by the machine's next session, ended by this one when it is over.
@@ -90,7 +94,7 @@ func (s *Server) Connect(stream nodev1.SessionService_ConnectServer) error {
 		return err
 	}
 	session := &session{
-		server: s, stream: stream, machine: u, name: id.DNSName(), notAfter: notAfter,
+		server: s, stream: stream, machine: u, name: id.DNSName(), notAfter: notAfter, path: pathOf(stream.Context()),
 		wake: make(chan struct{}, 1), replaced: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if from, err := netip.ParseAddrPort(address); err == nil {
@@ -143,6 +147,12 @@ func (s *Server) identify(ctx context.Context) (id pki.Identity, notAfter time.T
 		return refuse(codes.Unauthenticated, "machine certificate is of the trust domain %q, this controller is of %q", id.TrustDomain(), s.config.TrustDomain)
 	}
 	return id, leaf.NotAfter, p.Addr.String(), nil
+}
+
+// pathOf is the path that the certificate of the peer was verified with.
+func pathOf(ctx context.Context) []*x509.Certificate {
+	caller, _ := revocation.Caller(ctx)
+	return caller.Path
 }
 
 func (s *Server) admit(a resolver.Assignment, id pki.Identity) error {
@@ -298,6 +308,9 @@ func (s *session) sendSettings(reconnectAfter time.Duration) error {
 // refresh sends what the node does not have yet: the trust bundle, and its assignment if it is another than the one
 // sent last. It ends the session of a machine that is no longer admitted.
 func (s *session) refresh() error {
+	if err := s.revoked(); err != nil {
+		return err
+	}
 	a := s.server.config.Assignments.Assignment(s.machine)
 	if !a.Standing.Admitted() {
 		return status.Errorf(codes.PermissionDenied, "machine %s is %v in the directory; its session ends", s.name, a.Standing)

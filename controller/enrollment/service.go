@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/bailiwick-net/bailiwick/controller/revocation"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/certlint"
@@ -140,6 +141,7 @@ func Code(err error) (codes.Code, string) {
 		{ErrTokenLifetime, codes.InvalidArgument, ""},
 		{ErrMachineUnknown, codes.FailedPrecondition, "look at: bailiwick get machines"},
 		{ErrMachineDisabled, codes.PermissionDenied, "enable its account in the directory first"},
+		{revocation.ErrKeyRevoked, codes.PermissionDenied, "join the machine with a new key: bailiwick token create MACHINE"},
 		{ErrTooOften, codes.ResourceExhausted, ""},
 		{ErrSuperseded, codes.PermissionDenied, "if this machine is the right one, make it a new token: bailiwick token create MACHINE"},
 		{ErrGraceOver, codes.PermissionDenied, "enrol the machine anew: bailiwick token create MACHINE"},

@@ -36,6 +36,7 @@ var (
 type Store interface {
 	Revocations(ctx context.Context) (store.Revocations, error)
 	ChangeRevocations(ctx context.Context, c store.RevocationChange) (uint64, error)
+	PruneRevocations(ctx context.Context, before time.Time) (int, error)
 	NextCRLNumber(ctx context.Context) (uint64, error)
 	IndexIssuances(ctx context.Context) error
 	Issuance(ctx context.Context, serial string) (ca.Entry, error)
@@ -99,6 +100,7 @@ func Open(ctx context.Context, c Config) (*Keeper, error) {
 		c.ResponseLifetime = DefaultResponseLifetime
 	}
 	k := &Keeper{config: c, changed: func() {}, wake: make(chan struct{}, 1), busy: make(chan struct{}, maxResponses)}
+	k.DirectoryChanged()
 	if err := c.Store.IndexIssuances(ctx); err != nil {
 		return nil, err
 	}
@@ -367,4 +369,16 @@ func (k *Keeper) Release(ctx context.Context, o Order, by string) (Outcome, erro
 		return Outcome{}, fmt.Errorf("%s is revoked for %s: %w", out.Before[0].ID(), out.Before[0].Reason, ErrPermanent)
 	}
 	return Outcome{}, fmt.Errorf("revoked certificates: %w", ErrNothing)
+}
+
+// Prune removes the records of certificates that ended before the given time.
+func (k *Keeper) Prune(ctx context.Context, before time.Time) (int, error) {
+	k.gate.Lock()
+	defer k.gate.Unlock()
+	pruned, err := k.config.Store.PruneRevocations(ctx, before)
+	if pruned == 0 {
+		return 0, err
+	}
+	defer k.changed()
+	return pruned, errors.Join(err, k.read(ctx))
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/journal"
 )
 
 // A Revocation is the record of a certificate, or of a key, that must not be believed any more.
@@ -74,8 +77,8 @@ type RevocationChange struct {
 	By           string
 }
 
-// MaxRevocationChange is how many records one change may have.
-const MaxRevocationChange = 50
+// MaxRevocationChange is how many records one change may have: the names of all fit into one event of the journal.
+const MaxRevocationChange = 9
 
 type revocationHead struct {
 	Number uint64 `json:"number"`
@@ -145,11 +148,28 @@ func (s *Store) ChangeRevocations(ctx context.Context, c RevocationChange) (uint
 			return 0, err
 		}
 	}
-	_, err = s.commit(ctx, what, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(headKey), "=", revision)}, ops)
+	err = s.record(ctx, what, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(headKey), "=", revision)}, ops,
+		journal.Record{Event: c.event()})
 	if err != nil {
 		return 0, err
 	}
 	return next, nil
+}
+
+// event is the change as the issuing journal tells of it.
+func (c RevocationChange) event() *journal.Event {
+	var what []string
+	for _, r := range c.Put {
+		what = append(what, r.ID()+" revoked for "+r.Reason)
+	}
+	for _, r := range c.Release {
+		what = append(what, r.ID()+" released")
+	}
+	e := &journal.Event{Kind: "revocation", What: strings.Join(what, ", "), By: c.By}
+	if all := slices.Concat(c.Put, c.Release); len(all) == 1 {
+		e.Serial, e.Key = all[0].Serial, all[0].Key
+	}
+	return e
 }
 
 // RevocationEvents lists the history, the oldest first.

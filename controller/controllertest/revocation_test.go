@@ -1,0 +1,184 @@
+package controllertest
+
+import (
+	"crypto/ecdsa"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/bailiwick-net/bailiwick/pki/enroll"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
+	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
+	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
+)
+
+// certificates is the certificate service over the admin socket.
+func (f *Fleet) certificates() adminv1.CertificateServiceClient {
+	f.t.Helper()
+	return adminv1.NewCertificateServiceClient(f.Conn())
+}
+
+func ofMachine(name string) *adminv1.CertificateSelector {
+	return &adminv1.CertificateSelector{By: &adminv1.CertificateSelector_Machine{Machine: name}}
+}
+
+// revoke revokes the certificates of a machine.
+func (f *Fleet) revoke(machine, reason string) *adminv1.RevokeCertificatesResponse {
+	f.t.Helper()
+	r, err := f.certificates().RevokeCertificates(f.Context(), &adminv1.RevokeCertificatesRequest{Selector: ofMachine(machine), Reason: reason})
+	if err != nil {
+		f.t.Fatalf("revoking %s: %v", machine, err)
+	}
+	return r
+}
+
+// wantRefusal waits until the session was told of denials with which a node is judged as wanted.
+func (s *Session) wantRefusal(judge, peer *Node, want trust.Reason) {
+	s.t.Helper()
+	for {
+		m, err := s.next()
+		if err != nil {
+			s.t.Fatalf("waiting to be told that %v is refused with %q: %v", peer.Identity, want, err)
+		}
+		s.note(m)
+		d := m.GetDenials()
+		if d == nil {
+			continue
+		}
+		if got := judgePeer(s.t, judge, peer, d.GetContent()); got == want {
+			return
+		}
+	}
+}
+
+// judgePeer judges a node by denials, as the node daemon does.
+func judgePeer(t testing.TB, judge, peer *Node, denials []byte) trust.Reason {
+	t.Helper()
+	set, err := trust.ParseDenials(denials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := trust.ParseChain(peer.Certificate.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = judge.Trust.Verify(time.Now(), chain, trust.Options{Usages: []trust.Usage{trust.IPsecIKE}, IKEID: peer.Identity.IKEID(), Denied: set})
+	reason, _ := trust.ReasonOf(err)
+	return reason
+}
+
+// A revoked machine loses its session, every other node is told, and nothing gets it back in but a token and a new key.
+func TestRevokedMachineIsShutOut(t *testing.T) {
+	f := Start(t, Bank)
+	f.Apply(BankLinks)
+	ws1, ws2 := f.Node("ws1"), f.Node("ws2")
+	s1, s2 := ws1.Connect(&nodev1.Hello{}), ws2.Connect(&nodev1.Hello{})
+	s1.AcceptAssignment()
+	s2.AcceptAssignment()
+	renewed, err := ws1.Renew(ws1.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := ws1.Dial(ws1.Certificate)
+	// The connection is open before the revocation, and stays: each call is judged anew.
+	client := nodev1.NewEnrollmentServiceClient(conn)
+	request, err := enroll.NewRequest(f.Join("").Key, ws1.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Renew(f.Context(), &nodev1.RenewRequest{Csr: request}); err != nil {
+		t.Fatal(err)
+	}
+
+	r := f.revoke("ws1", "keyCompromise")
+	if len(r.GetRevoked()) != 6 || r.GetConnectedNodes() == 0 { // three certificates and their keys
+		t.Errorf("revoked are %v with %d nodes, wanted three certificates and three keys", r.GetRevoked(), r.GetConnectedNodes())
+	}
+	s2.wantRefusal(ws2, ws1, trust.ReasonRevoked)
+	if err := s1.WantEnd(); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("the session ended with %v, wanted a refusal as revoked", err)
+	}
+	for name, n := range map[string]*Node{"the certificate": ws1, "its renewal": renewed} {
+		if err := n.Connect(&nodev1.Hello{}).WantEnd(); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("a new session with %s: %v, wanted Unauthenticated", name, err)
+		}
+		if _, err := n.Renew(n.Identity); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("renewing with %s: %v, wanted Unauthenticated", name, err)
+		}
+	}
+	if _, err := client.Renew(f.Context(), &nodev1.RenewRequest{Csr: request}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("renewing over the connection of before: %v, wanted Unauthenticated", err)
+	}
+	// A token does not help a revoked key, and is not used up by the attempt.
+	token := f.Token("ws1")
+	again := f.Join(token)
+	key, ok := ws1.Certificate.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		t.Fatal("the node has no ECDSA key")
+	}
+	again.Key = key
+	if _, err := again.Try(f.Context()); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("joining with the revoked key: %v, wanted PermissionDenied", err)
+	}
+	fresh, err := f.Join(token).Try(f.Context())
+	if err != nil {
+		t.Fatalf("joining with a new key: %v", err)
+	}
+	fresh.Connect(&nodev1.Hello{}).AcceptAssignment()
+
+	// It holds over a restart.
+	f.Restart()
+	if err := ws1.Connect(&nodev1.Hello{}).WantEnd(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a session after the restart: %v, wanted Unauthenticated", err)
+	}
+	s2 = ws2.Connect(&nodev1.Hello{})
+	s2.wantRefusal(ws2, ws1, trust.ReasonRevoked)
+}
+
+// A machine on hold gets in again, with the same key, when the hold is released.
+func TestHoldIsLifted(t *testing.T) {
+	f := Start(t, Bank)
+	ws1, ws2 := f.Node("ws1"), f.Node("ws2")
+	s2 := ws2.Connect(&nodev1.Hello{})
+	f.revoke("ws1", "certificateHold")
+	s2.wantRefusal(ws2, ws1, trust.ReasonRevoked)
+	if err := ws1.Connect(&nodev1.Hello{}).WantEnd(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a session on hold: %v, wanted Unauthenticated", err)
+	}
+	if _, err := f.certificates().ReleaseCertificates(f.Context(), &adminv1.ReleaseCertificatesRequest{Selector: ofMachine("ws1")}); err != nil {
+		t.Fatal(err)
+	}
+	s2.wantRefusal(ws2, ws1, 0)
+	ws1.Connect(&nodev1.Hello{}).AcceptAssignment()
+}
+
+// The directory puts the certificates of a disabled machine on hold, and takes that back, but never what a person did.
+func TestDirectoryHoldsAndReleases(t *testing.T) {
+	f := Start(t, Bank)
+	f.Node("ws1")
+	f.Node("ws2")
+	f.revoke("ws2", "certificateHold")
+	state := func(machine string) string {
+		r, err := f.certificates().ListCertificates(f.Context(), &adminv1.ListCertificatesRequest{Selector: ofMachine(machine)})
+		if err != nil || len(r.GetCertificates()) != 1 {
+			t.Fatalf("certificates of %s: %v, error %v", machine, r, err)
+		}
+		c := r.GetCertificates()[0]
+		return strings.TrimSpace(c.GetStatus() + " " + c.GetRevocation().GetBy())
+	}
+	disabled := strings.NewReplacer("cn: ws1\n", "cn: ws1\nnsAccountLock: TRUE\n", "cn: ws2\n", "cn: ws2\nnsAccountLock: TRUE\n").Replace(Bank)
+	f.WriteDirectory(disabled)
+	f.Eventually("the certificate of ws1 is on hold", func() bool { return state("ws1") == "on-hold directory" })
+	_, err := f.certificates().ReleaseCertificates(f.Context(), &adminv1.ReleaseCertificatesRequest{Selector: ofMachine("ws1")})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "disabled in the directory") {
+		t.Errorf("releasing it: %v, wanted the advice to enable the machine", err)
+	}
+	f.WriteDirectory(Bank)
+	f.Eventually("the certificate of ws1 is good again", func() bool { return state("ws1") == "good" })
+	if got := state("ws2"); got != "on-hold root" {
+		t.Errorf("the hold that root ordered became %q", got)
+	}
+}
