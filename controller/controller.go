@@ -98,7 +98,7 @@ func (c *Controller) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.openRevocations(ctx, authority, trustDomain); err != nil {
+	if err := c.openRevocations(ctx, trustDomain); err != nil {
 		return err
 	}
 	source, err := v.openDirectory()
@@ -131,7 +131,7 @@ func (c *Controller) load(ctx context.Context) error {
 	c.authority.OnChange(c.authoritiesChanged)
 	c.desk = enrollment.New(enrollment.Config{
 		Tokens: s, Authority: c.revoked.Guard(c.authority), Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
-		Machine: v.machine, Admin: v.admin, Requests: s, Rules: v.rules, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace,
+		Machine: v.machine, Admin: v.admin, Requests: s, Rules: v.rules, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace, Supersede: c.revoked.Supersede,
 		Now: v.Now, Log: v.Log.Named("enrollment"),
 	})
 	verifier := peerVerifier{bundle: currentTrust, revoked: c.revoked.Set, now: v.Now, log: v.Log, grace: c.desk.RenewalGrace()}

@@ -5,11 +5,10 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/revocation"
-	"github.com/bailiwick-net/bailiwick/pki/ca"
 )
 
 // openRevocations reads what is revoked.
-func (c *Controller) openRevocations(ctx context.Context, authority *ca.CA, trustDomain string) error {
+func (c *Controller) openRevocations(ctx context.Context, trustDomain string) error {
 	v := c.config
 	var err error
 	c.revoked, err = revocation.Open(ctx, revocation.Config{
@@ -20,9 +19,18 @@ func (c *Controller) openRevocations(ctx context.Context, authority *ca.CA, trus
 			}
 			return c.mirror.View()
 		},
-		Issuers: func() []revocation.Issuer { return []revocation.Issuer{authority} },
+		Issuers: c.issuers,
 	})
 	return err
+}
+
+// issuers are the CAs that issued, or issue, certificates: each signs the lists of its own.
+func (c *Controller) issuers() []revocation.Issuer {
+	out := []revocation.Issuer{c.authority.Active()}
+	for _, other := range c.authority.Others() {
+		out = append(out, other)
+	}
+	return out
 }
 
 // revocationsChanged tells everybody who believes certificates.

@@ -182,3 +182,21 @@ func TestDirectoryHoldsAndReleases(t *testing.T) {
 		t.Errorf("the hold that root ordered became %q", got)
 	}
 }
+
+// A machine that enrols anew with a new key revokes what it had before: whoever has a copy of that is shut out.
+func TestEnrollingAnewRevokesTheFormerCertificate(t *testing.T) {
+	f := Start(t, Bank)
+	former, ws2 := f.Node("ws1"), f.Node("ws2")
+	old, s2 := former.Connect(&nodev1.Hello{}), ws2.Connect(&nodev1.Hello{})
+	present := f.Node("ws1")
+	if err := old.WantEnd(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("the session with the former certificate ended with %v, wanted Unauthenticated", err)
+	}
+	s2.wantRefusal(ws2, former, trust.ReasonRevoked)
+	s := present.Connect(&nodev1.Hello{})
+	s.wantRefusal(present, ws2, 0)
+	r, err := f.certificates().ListCertificates(f.Context(), &adminv1.ListCertificatesRequest{Selector: ofMachine("ws1"), Status: "revoked"})
+	if err != nil || len(r.GetCertificates()) != 1 || r.GetCertificates()[0].GetRevocation().GetReason() != "superseded" {
+		t.Errorf("revoked are %v, error %v; wanted the former certificate as superseded", r.GetCertificates(), err)
+	}
+}

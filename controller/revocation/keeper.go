@@ -255,6 +255,27 @@ func (k *Keeper) Revoke(ctx context.Context, o Order, reason revocation.Reason, 
 	return k.apply(ctx, wanted, by)
 }
 
+// byEnrolment is who revokes because a machine enrolled anew.
+const byEnrolment = "enrolment"
+
+// Supersede revokes the certificates that a machine had up to the former one, because it enrolled anew.
+func (k *Keeper) Supersede(ctx context.Context, former store.Holding) error {
+	k.gate.Lock()
+	defer k.gate.Unlock()
+	entries, err := k.config.Store.IssuancesTo(ctx, pki.MachineURI(k.config.TrustDomain, former.Machine))
+	if err != nil {
+		return err
+	}
+	var wanted []store.Revocation
+	for _, e := range entries {
+		if !e.Intention.Prepared.After(former.Issued) && e.Intention.NotAfter.After(k.config.Now()) {
+			wanted = append(wanted, k.record(e, revocation.Superseded, byEnrolment))
+		}
+	}
+	_, err = k.apply(ctx, wanted, byEnrolment)
+	return err
+}
+
 func (k *Keeper) record(e ca.Entry, reason revocation.Reason, by string) store.Revocation {
 	i := e.Intention
 	return store.Revocation{
