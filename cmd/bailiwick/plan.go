@@ -180,6 +180,12 @@ func printPlan(w io.Writer, r *adminv1.PlanResponse) error {
 	if n := r.GetMachinesUnaddressed(); n > 0 && r.GetMachinesChanged() > 0 {
 		fmt.Fprintf(w, "\nNeither the directory nor a node tells an address of %s: filters that name addresses were taken not to be about them.\n", plural(int(n), "machine"))
 	}
+	if len(r.GetAssumptions()) > 0 {
+		fmt.Fprintln(w, "\nNot known here:")
+		for _, sentence := range r.GetAssumptions() {
+			fmt.Fprintf(w, "  %s\n", sentence)
+		}
+	}
 	if len(r.GetBlocked()) > 0 {
 		fmt.Fprintln(w, "\nThe settings of the fleet do not let it be applied (blockApply):")
 		printProblems(w, "  ", r.GetBlocked())

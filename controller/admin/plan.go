@@ -152,6 +152,7 @@ func (s *Server) foresee(c catalogue, view *mirror.View, in intent, details bool
 		return plan.Plan{}, nil, refuse(err)
 	}
 	response := describePlan(p, details)
+	response.Assumptions = s.assumptions(p, next)
 	_, machines, _ := view.Snapshot.Len()
 	response.Machines, response.Warnings, response.Blocked = uint32(machines), warnings, s.blocking(c.with(nil), next)
 	return p, response, nil
@@ -193,6 +194,7 @@ func (s *Server) planDirectory(ctx context.Context, c catalogue, view *mirror.Vi
 		return nil, refuse(err)
 	}
 	response := describePlan(p, r.GetDetails())
+	response.Assumptions = s.assumptions(p, docs)
 	_, machines, _ := next.Len()
 	response.Machines, response.Held = uint32(machines), reason
 	response.Directory = directory.NewDiff(view.Snapshot, next).String()

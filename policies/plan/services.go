@@ -9,6 +9,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/policies"
+	"github.com/bailiwick-net/bailiwick/policies/compile"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
@@ -73,8 +74,8 @@ func (c *comparison) services(list []Service) []ServiceChange {
 			if group.size == 1 && group.first.after.UUID == self.UUID {
 				continue // it reaches itself without the network
 			}
-			was, ok := c.reach(clients[0].client, hosts[0], s)
-			is, still := c.reach(clients[1].client, hosts[1], s)
+			was, ok := c.reachAny(clients[0].client, hosts[0], s, c.before, group.from)
+			is, still := c.reachAny(clients[1].client, hosts[1], s, c.after, group.to)
 			if !ok || !still || was.outcome == is.outcome {
 				continue
 			}
@@ -135,6 +136,39 @@ func (s *state) hostOf(service Service) (directory.Machine, bool) {
 		}
 	}
 	return directory.Machine{}, false
+}
+
+// reachAny judges the way to a service at the address that stands for it and, where that is lost, at those by which the
+// policy of the client names it: a rule that permits port 53 of 192.0.2.53 says that a DNS server is there.
+func (c *comparison) reachAny(client, host *end, s Service, at *state, policy compile.Digest) (verdict, bool) {
+	v, ok := c.reach(client, host, s)
+	if !ok || v.outcome != policies.OutcomeBlocked || s.Symbol == spd.AddressAny || s.Address.IsValid() || s.Host != "" {
+		return v, ok
+	}
+	for _, address := range named(at.policies[policy], s) {
+		there := s
+		there.Address = address
+		if server := c.host(at, there); server != nil {
+			if w, ok := c.reach(client, server, s); ok && w.outcome != policies.OutcomeBlocked {
+				return w, true
+			}
+		}
+	}
+	return v, true
+}
+
+// named are the single addresses whose port of a service, and no other, filters name as destination.
+func named(p spd.Policy, s Service) []netip.Addr {
+	var out []netip.Addr
+	for _, r := range p.Rules {
+		for _, f := range r.Filters {
+			to, ok := f.Destination.Range()
+			if ok && to.Single() && f.Protocol == s.Traffic.Protocol && f.DestinationPort == s.Traffic.Ports && !slices.Contains(out, to.From) {
+				out = append(out, to.From)
+			}
+		}
+	}
+	return out
 }
 
 func (c *comparison) reach(client, host *end, s Service) (verdict, bool) {

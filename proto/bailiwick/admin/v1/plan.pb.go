@@ -354,7 +354,9 @@ type PlanResponse struct {
 	TestsRun           uint32 `protobuf:"varint,20,opt,name=tests_run,json=testsRun,proto3" json:"tests_run,omitempty"`
 	TestsFailed        uint32 `protobuf:"varint,21,opt,name=tests_failed,json=testsFailed,proto3" json:"tests_failed,omitempty"`
 	// Findings for which the settings of the fleet would have the change refused.
-	Blocked       []*Problem `protobuf:"bytes,22,rep,name=blocked,proto3" json:"blocked,omitempty"`
+	Blocked []*Problem `protobuf:"bytes,22,rep,name=blocked,proto3" json:"blocked,omitempty"`
+	// What cannot be known here and was assumed, one sentence each.
+	Assumptions   []string `protobuf:"bytes,23,rep,name=assumptions,proto3" json:"assumptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -539,6 +541,13 @@ func (x *PlanResponse) GetTestsFailed() uint32 {
 func (x *PlanResponse) GetBlocked() []*Problem {
 	if x != nil {
 		return x.Blocked
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetAssumptions() []string {
+	if x != nil {
+		return x.Assumptions
 	}
 	return nil
 }
@@ -1443,7 +1452,7 @@ const file_bailiwick_admin_v1_plan_proto_rawDesc = "" +
 	"\rDirectoryMove\x12\x0e\n" +
 	"\x02dn\x18\x01 \x01(\tR\x02dn\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\"\x15\n" +
-	"\x13HeldDirectoryChange\"\xf1\a\n" +
+	"\x13HeldDirectoryChange\"\x93\b\n" +
 	"\fPlanResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x128\n" +
@@ -1467,7 +1476,8 @@ const file_bailiwick_admin_v1_plan_proto_rawDesc = "" +
 	"\x15machine_pairs_cut_off\x18\x13 \x01(\x04R\x12machinePairsCutOff\x12\x1b\n" +
 	"\ttests_run\x18\x14 \x01(\rR\btestsRun\x12!\n" +
 	"\ftests_failed\x18\x15 \x01(\rR\vtestsFailed\x125\n" +
-	"\ablocked\x18\x16 \x03(\v2\x1b.bailiwick.admin.v1.ProblemR\ablocked\"\xc2\x01\n" +
+	"\ablocked\x18\x16 \x03(\v2\x1b.bailiwick.admin.v1.ProblemR\ablocked\x12 \n" +
+	"\vassumptions\x18\x17 \x03(\tR\vassumptions\"\xc2\x01\n" +
 	"\x12PlannedAssignments\x12=\n" +
 	"\x06before\x18\x01 \x01(\v2%.bailiwick.admin.v1.PlannedAssignmentR\x06before\x12;\n" +
 	"\x05after\x18\x02 \x01(\v2%.bailiwick.admin.v1.PlannedAssignmentR\x05after\x12\x14\n" +
