@@ -1,12 +1,13 @@
 package directory
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/bailiwick-net/bailiwick/directory/descriptor"
 )
 
 // An Attribute is one attribute of an entry as a directory holds it. Values are octet strings.
@@ -260,10 +261,11 @@ func (s Schema) group(e Entry, dn DN) (Object, []Problem, error) {
 		}
 	}
 	if v := e.Values(s.SID); s.SID != "" && len(v) > 0 {
-		// MS-DTYP 2.4.2.2: the last sub-authority, little-endian, is the relative identifier. The well-known groups of
-		// S-1-5-32 have identifiers of their own that no account refers to.
-		if sid := v[0]; len(sid) >= 28 && sid[0] == 1 {
-			g.RID = binary.LittleEndian.Uint32([]byte(sid[len(sid)-4:]))
+		// The built-in groups of S-1-5-32 have identifiers of their own, which no account refers to.
+		if sid, err := descriptor.ParseSID([]byte(v[0])); err != nil {
+			problems = append(problems, Problem{DN: e.DN, Attribute: s.SID, Reason: err.Error()})
+		} else if _, ok := sid.Domain(); ok {
+			g.RID = sid.RID()
 		}
 	}
 	return g, problems, nil

@@ -1,5 +1,6 @@
 // Package ldap reads a directory over LDAP (RFC 4511), and again when it changes: told by content synchronization (RFC
-// 4533) where the server offers that, else by polling.
+// 4533) where the server offers that, by DirSync or queries by uSNChanged where it is Active Directory (MS-ADTS) and our
+// rights allow it, else by polling.
 //
 // Invariants: a snapshot is one that the server really had, read to the end, or there is none: a limit, a referral, a
 // lost connection or a tree that changed while its pages were fetched is an error or another attempt, never a shorter
@@ -8,5 +9,5 @@
 // leaves the machine in clear.
 //
 // What attributes mean is directory.Schema's business; whether a change may be applied is directory/guard's, what a
-// message of RFC 4533 means is contentsync's. DirSync fits the same directory.Source and is not here.
+// message of RFC 4533 means is contentsync's, and what a domain controller's changes mean replication's.
 package ldap

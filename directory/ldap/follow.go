@@ -62,6 +62,17 @@ func (s *Source) read(ctx context.Context) (*directory.Snapshot, error) {
 		}
 		return snap, err
 	}
+	if s.replicates() {
+		snap, err := s.replicate(ctx)
+		if !errors.Is(err, errNoChanges) {
+			if err != nil && ctx.Err() == nil {
+				s.state.note(func(st *directory.Status) { st.Failed(time.Now(), err) })
+			}
+			return snap, err
+		}
+		s.known = known{}
+		s.usePolling(err.Error())
+	}
 	return s.poll(ctx)
 }
 

@@ -113,10 +113,15 @@ func (s *session) entry(e *goldap.Entry) (directory.Entry, error) {
 
 // pages searches the whole tree and hands over every entry. It returns nil only when the server said that it is done.
 func (s *session) pages(filter string, each func(*goldap.Entry) error, attributes []string) error {
+	return s.pagesOf(s.Base.String(), filter, each, attributes)
+}
+
+// pagesOf is pages for any tree, with controls beside that of the pages.
+func (s *session) pagesOf(base, filter string, each func(*goldap.Entry) error, attributes []string, controls ...goldap.Control) error {
 	var cookie []byte
 	for page := 0; ; page++ {
 		paging := &goldap.ControlPaging{PagingSize: s.PageSize, Cookie: cookie}
-		result, err := s.search(s.Base.String(), goldap.ScopeWholeSubtree, filter, attributes, paging)
+		result, err := s.search(base, goldap.ScopeWholeSubtree, filter, attributes, append(slices.Clip(controls), paging)...)
 		if err != nil {
 			return err
 		}

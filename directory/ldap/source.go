@@ -22,7 +22,7 @@ const (
 	credentialsPoll = 2 * time.Second
 )
 
-// A Source reads a directory server, told of changes by content synchronization where the server offers that, else by
+// A Source reads a directory server, told of changes by what the server offers and our rights allow, else by
 // polling; it implements directory.Source.
 type Source struct {
 	target target
@@ -38,7 +38,10 @@ type Source struct {
 	failed    error         // of the last poll
 	password  time.Time     // the password file's age as of the last poll
 
-	follower  *follower           // nil while there is none
+	follower   *follower   // nil while there is none
+	replicator *replicator // nil while there is none
+	known      known       // what the last one left
+
 	replica   contentsync.Replica // what the last one left
 	anew      int                 // how often in a row one had to start again without cookie
 	trySync   time.Time           // when content synchronization is to be tried
@@ -70,7 +73,7 @@ func Open(c Config) (*Source, error) {
 	s := &Source{target: t}
 	s.closed, s.closing = context.WithCancel(context.Background())
 	s.state.Status = directory.Status{Kind: "ldap", Location: t.URL, Base: t.Base.String()}
-	if reason := t.noSync(); reason != "" {
+	if reason := t.noSync(); reason != "" && !s.replicates() {
 		s.usePolling(reason)
 	}
 	return s, nil
@@ -95,7 +98,7 @@ func (s *Source) Next(ctx context.Context) (*directory.Snapshot, error) {
 	defer cancel()
 	defer context.AfterFunc(s.closed, cancel)()
 	for {
-		if s.follower == nil {
+		if !s.told() {
 			if err := s.pause(ctx); err != nil {
 				return nil, s.ended(err)
 			}
@@ -116,6 +119,9 @@ func (s *Source) Next(ctx context.Context) (*directory.Snapshot, error) {
 		}
 	}
 }
+
+// told says whether a server tells of changes, or is asked for them, so that there is nothing to poll.
+func (s *Source) told() bool { return s.follower != nil || s.replicator != nil }
 
 func (s *Source) ended(err error) error {
 	if s.closed.Err() != nil {
@@ -143,7 +149,7 @@ func (s *Source) plan(err error) {
 	s.state.Lock()
 	defer s.state.Unlock()
 	s.state.NextRead = time.Now().Add(s.wait)
-	if s.follower != nil {
+	if s.told() {
 		s.state.NextRead = time.Time{}
 	}
 }

@@ -96,13 +96,18 @@ func syncItem(schema directory.Schema, u directory.UUID, entry *goldap.Entry) (c
 		}
 		e.Attributes = append(e.Attributes, directory.Attribute{Name: a.Name, Values: a.Values})
 	}
+	return item(schema, u, e)
+}
+
+// item is what is kept of an entry that is announced as u.
+func item(schema directory.Schema, u directory.UUID, e directory.Entry) (contentsync.Item, error) {
 	object, problems, err := schema.Map(e)
 	if err != nil {
 		return contentsync.Item{}, err
 	}
 	item := contentsync.Item{Problems: problems}
 	if object == nil {
-		if item.DN, err = directory.ParseDN(entry.DN); err != nil {
+		if item.DN, err = directory.ParseDN(e.DN); err != nil {
 			return contentsync.Item{}, err
 		}
 		return item, nil
@@ -110,7 +115,7 @@ func syncItem(schema directory.Schema, u directory.UUID, entry *goldap.Entry) (c
 	item.Object = directory.Normalise(object)
 	var own directory.UUID
 	if own, item.DN = object.Identity(); own != u {
-		return contentsync.Item{}, fmt.Errorf("%w: entry %q has entryUUID %s and is announced as %s", errMessage, entry.DN, own, u)
+		return contentsync.Item{}, fmt.Errorf("%w: entry %q has entryUUID %s and is announced as %s", errMessage, e.DN, own, u)
 	}
 	return item, nil
 }

@@ -21,7 +21,7 @@ const module = "github.com/bailiwick-net/bailiwick"
 // pure lists packages without network or file I/O, logging, goroutines, wall clock and system randomness. A trailing
 // "/..." covers everything below.
 var pure = []string{
-	"directory", "directory/guard", "directory/ldap/contentsync",
+	"directory", "directory/descriptor", "directory/guard", "directory/ldap/contentsync", "directory/ldap/replication",
 	"policies", "policies/predefined", "policies/preshared", "policies/proposal", "policies/resolve", "policies/spd/...", "policies/compile", "policies/analyze", "policies/plan", "policies/gpipsec", "policies/foreign",
 	"pki", "pki/certlint", "pki/enroll", "pki/journal", "pki/revocation", "pki/slots", "pki/trust",
 	"node/sa", "node/ike", "node/ike/wire", "node/ike/suite", "node/ike/ikev2", "node/ike/engine", "node/ike/impair",
@@ -50,7 +50,7 @@ var layers = []struct {
 	{"node/datapath/...", []string{"node/datapath/...", "node/sa", "node/ike", "node/packet", "node/esp/...", "node/tun/...", "node/transport", "policies/proposal", "policies/spd", "e2e/lab"}},
 	{"node/facts", []string{"policies/spd", "e2e/lab"}},
 	{"node/...", []string{"node/...", "proto/...", "policies/...", "pki/..."}},
-	{"policies/...", []string{"policies/...", "directory", "proto/bailiwick/policy/..."}},
+	{"policies/...", []string{"policies/...", "directory", "directory/descriptor", "proto/bailiwick/policy/..."}},
 	{"directory/...", []string{"directory/...", "e2e/lab/..."}},
 	{"pki/...", []string{"pki/..."}},
 	{"proto/...", []string{"proto/..."}},

@@ -45,6 +45,9 @@ func (r Replica) Cookie() Cookie { return r.cookie }
 // Len returns the number of entries.
 func (r Replica) Len() int { return r.content.len }
 
+// Item returns what is kept of an entry.
+func (r Replica) Item(u directory.UUID) (Item, bool) { return r.content.get(u) }
+
 // Items returns a copy of the content.
 func (r Replica) Items() map[directory.UUID]Item { return maps.Collect(r.content.all()) }
 

@@ -212,6 +212,23 @@ func (s *Server) Tool(ctx context.Context, args ...string) (string, error) {
 	return s.Host.RunContext(ctx, s.Root.Command([]string{s.Dir}, args...)...)
 }
 
+// AsSystem runs a script of Python on the controller's own database, as the system may: db is the database (samba.samdb.SamDB)
+// and args are the arguments.
+func (s *Server) AsSystem(ctx context.Context, script string, args ...string) (string, error) {
+	prelude := `
+import sys
+from samba.auth import system_session
+from samba.param import LoadParm
+from samba.samdb import SamDB
+lp = LoadParm()
+lp.load(sys.argv[1])
+db = SamDB(session_info=system_session(), lp=lp)
+args = sys.argv[2:]
+`
+	command := append([]string{"python3", "-c", prelude + script, s.path("domain") + "/etc/smb.conf"}, args...)
+	return s.Host.RunContext(ctx, s.Root.Command([]string{s.Dir}, command...)...)
+}
+
 // Log returns what the controller wrote.
 func (s *Server) Log() string {
 	content, _ := os.ReadFile(s.path("log"))
