@@ -14,9 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/bailiwick-net/bailiwick/controller/enrollment"
-	"github.com/bailiwick-net/bailiwick/directory"
-	"github.com/bailiwick-net/bailiwick/directory/guard"
-	"github.com/bailiwick-net/bailiwick/directory/ldap"
+	"github.com/bailiwick-net/bailiwick/directory/settings"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 )
@@ -53,6 +51,15 @@ type Config struct {
 	Log hclog.Logger `yaml:"-"`
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time `yaml:"-"`
+
+	// file is where it was read, for the places of mistakes.
+	file configFile
+}
+
+// configFile is a file that was read; the zero value is none.
+type configFile struct {
+	path string
+	text []byte
 }
 
 // AdminConfig says how administrators reach the controller.
@@ -63,51 +70,13 @@ type AdminConfig struct {
 	Listen string `yaml:"listen"`
 }
 
-// DirectoryConfig names the directory: exactly one of LDIF and LDAP.
-type DirectoryConfig struct {
-	LDIF *LDIFConfig `yaml:"ldif"`
-	LDAP *LDAPConfig `yaml:"ldap"`
-	// Guard bounds how many machines one change of the directory may affect; default a tenth, and five in any case.
-	Guard GuardConfig `yaml:"guard"`
-	// Grace is how long a machine that vanished keeps its policy; default 7 days.
-	Grace time.Duration `yaml:"grace"`
-}
-
-// LDIFConfig is a directory in a file.
-type LDIFConfig struct {
-	Path string `yaml:"path"`
-	// Base is the top of the tree; default the one entry that all others are below.
-	Base string `yaml:"base"`
-}
-
-// LDAPConfig is a directory server; see ldap.Config.
-type LDAPConfig struct {
-	URL  string `yaml:"url"`
-	Base string `yaml:"base"`
-	// Schema is "openldap" (the default) or "active-directory".
-	Schema string `yaml:"schema"`
-	// BindDN and PasswordFile bind by password, External by the TLS client certificate or the user over ldapi.
-	BindDN       string `yaml:"bindDN"`
-	PasswordFile string `yaml:"passwordFile"`
-	External     bool   `yaml:"external"`
-	StartTLS     bool   `yaml:"startTLS"`
-	CAFile       string `yaml:"caFile"`
-	ServerName   string `yaml:"serverName"`
-	ClientCert   string `yaml:"clientCert"`
-	ClientKey    string `yaml:"clientKey"`
-	AllowClear   bool   `yaml:"allowClear"`
-	// PollOnly does without content synchronization although the server may offer it.
-	PollOnly bool          `yaml:"pollOnly"`
-	Interval time.Duration `yaml:"interval"`
-	Timeout  time.Duration `yaml:"timeout"`
-}
-
-// GuardConfig is guard.Limits as written; all zero means guard.Default.
-type GuardConfig struct {
-	Share   float64 `yaml:"share"`
-	Floor   int     `yaml:"floor"`
-	Ceiling int     `yaml:"ceiling"`
-}
+// The directory section and its parts; see package settings.
+type (
+	DirectoryConfig = settings.Directory
+	LDIFConfig      = settings.LDIF
+	LDAPConfig      = settings.LDAP
+	GuardConfig     = settings.Guard
+)
 
 // StoreConfig says where the state is. Without endpoints it is in StateDir.
 type StoreConfig struct {
@@ -178,6 +147,7 @@ func parseConfig(path string, text []byte) (Config, error) {
 	if err := yaml.UnmarshalWithOptions(text, &c, yaml.Strict()); err != nil {
 		return Config{}, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
 	}
+	c.file = configFile{path, text}
 	return c, nil
 }
 
@@ -187,7 +157,8 @@ func (c *Config) SetDirectory(text string) error {
 	if !ok || path == "" {
 		return fmt.Errorf("%w: directory %q is not ldif:PATH; a directory server is described in the configuration file, under directory.ldap", ErrConfig, text)
 	}
-	c.Directory.LDIF, c.Directory.LDAP = &LDIFConfig{Path: path}, nil
+	c.Directory.LDIF, c.Directory.LDAP, c.Directory.Sources = &LDIFConfig{Path: path}, nil, nil
+	c.file = configFile{} // it no longer says what the directory is
 	return nil
 }
 
@@ -196,13 +167,12 @@ type validated struct {
 	Config
 	dnsNames  []string
 	addresses []netip.Addr
-	limits    guard.Limits
-	ldifBase  directory.DN
-	ldap      ldap.Config
-	machine   ca.Profile
-	server    ca.Profile
-	admin     ca.Profile
-	rules     enrollment.Rules
+	// directories are those of the directory section.
+	directories settings.Checked
+	machine     ca.Profile
+	server      ca.Profile
+	admin       ca.Profile
+	rules       enrollment.Rules
 	// authorities says what CAs to make, but for the trust domain.
 	authorities ca.Config
 }
@@ -297,68 +267,9 @@ func (v *validated) checkNames() error {
 }
 
 func (v *validated) checkDirectory() error {
-	d := v.Directory
-	v.limits = guard.Default()
-	if d.Guard != (GuardConfig{}) {
-		v.limits = guard.Limits{Share: d.Guard.Share, Floor: d.Guard.Floor, Ceiling: d.Guard.Ceiling}
-	}
-	if err := v.limits.Validate(); err != nil {
-		return fmt.Errorf("directory.guard: %w", err)
-	}
-	if d.Grace < 0 {
-		return fmt.Errorf("directory.grace %v is negative", d.Grace)
-	}
-	switch {
-	case (d.LDIF == nil) == (d.LDAP == nil):
-		return errors.New("directory: exactly one of ldif and ldap is needed, as in --directory ldif:/etc/bailiwick/fleet.ldif")
-	case d.LDIF != nil:
-		if d.LDIF.Path == "" {
-			return errors.New("directory.ldif.path is needed")
-		}
-		if d.LDIF.Base != "" {
-			base, err := directory.ParseDN(d.LDIF.Base)
-			if err != nil {
-				return fmt.Errorf("directory.ldif.base: %w", err)
-			}
-			v.ldifBase = base
-		}
-		return nil
-	}
-	return v.checkLDAP(*d.LDAP)
-}
-
-func (v *validated) checkLDAP(l LDAPConfig) error {
-	base, err := directory.ParseDN(l.Base)
-	if err != nil {
-		return fmt.Errorf("directory.ldap.base: %w", err)
-	}
-	schema := directory.OpenLDAP()
-	switch l.Schema {
-	case "", "openldap":
-	case "active-directory":
-		schema = directory.ActiveDirectory()
-	default:
-		return fmt.Errorf("directory.ldap.schema %q, wanted openldap or active-directory", l.Schema)
-	}
-	var bind ldap.Bind = ldap.Anonymous{}
-	switch {
-	case l.External && (l.BindDN != "" || l.PasswordFile != ""):
-		return errors.New("directory.ldap: external, and bindDN with passwordFile, exclude each other")
-	case l.External:
-		bind = ldap.External{}
-	case (l.BindDN == "") != (l.PasswordFile == ""):
-		return errors.New("directory.ldap: bindDN needs passwordFile and the other way round")
-	case l.BindDN != "":
-		bind = ldap.Simple{DN: l.BindDN, PasswordFile: l.PasswordFile}
-	}
-	v.ldap = ldap.Config{
-		URL: l.URL, Base: base, Schema: &schema, Bind: bind, StartTLS: l.StartTLS, CAFile: l.CAFile, ServerName: l.ServerName,
-		ClientCert: l.ClientCert, ClientKey: l.ClientKey, AllowClear: l.AllowClear, PollOnly: l.PollOnly, Interval: l.Interval, Timeout: l.Timeout,
-	}
-	if err := v.ldap.Validate(); err != nil {
-		return fmt.Errorf("directory.ldap: %w", err)
-	}
-	return nil
+	checked, err := v.Directory.Check()
+	v.directories = checked
+	return settings.Locate(v.file.path, v.file.text, err)
 }
 
 func (v *validated) checkStore() error {

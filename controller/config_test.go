@@ -53,8 +53,8 @@ reportInterval: 15s
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.TrustDomain != "bank.example" || len(v.dnsNames) != 1 || len(v.addresses) != 2 || v.limits.Ceiling != 100 ||
-		v.ldap.Interval != 10*time.Second || v.machine.Lifetime() != 168*time.Hour || v.Directory.Grace != 48*time.Hour || v.ReportInterval != 15*time.Second {
+	if v.TrustDomain != "bank.example" || len(v.dnsNames) != 1 || len(v.addresses) != 2 || v.directories.Sources[0].Limits.Ceiling != 100 ||
+		v.directories.Sources[0].LDAP.Interval != 10*time.Second || v.machine.Lifetime() != 168*time.Hour || v.Directory.Grace != 48*time.Hour || v.ReportInterval != 15*time.Second {
 		t.Errorf("validated is %+v", v)
 	}
 }

@@ -35,7 +35,8 @@ type Controller struct {
 	config   validated
 	log      hclog.Logger
 	state    state
-	mirror   *mirror.Mirror
+	mirror   *mirror.Union
+	events   *eventLog
 	resolver *resolver.Resolver
 	sessions *distribute.Server
 	secrets  *secrets.Keeper
@@ -101,23 +102,18 @@ func (c *Controller) load(ctx context.Context) error {
 	if err := c.openRevocations(ctx, trustDomain); err != nil {
 		return err
 	}
-	source, err := v.openDirectory()
-	if err != nil {
-		return fmt.Errorf("%w: directory: %w", ErrConfig, err)
-	}
-	// The mirror wakes the resolver, which reads the mirror: the one loop in the wiring is this hint.
+	// The mirrors wake the resolver, which reads them: the one loop in the wiring is this hint.
 	wake := make(chan struct{}, 1)
-	c.mirror, err = mirror.New(ctx, mirror.Config{
-		Source: source, Store: s, Limits: v.limits, Grace: v.Directory.Grace, Now: v.Now, Log: v.Log.Named("directory"), Changed: func() {
-			c.revoked.DirectoryChanged()
-			select {
-			case wake <- struct{}{}:
-			default:
-			}
-		},
+	c.events = newEventLog(s, v.Log.Named("directory"))
+	c.mirror, err = c.openDirectories(ctx, func() {
+		c.revoked.DirectoryChanged()
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
 	})
 	if err != nil {
-		return errors.Join(err, source.Close())
+		return err
 	}
 	c.resolver = resolver.New(resolver.Config{View: c.mirror.View, ViewChanged: wake, Documents: s, Records: records, Log: v.Log.Named("resolver")})
 	if c.secrets, err = v.openSecrets(ctx, s); err != nil {
@@ -174,7 +170,7 @@ func (c *Controller) serveNodes(desk *enrollment.Desk, verifier peerVerifier) {
 func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bundle, verifier peerVerifier, trustDomain string) {
 	log := c.log.Named("admin")
 	service := admin.New(admin.Config{
-		Store: c.state.store, Mirror: c.mirror, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Revocations: c.revoked, Trust: bundle, TrustDomain: trustDomain,
+		Store: c.state.store, Mirror: c.mirror, Sources: c.config.directories.Sources, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Revocations: c.revoked, Trust: bundle, TrustDomain: trustDomain,
 		Services: c.config.services(), Now: c.config.Now, Log: log,
 	})
 	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
@@ -261,6 +257,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		})
 	}
 	start("directory", func() error { return c.mirror.Run(parts) })
+	start("directory events", func() error { return c.events.run(parts) })
 	start("resolver", func() error { return c.resolver.Run(parts, c.sessions.Notify) })
 	start("secrets", func() error { return c.secrets.Run(parts, c.sessions.NotifySecrets) })
 	start("revocations", func() error { return c.revoked.Run(parts) })

@@ -5,18 +5,74 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/store"
-	"github.com/bailiwick-net/bailiwick/directory"
-	"github.com/bailiwick-net/bailiwick/directory/ldap"
 	"github.com/bailiwick-net/bailiwick/directory/ldif"
+	"github.com/bailiwick-net/bailiwick/directory/settings"
 )
 
-func (v validated) openDirectory() (directory.Source, error) {
-	if v.Directory.LDIF != nil {
-		return ldif.Open(v.Directory.LDIF.Path, ldif.Options{Base: v.ldifBase})
+// openDirectories opens the mirror of every source. A source of before that the configuration no longer names stops it:
+// without that, a mistake in a file would cut off all its machines.
+func (c *Controller) openDirectories(ctx context.Context, changed func()) (*mirror.Union, error) {
+	v, s := c.config, c.state.store
+	if err := v.retire(ctx, s, c.log); err != nil {
+		return nil, err
 	}
-	return ldap.Open(v.ldap)
+	var members []mirror.Member
+	closeAll := func(err error) error {
+		for _, m := range members {
+			err = errors.Join(err, m.Mirror.Close())
+		}
+		return err
+	}
+	for _, d := range v.directories.Sources {
+		source, err := d.Open()
+		if err != nil {
+			return nil, closeAll(fmt.Errorf("%w: directory %q: %w", ErrConfig, d.Name, err))
+		}
+		log := v.Log.Named("directory")
+		if len(v.directories.Sources) > 1 {
+			log = log.With("source", d.Name)
+		}
+		m, err := mirror.NewMember(ctx, d.Name, mirror.Config{
+			Source: source, Store: s.Directory(d.Name), Limits: d.Limits, Containers: d.Containers, Grace: d.Grace, Now: v.Now, Log: log, Tell: c.events.of(d.Name),
+		})
+		if err != nil {
+			return nil, closeAll(errors.Join(err, source.Close()))
+		}
+		members = append(members, m)
+	}
+	union, err := mirror.NewUnion(members, changed, v.Log.Named("directory"))
+	if err != nil {
+		return nil, closeAll(err)
+	}
+	return union, nil
+}
+
+// retire forgets the sources that are said to be removed, and refuses when others are missing.
+func (v validated) retire(ctx context.Context, s *store.Store, log hclog.Logger) error {
+	known, err := s.Directories(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range known {
+		switch {
+		case slices.ContainsFunc(v.directories.Sources, func(d settings.CheckedSource) bool { return d.Name == name }):
+		case slices.Contains(v.directories.Removed, name):
+			if err := s.Directory(name).Forget(ctx); err != nil {
+				return err
+			}
+			log.Warn("directory source was removed, its machines are no longer known", "source", name)
+		default:
+			return fmt.Errorf("%w: the directory source %q is no longer configured, and all its machines would be cut off: name it again in directory.sources"+
+				" (what was the only directory is called %q), or say that it is gone for good with directory.removed: [%s]", ErrConfig, name, settings.DefaultName, name)
+		}
+	}
+	return nil
 }
 
 // trustDomain returns the fleet's name: the one that it was made with. The first time it is the configured one, or what
@@ -42,20 +98,18 @@ func (v validated) trustDomain(ctx context.Context, s *store.Store) (string, err
 }
 
 func (v validated) directoryDomain() (string, error) {
-	base := v.ldap.Base
-	if l := v.Directory.LDIF; l != nil {
-		base = v.ldifBase
-		if base.IsZero() {
-			text, err := os.ReadFile(l.Path)
-			if err != nil {
-				return "", fmt.Errorf("%w: it is taken from the directory's base, but the directory cannot be read: %w", ErrTrustDomain, err)
-			}
-			snapshot, err := ldif.Snapshot(l.Path, text, ldif.Options{})
-			if err != nil {
-				return "", fmt.Errorf("%w: it is taken from the directory's base, but the directory cannot be read: %w", ErrTrustDomain, err)
-			}
-			base = snapshot.Base()
+	first := v.directories.Sources[0]
+	base := first.Base
+	if first.Path != "" && base.IsZero() {
+		text, err := os.ReadFile(first.Path)
+		if err != nil {
+			return "", fmt.Errorf("%w: it is taken from the directory's base, but the directory cannot be read: %w", ErrTrustDomain, err)
 		}
+		snapshot, err := ldif.Snapshot(first.Path, text, ldif.Options{})
+		if err != nil {
+			return "", fmt.Errorf("%w: it is taken from the directory's base, but the directory cannot be read: %w", ErrTrustDomain, err)
+		}
+		base = snapshot.Base()
 	}
 	if domain := base.Domain(); domain != "" {
 		return domain, nil

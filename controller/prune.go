@@ -13,14 +13,17 @@ const (
 	// What a machine held tells whether an older certificate was superseded, and has to last as long as that could be
 	// renewed.
 	keepHoldings  = maxRenewalGrace + keepIssuances
+	keepEvents    = 400 * 24 * time.Hour
 	pruneInterval = time.Hour
 )
 
 // records are what grows with every join and every renewal.
 type records interface {
-	// PruneTokens and PruneIssuances remove what ended before the time, and tell how many also beside an error.
+	// PruneTokens, PruneIssuances and PruneDirectoryEvents remove what ended before the time, and tell how many also beside
+	// an error.
 	PruneTokens(ctx context.Context, before time.Time) (int, error)
 	PruneIssuances(ctx context.Context, before time.Time) (int, error)
+	PruneDirectoryEvents(ctx context.Context, before time.Time) (int, error)
 }
 
 // pruneRecords removes the records of join tokens and certificates a while after they ended.
@@ -79,6 +82,7 @@ func (c *Controller) prune(ctx context.Context, r records) {
 		{"join tokens", keepTokens, r.PruneTokens},
 		{"certificates", keepIssuances, r.PruneIssuances},
 		{"revocations", keepIssuances, c.pruneRevocations},
+		{"directory events", keepEvents, r.PruneDirectoryEvents},
 		{"former values of secrets", 0, c.pruneSecrets},
 		{"requests for certificates", 0, c.pruneRequests},
 		{"certificates of machines", keepHoldings, c.pruneHoldings},

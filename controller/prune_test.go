@@ -12,8 +12,8 @@ import (
 
 // fakeRecords are the ends of tokens and certificates.
 type fakeRecords struct {
-	tokens, issuances []time.Time
-	err               error
+	tokens, issuances, events []time.Time
+	err                       error
 }
 
 func (f *fakeRecords) PruneTokens(_ context.Context, before time.Time) (int, error) {
@@ -22,6 +22,10 @@ func (f *fakeRecords) PruneTokens(_ context.Context, before time.Time) (int, err
 
 func (f *fakeRecords) PruneIssuances(_ context.Context, before time.Time) (int, error) {
 	return pruneTimes(&f.issuances, before), f.err
+}
+
+func (f *fakeRecords) PruneDirectoryEvents(_ context.Context, before time.Time) (int, error) {
+	return pruneTimes(&f.events, before), f.err
 }
 
 func pruneTimes(times *[]time.Time, before time.Time) int {

@@ -26,7 +26,14 @@ func (v validated) services() []plan.Service {
 			out = append(out, plan.Service{Name: "controller", Traffic: traffic, Address: a, Exempt: true})
 		}
 	}
-	if u, err := url.Parse(v.ldap.URL); v.Directory.LDAP != nil && err == nil && u.Hostname() != "" {
+	for _, source := range v.directories.Sources {
+		if source.LDAP == nil {
+			continue
+		}
+		u, err := url.Parse(source.LDAP.URL)
+		if err != nil || u.Hostname() == "" {
+			continue
+		}
 		port := u.Port()
 		if port == "" {
 			port = map[string]string{"ldap": "389", "ldaps": "636"}[u.Scheme]

@@ -7,11 +7,12 @@ import (
 	"testing"
 
 	"github.com/bailiwick-net/bailiwick/directory/ldap"
+	"github.com/bailiwick-net/bailiwick/directory/settings"
 )
 
 func TestServicesThatAPlanWatches(t *testing.T) {
 	v := validated{
-		Config:   Config{Listen: []string{"[::]:7443", "127.0.0.1:0", "nonsense"}, Directory: DirectoryConfig{LDAP: &LDAPConfig{}}},
+		Config:   Config{Listen: []string{"[::]:7443", "127.0.0.1:0", "nonsense"}},
 		dnsNames: []string{"controller.x"}, addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 	}
 	for url, want := range map[string]string{
@@ -19,7 +20,7 @@ func TestServicesThatAPlanWatches(t *testing.T) {
 		"ldap://192.0.2.9:1389":         "directory tcp/1389  192.0.2.9",
 		"ldapi://%2Frun%2Fslapd.socket": "",
 	} {
-		v.ldap = ldap.Config{URL: url}
+		v.directories.Sources = []settings.CheckedSource{{LDAP: &ldap.Config{URL: url}}}
 		var got []string
 		for _, s := range v.services() {
 			got = append(got, fmt.Sprintf("%s %s %s", s, s.Host, s.Address))

@@ -35,7 +35,8 @@ func Union(parts []Part) (*Snapshot, error) {
 	}
 	n := 0
 	for _, p := range parts {
-		n += len(p.Snapshot.machines)
+		_, machines, _ := p.Snapshot.Len()
+		n += machines
 	}
 	u := union{
 		b: NewBuilder(DN{}), byUUID: map[UUID]DN{}, byDN: map[string]Object{},
@@ -59,8 +60,9 @@ type union struct {
 	b        *Builder
 	byUUID   map[UUID]DN
 	byDN     map[string]Object
+	placed   []DN            // the containers
 	above    map[string]bool // the names above some base: only containers may have them
-	names    map[string]DN // folded
+	names    map[string]DN   // folded
 	dnsNames map[string]DN
 	rids     map[uint32]bool
 	nextRID  uint32
@@ -81,18 +83,19 @@ func (u *union) problem(p Part, dn DN, attribute, reason string, args ...any) {
 func (u *union) add(p Part, first bool) {
 	u.b.AddProblem(p.Snapshot.problems...)
 	at := placing{part: p, renamed: map[string]DN{}, rids: map[uint32]uint32{}}
-	for _, c := range p.Snapshot.containers {
+	for c := range p.Snapshot.Containers() {
 		u.container(&at, c)
 	}
-	machines := make([]Machine, 0, len(p.Snapshot.machines))
-	for _, m := range p.Snapshot.machines {
+	_, nMachines, nGroups := p.Snapshot.Len()
+	machines := make([]Machine, 0, nMachines)
+	for m := range p.Snapshot.Machines() {
 		if dn, ok := u.leaf(&at, m, m.DN); ok {
 			m.DN = dn
 			machines = append(machines, m)
 		}
 	}
-	groups := make([]Group, 0, len(p.Snapshot.groups))
-	for _, g := range p.Snapshot.groups {
+	groups := make([]Group, 0, nGroups)
+	for g := range p.Snapshot.Groups() {
 		if dn, ok := u.leaf(&at, g, g.DN); ok {
 			g.DN = dn
 			groups = append(groups, g)
@@ -218,6 +221,7 @@ func (u *union) second(at *placing, c Container, was, placed DN) {
 
 func (u *union) keep(c Container) {
 	u.byUUID[c.UUID], u.byDN[c.DN.key] = c.DN, c
+	u.placed = append(u.placed, c.DN)
 	u.b.Add(c)
 }
 
@@ -301,8 +305,8 @@ func (u *union) freeName(p Part, m Machine, own map[string]bool) string {
 
 // roof puts plain containers above the bases, so that there is one tree: up to the empty name.
 func (u *union) roof() {
-	for _, c := range slices.Clone(u.b.s.containers) {
-		for dn := c.DN; !dn.IsZero(); {
+	for _, dn := range slices.Clone(u.placed) {
+		for !dn.IsZero() {
 			dn = dn.Parent()
 			if _, there := u.byDN[dn.key]; there {
 				break

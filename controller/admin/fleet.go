@@ -8,13 +8,11 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bailiwick-net/bailiwick/controller/distribute"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
 	"github.com/bailiwick-net/bailiwick/directory"
-	"github.com/bailiwick-net/bailiwick/directory/guard"
 	"github.com/bailiwick-net/bailiwick/policies/resolve"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 )
@@ -214,99 +212,4 @@ func (s *Server) ExplainMachine(_ context.Context, r *adminv1.ExplainMachineRequ
 		response.Path = append(response.Path, c.DN.String())
 	}
 	return response, nil
-}
-
-// maxHeldChanges bounds how many changes of a held set are listed.
-const maxHeldChanges = 50
-
-// GetDirectoryStatus implements adminv1.FleetServiceServer.
-func (s *Server) GetDirectoryStatus(context.Context, *adminv1.GetDirectoryStatusRequest) (*adminv1.GetDirectoryStatusResponse, error) {
-	st := s.config.Mirror.Status()
-	src := st.Source
-	response := &adminv1.GetDirectoryStatusResponse{
-		Kind: src.Kind, Location: src.Location, Base: src.Base, LastRead: stamp(src.LastRead), NextRead: stamp(src.NextRead),
-		Protocol: src.Protocol, ProtocolNote: src.ProtocolNote, LastFullRead: stamp(src.LastFull),
-		LastError: src.LastError, LastErrorAt: stamp(src.LastErrorAt), Failures: uint32(src.Failures), TrustDomain: s.config.TrustDomain,
-	}
-	if lag, ok := src.Lag(s.config.Now()); ok && src.Kind == "ldap" {
-		response.Lag = durationpb.New(lag)
-	}
-	if v := st.View; v != nil {
-		containers, machines, groups := v.Snapshot.Len()
-		response.Containers, response.Machines, response.Groups = uint32(containers), uint32(machines), uint32(groups)
-		response.Digest, response.Accepted, response.Restored = v.Snapshot.Digest().String(), stamp(v.Accepted), v.Restored
-		if response.GetBase() == "" {
-			response.Base = v.Snapshot.Base().String()
-		}
-		for _, p := range v.Snapshot.Problems() {
-			response.Problems = append(response.Problems, p.String())
-		}
-		for _, gone := range sortedVanished(v) {
-			a := s.config.Resolver.Assignment(gone.Machine.UUID)
-			response.Vanished = append(response.Vanished, &adminv1.Vanished{
-				Name: gone.Machine.Name, Dn: gone.Machine.DN.String(), Uuid: gone.Machine.UUID.String(),
-				Since: stamp(gone.Since), Until: stamp(gone.Until), Policy: a.Policy,
-			})
-		}
-	}
-	if st.Held != nil {
-		response.Held = describeHeld(*st.Held)
-	}
-	if t := s.config.Resolver.Table(); t != nil {
-		response.FailedTests = t.FailedTests()
-	}
-	return response, nil
-}
-
-func describeHeld(h guard.Held) *adminv1.HeldChange {
-	out := &adminv1.HeldChange{
-		Id: h.ID.String(), Since: stamp(h.Since), Discarded: stamp(h.Discarded), Summary: h.Diff.String(), Reason: h.Reason(), Total: uint32(h.Affected()),
-	}
-	add := func(text string) {
-		if len(out.Changes) < maxHeldChanges {
-			out.Changes = append(out.Changes, text)
-		}
-	}
-	for _, m := range h.Removed {
-		add(m.Name + ": removed, was " + m.DN.String())
-	}
-	for _, c := range h.Changed {
-		add(c.String())
-	}
-	return out
-}
-
-func parseHeldID(text string) (guard.ID, error) {
-	id, err := guard.ParseID(text)
-	if err != nil {
-		return guard.ID{}, status.Errorf(codes.InvalidArgument, "%v; look at: bailiwick directory status", err)
-	}
-	return id, nil
-}
-
-// ReleaseChange implements adminv1.FleetServiceServer.
-func (s *Server) ReleaseChange(ctx context.Context, r *adminv1.ReleaseChangeRequest) (*adminv1.ReleaseChangeResponse, error) {
-	id, err := parseHeldID(r.GetId())
-	if err != nil {
-		return nil, err
-	}
-	admitted, err := s.config.Mirror.Release(ctx, id)
-	if err != nil {
-		return nil, refuse(err)
-	}
-	s.config.Log.Warn("held directory change released", "id", id, "by", actor(ctx).Name)
-	return &adminv1.ReleaseChangeResponse{Summary: admitted.Diff.String()}, nil
-}
-
-// DiscardChange implements adminv1.FleetServiceServer.
-func (s *Server) DiscardChange(ctx context.Context, r *adminv1.DiscardChangeRequest) (*adminv1.DiscardChangeResponse, error) {
-	id, err := parseHeldID(r.GetId())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.config.Mirror.Discard(ctx, id); err != nil {
-		return nil, refuse(err)
-	}
-	s.config.Log.Warn("held directory change discarded", "id", id, "by", actor(ctx).Name)
-	return &adminv1.DiscardChangeResponse{}, nil
 }

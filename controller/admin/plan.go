@@ -18,6 +18,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/directory/guard"
 	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/plan"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
@@ -171,22 +172,23 @@ func (s *Server) planDirectory(ctx context.Context, c catalogue, view *mirror.Vi
 		if err != nil {
 			return nil, err
 		}
-		if next, err = view.Snapshot.Move(dn, to); err != nil {
-			return nil, refuse(err)
-		}
-		held, pass, err := s.config.Mirror.Consider(ctx, next)
-		if err != nil {
+		var held guard.Held
+		var pass bool
+		if next, held, pass, err = s.config.Mirror.Move(ctx, dn, to); err != nil {
 			return nil, refuse(err)
 		}
 		if !pass {
 			reason = held.Reason()
 		}
 	} else {
-		held := s.config.Mirror.Status().Held
+		held, after, err := s.config.Mirror.Held("")
+		if err != nil {
+			return nil, refuse(err)
+		}
 		if held == nil {
 			return nil, status.Error(codes.NotFound, "no change of the directory is held; look at: bailiwick directory status")
 		}
-		next, reason = held.Next(), held.Reason()
+		next, reason = after, held.Reason()
 	}
 	docs := c.with(nil)
 	p, err := plan.Compare(s.world(docs, view.Snapshot), s.world(docs, next), s.config.Services)

@@ -20,6 +20,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/directory/guard"
+	"github.com/bailiwick-net/bailiwick/directory/settings"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies"
@@ -30,8 +31,10 @@ import (
 
 // Config is what a Server works with: the parts of the controller that it shows and asks.
 type Config struct {
-	Store    *store.Store
-	Mirror   *mirror.Mirror
+	Store  *store.Store
+	Mirror *mirror.Union
+	// Sources are what the Mirror reads, in its order.
+	Sources  []settings.CheckedSource
 	Resolver *resolver.Resolver
 	Sessions *distribute.Server
 	Desk     *enrollment.Desk
@@ -57,6 +60,7 @@ type Server struct {
 	adminv1.UnimplementedAnalysisServiceServer
 	adminv1.UnimplementedEnrollmentRequestServiceServer
 	adminv1.UnimplementedCertificateServiceServer
+	adminv1.UnimplementedDirectoryServiceServer
 	config Config
 	plans  plans
 }
@@ -82,6 +86,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterAnalysisServiceServer(r, s)
 	adminv1.RegisterEnrollmentRequestServiceServer(r, s)
 	adminv1.RegisterCertificateServiceServer(r, s)
+	adminv1.RegisterDirectoryServiceServer(r, s)
 }
 
 // refuse maps an error to a status: the one place where that is done.
@@ -99,7 +104,9 @@ func refuse(err error) error {
 		{store.ErrTooLarge, codes.ResourceExhausted, ""},
 		{guard.ErrNothingHeld, codes.NotFound, "look at: bailiwick directory status"},
 		{guard.ErrOtherHeld, codes.FailedPrecondition, "look at: bailiwick directory status"},
+		{guard.ErrLimits, codes.InvalidArgument, ""},
 		{mirror.ErrStopped, codes.Unavailable, ""},
+		{mirror.ErrSource, codes.NotFound, "look at: bailiwick directory status"},
 		{resolver.ErrNotReady, codes.Unavailable, "look at: bailiwick directory status"},
 		{policies.ErrReference, codes.FailedPrecondition, ""},
 		{directory.ErrSyntax, codes.InvalidArgument, ""},

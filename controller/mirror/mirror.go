@@ -45,8 +45,9 @@ type Store interface {
 type Config struct {
 	Source directory.Source
 	Store  Store
-	// Limits of the guard; the zero value means guard.Default.
-	Limits guard.Limits
+	// Limits of the guard; the zero value means guard.Default. Containers have limits of their own.
+	Limits     guard.Limits
+	Containers []guard.ContainerLimits
 	// Grace is how long a vanished machine keeps its policy; 0 means DefaultGrace.
 	Grace time.Duration
 	// Now is the clock; nil means time.Now.
@@ -54,6 +55,8 @@ type Config struct {
 	Log hclog.Logger
 	// Changed is called after a new View is published, by the mirror's goroutine: it must not block.
 	Changed func()
+	// Tell is called with what happened, by the mirror's goroutine: it must not block.
+	Tell func(Event)
 }
 
 // A Vanished machine is missing from the directory.
@@ -91,6 +94,12 @@ type Status struct {
 	View *View
 	// Held is the change that waits, nil when there is none.
 	Held *guard.Held
+	// Raised is the change that an administrator announced, nil when there is none.
+	Raised *guard.Raise
+	// Unguarded are containers with limits that the directory does not have.
+	Unguarded []directory.DN
+	// Counts since the start.
+	Counts Counts
 }
 
 // A Mirror runs once.
@@ -98,6 +107,9 @@ type Mirror struct {
 	config   Config
 	view     atomic.Pointer[View]
 	held     atomic.Pointer[guard.Held]
+	raised   atomic.Pointer[guard.Raise]
+	missing  atomic.Pointer[[]directory.DN]
+	counts   atomic.Pointer[Counts]
 	requests chan request
 	stopped  chan struct{}
 	first    chan struct{} // closed with the first View
@@ -108,10 +120,13 @@ type Mirror struct {
 	failing bool // the last read failed
 }
 
+// request is one of: release of id, discard of id, consider, raise.
 type request struct {
 	id       guard.ID
+	by       string // the administrator
 	discard  bool
 	consider *directory.Snapshot
+	raise    *guard.Raise
 	answer   chan answer
 }
 
@@ -140,11 +155,14 @@ func New(ctx context.Context, c Config) (*Mirror, error) {
 	if c.Changed == nil {
 		c.Changed = func() {}
 	}
+	if c.Tell == nil {
+		c.Tell = func(Event) {}
+	}
 	m := &Mirror{config: c, requests: make(chan request), stopped: make(chan struct{}), first: make(chan struct{})}
 	accepted, err := c.Store.AcceptedDirectory(ctx)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		m.guard, err = guard.New(c.Limits, nil)
+		m.guard, err = guard.New(c.Limits, nil, c.Containers...)
 		return m, err
 	case err != nil:
 		return nil, err
@@ -156,7 +174,7 @@ func New(ctx context.Context, c Config) (*Mirror, error) {
 	if view.Snapshot.Digest() != accepted.Digest {
 		c.Log.Warn("restored directory has another digest", "stored", accepted.Digest.Short(), "restored", view.Snapshot.Digest().Short())
 	}
-	if m.guard, err = guard.New(c.Limits, view.Snapshot); err != nil {
+	if m.guard, err = guard.New(c.Limits, view.Snapshot, c.Containers...); err != nil {
 		return nil, err
 	}
 	m.view.Store(view)
@@ -172,17 +190,34 @@ func (m *Mirror) First() <-chan struct{} { return m.first }
 
 // Status describes the mirror.
 func (m *Mirror) Status() Status {
-	return Status{Source: m.config.Source.Status(), View: m.view.Load(), Held: m.held.Load()}
+	s := Status{Source: m.config.Source.Status(), View: m.view.Load(), Held: m.held.Load()}
+	if r := m.raised.Load(); r != nil && m.config.Now().Before(r.Until) {
+		s.Raised = r
+	}
+	if missing := m.missing.Load(); missing != nil {
+		s.Unguarded = *missing
+	}
+	if c := m.counts.Load(); c != nil {
+		s.Counts = *c
+	}
+	return s
 }
 
-// Release applies the held change with the id. Errors wrap guard.ErrNothingHeld, guard.ErrOtherHeld or ErrStopped.
-func (m *Mirror) Release(ctx context.Context, id guard.ID) (guard.Admitted, error) {
-	return m.ask(ctx, request{id: id, answer: make(chan answer, 1)})
+// Release applies the held change with the id, for an administrator. Errors wrap guard.ErrNothingHeld,
+// guard.ErrOtherHeld or ErrStopped.
+func (m *Mirror) Release(ctx context.Context, id guard.ID, by string) (guard.Admitted, error) {
+	return m.ask(ctx, request{id: id, by: by, answer: make(chan answer, 1)})
 }
 
 // Discard marks the held change with the id as not to be applied. Errors are those of Release.
-func (m *Mirror) Discard(ctx context.Context, id guard.ID) error {
-	_, err := m.ask(ctx, request{id: id, discard: true, answer: make(chan answer, 1)})
+func (m *Mirror) Discard(ctx context.Context, id guard.ID, by string) error {
+	_, err := m.ask(ctx, request{id: id, by: by, discard: true, answer: make(chan answer, 1)})
+	return err
+}
+
+// Raise announces one change that the guard is to let pass. Errors wrap guard.ErrLimits or ErrStopped.
+func (m *Mirror) Raise(ctx context.Context, r guard.Raise, by string) error {
+	_, err := m.ask(ctx, request{raise: &r, by: by, answer: make(chan answer, 1)})
 	return err
 }
 
@@ -273,16 +308,22 @@ func (m *Mirror) take(r read) {
 		} else {
 			m.config.Log.Debug("still cannot read the directory", "error", r.err)
 		}
+		m.count(func(c *Counts) { c.Failures++ })
+		if !m.failing {
+			m.tell(Event{Kind: Failed, Text: r.err.Error()})
+		}
 		m.failing = true
 		return
 	}
+	m.count(func(c *Counts) { c.Reads++ })
 	if m.failing {
+		m.tell(Event{Kind: Recovered, Text: "the directory is readable again"})
 		m.config.Log.Info("directory is readable again", "source", m.config.Source.Status().Location)
 	}
 	m.failing = false
 	switch d := m.guard.Offer(m.config.Now(), r.snapshot).(type) {
 	case guard.Unchanged:
-		m.held.Store(nil)
+		m.letGo()
 		if v := m.view.Load(); v.Restored {
 			confirmed := *v
 			// The snapshot that was read also has the problems, which are not stored.
@@ -295,13 +336,23 @@ func (m *Mirror) take(r read) {
 		m.held.Store(&d.Held)
 		if d.Fresh {
 			m.config.Log.Warn("directory change is held, the last state stays in force", "id", d.Held.ID, "reason", d.Held.Reason(), "change", d.Held.Diff.String())
+			m.count(func(c *Counts) { c.Held++ })
+			m.tell(Event{Kind: HeldBack, ID: d.Held.ID, Text: d.Held.Reason()})
 		}
 	}
 }
 
 func (m *Mirror) admit(a guard.Admitted) {
+	if a.Released == (guard.ID{}) {
+		m.letGo()
+	}
 	m.held.Store(nil)
 	now := m.config.Now()
+	if a.Raised {
+		m.raised.Store(nil)
+		m.tell(Event{Kind: Passed, Text: "as announced: " + a.Diff.String()})
+	}
+	m.count(func(c *Counts) { c.Changes++; c.Vanished += uint64(len(a.Diff.Removed)) })
 	next := &View{Snapshot: a.Snapshot, Accepted: now, Vanished: map[directory.UUID]Vanished{}}
 	if old := m.view.Load(); old != nil {
 		for u, v := range old.Vanished {
@@ -314,12 +365,20 @@ func (m *Mirror) admit(a guard.Admitted) {
 		next.Vanished[machine.UUID] = Vanished{Machine: machine, Since: now, Until: now.Add(m.config.Grace)}
 		m.config.Log.Warn("machine vanished from the directory, it keeps its policy for now", "machine", machine.Name, "until", now.Add(m.config.Grace).Format(time.RFC3339))
 	}
+	if n := len(a.Diff.Removed); n > 0 {
+		m.tell(Event{Kind: MachinesVanished, Text: fmt.Sprintf("%d machines, first %s; they keep their policy until %s", n, a.Diff.Removed[0].DN, now.Add(m.config.Grace).Format(time.RFC3339))})
+	}
 	m.config.Log.Info("directory changed", "change", a.Diff.String(), "digest", a.Snapshot.Digest().Short())
 	m.dirty = true
 	m.publish(next)
 }
 
 func (m *Mirror) publish(v *View) {
+	if missing := m.guard.Missing(); len(missing) > 0 {
+		m.missing.Store(&missing)
+	} else {
+		m.missing.Store(nil)
+	}
 	if m.view.Swap(v) == nil {
 		close(m.first)
 	}
@@ -350,6 +409,8 @@ func (m *Mirror) expire() {
 			m.config.Log.Warn("vanished machine loses its policy, its grace time is over", "machine", gone.Machine.Name, "since", gone.Since.Format(time.RFC3339))
 		}
 	}
+	m.count(func(c *Counts) { c.Expired += uint64(over) })
+	m.tell(Event{Kind: GraceOver, Text: fmt.Sprintf("%d vanished machines lost their policy", over)})
 	m.dirty = true
 	m.publish(&next)
 }
@@ -361,10 +422,22 @@ func (m *Mirror) serve(ctx context.Context, r request) {
 		r.answer <- answer{held: held, pass: pass}
 		return
 	}
+	if r.raise != nil {
+		err := m.guard.Raise(now, *r.raise)
+		if err == nil {
+			m.raised.Store(r.raise)
+			m.tell(Event{Kind: LimitsRaised, By: r.by, Text: fmt.Sprintf("one change of up to %d machines may pass until %s", r.raise.Machines, r.raise.Until.Format(time.RFC3339))})
+		}
+		r.answer <- answer{err: err}
+		return
+	}
 	if r.discard {
 		err := m.guard.Discard(now, r.id)
 		if held, ok := m.guard.Held(); ok {
 			m.held.Store(&held)
+		}
+		if err == nil {
+			m.tell(Event{Kind: Discarded, By: r.by, ID: r.id, Text: m.held.Load().Reason()})
 		}
 		r.answer <- answer{err: err}
 		return
@@ -372,6 +445,7 @@ func (m *Mirror) serve(ctx context.Context, r request) {
 	admitted, err := m.guard.Release(r.id)
 	if err == nil {
 		m.config.Log.Warn("held directory change was released", "id", r.id, "change", admitted.Diff.String())
+		m.tell(Event{Kind: Released, By: r.by, ID: r.id, Text: admitted.Diff.String()})
 		m.admit(admitted)
 		m.persist(ctx)
 	}
@@ -396,3 +470,6 @@ func (m *Mirror) persist(ctx context.Context) {
 	}
 	m.dirty = false
 }
+
+// Close closes the source of a mirror that is not run.
+func (m *Mirror) Close() error { return m.config.Source.Close() }

@@ -141,7 +141,7 @@ func TestErrorsAndMassChangesLeaveTheViewInForce(t *testing.T) {
 			if held == nil || held.Affected() != 97 {
 				t.Fatalf("held is %v", held)
 			}
-			if _, err := m.Release(t.Context(), guard.ID{1}); !errors.Is(err, guard.ErrOtherHeld) {
+			if _, err := m.Release(t.Context(), guard.ID{1}, "alice"); !errors.Is(err, guard.ErrOtherHeld) {
 				t.Errorf("releasing another change gave %v", err)
 			}
 			// The directory comes back by itself: nothing is held any more.
@@ -150,7 +150,7 @@ func TestErrorsAndMassChangesLeaveTheViewInForce(t *testing.T) {
 			if m.Status().Held != nil {
 				t.Error("what the directory took back is still held")
 			}
-			if _, err := m.Release(t.Context(), held.ID); !errors.Is(err, guard.ErrNothingHeld) {
+			if _, err := m.Release(t.Context(), held.ID, "alice"); !errors.Is(err, guard.ErrNothingHeld) {
 				t.Errorf("releasing what is not held gave %v", err)
 			}
 		})
@@ -239,7 +239,7 @@ func TestStoppedMirrorAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stopped *Mirror
 		play(t, Config{Store: &fakeStore{}}, func(m *Mirror, _ *fakeSource) { stopped = m })
-		if err := stopped.Discard(t.Context(), guard.ID{1}); !errors.Is(err, ErrStopped) {
+		if err := stopped.Discard(t.Context(), guard.ID{1}, "alice"); !errors.Is(err, ErrStopped) {
 			t.Errorf("a stopped mirror answered %v", err)
 		}
 	})

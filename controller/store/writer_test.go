@@ -94,7 +94,7 @@ func TestWriterThatSleptCannotWriteBesideTheNext(t *testing.T) {
 	directoryOf := func(n byte) store.AcceptedDirectory {
 		return store.AcceptedDirectory{Digest: directory.Digest{n}, Entries: []byte{n}}
 	}
-	if err := old.SetAcceptedDirectory(t.Context(), directoryOf(1)); err != nil {
+	if err := old.Directory("default").SetAcceptedDirectory(t.Context(), directoryOf(1)); err != nil {
 		t.Fatal(err)
 	}
 	read, err := old.Token(t.Context(), presented.ID)
@@ -107,7 +107,7 @@ func TestWriterThatSleptCannotWriteBesideTheNext(t *testing.T) {
 	for what, err := range map[string]error{
 		"redeeming":          old.RedeemToken(t.Context(), read, epoch, keyID),
 		"deleting a token":   old.DeleteToken(t.Context(), presented.ID),
-		"accepting":          old.SetAcceptedDirectory(t.Context(), directoryOf(2)),
+		"accepting":          old.Directory("default").SetAcceptedDirectory(t.Context(), directoryOf(2)),
 		"changing documents": second(old.ChangeDocuments(t.Context(), 0, change("a"))),
 		"node records":       old.PutNodes(t.Context(), []store.NodeRecord{{Name: "sql1"}}),
 	} {
@@ -115,7 +115,7 @@ func TestWriterThatSleptCannotWriteBesideTheNext(t *testing.T) {
 			t.Errorf("%s beside the next writer gave %v, want ErrNotWriter", what, err)
 		}
 	}
-	if got, err := next.AcceptedDirectory(t.Context()); err != nil || got.Digest != directoryOf(1).Digest {
+	if got, err := next.Directory("default").AcceptedDirectory(t.Context()); err != nil || got.Digest != directoryOf(1).Digest {
 		t.Errorf("the accepted directory is %v, %v; want the one before the take-over", got, err)
 	}
 	if err := next.RedeemToken(t.Context(), read, epoch, keyID); err != nil {

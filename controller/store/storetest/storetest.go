@@ -48,6 +48,9 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"a secret is written once per revision": secrets,
 		"the accepted directory is replaced":    accepted,
 		"a large directory is stored in chunks": acceptedLarge,
+		"every vanished machine is kept":        everyTombstone,
+		"directories are kept apart":            apart,
+		"directory events are only added":       events,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -366,41 +369,5 @@ func nodes(t *testing.T, s *store.Store) {
 	}
 	if diff := cmp.Diff(records, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("records read back (-want +got):\n%s", diff)
-	}
-}
-
-func accepted(t *testing.T, s *store.Store) {
-	if _, err := s.AcceptedDirectory(t.Context()); !errors.Is(err, store.ErrNotFound) {
-		t.Fatalf("no directory was accepted, but the error is %v", err)
-	}
-	for n := range byte(12) {
-		want := store.AcceptedDirectory{
-			Digest: directory.Digest{n, 9}, Entries: []byte{n, 0, 255}, Accepted: epoch,
-			Tombstones: []store.Tombstone{{Machine: directory.UUID{n + 1}, Name: "ws1", Since: epoch}},
-		}
-		if err := s.SetAcceptedDirectory(t.Context(), want); err != nil {
-			t.Fatal(err)
-		}
-		got, err := s.AcceptedDirectory(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("accepted directory %d (-want +got):\n%s", n, diff)
-		}
-	}
-}
-
-func acceptedLarge(t *testing.T, s *store.Store) {
-	entries := bytes.Repeat([]byte("0123456789abcdef"), 3<<20/16)
-	if err := s.SetAcceptedDirectory(t.Context(), store.AcceptedDirectory{Entries: entries, Accepted: epoch}); err != nil {
-		t.Fatal(err)
-	}
-	got, err := s.AcceptedDirectory(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got.Entries, entries) {
-		t.Errorf("%d octets read back, wanted the same %d", len(got.Entries), len(entries))
 	}
 }

@@ -19,7 +19,7 @@ type authority struct {
 }
 
 // writeCertificates makes the files that the server and its clients need.
-func (s *Server) writeCertificates() error {
+func (s *Server) writeCertificates(edit func(*x509.Certificate)) error {
 	ca, err := s.authority("ca.crt", "Laboratory directory CA")
 	if err != nil {
 		return err
@@ -33,6 +33,9 @@ func (s *Server) writeCertificates() error {
 		DNSNames:    []string{"ldap.bank.example", "localhost"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if edit != nil {
+		edit(server)
 	}
 	if err := s.issue(ca, server, "server"); err != nil {
 		return err
@@ -77,8 +80,10 @@ func (s *Server) sign(ca authority, template *x509.Certificate, key *ecdsa.Priva
 		return err
 	}
 	template.SerialNumber = serial
-	template.NotBefore = time.Now().Add(-time.Hour)
-	template.NotAfter = time.Now().Add(24 * time.Hour)
+	if template.NotAfter.IsZero() {
+		template.NotBefore = time.Now().Add(-time.Hour)
+		template.NotAfter = time.Now().Add(24 * time.Hour)
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.certificate, key.Public(), ca.key)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ package slapd
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -38,6 +39,8 @@ type Options struct {
 	Config string
 	// Offline writes entries before the server starts (slapadd -q), for large trees and for entryUUIDs of one's own.
 	Offline []byte
+	// Certificate edits the server's before it is signed; its validity is kept where it is set.
+	Certificate func(*x509.Certificate)
 }
 
 // A Server is a running slapd. Its methods are for one goroutine.
@@ -95,7 +98,7 @@ func find(tool string) (string, error) {
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *Server) start(ctx context.Context, o Options) error {
-	if err := s.writeCertificates(); err != nil {
+	if err := s.writeCertificates(o.Certificate); err != nil {
 		return err
 	}
 	s.PasswordFile = s.path("password")

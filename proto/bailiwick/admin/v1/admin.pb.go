@@ -2849,7 +2849,9 @@ func (x *Candidate) GetAppliedOrder() uint32 {
 }
 
 type GetDirectoryStatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the source; may be empty when there is one.
+	Source        string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2882,6 +2884,13 @@ func (x *GetDirectoryStatusRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetDirectoryStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetDirectoryStatusRequest) Descriptor() ([]byte, []int) {
 	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *GetDirectoryStatusRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
 }
 
 type GetDirectoryStatusResponse struct {
@@ -2917,7 +2926,15 @@ type GetDirectoryStatusResponse struct {
 	LastFullRead *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=last_full_read,json=lastFullRead,proto3" json:"last_full_read,omitempty"`
 	// For how long what was read last has not been seen to be still current; unset when nothing was read yet, and
 	// for a watched file.
-	Lag           *durationpb.Duration `protobuf:"bytes,23,opt,name=lag,proto3" json:"lag,omitempty"`
+	Lag *durationpb.Duration `protobuf:"bytes,23,opt,name=lag,proto3" json:"lag,omitempty"`
+	// Name of the source; "default" when there is one without a name.
+	Source string `protobuf:"bytes,24,opt,name=source,proto3" json:"source,omitempty"`
+	// A change that an administrator announced may affect this many machines, until then; unset when none is announced.
+	RaisedMachines uint32                 `protobuf:"varint,25,opt,name=raised_machines,json=raisedMachines,proto3" json:"raised_machines,omitempty"`
+	RaisedUntil    *timestamppb.Timestamp `protobuf:"bytes,26,opt,name=raised_until,json=raisedUntil,proto3" json:"raised_until,omitempty"`
+	// Containers that have limits of their own and are not in the directory.
+	Unguarded     []string         `protobuf:"bytes,27,rep,name=unguarded,proto3" json:"unguarded,omitempty"`
+	Counts        *DirectoryCounts `protobuf:"bytes,28,opt,name=counts,proto3" json:"counts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3113,6 +3130,126 @@ func (x *GetDirectoryStatusResponse) GetLag() *durationpb.Duration {
 	return nil
 }
 
+func (x *GetDirectoryStatusResponse) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *GetDirectoryStatusResponse) GetRaisedMachines() uint32 {
+	if x != nil {
+		return x.RaisedMachines
+	}
+	return 0
+}
+
+func (x *GetDirectoryStatusResponse) GetRaisedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RaisedUntil
+	}
+	return nil
+}
+
+func (x *GetDirectoryStatusResponse) GetUnguarded() []string {
+	if x != nil {
+		return x.Unguarded
+	}
+	return nil
+}
+
+func (x *GetDirectoryStatusResponse) GetCounts() *DirectoryCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+// DirectoryCounts are of the time since the controller's start.
+type DirectoryCounts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reads         uint64                 `protobuf:"varint,1,opt,name=reads,proto3" json:"reads,omitempty"`
+	Failures      uint64                 `protobuf:"varint,2,opt,name=failures,proto3" json:"failures,omitempty"`
+	Changes       uint64                 `protobuf:"varint,3,opt,name=changes,proto3" json:"changes,omitempty"`
+	Held          uint64                 `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
+	Vanished      uint64                 `protobuf:"varint,5,opt,name=vanished,proto3" json:"vanished,omitempty"`
+	Expired       uint64                 `protobuf:"varint,6,opt,name=expired,proto3" json:"expired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectoryCounts) Reset() {
+	*x = DirectoryCounts{}
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectoryCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectoryCounts) ProtoMessage() {}
+
+func (x *DirectoryCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectoryCounts.ProtoReflect.Descriptor instead.
+func (*DirectoryCounts) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DirectoryCounts) GetReads() uint64 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
+func (x *DirectoryCounts) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *DirectoryCounts) GetChanges() uint64 {
+	if x != nil {
+		return x.Changes
+	}
+	return 0
+}
+
+func (x *DirectoryCounts) GetHeld() uint64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *DirectoryCounts) GetVanished() uint64 {
+	if x != nil {
+		return x.Vanished
+	}
+	return 0
+}
+
+func (x *DirectoryCounts) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
 // HeldChange waits for an administrator.
 type HeldChange struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -3133,7 +3270,7 @@ type HeldChange struct {
 
 func (x *HeldChange) Reset() {
 	*x = HeldChange{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3282,7 @@ func (x *HeldChange) String() string {
 func (*HeldChange) ProtoMessage() {}
 
 func (x *HeldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,7 +3295,7 @@ func (x *HeldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldChange.ProtoReflect.Descriptor instead.
 func (*HeldChange) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HeldChange) GetId() string {
@@ -3225,7 +3362,7 @@ type Vanished struct {
 
 func (x *Vanished) Reset() {
 	*x = Vanished{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3374,7 @@ func (x *Vanished) String() string {
 func (*Vanished) ProtoMessage() {}
 
 func (x *Vanished) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3387,7 @@ func (x *Vanished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vanished.ProtoReflect.Descriptor instead.
 func (*Vanished) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Vanished) GetName() string {
@@ -3304,7 +3441,7 @@ type ReleaseChangeRequest struct {
 
 func (x *ReleaseChangeRequest) Reset() {
 	*x = ReleaseChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +3453,7 @@ func (x *ReleaseChangeRequest) String() string {
 func (*ReleaseChangeRequest) ProtoMessage() {}
 
 func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3329,7 +3466,7 @@ func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReleaseChangeRequest) GetId() string {
@@ -3348,7 +3485,7 @@ type ReleaseChangeResponse struct {
 
 func (x *ReleaseChangeResponse) Reset() {
 	*x = ReleaseChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3497,7 @@ func (x *ReleaseChangeResponse) String() string {
 func (*ReleaseChangeResponse) ProtoMessage() {}
 
 func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3510,7 @@ func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReleaseChangeResponse) GetSummary() string {
@@ -3392,7 +3529,7 @@ type DiscardChangeRequest struct {
 
 func (x *DiscardChangeRequest) Reset() {
 	*x = DiscardChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3404,7 +3541,7 @@ func (x *DiscardChangeRequest) String() string {
 func (*DiscardChangeRequest) ProtoMessage() {}
 
 func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3417,7 +3554,7 @@ func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeRequest.ProtoReflect.Descriptor instead.
 func (*DiscardChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DiscardChangeRequest) GetId() string {
@@ -3435,7 +3572,7 @@ type DiscardChangeResponse struct {
 
 func (x *DiscardChangeResponse) Reset() {
 	*x = DiscardChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3447,7 +3584,7 @@ func (x *DiscardChangeResponse) String() string {
 func (*DiscardChangeResponse) ProtoMessage() {}
 
 func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3460,7 +3597,7 @@ func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeResponse.ProtoReflect.Descriptor instead.
 func (*DiscardChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 type CreateTokenRequest struct {
@@ -3475,7 +3612,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3624,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3637,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateTokenRequest) GetMachine() string {
@@ -3528,7 +3665,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +3677,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +3690,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateTokenResponse) GetText() string {
@@ -3578,7 +3715,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3590,7 +3727,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3603,7 +3740,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 type ListTokensResponse struct {
@@ -3615,7 +3752,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3627,7 +3764,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3640,7 +3777,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3666,7 +3803,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3678,7 +3815,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3691,7 +3828,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Token) GetId() string {
@@ -3759,7 +3896,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3771,7 +3908,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3784,7 +3921,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3802,7 +3939,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3814,7 +3951,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3827,7 +3964,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 type IssueAdministratorRequest struct {
@@ -3841,7 +3978,7 @@ type IssueAdministratorRequest struct {
 
 func (x *IssueAdministratorRequest) Reset() {
 	*x = IssueAdministratorRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +3990,7 @@ func (x *IssueAdministratorRequest) String() string {
 func (*IssueAdministratorRequest) ProtoMessage() {}
 
 func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4003,7 @@ func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorRequest.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *IssueAdministratorRequest) GetAccount() string {
@@ -3894,7 +4031,7 @@ type IssueAdministratorResponse struct {
 
 func (x *IssueAdministratorResponse) Reset() {
 	*x = IssueAdministratorResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3906,7 +4043,7 @@ func (x *IssueAdministratorResponse) String() string {
 func (*IssueAdministratorResponse) ProtoMessage() {}
 
 func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3919,7 +4056,7 @@ func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorResponse.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *IssueAdministratorResponse) GetChain() [][]byte {
@@ -4154,8 +4291,9 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"precedence\x18\x05 \x01(\rR\n" +
 	"precedence\x12\x1b\n" +
 	"\tsom_order\x18\x06 \x01(\rR\bsomOrder\x12#\n" +
-	"\rapplied_order\x18\a \x01(\rR\fappliedOrder\"\x1b\n" +
-	"\x19GetDirectoryStatusRequest\"\x8d\a\n" +
+	"\rapplied_order\x18\a \x01(\rR\fappliedOrder\"3\n" +
+	"\x19GetDirectoryStatusRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\"\xe8\b\n" +
 	"\x1aGetDirectoryStatusResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\blocation\x18\x02 \x01(\tR\blocation\x12\x12\n" +
@@ -4183,7 +4321,19 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\bprotocol\x18\x14 \x01(\tR\bprotocol\x12#\n" +
 	"\rprotocol_note\x18\x15 \x01(\tR\fprotocolNote\x12@\n" +
 	"\x0elast_full_read\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\flastFullRead\x12+\n" +
-	"\x03lag\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"\xea\x01\n" +
+	"\x03lag\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x16\n" +
+	"\x06source\x18\x18 \x01(\tR\x06source\x12'\n" +
+	"\x0fraised_machines\x18\x19 \x01(\rR\x0eraisedMachines\x12=\n" +
+	"\fraised_until\x18\x1a \x01(\v2\x1a.google.protobuf.TimestampR\vraisedUntil\x12\x1c\n" +
+	"\tunguarded\x18\x1b \x03(\tR\tunguarded\x12;\n" +
+	"\x06counts\x18\x1c \x01(\v2#.bailiwick.admin.v1.DirectoryCountsR\x06counts\"\xa7\x01\n" +
+	"\x0fDirectoryCounts\x12\x14\n" +
+	"\x05reads\x18\x01 \x01(\x04R\x05reads\x12\x1a\n" +
+	"\bfailures\x18\x02 \x01(\x04R\bfailures\x12\x18\n" +
+	"\achanges\x18\x03 \x01(\x04R\achanges\x12\x12\n" +
+	"\x04held\x18\x04 \x01(\x04R\x04held\x12\x1a\n" +
+	"\bvanished\x18\x05 \x01(\x04R\bvanished\x12\x18\n" +
+	"\aexpired\x18\x06 \x01(\x04R\aexpired\"\xea\x01\n" +
 	"\n" +
 	"HeldChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -4282,7 +4432,7 @@ func file_bailiwick_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(NodeState)(0),                     // 0: bailiwick.admin.v1.NodeState
 	(Change_Action)(0),                 // 1: bailiwick.admin.v1.Change.Action
@@ -4328,24 +4478,25 @@ var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(*Candidate)(nil),                  // 41: bailiwick.admin.v1.Candidate
 	(*GetDirectoryStatusRequest)(nil),  // 42: bailiwick.admin.v1.GetDirectoryStatusRequest
 	(*GetDirectoryStatusResponse)(nil), // 43: bailiwick.admin.v1.GetDirectoryStatusResponse
-	(*HeldChange)(nil),                 // 44: bailiwick.admin.v1.HeldChange
-	(*Vanished)(nil),                   // 45: bailiwick.admin.v1.Vanished
-	(*ReleaseChangeRequest)(nil),       // 46: bailiwick.admin.v1.ReleaseChangeRequest
-	(*ReleaseChangeResponse)(nil),      // 47: bailiwick.admin.v1.ReleaseChangeResponse
-	(*DiscardChangeRequest)(nil),       // 48: bailiwick.admin.v1.DiscardChangeRequest
-	(*DiscardChangeResponse)(nil),      // 49: bailiwick.admin.v1.DiscardChangeResponse
-	(*CreateTokenRequest)(nil),         // 50: bailiwick.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 51: bailiwick.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),          // 52: bailiwick.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),         // 53: bailiwick.admin.v1.ListTokensResponse
-	(*Token)(nil),                      // 54: bailiwick.admin.v1.Token
-	(*RevokeTokenRequest)(nil),         // 55: bailiwick.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),        // 56: bailiwick.admin.v1.RevokeTokenResponse
-	(*IssueAdministratorRequest)(nil),  // 57: bailiwick.admin.v1.IssueAdministratorRequest
-	(*IssueAdministratorResponse)(nil), // 58: bailiwick.admin.v1.IssueAdministratorResponse
-	nil,                                // 59: bailiwick.admin.v1.Node.CountersEntry
-	(*timestamppb.Timestamp)(nil),      // 60: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 61: google.protobuf.Duration
+	(*DirectoryCounts)(nil),            // 44: bailiwick.admin.v1.DirectoryCounts
+	(*HeldChange)(nil),                 // 45: bailiwick.admin.v1.HeldChange
+	(*Vanished)(nil),                   // 46: bailiwick.admin.v1.Vanished
+	(*ReleaseChangeRequest)(nil),       // 47: bailiwick.admin.v1.ReleaseChangeRequest
+	(*ReleaseChangeResponse)(nil),      // 48: bailiwick.admin.v1.ReleaseChangeResponse
+	(*DiscardChangeRequest)(nil),       // 49: bailiwick.admin.v1.DiscardChangeRequest
+	(*DiscardChangeResponse)(nil),      // 50: bailiwick.admin.v1.DiscardChangeResponse
+	(*CreateTokenRequest)(nil),         // 51: bailiwick.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 52: bailiwick.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 53: bailiwick.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 54: bailiwick.admin.v1.ListTokensResponse
+	(*Token)(nil),                      // 55: bailiwick.admin.v1.Token
+	(*RevokeTokenRequest)(nil),         // 56: bailiwick.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),        // 57: bailiwick.admin.v1.RevokeTokenResponse
+	(*IssueAdministratorRequest)(nil),  // 58: bailiwick.admin.v1.IssueAdministratorRequest
+	(*IssueAdministratorResponse)(nil), // 59: bailiwick.admin.v1.IssueAdministratorResponse
+	nil,                                // 60: bailiwick.admin.v1.Node.CountersEntry
+	(*timestamppb.Timestamp)(nil),      // 61: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 62: google.protobuf.Duration
 }
 var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	2,  // 0: bailiwick.admin.v1.ApplyRequest.sources:type_name -> bailiwick.admin.v1.Source
@@ -4356,96 +4507,98 @@ var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	8,  // 5: bailiwick.admin.v1.Problems.problems:type_name -> bailiwick.admin.v1.Problem
 	5,  // 6: bailiwick.admin.v1.RenameResponse.applied:type_name -> bailiwick.admin.v1.ApplyResponse
 	15, // 7: bailiwick.admin.v1.ListDocumentsResponse.documents:type_name -> bailiwick.admin.v1.Document
-	60, // 8: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
+	61, // 8: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
 	20, // 9: bailiwick.admin.v1.LinkRequest.link:type_name -> bailiwick.admin.v1.PolicyLink
 	23, // 10: bailiwick.admin.v1.ListPoliciesResponse.policies:type_name -> bailiwick.admin.v1.Policy
 	20, // 11: bailiwick.admin.v1.Policy.links:type_name -> bailiwick.admin.v1.PolicyLink
 	20, // 12: bailiwick.admin.v1.ListLinksResponse.links:type_name -> bailiwick.admin.v1.PolicyLink
 	28, // 13: bailiwick.admin.v1.GetTreeResponse.containers:type_name -> bailiwick.admin.v1.Container
-	60, // 14: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
+	61, // 14: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
 	20, // 15: bailiwick.admin.v1.Container.links:type_name -> bailiwick.admin.v1.PolicyLink
 	31, // 16: bailiwick.admin.v1.Container.machines:type_name -> bailiwick.admin.v1.Machine
 	31, // 17: bailiwick.admin.v1.ListMachinesResponse.machines:type_name -> bailiwick.admin.v1.Machine
-	60, // 18: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
+	61, // 18: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
 	0,  // 19: bailiwick.admin.v1.Machine.node:type_name -> bailiwick.admin.v1.NodeState
 	34, // 20: bailiwick.admin.v1.ListNodesResponse.nodes:type_name -> bailiwick.admin.v1.Node
 	0,  // 21: bailiwick.admin.v1.Node.state:type_name -> bailiwick.admin.v1.NodeState
-	60, // 22: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
-	60, // 23: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	60, // 24: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
-	60, // 25: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
-	60, // 26: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
-	59, // 27: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
+	61, // 22: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
+	61, // 23: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	61, // 24: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
+	61, // 25: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
+	61, // 26: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	60, // 27: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
 	37, // 28: bailiwick.admin.v1.ListAssociationsResponse.associations:type_name -> bailiwick.admin.v1.Association
 	38, // 29: bailiwick.admin.v1.ListAssociationsResponse.failures:type_name -> bailiwick.admin.v1.Failure
-	60, // 30: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
-	60, // 31: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
-	60, // 32: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	61, // 30: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
+	61, // 31: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
+	61, // 32: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
 	31, // 33: bailiwick.admin.v1.ExplainMachineResponse.machine:type_name -> bailiwick.admin.v1.Machine
 	41, // 34: bailiwick.admin.v1.ExplainMachineResponse.candidates:type_name -> bailiwick.admin.v1.Candidate
 	20, // 35: bailiwick.admin.v1.Candidate.link:type_name -> bailiwick.admin.v1.PolicyLink
-	60, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
-	60, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
-	60, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
-	60, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
-	44, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
-	45, // 41: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
-	60, // 42: bailiwick.admin.v1.GetDirectoryStatusResponse.last_full_read:type_name -> google.protobuf.Timestamp
-	61, // 43: bailiwick.admin.v1.GetDirectoryStatusResponse.lag:type_name -> google.protobuf.Duration
-	60, // 44: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
-	60, // 45: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
-	60, // 46: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
-	60, // 47: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
-	54, // 48: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
-	54, // 49: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
-	60, // 50: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	60, // 51: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
-	60, // 52: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
-	3,  // 53: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
-	9,  // 54: bailiwick.admin.v1.DocumentService.Rename:input_type -> bailiwick.admin.v1.RenameRequest
-	11, // 55: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
-	13, // 56: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
-	16, // 57: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
-	18, // 58: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
-	21, // 59: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
-	24, // 60: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
-	26, // 61: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
-	29, // 62: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
-	32, // 63: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
-	35, // 64: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
-	39, // 65: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
-	42, // 66: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
-	46, // 67: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
-	48, // 68: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
-	50, // 69: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
-	52, // 70: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
-	55, // 71: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
-	57, // 72: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
-	5,  // 73: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
-	10, // 74: bailiwick.admin.v1.DocumentService.Rename:output_type -> bailiwick.admin.v1.RenameResponse
-	12, // 75: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
-	14, // 76: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
-	17, // 77: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
-	19, // 78: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
-	22, // 79: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
-	25, // 80: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
-	27, // 81: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
-	30, // 82: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
-	33, // 83: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
-	36, // 84: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
-	40, // 85: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
-	43, // 86: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
-	47, // 87: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
-	49, // 88: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
-	51, // 89: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
-	53, // 90: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
-	56, // 91: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
-	58, // 92: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
-	73, // [73:93] is the sub-list for method output_type
-	53, // [53:73] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	61, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
+	61, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
+	61, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
+	61, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
+	45, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
+	46, // 41: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
+	61, // 42: bailiwick.admin.v1.GetDirectoryStatusResponse.last_full_read:type_name -> google.protobuf.Timestamp
+	62, // 43: bailiwick.admin.v1.GetDirectoryStatusResponse.lag:type_name -> google.protobuf.Duration
+	61, // 44: bailiwick.admin.v1.GetDirectoryStatusResponse.raised_until:type_name -> google.protobuf.Timestamp
+	44, // 45: bailiwick.admin.v1.GetDirectoryStatusResponse.counts:type_name -> bailiwick.admin.v1.DirectoryCounts
+	61, // 46: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
+	61, // 47: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
+	61, // 48: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
+	61, // 49: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
+	55, // 50: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
+	55, // 51: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
+	61, // 52: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	61, // 53: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
+	61, // 54: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
+	3,  // 55: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
+	9,  // 56: bailiwick.admin.v1.DocumentService.Rename:input_type -> bailiwick.admin.v1.RenameRequest
+	11, // 57: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
+	13, // 58: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
+	16, // 59: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
+	18, // 60: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
+	21, // 61: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
+	24, // 62: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
+	26, // 63: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
+	29, // 64: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
+	32, // 65: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
+	35, // 66: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
+	39, // 67: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
+	42, // 68: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
+	47, // 69: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
+	49, // 70: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
+	51, // 71: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
+	53, // 72: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
+	56, // 73: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
+	58, // 74: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
+	5,  // 75: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
+	10, // 76: bailiwick.admin.v1.DocumentService.Rename:output_type -> bailiwick.admin.v1.RenameResponse
+	12, // 77: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
+	14, // 78: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
+	17, // 79: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
+	19, // 80: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
+	22, // 81: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
+	25, // 82: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
+	27, // 83: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
+	30, // 84: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
+	33, // 85: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
+	36, // 86: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
+	40, // 87: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
+	43, // 88: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
+	48, // 89: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
+	50, // 90: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
+	52, // 91: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
+	54, // 92: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
+	57, // 93: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
+	59, // 94: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
+	75, // [75:95] is the sub-list for method output_type
+	55, // [55:75] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_admin_v1_admin_proto_init() }
@@ -4459,7 +4612,7 @@ func file_bailiwick_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_admin_v1_admin_proto_rawDesc), len(file_bailiwick_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   58,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
