@@ -215,7 +215,8 @@ var shortTypes = map[string]string{
 }
 
 func makeDN(rdns []RDN) DN {
-	var text, key []byte
+	var textSpace, keySpace [192]byte // enough for nearly all
+	text, key := textSpace[:0], keySpace[:0]
 	for i, rdn := range rdns {
 		if i > 0 {
 			text = append(text, ',')
@@ -240,7 +241,17 @@ func makeDN(rdns []RDN) DN {
 		slices.Sort(parts)
 		key = append(key, strings.Join(parts, "+")...)
 	}
-	return DN{text: string(text), key: string(key)}
+	n := len(text)
+	both := string(append(text, key...)) // one piece of memory
+	return DN{text: both[:n], key: both[n:]}
+}
+
+// part returns a text that keeps nothing alive but the name, of which it often is a part.
+func (d DN) part(s string) string {
+	if i := strings.Index(d.text, s); i >= 0 {
+		return d.text[i : i+len(s)]
+	}
+	return strings.Clone(s)
 }
 
 func appendKey(dst []byte, a AVA) []byte {

@@ -138,7 +138,7 @@ func (s Schema) Attributes() []string {
 	return names
 }
 
-// Map turns an entry into what it means; nil when it is none of ours. Problems tell what of it cannot be used: an
+// Map turns an entry into what it means, which shares no memory with it; nil when it is none of ours. Problems tell what of it cannot be used: an
 // attribute, or the entry as a whole, which is then nil too. The error means that the reading itself cannot be trusted
 // (a name that does not parse, an identity that cannot be seen), and with it the whole read.
 func (s Schema) Map(e Entry) (Object, []Problem, error) {
@@ -176,7 +176,7 @@ func (s Schema) Map(e Entry) (Object, []Problem, error) {
 func (s Schema) machine(e Entry, dn DN) (Object, []Problem, error) {
 	var problems []Problem
 	problem := func(attribute, reason string, args ...any) {
-		problems = append(problems, Problem{DN: e.DN, Attribute: attribute, Reason: fmt.Sprintf(reason, args...)})
+		problems = append(problems, Problem{DN: strings.Clone(e.DN), Attribute: attribute, Reason: fmt.Sprintf(reason, args...)})
 	}
 	name, attribute := e.first(s.MachineName)
 	name = strings.TrimSuffix(name, "$")
@@ -192,10 +192,10 @@ func (s Schema) machine(e Entry, dn DN) (Object, []Problem, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	m := Machine{UUID: u, DN: dn, Name: name}
+	m := Machine{UUID: u, DN: dn, Name: dn.part(name)}
 	if dns, attribute := e.first(s.MachineDNSName); dns != "" {
 		if validHostName(strings.TrimSuffix(dns, ".")) {
-			m.DNSName = strings.TrimSuffix(fold(dns), ".")
+			m.DNSName = strings.Clone(strings.TrimSuffix(fold(dns), "."))
 		} else {
 			problem(attribute, "%q is not a DNS name", shorten(dns))
 		}
@@ -245,7 +245,7 @@ func (s Schema) group(e Entry, dn DN) (Object, []Problem, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	g := Group{UUID: u, DN: dn, Name: name}
+	g := Group{UUID: u, DN: dn, Name: dn.part(name)}
 	var problems []Problem
 	for _, n := range s.GroupMember {
 		for _, v := range e.Values(n) {
@@ -254,7 +254,7 @@ func (s Schema) group(e Entry, dn DN) (Object, []Problem, error) {
 			}
 			member, err := ParseDN(v)
 			if err != nil {
-				problems = append(problems, Problem{DN: e.DN, Attribute: n, Reason: err.Error()})
+				problems = append(problems, Problem{DN: strings.Clone(e.DN), Attribute: n, Reason: err.Error()})
 				continue
 			}
 			g.Members = append(g.Members, member)

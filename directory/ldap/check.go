@@ -171,10 +171,11 @@ func (c *checker) connection(ctx context.Context) bool {
 		return c.unprotected(ctx, during, err, config)
 	}
 	c.add(subjectConnection, OK, "", "%s answers", c.address)
-	c.conn = goldap.NewConn(secured, secured != raw)
+	below := newTap(secured)
+	c.conn = goldap.NewConn(below, secured != raw)
 	c.conn.SetTimeout(c.Timeout)
 	c.conn.Start()
-	c.session = &session{c.target, c.conn}
+	c.session = &session{c.target, c.conn, below}
 	if tlsConn, ok := secured.(*tls.Conn); ok {
 		c.certificate(tlsConn.ConnectionState())
 	} else if c.scheme == "ldap" {
@@ -374,12 +375,7 @@ func (c *checker) base(context.Context) bool {
 		c.add(subjectBase, Failure, c.hintFor(err), "%q: %v", c.Base, cause(err))
 		return false
 	}
-	entry, err := c.session.entry(result.Entries[0])
-	if err != nil {
-		c.add(subjectBase, Failure, c.hintFor(err), "%q: %v", c.Base, cause(err))
-		return false
-	}
-	classes := entry.Values("objectClass")
+	classes := result.Entries[0].GetEqualFoldAttributeValues("objectClass")
 	if len(classes) == 0 {
 		c.add(subjectBase, Failure, c.grant("objectClass"), "%q is there, but its objectClass is hidden from us: nothing can be told apart", c.Base)
 		return false

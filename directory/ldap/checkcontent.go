@@ -46,12 +46,9 @@ func (c *checker) content(ctx context.Context) bool {
 	defer stop()
 	began := c.now()
 	t := tally{perClass: map[string]int{}}
-	err := c.session.pages(c.Schema.Filter(), func(e *goldap.Entry) error {
-		entry, err := c.session.entry(e)
-		if err == nil {
-			c.tally(&t, entry)
-		}
-		return err
+	err := c.session.pages(c.Schema.Filter(), func(entry directory.Entry) error {
+		c.tally(&t, entry)
+		return nil
 	}, c.Schema.Attributes())
 	if err != nil {
 		c.add(subjectRead, Failure, c.hintFor(err), "after %d entries: %v", t.entries, cause(err))

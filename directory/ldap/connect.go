@@ -41,10 +41,10 @@ func (t target) wrapAs(kind error, during string, err error) error {
 }
 
 // connect dials, protects the connection and binds. The connection closes when ctx ends.
-func (t target) connect(ctx context.Context) (*goldap.Conn, error) {
+func (t target) connect(ctx context.Context) (*goldap.Conn, *tap, error) {
 	tlsConfig, err := t.tlsConfig()
 	if err != nil {
-		return nil, t.wrapAs(ErrConfig, duringConnect, err)
+		return nil, nil, t.wrapAs(ErrConfig, duringConnect, err)
 	}
 	step, cancel := context.WithTimeout(ctx, t.Timeout)
 	defer cancel()
@@ -55,21 +55,22 @@ func (t target) connect(ctx context.Context) (*goldap.Conn, error) {
 	var dialer net.Dialer
 	raw, err := dialer.DialContext(step, network, t.address)
 	if err != nil {
-		return nil, t.wrap(duringConnect, err)
+		return nil, nil, t.wrap(duringConnect, err)
 	}
 	secured, during, err := t.protect(step, raw, tlsConfig)
 	if err != nil {
 		raw.Close()
-		return nil, t.wrap(during, err)
+		return nil, nil, t.wrap(during, err)
 	}
-	conn := goldap.NewConn(secured, secured != raw)
+	below := newTap(secured)
+	conn := goldap.NewConn(below, secured != raw)
 	conn.SetTimeout(t.Timeout)
 	conn.Start()
 	if err := t.authenticate(conn); err != nil {
 		conn.Close()
-		return nil, t.wrap(duringBind, err)
+		return nil, nil, t.wrap(duringBind, err)
 	}
-	return conn, nil
+	return conn, below, nil
 }
 
 // protect runs the TLS handshake where there is one. It is done here and not in the LDAP client because only so does

@@ -2,8 +2,7 @@ package ldap
 
 import (
 	"context"
-
-	goldap "github.com/go-ldap/ldap/v3"
+	"slices"
 
 	"github.com/bailiwick-net/bailiwick/directory"
 )
@@ -21,10 +20,13 @@ func Entries(ctx context.Context, c Config, filter string, attributes []string) 
 	}
 	defer done()
 	var entries []directory.Entry
-	err = s.pages(filter, func(e *goldap.Entry) error {
-		entry, err := s.entry(e)
-		entries = append(entries, entry)
-		return err
+	err = s.pages(filter, func(e directory.Entry) error {
+		e.Attributes = slices.Clone(e.Attributes)
+		for i := range e.Attributes {
+			e.Attributes[i].Values = slices.Clone(e.Attributes[i].Values)
+		}
+		entries = append(entries, e)
+		return nil
 	}, attributes)
 	if err != nil {
 		return nil, err

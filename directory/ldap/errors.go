@@ -100,7 +100,7 @@ func classify(during string, err error) error {
 	switch {
 	case errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &invalid), errors.As(err, &verify):
 		return ErrUntrusted
-	case coded && code.ResultCode > goldap.ErrorNetwork: // what the client makes of answers that it does not understand
+	case errors.Is(err, errDecode), coded && code.ResultCode > goldap.ErrorNetwork: // what the client makes of answers that it does not understand
 		return ErrProtocol
 	case coded && code.ResultCode < goldap.ErrorNetwork:
 		return classifyResult(code.ResultCode, reading)

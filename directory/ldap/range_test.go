@@ -89,7 +89,8 @@ func TestRangedRetrieval(t *testing.T) {
 				defer close(ended)
 				answerRanges(far, members, tc.step)
 			}()
-			conn := goldap.NewConn(near, false)
+			below := newTap(near)
+			conn := goldap.NewConn(below, false)
 			conn.SetTimeout(5 * time.Second)
 			conn.Start()
 			defer func() {
@@ -97,8 +98,8 @@ func TestRangedRetrieval(t *testing.T) {
 				far.Close()
 				<-ended
 			}()
-			s := &session{target{Config: Config{URL: "ldaps://dc1", Base: base, Schema: &schema, Bind: Anonymous{}}}, conn}
-			got, err := s.complete("CN=g,DC=x", &goldap.EntryAttribute{Name: "member;range=0-1499", Values: slices.Clone(members[:1500])})
+			s := &session{target{Config: Config{URL: "ldaps://dc1", Base: base, Schema: &schema, Bind: Anonymous{}}}, conn, below}
+			got, err := s.complete("CN=g,DC=x", directory.Attribute{Name: "member;range=0-1499", Values: slices.Clone(members[:1500])})
 			if !errors.Is(err, tc.kind) {
 				t.Fatalf("complete: %v, want %v", err, tc.kind)
 			}

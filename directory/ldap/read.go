@@ -19,16 +19,17 @@ const maxAttempts = 4
 type session struct {
 	target
 	conn *goldap.Conn
+	tap  *tap
 }
 
 func (t target) open(ctx context.Context) (*session, func(), error) {
-	conn, err := t.connect(ctx)
+	conn, below, err := t.connect(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	// The client has no notion of a context: ending the connection ends whatever waits on it.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	return &session{t, conn}, func() { stop(); conn.Close() }, nil
+	return &session{t, conn, below}, func() { stop(); conn.Close() }, nil
 }
 
 // readStable reads the tree until it is one that the server had as a whole. Pages are fetched one after another, so an
@@ -73,11 +74,7 @@ func (s *session) readStable(trusted bool, known directory.Digest) (*directory.S
 func (s *session) readTree() (*directory.Snapshot, error) {
 	b := directory.NewBuilder(s.Base)
 	attributes := s.Schema.Attributes()
-	err := s.pages(s.Schema.Filter(), func(e *goldap.Entry) error {
-		entry, err := s.entry(e)
-		if err != nil {
-			return err
-		}
+	err := s.pages(s.Schema.Filter(), func(entry directory.Entry) error {
 		object, problems, err := s.Schema.Map(entry)
 		if err != nil {
 			return s.wrapAs(ErrContent, duringBuild, err)
@@ -98,60 +95,6 @@ func (s *session) readTree() (*directory.Snapshot, error) {
 	return snap, nil
 }
 
-// entry completes an entry as the server sent it.
-func (s *session) entry(e *goldap.Entry) (directory.Entry, error) {
-	entry := directory.Entry{DN: e.DN, Attributes: make([]directory.Attribute, 0, len(e.Attributes))}
-	for _, a := range e.Attributes {
-		attribute, err := s.complete(e.DN, a)
-		if err != nil {
-			return directory.Entry{}, err
-		}
-		entry.Attributes = append(entry.Attributes, attribute)
-	}
-	return entry, nil
-}
-
-// pages searches the whole tree and hands over every entry. It returns nil only when the server said that it is done.
-func (s *session) pages(filter string, each func(*goldap.Entry) error, attributes []string) error {
-	return s.pagesOf(s.Base.String(), filter, each, attributes)
-}
-
-// pagesOf is pages for any tree, with controls beside that of the pages.
-func (s *session) pagesOf(base, filter string, each func(*goldap.Entry) error, attributes []string, controls ...goldap.Control) error {
-	var cookie []byte
-	for page := 0; ; page++ {
-		paging := &goldap.ControlPaging{PagingSize: s.PageSize, Cookie: cookie}
-		result, err := s.search(base, goldap.ScopeWholeSubtree, filter, attributes, append(slices.Clip(controls), paging)...)
-		if err != nil {
-			return err
-		}
-		if len(result.Referrals) > 0 && !s.SkipReferences {
-			return s.wrapAs(ErrReferral, duringSearch, fmt.Errorf("part of the tree is at %s", strings.Join(result.Referrals, ", ")))
-		}
-		for _, e := range result.Entries {
-			if err := each(e); err != nil {
-				return err
-			}
-		}
-		control := goldap.FindControl(result.Controls, goldap.ControlTypePaging)
-		if control == nil {
-			if page > 0 {
-				// RFC 2696 section 3: every page carries the control. Without it nobody knows whether this was the last.
-				return s.wrapAs(ErrProtocol, duringSearch, fmt.Errorf("page %d carries no paging control", page+1))
-			}
-			return nil // the server does not page: this was everything
-		}
-		answer, ok := control.(*goldap.ControlPaging)
-		if !ok {
-			return s.wrapAs(ErrProtocol, duringSearch, fmt.Errorf("page %d carries a malformed paging control", page+1))
-		}
-		if len(answer.Cookie) == 0 {
-			return nil
-		}
-		cookie = answer.Cookie
-	}
-}
-
 // search runs one search to its end. Every result code but success is an error, whatever entries came with it.
 func (s *session) search(base string, scope int, filter string, attributes []string, controls ...goldap.Control) (*goldap.SearchResult, error) {
 	// A request is made anew for every page: the client keeps what it adds to one.
@@ -165,10 +108,10 @@ func (s *session) search(base string, scope int, filter string, attributes []str
 
 // complete fetches what a server holds back of an attribute with many values: it answers "member;range=0-1499" where
 // "member" was asked for (MS-ADTS 3.1.1.3.1.3.3).
-func (s *session) complete(dn string, a *goldap.EntryAttribute) (directory.Attribute, error) {
+func (s *session) complete(dn string, a directory.Attribute) (directory.Attribute, error) {
 	name, end, ranged := parseRange(a.Name)
 	if !ranged {
-		return directory.Attribute{Name: a.Name, Values: a.Values}, nil
+		return a, nil
 	}
 	values := a.Values
 	for end >= 0 {

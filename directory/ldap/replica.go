@@ -155,7 +155,7 @@ func (r *replica) attributes() []string { return append(r.Schema.Attributes(), "
 // entries reads the whole tree once.
 func (r *replica) entries() ([]replication.Change, error) {
 	var all []replication.Change
-	err := r.pages(r.Schema.Filter(), func(e *goldap.Entry) error {
+	err := r.pages(r.Schema.Filter(), func(e directory.Entry) error {
 		c, err := r.change(e)
 		all = append(all, c)
 		return err
@@ -164,13 +164,13 @@ func (r *replica) entries() ([]replication.Change, error) {
 }
 
 // change reads what an entry is now.
-func (r *replica) change(e *goldap.Entry) (replication.Change, error) {
+func (r *replica) change(e directory.Entry) (replication.Change, error) {
 	var c replication.Change
 	var err error
-	if c.UUID, err = directory.UUIDFromObjectGUID(e.GetEqualFoldRawAttributeValue("objectGUID")); err != nil {
+	if c.UUID, err = directory.UUIDFromObjectGUID([]byte(strings.Join(e.Values("objectGUID"), ""))); err != nil {
 		return c, r.wrapAs(ErrContent, duringBuild, fmt.Errorf("entry %q: %w: check that the reader may see objectGUID", e.DN, err))
 	}
-	if strings.EqualFold(e.GetEqualFoldAttributeValue("isDeleted"), "TRUE") {
+	if slices.ContainsFunc(e.Values("isDeleted"), func(v string) bool { return strings.EqualFold(v, "TRUE") }) {
 		c.Gone = true
 		return c, nil
 	}
@@ -182,11 +182,7 @@ func (r *replica) change(e *goldap.Entry) (replication.Change, error) {
 		c.Gone = true
 		return c, nil
 	}
-	whole, err := r.entry(e)
-	if err != nil {
-		return c, err
-	}
-	c.Item, err = item(*r.Schema, c.UUID, whole)
+	c.Item, err = item(*r.Schema, c.UUID, e)
 	if err != nil {
 		err = r.wrapAs(ErrContent, duringBuild, err)
 	}
@@ -200,7 +196,7 @@ func (r *replica) changes(since replication.Server, cookie []byte) ([]replicatio
 	}
 	var batch []replication.Change
 	filter := fmt.Sprintf("(&(uSNChanged>=%d)(|(isDeleted=TRUE)%s))", since.USN+1, r.Schema.Filter())
-	err := r.pagesOf(r.context, filter, func(e *goldap.Entry) error {
+	err := r.pagesOf(r.context, filter, func(e directory.Entry) error {
 		c, err := r.change(e)
 		batch = append(batch, c)
 		return err
@@ -245,7 +241,7 @@ func (r *replica) changesByDirSync(cookie []byte) ([]replication.Change, []byte,
 			filter.WriteString("(objectGUID=" + escapeOctets(guid) + ")")
 		}
 		filter.WriteString(")")
-		err := r.pagesOf(r.context, filter.String(), func(e *goldap.Entry) error {
+		err := r.pagesOf(r.context, filter.String(), func(e directory.Entry) error {
 			c, err := r.change(e)
 			batch = append(batch, c)
 			found++

@@ -20,6 +20,9 @@ const resultSyncRefreshRequired = 4096
 // streamBuffer is how many messages wait for the follower before the server has to.
 const streamBuffer = 1024
 
+// streamWaits is how many octets of messages wait to be read before the server has to.
+const streamWaits = 1 << 20
+
 // errNoSync says that the server does not do what content synchronization takes; the directory is polled then.
 var errNoSync = errors.New("no content synchronization")
 
@@ -59,11 +62,13 @@ func (t target) openStream(ctx, life context.Context, cookie contentsync.Cookie)
 	s.conn.SetTimeout(0)
 	request := goldap.NewSearchRequest(t.Base.String(), goldap.ScopeWholeSubtree, goldap.NeverDerefAliases, 0, 0, false,
 		t.Schema.Filter(), t.Schema.Attributes(), nil)
+	in := newIntake(streamWaits)
+	s.tap.announce(in)
 	answers := s.conn.Syncrepl(own, request, streamBuffer, goldap.SyncRequestModeRefreshAndPersist, []byte(cookie), false)
 	go func() {
 		defer closeSession()
 		defer close(s.events)
-		s.receive(own, answers)
+		s.receive(own, answers, in)
 	}()
 	return s, nil
 }
@@ -91,39 +96,76 @@ func (s *stream) offered() error {
 }
 
 // receive hands messages on until the operation ends. Its end is always an error: an operation that persists has none.
-func (s *stream) receive(ctx context.Context, answers goldap.Response) {
-	for answers.Next() {
-		m, err := s.message(answers)
-		if m == nil && err == nil {
-			continue
-		}
+func (s *stream) receive(ctx context.Context, answers goldap.Response, in *intake) {
+	defer in.abandon()
+	ended := make(chan error, 1)
+	go func() { ended <- s.end(answers) }()
+	emit := func(e event) bool {
 		select {
-		case s.events <- event{m, err}:
+		case s.events <- e:
+			return e.err == nil
+		case <-ctx.Done():
+			return false
+		}
+	}
+	var d decoder
+	for {
+		var end error
+		select {
 		case <-ctx.Done():
 			return
+		case <-in.ready:
+		case end = <-ended:
 		}
-		if err != nil {
+		for _, batch := range in.take() {
+			err := d.each(batch, func(r received) error {
+				m, err := s.message(r)
+				if m != nil || err != nil {
+					if !emit(event{m, err}) {
+						return errStopped
+					}
+				}
+				return nil
+			})
+			if errors.Is(err, errStopped) {
+				return
+			}
+			if err != nil {
+				emit(event{err: fmt.Errorf("%w: %w", errMessage, err)})
+				return
+			}
+		}
+		if end != nil {
+			emit(event{err: end})
 			return
 		}
-	}
-	err := answers.Err()
-	if err == nil {
-		err = errors.New("the server ended the operation")
-	}
-	select {
-	case s.events <- event{err: err}:
-	case <-ctx.Done():
 	}
 }
 
-func (s *stream) message(answers goldap.Response) (contentsync.Message, error) {
-	if r := answers.Referral(); r != "" {
+// errStopped ends the reading of a batch.
+var errStopped = errors.New("nobody listens any more")
+
+// end waits for the end of the operation, which the client tells; everything before it is in the intake then.
+func (s *stream) end(answers goldap.Response) error {
+	for answers.Next() {
+		if answers.Entry() != nil || answers.Referral() != "" {
+			return fmt.Errorf("%w: it came by another way than expected", errMessage)
+		}
+	}
+	if err := answers.Err(); err != nil {
+		return err
+	}
+	return errors.New("the server ended the operation")
+}
+
+func (s *stream) message(r received) (contentsync.Message, error) {
+	if r.op == opSearchResultReference {
 		if s.SkipReferences {
 			return nil, nil
 		}
-		return nil, s.wrapAs(ErrReferral, duringSync, fmt.Errorf("part of the tree is at %s", r))
+		return nil, s.wrapAs(ErrReferral, duringSync, fmt.Errorf("part of the tree is at %s", r.uri))
 	}
-	m, err := syncMessage(*s.Schema, answers.Entry(), answers.Controls())
+	m, err := syncMessage(*s.Schema, r)
 	if err != nil && !errors.Is(err, errMessage) {
 		return nil, s.wrapAs(ErrContent, duringBuild, err)
 	}

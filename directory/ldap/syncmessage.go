@@ -3,6 +3,7 @@ package ldap
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	goldap "github.com/go-ldap/ldap/v3"
 
@@ -13,12 +14,24 @@ import (
 // errMessage says that a server's message is none of RFC 4533.
 var errMessage = errors.New("malformed message of content synchronization")
 
-// syncMessage makes a message of what the client decoded: an entry with its controls, or an intermediate response. It is
+// syncMessage makes a message of content synchronization of an entry with its controls, or of an intermediate response. It is
 // nil for an intermediate response of another kind, which RFC 4511 4.13 lets us ignore.
-func syncMessage(schema directory.Schema, entry *goldap.Entry, controls []goldap.Control) (contentsync.Message, error) {
-	if entry != nil {
-		return syncEntry(schema, entry, controls)
+func syncMessage(schema directory.Schema, r received) (contentsync.Message, error) {
+	if r.op == opSearchResultEntry {
+		states, err := syncStates(r.controls)
+		if err != nil {
+			return nil, fmt.Errorf("%w: entry %q: %w", errMessage, r.entry.DN, err)
+		}
+		return syncEntry(schema, r.entry, states)
 	}
+	controls, err := intermediate(r.intermediate)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errMessage, err)
+	}
+	return syncIntermediate(controls)
+}
+
+func syncIntermediate(controls []goldap.Control) (contentsync.Message, error) {
 	for _, c := range controls {
 		if info, ok := c.(*goldap.ControlSyncInfo); ok {
 			return syncInfo(info)
@@ -51,25 +64,20 @@ func syncInfo(info *goldap.ControlSyncInfo) (contentsync.Message, error) {
 	return nil, fmt.Errorf("%w: sync info of kind %d without its value", errMessage, info.Value)
 }
 
-func syncEntry(schema directory.Schema, entry *goldap.Entry, controls []goldap.Control) (contentsync.Message, error) {
-	var state *goldap.ControlSyncState
-	for _, c := range controls {
-		if s, ok := c.(*goldap.ControlSyncState); ok {
-			if state != nil {
-				return nil, fmt.Errorf("%w: entry %q has two Sync State Controls", errMessage, entry.DN)
-			}
-			state = s
-		}
-	}
-	// RFC 4533 3.3, 3.4: every entry carries the control.
-	if state == nil {
+func syncEntry(schema directory.Schema, entry directory.Entry, states []syncState) (contentsync.Message, error) {
+	switch len(states) {
+	case 1:
+	case 0: // RFC 4533 3.3, 3.4: every entry carries the control.
 		return nil, fmt.Errorf("%w: entry %q has no Sync State Control", errMessage, entry.DN)
+	default:
+		return nil, fmt.Errorf("%w: entry %q has %d Sync State Controls", errMessage, entry.DN, len(states))
 	}
-	m := contentsync.EntryState{UUID: directory.UUID(state.EntryUUID), Cookie: contentsync.Cookie(state.Cookie)}
+	state := states[0]
+	m := contentsync.EntryState{UUID: state.uuid, Cookie: contentsync.Cookie(strings.Clone(state.cookie))}
 	if m.UUID.IsZero() {
 		return nil, fmt.Errorf("%w: entry %q has the nil UUID", errMessage, entry.DN)
 	}
-	switch state.State {
+	switch goldap.ControlSyncStateState(state.state) {
 	case goldap.SyncStatePresent:
 		m.State = contentsync.Present
 		return m, nil
@@ -81,22 +89,20 @@ func syncEntry(schema directory.Schema, entry *goldap.Entry, controls []goldap.C
 	case goldap.SyncStateModify:
 		m.State = contentsync.Modify
 	default:
-		return nil, fmt.Errorf("%w: entry %q has state %d", errMessage, entry.DN, state.State)
+		return nil, fmt.Errorf("%w: entry %q has state %d", errMessage, entry.DN, state.state)
 	}
 	var err error
 	m.Item, err = syncItem(schema, m.UUID, entry)
 	return m, err
 }
 
-func syncItem(schema directory.Schema, u directory.UUID, entry *goldap.Entry) (contentsync.Item, error) {
-	e := directory.Entry{DN: entry.DN, Attributes: make([]directory.Attribute, 0, len(entry.Attributes))}
+func syncItem(schema directory.Schema, u directory.UUID, entry directory.Entry) (contentsync.Item, error) {
 	for _, a := range entry.Attributes {
 		if _, _, ranged := parseRange(a.Name); ranged {
 			return contentsync.Item{}, fmt.Errorf("%w: entry %q comes with a part of the values of %s only", errMessage, entry.DN, a.Name)
 		}
-		e.Attributes = append(e.Attributes, directory.Attribute{Name: a.Name, Values: a.Values})
 	}
-	return item(schema, u, e)
+	return item(schema, u, entry)
 }
 
 // item is what is kept of an entry that is announced as u.

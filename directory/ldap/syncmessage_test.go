@@ -94,7 +94,7 @@ func decode(data []byte) (contentsync.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	return syncMessage(directory.OpenLDAP(), nil, []goldap.Control{c})
+	return syncIntermediate([]goldap.Control{c})
 }
 
 func TestSyncInfo(t *testing.T) {
@@ -129,35 +129,42 @@ func equalMessages(a, b contentsync.Message) bool {
 	return x.Deletes == y.Deletes && x.Cookie == y.Cookie
 }
 
-func machineEntry(name, u string) *goldap.Entry {
-	return goldap.NewEntry("cn="+name+",dc=bank,dc=example", map[string][]string{"objectClass": {"device"}, "cn": {name}, "entryUUID": {u}})
+func machineEntry(name, u string) directory.Entry {
+	return entry("cn="+name+",dc=bank,dc=example", "objectClass", "device", "cn", name, "entryUUID", u)
+}
+
+// entry makes an entry of names of attributes, each with one value.
+func entry(dn string, attributes ...string) directory.Entry {
+	e := directory.Entry{DN: dn}
+	for i := 0; i < len(attributes); i += 2 {
+		e.Attributes = append(e.Attributes, directory.Attribute{Name: attributes[i], Values: attributes[i+1 : i+2]})
+	}
+	return e
 }
 
 func TestSyncEntry(t *testing.T) {
-	state := func(s goldap.ControlSyncStateState, u uuid.UUID) goldap.Control {
-		return &goldap.ControlSyncState{State: s, EntryUUID: u, Cookie: []byte("c")}
-	}
+	state := func(s int64, u uuid.UUID) syncState { return syncState{s, directory.UUID(u), "c"} }
 	for name, tc := range map[string]struct {
-		entry    *goldap.Entry
-		controls []goldap.Control
+		entry    directory.Entry
+		controls []syncState
 		state    contentsync.State
 		err      error
 	}{
-		"add":            {machineEntry("a", someUUID.String()), []goldap.Control{state(1, someUUID)}, contentsync.Add, nil},
-		"modify":         {machineEntry("a", someUUID.String()), []goldap.Control{state(2, someUUID)}, contentsync.Modify, nil},
-		"present":        {&goldap.Entry{DN: "cn=a"}, []goldap.Control{state(0, someUUID)}, contentsync.Present, nil},
-		"delete":         {&goldap.Entry{DN: "cn=a"}, []goldap.Control{state(3, someUUID)}, contentsync.Delete, nil},
-		"none of ours":   {goldap.NewEntry("cn=a,dc=x", map[string][]string{"objectClass": {"person"}}), []goldap.Control{state(1, someUUID)}, contentsync.Add, nil},
+		"add":            {machineEntry("a", someUUID.String()), []syncState{state(1, someUUID)}, contentsync.Add, nil},
+		"modify":         {machineEntry("a", someUUID.String()), []syncState{state(2, someUUID)}, contentsync.Modify, nil},
+		"present":        {entry("cn=a"), []syncState{state(0, someUUID)}, contentsync.Present, nil},
+		"delete":         {entry("cn=a"), []syncState{state(3, someUUID)}, contentsync.Delete, nil},
+		"none of ours":   {entry("cn=a,dc=x", "objectClass", "person"), []syncState{state(1, someUUID)}, contentsync.Add, nil},
 		"no control":     {machineEntry("a", someUUID.String()), nil, 0, errMessage},
-		"two controls":   {machineEntry("a", someUUID.String()), []goldap.Control{state(1, someUUID), state(1, someUUID)}, 0, errMessage},
-		"another state":  {machineEntry("a", someUUID.String()), []goldap.Control{state(4, someUUID)}, 0, errMessage},
-		"the nil UUID":   {machineEntry("a", someUUID.String()), []goldap.Control{state(1, uuid.Nil)}, 0, errMessage},
-		"two identities": {machineEntry("a", "6ba7b811-9dad-11d1-80b4-00c04fd430c8"), []goldap.Control{state(1, someUUID)}, 0, errMessage},
-		"no identity":    {goldap.NewEntry("cn=a,dc=x", map[string][]string{"objectClass": {"device"}, "cn": {"a"}}), []goldap.Control{state(1, someUUID)}, 0, directory.ErrInconsistent},
-		"no name":        {goldap.NewEntry("?", map[string][]string{"objectClass": {"person"}}), []goldap.Control{state(1, someUUID)}, 0, directory.ErrSyntax},
-		"ranged":         {goldap.NewEntry("cn=a,dc=x", map[string][]string{"member;range=0-9": {"cn=b"}}), []goldap.Control{state(1, someUUID)}, 0, errMessage},
+		"two controls":   {machineEntry("a", someUUID.String()), []syncState{state(1, someUUID), state(1, someUUID)}, 0, errMessage},
+		"another state":  {machineEntry("a", someUUID.String()), []syncState{state(4, someUUID)}, 0, errMessage},
+		"the nil UUID":   {machineEntry("a", someUUID.String()), []syncState{state(1, uuid.Nil)}, 0, errMessage},
+		"two identities": {machineEntry("a", "6ba7b811-9dad-11d1-80b4-00c04fd430c8"), []syncState{state(1, someUUID)}, 0, errMessage},
+		"no identity":    {entry("cn=a,dc=x", "objectClass", "device", "cn", "a"), []syncState{state(1, someUUID)}, 0, directory.ErrInconsistent},
+		"no name":        {entry("?", "objectClass", "person"), []syncState{state(1, someUUID)}, 0, directory.ErrSyntax},
+		"ranged":         {entry("cn=a,dc=x", "member;range=0-9", "cn=b"), []syncState{state(1, someUUID)}, 0, errMessage},
 	} {
-		m, err := syncMessage(directory.OpenLDAP(), tc.entry, tc.controls)
+		m, err := syncEntry(directory.OpenLDAP(), tc.entry, tc.controls)
 		if tc.err != nil {
 			if !errors.Is(err, tc.err) {
 				t.Errorf("%s = %+v, %v; want %v", name, m, err, tc.err)
@@ -181,19 +188,16 @@ func FuzzSyncControls(f *testing.F) {
 	f.Add(stateControl(3, someUUID, octetString("cookie")))
 	f.Add(stateControl(9, someUUID))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := ber.DecodePacketErr(data)
-		if err != nil {
-			return
+		var messages []contentsync.Message
+		if m, err := decode(data); err == nil && m != nil {
+			messages = append(messages, m)
 		}
-		c, err := goldap.DecodeControl(p)
-		if err != nil {
-			return
-		}
-		for _, entry := range []*goldap.Entry{nil, machineEntry("a", someUUID.String())} {
-			m, err := syncMessage(directory.OpenLDAP(), entry, []goldap.Control{c})
-			if err != nil || m == nil {
-				continue
+		if states, err := syncStates(string(data)); err == nil {
+			if m, err := syncEntry(directory.OpenLDAP(), machineEntry("a", someUUID.String()), states); err == nil {
+				messages = append(messages, m)
 			}
+		}
+		for _, m := range messages {
 			if e, ok := m.(contentsync.EntryState); ok && e.UUID.IsZero() {
 				t.Fatalf("%+v has no identity", m)
 			}
