@@ -26,12 +26,6 @@ import (
 // DefaultGrace is how long a vanished machine keeps its policy.
 const DefaultGrace = 7 * 24 * time.Hour
 
-// persistDelay joins the changes of a second into one write of the whole directory.
-const persistDelay = time.Second
-
-// persistTimeout bounds one attempt: the mirror waits for it.
-const persistTimeout = 10 * time.Second
-
 // ErrStopped is returned by requests to a mirror that does not run.
 var ErrStopped = errors.New("the directory mirror is not running")
 
@@ -113,11 +107,14 @@ type Mirror struct {
 	requests chan request
 	stopped  chan struct{}
 	first    chan struct{} // closed with the first View
+	stored   chan stored   // has room for the one that is being stored
 
 	// Owned by the goroutine of Run.
 	guard   *guard.Guard
-	dirty   bool // the View in force is not stored yet
-	failing bool // the last read failed
+	dirty   bool      // the View in force is not stored yet
+	storing bool      // one is being stored
+	rested  time.Time // before then, another one is not stored
+	failing bool      // the last read failed
 }
 
 // request is one of: release of id, discard of id, consider, raise.
@@ -158,7 +155,7 @@ func New(ctx context.Context, c Config) (*Mirror, error) {
 	if c.Tell == nil {
 		c.Tell = func(Event) {}
 	}
-	m := &Mirror{config: c, requests: make(chan request), stopped: make(chan struct{}), first: make(chan struct{})}
+	m := &Mirror{config: c, requests: make(chan request), stopped: make(chan struct{}), first: make(chan struct{}), stored: make(chan stored, 1)}
 	accepted, err := c.Store.AcceptedDirectory(ctx)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -281,7 +278,9 @@ func (m *Mirror) Run(ctx context.Context) error {
 			m.serve(ctx, r)
 		case <-persist.C:
 			m.expire()
-			m.persist(ctx)
+			m.persistAside(ctx)
+		case w := <-m.stored:
+			m.noteStored(w)
 		case <-ctx.Done():
 			last, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			m.persist(last)
@@ -450,25 +449,6 @@ func (m *Mirror) serve(ctx context.Context, r request) {
 		m.persist(ctx)
 	}
 	r.answer <- answer{admitted: admitted, err: err}
-}
-
-// persist stores the View in force. A store that cannot be written does not stop the fleet: it is tried again.
-func (m *Mirror) persist(ctx context.Context) {
-	if !m.dirty {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, persistTimeout)
-	defer cancel()
-	v := m.view.Load()
-	accepted, err := encode(v)
-	if err == nil {
-		err = m.config.Store.SetAcceptedDirectory(ctx, accepted)
-	}
-	if err != nil {
-		m.config.Log.Error("cannot store the accepted directory, will try again", "error", err)
-		return
-	}
-	m.dirty = false
 }
 
 // Close closes the source of a mirror that is not run.

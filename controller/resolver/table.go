@@ -123,10 +123,8 @@ func (t *Table) findMembers(old *Table) {
 		if err != nil { // refused where documents are read
 			continue
 		}
-		for m := range t.view.Snapshot.Machines() {
-			if t.view.Snapshot.IsMember(m.DN, group) {
-				t.members[name] = append(t.members[name], m.UUID)
-			}
+		for _, m := range t.view.Snapshot.Members(group) {
+			t.members[name] = append(t.members[name], m.UUID)
 		}
 	}
 }
