@@ -228,3 +228,36 @@ func (s *Snapshot) scopeOf(known map[string]scope, dn DN) scope {
 	known[up] = at
 	return at
 }
+
+// Touched returns the machines of next about which anything that a machine's policy follows from may differ from old: the
+// machine itself, the containers above it, or the groups that it is in. gone are those that only old has. What both
+// snapshots share costs nothing.
+func Touched(old, next *Snapshot) (touched []Machine, gone []UUID) {
+	c := &comparison{old: old, next: next, candidates: map[UUID]bool{}, regrouped: map[UUID]bool{}}
+	machinesByUUID.difference(old.machines.byUUID, next.machines.byUUID, func(was, is *machineEntry) {
+		if is == nil {
+			gone = append(gone, was.UUID)
+		} else {
+			c.candidates[is.UUID] = true
+		}
+	})
+	containersByUUID.difference(old.containers.byUUID, next.containers.byUUID, func(was, is *Container) {
+		if is == nil || was != nil && *was == *is {
+			return // what was in a container that is gone has gone, or is elsewhere
+		}
+		for o := range next.Below(is.DN) {
+			if m, ok := o.(Machine); ok {
+				c.candidates[m.UUID] = true
+			}
+		}
+	})
+	if old.groupsDigest != next.groupsDigest {
+		c.groups()
+	}
+	for u := range c.candidates {
+		if m := next.machineOf(u); m != nil {
+			touched = append(touched, m.Machine)
+		}
+	}
+	return touched, gone
+}

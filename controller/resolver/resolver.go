@@ -268,7 +268,14 @@ func (r *Resolver) resolve(moved bool) {
 	if old != nil && !moved && old.view == view && old.revision == r.documents.revision {
 		return
 	}
-	next := evaluate(view, *r.documents, r.locations.of, old, r.records)
+	var next *Table
+	var touched []directory.UUID
+	alone := old != nil && !moved && old.revision == r.documents.revision // the directory alone is another
+	if alone {
+		next, touched = evaluateFrom(view, old, r.records)
+	} else {
+		next = evaluate(view, *r.documents, r.locations.of, old, r.records)
+	}
 	r.runTests(next, old)
 	r.table.Store(next)
 	if old == nil {
@@ -276,7 +283,12 @@ func (r *Resolver) resolve(moved bool) {
 	}
 	published := make(chan struct{})
 	close(*r.published.Swap(&published))
-	changed := next.changedFrom(old)
+	var changed []directory.UUID
+	if alone {
+		changed = next.changedAmong(old, touched)
+	} else {
+		changed = next.changedFrom(old)
+	}
 	for _, problem := range next.problems {
 		r.config.Log.Error("no policy can be worked out for machines, they keep what they have", "machines", problem.machines, "error", problem.err)
 	}

@@ -58,6 +58,7 @@ type Table struct {
 	members  map[string][]directory.UUID // of those groups
 	secrets  map[compile.Digest][]preshared.Use
 	plan     *resolve.Plan
+	uses     map[use]int
 	// failedTests are sentences; set before the table is published.
 	failedTests []string
 }
@@ -191,7 +192,7 @@ type builder struct {
 	table   *Table
 	old     *Table
 	records map[directory.UUID]store.NodeRecord
-	failed  map[string]int    // machines by error
+	outcome func(directory.UUID) (*resolve.Outcome, bool)
 	errors  map[string]string // of policies that do not compile, by name
 }
 
@@ -202,38 +203,57 @@ func evaluate(view *mirror.View, docs documentSet, where resolve.Locations, old 
 	b := &builder{
 		table: &Table{
 			view: view, revision: docs.revision, parsed: docs.parsed, plan: resolve.Prepare(docs.parsed).At(where), slots: make(map[directory.UUID]*slot, n+machines),
-			bundles: map[compile.Digest]compile.Bundle{}, digests: map[string]compile.Digest{},
+			bundles: map[compile.Digest]compile.Bundle{}, digests: map[string]compile.Digest{}, uses: map[use]int{},
 		},
-		old: old, records: records, failed: map[string]int{}, errors: map[string]string{},
+		old: old, records: records, errors: map[string]string{},
 	}
 	outcomes := b.table.plan.All(view.Snapshot)
+	b.outcome = outcomes.Of
 	for m := range view.Snapshot.Machines() {
-		a := Assignment{Machine: m.UUID, Name: m.Name, Standing: Enabled}
-		if m.Disabled {
-			a.Standing = Disabled
-		}
-		if err := b.assign(&a, outcomes); err != nil {
-			a.Problem = err.Error()
-			b.failed[a.Problem]++
-			b.keep(&a)
-		}
-		b.put(a)
+		b.machine(m)
 	}
 	for u, gone := range view.Vanished {
-		a := Assignment{Machine: u, Name: gone.Machine.Name, Standing: Vanished}
-		b.keep(&a)
-		b.put(a)
+		b.vanished(u, gone)
 	}
-	for text, machines := range b.failed {
-		b.table.problems = append(b.table.problems, problem{text, machines})
-	}
-	b.table.findMembers(b.old)
+	b.finish()
 	return b.table
 }
 
+func (b *builder) machine(m directory.Machine) {
+	a := Assignment{Machine: m.UUID, Name: m.Name, Standing: Enabled}
+	if m.Disabled {
+		a.Standing = Disabled
+	}
+	if err := b.assign(&a); err != nil {
+		a.Problem = err.Error()
+		b.keep(&a)
+	}
+	b.put(a)
+}
+
+func (b *builder) vanished(u directory.UUID, gone mirror.Vanished) {
+	a := Assignment{Machine: u, Name: gone.Machine.Name, Standing: Vanished}
+	b.keep(&a)
+	b.put(a)
+}
+
+// finish sums up.
+func (b *builder) finish() {
+	failed := map[string]int{}
+	for u, machines := range b.table.uses {
+		if u.problem != "" {
+			failed[u.problem] += machines
+		}
+	}
+	for text, machines := range failed {
+		b.table.problems = append(b.table.problems, problem{text, machines})
+	}
+	b.table.findMembers(b.old)
+}
+
 // assign sets policy, container and digest, and the revision that follows from what was before.
-func (b *builder) assign(a *Assignment, outcomes resolve.Assignments) error {
-	outcome, ok := outcomes.Of(a.Machine)
+func (b *builder) assign(a *Assignment) error {
+	outcome, ok := b.outcome(a.Machine)
 	switch {
 	case !ok:
 		return fmt.Errorf("machine %v: %w", a.Machine, resolve.ErrUnknownMachine)
@@ -320,6 +340,7 @@ func (b *builder) bundle(policy string) (compile.Bundle, error) {
 
 // put reuses the slot of an assignment that stayed the same.
 func (b *builder) put(a Assignment) {
+	b.table.uses[a.use()]++
 	if b.old != nil {
 		if s, ok := b.old.slots[a.Machine]; ok && *s.Load() == a {
 			b.table.slots[a.Machine] = s
