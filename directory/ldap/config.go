@@ -1,7 +1,9 @@
 package ldap
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -76,6 +78,8 @@ type target struct {
 	scheme  string
 	address string // host:port, or the socket's path
 	host    string
+	// dial makes connections in another way than net.Dialer does; nil but in tests.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Validate returns an error that wraps ErrConfig when Open would refuse c.

@@ -52,8 +52,11 @@ func (t target) connect(ctx context.Context) (*goldap.Conn, *tap, error) {
 	if t.scheme == "ldapi" {
 		network = "unix"
 	}
-	var dialer net.Dialer
-	raw, err := dialer.DialContext(step, network, t.address)
+	dial := t.dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	raw, err := dial(step, network, t.address)
 	if err != nil {
 		return nil, nil, t.wrap(duringConnect, err)
 	}

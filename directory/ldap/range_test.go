@@ -39,20 +39,20 @@ func answerRanges(conn net.Conn, members []string, step int) {
 			}
 			values := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSet, nil, "")
 			for _, m := range members[from:to] {
-				values.AppendChild(octets(m))
+				values.AppendChild(octetString(m))
 			}
 			attribute := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSequence, nil, "")
-			attribute.AppendChild(octets(fmt.Sprintf("member;range=%d-%s", from, last)))
+			attribute.AppendChild(octetString(fmt.Sprintf("member;range=%d-%s", from, last)))
 			attribute.AppendChild(values)
 			attributes.AppendChild(attribute)
 		}
 		entry := ber.Encode(ber.ClassApplication, ber.TypeConstructed, goldap.ApplicationSearchResultEntry, nil, "")
-		entry.AppendChild(octets(operation.Children[0].Data.String()))
+		entry.AppendChild(octetString(operation.Children[0].Data.String()))
 		entry.AppendChild(attributes)
 		done := ber.Encode(ber.ClassApplication, ber.TypeConstructed, goldap.ApplicationSearchResultDone, nil, "")
 		done.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, 0, ""))
-		done.AppendChild(octets(""))
-		done.AppendChild(octets(""))
+		done.AppendChild(octetString(""))
+		done.AppendChild(octetString(""))
 		for _, op := range []*ber.Packet{entry, done} {
 			message := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSequence, nil, "")
 			message.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, request.Children[0].Value, ""))
@@ -62,10 +62,6 @@ func answerRanges(conn net.Conn, members []string, step int) {
 			}
 		}
 	}
-}
-
-func octets(s string) *ber.Packet {
-	return ber.NewString(ber.ClassUniversal, ber.TypePrimitive, ber.TagOctetString, s, "")
 }
 
 func TestRangedRetrieval(t *testing.T) {
