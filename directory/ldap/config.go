@@ -66,6 +66,9 @@ type Config struct {
 	// FullInterval is after how long the tree is read again although the server says that nothing has changed; default
 	// 10 min.
 	FullInterval time.Duration
+	// DoubtTime is for how long content that looks older than what was read before, or emptied, has to stay like that until it
+	// is believed; default 5 min, negative for not at all.
+	DoubtTime time.Duration
 	// Timeout for connecting, for each handshake and for each answer; default 30 s.
 	Timeout time.Duration
 	// PageSize of paged results (RFC 2696), default and most 1000.
@@ -101,7 +104,7 @@ func (c Config) target() (target, error) {
 		t.Bind = Anonymous{}
 	}
 	t.SkipReferences = t.SkipReferences || t.Schema.Identity == directory.ObjectGUID
-	for d, normal := range map[*time.Duration]time.Duration{&t.Interval: 30 * time.Second, &t.FullInterval: 10 * time.Minute, &t.Timeout: 30 * time.Second} {
+	for d, normal := range map[*time.Duration]time.Duration{&t.Interval: 30 * time.Second, &t.FullInterval: 10 * time.Minute, &t.DoubtTime: 5 * time.Minute, &t.Timeout: 30 * time.Second} {
 		if *d == 0 {
 			*d = normal
 		}

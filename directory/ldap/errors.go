@@ -40,6 +40,10 @@ var (
 	ErrUnstable = errors.New("directory changes while it is read")
 	// ErrContent says that what was read cannot be one tree.
 	ErrContent = errors.New("directory content cannot be used")
+	// ErrDoubtful says that what was read may be old or emptied: what was known before stays until the doubt is gone.
+	ErrDoubtful = errors.New("directory content is in doubt")
+	// ErrOther says that another directory answers than before.
+	ErrOther = errors.New("another directory answers")
 	// ErrProtocol says that the server answered with something else than LDAP allows.
 	ErrProtocol = errors.New("directory server breaks the protocol")
 	// ErrClosed is returned by Next after Close.
@@ -60,6 +64,8 @@ var hints = map[error]string{
 	ErrTimeout:     "check the server's load, or raise the timeout",
 	ErrUnstable:    "the read is repeated by itself; if this stays, choose a base DN with less change",
 	ErrContent:     "correct the entries named, the schema mapping or the bind identity's access",
+	ErrDoubtful:    "see whether the server is a replica that lags, was restored from a backup, or hides something from the bind identity; when nothing changes, it is believed after a while",
+	ErrOther:       "make the URL lead to the directory of before; if this one is to take its place, restart the controller, whose guard then shows what would change",
 	ErrProtocol:    "check that the URL leads to an LDAP server",
 }
 

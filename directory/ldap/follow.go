@@ -100,7 +100,7 @@ func (s *Source) follow(ctx context.Context) (*directory.Snapshot, error) {
 			st.Succeeded(at, took, snap)
 			st.Protocol, st.ProtocolNote = protocolSync, ""
 		})
-		f.first, s.pollsOnly = false, ""
+		f.first, s.pollsOnly, s.reached = false, "", f.session.Cookie()
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()), errors.Is(err, ErrContent) && !f.over:
 	default:
 		if r, ok := f.session.Replica(); ok && s.target.resumes() {

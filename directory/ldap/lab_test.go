@@ -78,7 +78,7 @@ func moveMachine(name, from, to string) string {
 func (l *lab) config(edit ...func(*Config)) Config {
 	c := Config{
 		URL: l.LDAPS, Base: base, CAFile: l.CAFile, Bind: Simple{DN: l.RootDN, PasswordFile: l.PasswordFile},
-		Interval: 100 * time.Millisecond, Timeout: 5 * time.Second,
+		Interval: 100 * time.Millisecond, Timeout: 5 * time.Second, DoubtTime: -1,
 	}
 	for _, e := range edit {
 		e(&c)

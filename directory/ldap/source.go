@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,10 +30,12 @@ type Source struct {
 
 	// Owned by the goroutine that calls Next.
 	delivered directory.Digest
-	marker    marker    // at the end of the last complete read
-	live      bool      // the marker has been seen to change: it is kept up to date
-	settled   bool      // two complete reads have ended at the marker
-	fullRead  time.Time // when the last complete read ended
+	marker    marker             // at the end of the last complete read
+	live      bool               // the marker has been seen to change: it is kept up to date
+	settled   bool               // two complete reads have ended at the marker
+	fullRead  time.Time          // when the last complete read ended
+	reached   contentsync.Cookie // how far the content of the last read is; empty when the server does not say
+	trusted   trusted
 	failures  int
 	wait      time.Duration // before the next poll
 	failed    error         // of the last poll
@@ -103,7 +106,14 @@ func (s *Source) Next(ctx context.Context) (*directory.Snapshot, error) {
 				return nil, s.ended(err)
 			}
 		}
+		before := s.Status()
 		snap, err := s.read(ctx)
+		if snap != nil && err == nil {
+			if err = s.doubt(snap); err != nil {
+				snap = nil
+				s.forget(before, err)
+			}
+		}
 		// Close ends the connection, and the read with it, perhaps before this context.
 		if ended := cmp.Or(ctx.Err(), s.closed.Err()); ended != nil && snap == nil {
 			return nil, s.ended(ended)
@@ -214,6 +224,7 @@ func (s *Source) poll(ctx context.Context) (*directory.Snapshot, error) {
 	s.live = s.live || s.marker.known() && m.known() && s.marker != m
 	s.settled = s.marker == m
 	s.marker, s.fullRead = m, at
+	s.reached = contentsync.CookieOf(strings.Fields(m.text))
 	return snap, nil
 }
 

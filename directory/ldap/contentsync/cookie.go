@@ -65,6 +65,24 @@ func (c Cookie) Reaches(contextCSN []string) bool {
 	return true
 }
 
+// CookieOf is a cookie that reaches the given values of contextCSN and no further.
+func CookieOf(contextCSN []string) Cookie { return Cookie("csn=" + strings.Join(contextCSN, ";")) }
+
+// Behind says whether content with this cookie lacks changes that content with the other one has. False may also mean that
+// it cannot be told.
+func (c Cookie) Behind(other Cookie) bool {
+	have, want := c.csns(), other.csns()
+	if have == nil {
+		return false
+	}
+	for sid, csn := range want {
+		if have[sid] < csn {
+			return true
+		}
+	}
+	return false
+}
+
 // changeNumber reads the number that ends a cookie of 389 Directory Server, "SERVER#IDENTITY:BASE:FILTER#N".
 func (c Cookie) changeNumber() (n uint64, ok bool) {
 	text := string(c)
