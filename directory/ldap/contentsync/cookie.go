@@ -107,7 +107,7 @@ func (c Cookie) merge(next Cookie) Cookie {
 	for sid, csn := range now {
 		old[sid] = max(old[sid], csn)
 	}
-	if len(old) == len(now) {
+	if maps.Equal(old, now) {
 		return next
 	}
 	head, _, _ := strings.Cut(string(next), "csn=")
