@@ -198,7 +198,7 @@ func (a *actor) change(edit func(find func(dn string) *actorEntry)) {
 	}
 }
 
-// send has a message delivered after those before it.
+// send has a message delivered after those before it; nil ends the connection.
 func (c *actorConn) send(message []byte) {
 	select {
 	case c.out <- message:
@@ -210,8 +210,12 @@ func (c *actorConn) deliver() {
 	for {
 		select {
 		case m := <-c.out:
-			if _, err := c.Conn.Write(m); err != nil {
-				c.Conn.Close()
+			if m == nil {
+				c.Close()
+				continue
+			}
+			if _, err := c.Write(m); err != nil {
+				c.Close()
 				return
 			}
 		case <-c.end:
