@@ -67,6 +67,7 @@ type api struct {
 	conn         *grpc.ClientConn
 	documents    adminv1.DocumentServiceClient
 	fleet        adminv1.FleetServiceClient
+	directories  adminv1.DirectoryServiceClient
 	credentials  adminv1.CredentialServiceClient
 	secrets      adminv1.SecretServiceClient
 	plans        adminv1.PlanServiceClient
@@ -107,7 +108,7 @@ func (c *client) open() (*api, error) {
 	}
 	return &api{
 		client: c, conn: conn, documents: adminv1.NewDocumentServiceClient(conn),
-		fleet: adminv1.NewFleetServiceClient(conn), credentials: adminv1.NewCredentialServiceClient(conn),
+		fleet: adminv1.NewFleetServiceClient(conn), directories: adminv1.NewDirectoryServiceClient(conn), credentials: adminv1.NewCredentialServiceClient(conn),
 		secrets: adminv1.NewSecretServiceClient(conn),
 		plans:   adminv1.NewPlanServiceClient(conn), analysis: adminv1.NewAnalysisServiceClient(conn),
 		enrollment:   adminv1.NewEnrollmentRequestServiceClient(conn),

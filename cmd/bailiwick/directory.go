@@ -12,24 +12,55 @@ import (
 )
 
 func directoryCommand(c *client) *cobra.Command {
-	cmd := &cobra.Command{Use: "directory", Short: "Show how the directory is read; release or discard a held change"}
-	cmd.AddCommand(directoryStatusCommand(c), directoryReleaseCommand(c), directoryDiscardCommand(c))
+	cmd := &cobra.Command{Use: "directory", Short: "Show and check how directories are read; release, discard or announce changes of many machines"}
+	cmd.AddCommand(directoryStatusCommand(c), directoryCheckCommand(c), directoryHeldCommand(c), directoryReleaseCommand(c), directoryDiscardCommand(c),
+		directoryRaiseCommand(c), directoryEventsCommand(c))
 	return group(cmd)
 }
 
 func directoryStatusCommand(c *client) *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
-		Short: "Show how the directory was read last, which change is held, and which machines vanished",
-		Args:  args(),
-		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, _ []string) error {
-			r, err := a.fleet.GetDirectoryStatus(ctx, &adminv1.GetDirectoryStatusRequest{})
+		Use:   "status [SOURCE]",
+		Short: "Show how each directory was read last, which change is held, and which machines vanished",
+		Args:  upTo("SOURCE"),
+		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				r, err := a.fleet.GetDirectoryStatus(ctx, &adminv1.GetDirectoryStatusRequest{Source: args[0]})
+				if err != nil {
+					return err
+				}
+				return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return printDirectory(w, r) })
+			}
+			r, err := a.directories.ListSources(ctx, &adminv1.ListSourcesRequest{})
 			if err != nil {
 				return err
 			}
-			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return printDirectory(w, r) })
+			// One directory is shown as it always was.
+			if len(r.GetSources()) == 1 {
+				return a.print(cmd.OutOrStdout(), r.GetSources()[0], func(w io.Writer) error { return printDirectory(w, r.GetSources()[0]) })
+			}
+			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return printSources(w, r) })
 		}),
 	}
+}
+
+func printSources(w io.Writer, r *adminv1.ListSourcesResponse) error {
+	for i, source := range r.GetSources() {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "Source %d of %d: %s\n", i+1, len(r.GetSources()), source.GetSource())
+		if err := printDirectory(w, source); err != nil {
+			return err
+		}
+	}
+	if len(r.GetCollisions()) > 0 {
+		fmt.Fprintf(w, "\nClaimed by several sources (the earlier has it):\n")
+		for _, text := range r.GetCollisions() {
+			fmt.Fprintln(w, "  "+text)
+		}
+	}
+	return nil
 }
 
 func printDirectory(w io.Writer, r *adminv1.GetDirectoryStatusResponse) error {
@@ -59,6 +90,16 @@ func printDirectory(w io.Writer, r *adminv1.GetDirectoryStatusResponse) error {
 	}
 	if r.GetLastError() != "" {
 		table.add("Error", fmt.Sprintf("%s (%s, %s in a row): the state in force stays", r.GetLastError(), when(r.GetLastErrorAt()), plural(int(r.GetFailures()), "failure")))
+	}
+	if n := r.GetCounts(); n != nil {
+		table.add("Since start", fmt.Sprintf("%s, %s, %s, %d held, %s vanished", plural(int(n.GetReads()), "read"), plural(int(n.GetFailures()), "failure"),
+			plural(int(n.GetChanges()), "change"), n.GetHeld(), plural(int(n.GetVanished()), "machine")))
+	}
+	if r.GetRaisedUntil() != nil {
+		table.add("Announced", fmt.Sprintf("one change of up to %s, until %s", plural(int(r.GetRaisedMachines()), "machine"), when(r.GetRaisedUntil())))
+	}
+	for _, dn := range r.GetUnguarded() {
+		table.add("Not guarded", dn+" has limits of its own, but is not in the directory")
 	}
 	if err := table.write(w); err != nil {
 		return err

@@ -163,6 +163,16 @@ func command() *cobra.Command {
 	return root
 }
 
+// upTo allows the arguments to be left out from the end.
+func upTo(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if len(given) <= len(names) {
+			return nil
+		}
+		return usagef("%s takes at most %s", cmd.CommandPath(), strings.Join(names, " and "))
+	}
+}
+
 // args checks the number of arguments and says which ones are wanted.
 func args(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {

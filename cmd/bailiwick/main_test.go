@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/bailiwick-net/bailiwick/controller/controllertest"
+	"github.com/bailiwick-net/bailiwick/directory/settings"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
 
@@ -33,6 +34,8 @@ func TestMain(m *testing.M) {
 //	                               want a refusal
 //	connect MACHINE                let a scripted node join, connect and put its policy into force
 //
+// A script with a file branch.ldif has that as a second directory, whose file is $BRANCH.
+//
 // $LDIF is the directory's file, $SAMBA one with the IPsec policies of a Windows domain, $ADMIN the address of the
 // controller's admin listener.
 func TestScripts(t *testing.T) {
@@ -45,6 +48,7 @@ func TestScripts(t *testing.T) {
 			f := controllertest.New(t, controllertest.Bank)
 			f.Config.Admin.Listen = "127.0.0.1:0"
 			f.Config.Enrollment.Requests = true
+			branch := withBranch(t, f, file)
 			f.Start()
 			testscript.Run(t, testscript.Params{
 				Files:         []string{file},
@@ -52,6 +56,7 @@ func TestScripts(t *testing.T) {
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("BAILIWICK_SOCKET", f.Socket())
 					env.Setenv("LDIF", f.LDIF())
+					env.Setenv("BRANCH", branch)
 					env.Setenv("ADMIN", f.AdminAddress().String())
 					samba, err := filepath.Abs("../../policies/gpipsec/testdata/samba.ldif")
 					env.Setenv("SAMBA", samba)
@@ -71,6 +76,27 @@ func TestScripts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// withBranch gives the controller of a script with branch.ldif two directories.
+func withBranch(t *testing.T, f *controllertest.Fleet, script string) string {
+	t.Helper()
+	text, err := os.ReadFile(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, branch, ok := strings.Cut(string(text), "-- branch.ldif --\n") // the last file of the archive
+	if !ok {
+		return ""
+	}
+	path := filepath.Join(t.TempDir(), "branch.ldif")
+	if err := os.WriteFile(path, []byte(branch), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.Config.Directory = settings.Directory{Sources: []settings.Source{
+		{Name: "bank", LDIF: &settings.LDIF{Path: f.LDIF()}}, {Name: "branch", LDIF: &settings.LDIF{Path: path}},
+	}}
+	return path
 }
 
 // keys are those that requests were made with, by the script's name for them.

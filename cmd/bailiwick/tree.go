@@ -43,10 +43,16 @@ type tree struct {
 func newTree(containers []*adminv1.Container) *tree {
 	t := &tree{children: map[string][]*adminv1.Container{}}
 	for _, c := range containers {
+		if c.GetDn() == c.GetParent() {
+			continue // it would be drawn in itself without end
+		}
 		t.children[c.GetParent()] = append(t.children[c.GetParent()], c)
 		if c.GetParent() == "" {
 			t.base = c.GetDn()
 		}
+	}
+	if len(t.children[""]) > 1 {
+		t.base = "" // names are shortened by what all share
 	}
 	return t
 }

@@ -87,6 +87,9 @@ func (s *Server) GetTree(context.Context, *adminv1.GetTreeRequest) (*adminv1.Get
 	}
 	response := &adminv1.GetTreeResponse{ReadAt: stamp(f.table.View().Accepted)}
 	for c := range snapshot.Containers() {
+		if c.DN.IsZero() {
+			continue // what joins several directories has no name to show: they stand beside each other
+		}
 		out := &adminv1.Container{
 			Dn: c.DN.String(), Uuid: c.UUID.String(), Name: c.Name(), Kind: c.Kind.String(),
 			BlocksInheritance: blocks[c.DN.Key()], Links: byContainer[c.DN.Key()],

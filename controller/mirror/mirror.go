@@ -68,7 +68,8 @@ type View struct {
 	Vanished map[directory.UUID]Vanished
 	// Accepted is when the snapshot was admitted.
 	Accepted time.Time
-	// Restored says that the snapshot is from before the start and was not confirmed by a read yet.
+	// Restored says that the snapshot, or a part of it, is from before the start and was not confirmed by a read yet, or
+	// that a source was never read: what is missing here may be there.
 	Restored bool
 }
 

@@ -271,6 +271,7 @@ func joinViews(members []Member, views []*View) (*View, error) {
 	out := &View{Vanished: map[directory.UUID]Vanished{}}
 	for i, v := range views {
 		if v == nil {
+			out.Restored = true // nobody knows what that source holds: nothing follows from what is missing here
 			continue
 		}
 		parts = append(parts, directory.Part{Name: members[i].Name, Snapshot: v.Snapshot})
