@@ -39,6 +39,7 @@ type Config struct {
 	// the host's name and its addresses.
 	Names     []string        `yaml:"names"`
 	Admin     AdminConfig     `yaml:"admin"`
+	Metrics   MetricsConfig   `yaml:"metrics"`
 	Directory DirectoryConfig `yaml:"directory"`
 	Store     StoreConfig     `yaml:"store"`
 	CA        CAConfig        `yaml:"ca"`
@@ -222,6 +223,11 @@ func (v *validated) checkAddresses() error {
 	if v.Admin.Listen != "" {
 		if _, _, err := net.SplitHostPort(v.Admin.Listen); err != nil {
 			errs = append(errs, fmt.Errorf("admin.listen %q is not host:port", v.Admin.Listen))
+		}
+	}
+	if v.Metrics.Listen != "" {
+		if a, err := netip.ParseAddrPort(v.Metrics.Listen); err != nil || !a.Addr().IsLoopback() {
+			errs = append(errs, fmt.Errorf("metrics.listen %q is not a port of a loopback address, as 127.0.0.1:9743: the figures are for this machine, without protection", v.Metrics.Listen))
 		}
 	}
 	return errors.Join(errs...)

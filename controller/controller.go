@@ -53,6 +53,7 @@ type Controller struct {
 	nodeLs     []net.Listener
 	adminLs    net.Listener
 	remoteLs   net.Listener
+	metricsLs  net.Listener  // nil without metrics
 	openNodes  chan struct{} // closed when the node listeners serve
 	closeState sync.Once
 }
@@ -200,6 +201,11 @@ func (c *Controller) listen(ctx context.Context) error {
 			return fmt.Errorf("listening for administrators: %w", err)
 		}
 	}
+	if c.config.Metrics.Listen != "" {
+		if c.metricsLs, err = open.Listen(ctx, "tcp", c.config.Metrics.Listen); err != nil {
+			return fmt.Errorf("listening for metrics: %w", err)
+		}
+	}
 	c.adminLs, err = listenSocket(ctx, c.config.Admin.Socket)
 	return err
 }
@@ -226,7 +232,7 @@ func (c *Controller) Ready() <-chan struct{} { return c.openNodes }
 
 // Close gives back what Load took, for a controller that is not run.
 func (c *Controller) Close() error {
-	for _, l := range append(c.nodeLs, c.adminLs, c.remoteLs) {
+	for _, l := range append(c.nodeLs, c.adminLs, c.remoteLs, c.metricsLs) {
 		if l != nil {
 			l.Close()
 		}
@@ -265,6 +271,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	start("controller certificate", func() error { return c.server.run(parts) })
 	start("ended records", func() error { return c.pruneRecords(parts) })
 	start("admin socket", func() error { return c.admins.Serve(c.adminLs) })
+	if c.metricsLs != nil {
+		start("metrics", func() error { return c.serveMetrics(parts) })
+	}
 	if c.remote != nil {
 		start("admin listener", func() error { return c.remote.Serve(c.remoteLs) })
 	}
