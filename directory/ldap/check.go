@@ -332,7 +332,7 @@ func (c *checker) server(context.Context) bool {
 			detail += ", " + v
 		}
 	}
-	if want, ok := c.family.identity(); ok && want != c.Schema.Identity && !(c.family == familyOpenLDAP && c.Schema.Identity == directory.EntryUUID) {
+	if want, ok := c.family.identity(); ok && want != c.Schema.Identity {
 		c.add(subjectServer, Warning, "set schema to "+c.family.preset()+", or mapping.identity, unless the server was extended for it",
 			"%s, but the schema in use knows entries by %s", detail, c.Schema.IdentityAttribute())
 	} else {
