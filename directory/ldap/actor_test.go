@@ -403,7 +403,7 @@ func syncEntryMessage(id int64, e actorEntry, state goldap.ControlSyncStateState
 	return message(id, entryPacket(e.Entry), controlPacket(goldap.ControlTypeSyncState, value))
 }
 
-func intermediate(id int64, value *ber.Packet) []byte {
+func intermediateMessage(id int64, value *ber.Packet) []byte {
 	p := ber.Encode(ber.ClassApplication, ber.TypeConstructed, goldap.ApplicationIntermediateResponse, nil, "")
 	p.AppendChild(ber.NewString(ber.ClassContext, ber.TypePrimitive, 0, goldap.ControlTypeSyncInfo, ""))
 	p.AppendChild(ber.NewString(ber.ClassContext, ber.TypePrimitive, 1, string(value.Bytes()), ""))
@@ -414,7 +414,7 @@ func intermediate(id int64, value *ber.Packet) []byte {
 func refreshDone(id int64, cookie string) []byte {
 	value := ber.Encode(ber.ClassContext, ber.TypeConstructed, 2, nil, "")
 	value.AppendChild(octetString(cookie))
-	return intermediate(id, value)
+	return intermediateMessage(id, value)
 }
 
 func presentMessage(id int64, present []directory.UUID) []byte {
@@ -424,7 +424,7 @@ func presentMessage(id int64, present []directory.UUID) []byte {
 		set.AppendChild(octetString(string(u[:])))
 	}
 	value.AppendChild(set)
-	return intermediate(id, value)
+	return intermediateMessage(id, value)
 }
 
 // tree is what the actor holds as a snapshot.

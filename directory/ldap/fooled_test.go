@@ -235,7 +235,7 @@ func TestNeverFooled(t *testing.T) {
 					e := a.entries[4]
 					e.DN = "cn=m2,ou=B,dc=bank,dc=example"
 					a.entries = slices.Insert(slices.Delete(a.entries, 4, 5), 1, e)
-					a.entries[0], a.entries[1], a.entries[2], a.entries[3] = a.entries[0], a.entries[2], a.entries[3], a.entries[1]
+					a.entries[1], a.entries[2], a.entries[3] = a.entries[2], a.entries[3], a.entries[1]
 					a.mu.Unlock()
 				}
 				return false

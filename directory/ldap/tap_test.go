@@ -63,20 +63,8 @@ func universal(tag ber.Tag, children ...*ber.Packet) *ber.Packet {
 	return p
 }
 
-func entryPacket(e directory.Entry) *ber.Packet {
-	list := universal(ber.TagSequence)
-	for _, a := range e.Attributes {
-		values := universal(ber.TagSet)
-		for _, v := range a.Values {
-			values.AppendChild(octets(v))
-		}
-		list.AppendChild(universal(ber.TagSequence, octets(a.Name), values))
-	}
-	return application(goldap.ApplicationSearchResultEntry, octets(e.DN), list)
-}
-
 func searchMessage(id int64, scope int) []byte {
-	return ldapMessage(id, application(goldap.ApplicationSearchRequest, octets("dc=x"),
+	return ldapMessage(id, application(goldap.ApplicationSearchRequest, octetString("dc=x"),
 		ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, int64(scope), "")))
 }
 
@@ -112,9 +100,9 @@ func TestTap(t *testing.T) {
 				over = over || mine
 				mine = false
 			case "reference":
-				m = ldapMessage(id, application(goldap.ApplicationSearchResultReference, octets("ldap://elsewhere")))
+				m = ldapMessage(id, application(goldap.ApplicationSearchResultReference, octetString("ldap://elsewhere")))
 			case "intermediate":
-				m = ldapMessage(id, application(goldap.ApplicationIntermediateResponse, octets("1.2.3")))
+				m = ldapMessage(id, application(goldap.ApplicationIntermediateResponse, octetString("1.2.3")))
 			}
 			stream = append(stream, m...)
 			if mine {
@@ -206,8 +194,8 @@ func TestTapOfCutMessage(t *testing.T) {
 // FuzzDecode reads any octets as messages of a search. What is an entry to both is the same to the client's decoder.
 func FuzzDecode(f *testing.F) {
 	f.Add(ldapMessage(2, entryPacket(directory.Entry{DN: "cn=a", Attributes: []directory.Attribute{{Name: "cn", Values: []string{"a", ""}}, {Name: "member"}}})))
-	f.Add(ldapMessage(70000, application(goldap.ApplicationSearchResultReference, octets("ldap://elsewhere"))))
-	f.Add(ldapMessage(2, application(goldap.ApplicationIntermediateResponse, octets("1.2.3"))))
+	f.Add(ldapMessage(70000, application(goldap.ApplicationSearchResultReference, octetString("ldap://elsewhere"))))
+	f.Add(ldapMessage(2, application(goldap.ApplicationIntermediateResponse, octetString("1.2.3"))))
 	f.Add(ldapMessage(2, entryPacket(directory.Entry{DN: "cn=a"}), ber.Encode(ber.ClassContext, ber.TypeConstructed, 0, nil, "")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var d decoder
