@@ -77,6 +77,7 @@ Secure Server         | blocked        | IPsec  | IPsec          | IPsec`
 		}
 		rows = append(rows, strings.Join(row, " | "))
 	}
+	t.Logf("\n%s", strings.Join(rows, "\n"))
 	if got := squeeze(strings.Join(rows, "\n")); got != squeeze(want) {
 		t.Errorf("got\n%s\nwant\n%s", got, squeeze(want))
 	}

@@ -51,7 +51,7 @@ func naiveWinner(s *directory.Snapshot, d policies.Documents, machine, site dire
 		if l.Disabled || !above(l.Container) || !l.Enforced && depth < deepestBlock {
 			continue
 		}
-		member := func(g directory.DN) bool { return s.IsMember(machine, g) }
+		member := func(g directory.DN) bool { return naiveMember(s, machine, g, map[string]bool{}) }
 		if slices.ContainsFunc(l.Deny, member) || len(l.Apply) > 0 && !slices.ContainsFunc(l.Apply, member) {
 			continue
 		}
@@ -64,6 +64,22 @@ func naiveWinner(s *directory.Snapshot, d policies.Documents, machine, site dire
 		}
 	}
 	return policy, best != nil
+}
+
+// naiveMember looks through every list of members again and again.
+func naiveMember(s *directory.Snapshot, who, group directory.DN, seen map[string]bool) bool {
+	for g := range s.Groups() {
+		if !g.DN.Equal(group) || seen[g.DN.String()] {
+			continue
+		}
+		seen[g.DN.String()] = true
+		for _, m := range g.Members {
+			if m.Equal(who) || naiveMember(s, who, m, seen) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // naiveSite looks at every subnet of every site.
@@ -108,85 +124,95 @@ func drawSites(t *rapid.T) ([]policies.Site, Locations) {
 
 func TestResolveAgreesWithNaiveModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		containers := []directory.DN{directory.MustParseDN("DC=x")}
-		for i := range rapid.IntRange(0, 8).Draw(t, "containers") {
-			typ := rapid.SampledFrom([]string{"OU", "OU", "OU", "CN", "DC"}).Draw(t, "type")
-			parent := rapid.SampledFrom(containers).Draw(t, "parent")
-			dn, err := parent.Child(typ, fmt.Sprintf("c%d", i))
-			if err != nil {
-				t.Fatal(err)
-			}
-			containers = append(containers, dn)
-		}
-		var d policies.Documents
-		var machines, groups []directory.DN
-		for i := range rapid.IntRange(1, 6).Draw(t, "machines") {
-			dn, err := rapid.SampledFrom(containers).Draw(t, "home").Child("CN", fmt.Sprintf("m%d", i))
-			if err != nil {
-				t.Fatal(err)
-			}
-			machines = append(machines, dn)
-		}
-		for i := range rapid.IntRange(0, 3).Draw(t, "groups") {
-			groups = append(groups, directory.MustParseDN(fmt.Sprintf("CN=g%d,DC=x", i)))
-		}
-		members := make([][]directory.DN, len(groups))
-		for i := range groups {
-			members[i] = slices.DeleteFunc(slices.Concat(machines, groups), func(directory.DN) bool {
-				return rapid.Bool().Draw(t, "member")
-			})
-		}
-		sites, where := drawSites(t)
-		d.Sites = sites
-		linkable := slices.Clone(containers)
-		for _, s := range sites {
-			linkable = append(linkable, s.DN())
-		}
-		for _, c := range linkable {
-			if !policies.IsSite(c) && rapid.IntRange(0, 3).Draw(t, "block") == 0 {
-				d.Containers = append(d.Containers, policies.Container{DN: c, BlockInheritance: true})
-			}
-			for order := range rapid.IntRange(0, 3).Draw(t, "links") {
-				name := fmt.Sprintf("p%d", len(d.Links))
-				l := policies.Link{
-					Policy: name, Container: c, Order: order + 1, Enforced: rapid.IntRange(0, 2).Draw(t, "enforced") == 0,
-					Disabled: rapid.IntRange(0, 4).Draw(t, "disabled") == 0,
-				}
-				if len(groups) > 0 && rapid.Bool().Draw(t, "filtered") {
-					pick := func(label string) []directory.DN {
-						return slices.DeleteFunc(slices.Clone(groups), func(directory.DN) bool { return rapid.IntRange(0, 2).Draw(t, label) > 0 })
-					}
-					l.Apply, l.Deny = pick("apply"), pick("deny")
-				}
-				d.Links = append(d.Links, l)
-				d.Policies = append(d.Policies, policies.Policy{Meta: policies.Meta{Name: name}})
-			}
-		}
-		d.Links = rapid.Permutation(d.Links).Draw(t, "links")
-		s := snapshot(t, containers, machines, groups, members)
-		plan := Prepare(d).At(where)
-		all := plan.All(s)
-		for m := range s.Machines() {
-			address, known := where(m.UUID)
-			site := naiveSite(d, address, known)
-			if got := plan.Siting(m); !got.DN.Equal(site) || len(sites) > 0 && got.Sentence == "" {
-				t.Fatalf("%s at %v is at %+v, want %s", m.DN, address, got, site)
-			}
-			want, found := naiveWinner(s, d, m.DN, site)
-			if !found {
-				want = policies.NoneName
-			}
-			got, ok := all.Of(m.UUID)
-			if !ok || got.Err != nil || got.Policy != want {
-				t.Fatalf("%s: got %+v, want %s", m.DN, got, want)
-			}
-			one, err := plan.Machine(s, m.UUID)
-			if err != nil || render(one) != render(got) {
-				t.Fatalf("%s: alone %v %v, with all others %v", m.DN, one, err, got)
-			}
-			consider(t, got, d, m.DN, site)
-		}
+		s, d, where := drawWorld(t)
+		agrees(t, s, d, where)
 	})
+}
+
+// drawWorld draws a directory with links, and where its machines are.
+func drawWorld(t *rapid.T) (*directory.Snapshot, policies.Documents, Locations) {
+	containers := []directory.DN{directory.MustParseDN("DC=x")}
+	for i := range rapid.IntRange(0, 8).Draw(t, "containers") {
+		typ := rapid.SampledFrom([]string{"OU", "OU", "OU", "CN", "DC"}).Draw(t, "type")
+		parent := rapid.SampledFrom(containers).Draw(t, "parent")
+		dn, err := parent.Child(typ, fmt.Sprintf("c%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		containers = append(containers, dn)
+	}
+	var d policies.Documents
+	var machines, groups []directory.DN
+	for i := range rapid.IntRange(1, 6).Draw(t, "machines") {
+		dn, err := rapid.SampledFrom(containers).Draw(t, "home").Child("CN", fmt.Sprintf("m%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		machines = append(machines, dn)
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, "groups") {
+		groups = append(groups, directory.MustParseDN(fmt.Sprintf("CN=g%d,DC=x", i)))
+	}
+	members := make([][]directory.DN, len(groups))
+	for i := range groups {
+		members[i] = slices.DeleteFunc(slices.Concat(machines, groups), func(directory.DN) bool {
+			return rapid.Bool().Draw(t, "member")
+		})
+	}
+	sites, where := drawSites(t)
+	d.Sites = sites
+	linkable := slices.Clone(containers)
+	for _, s := range sites {
+		linkable = append(linkable, s.DN())
+	}
+	for _, c := range linkable {
+		if !policies.IsSite(c) && rapid.IntRange(0, 3).Draw(t, "block") == 0 {
+			d.Containers = append(d.Containers, policies.Container{DN: c, BlockInheritance: true})
+		}
+		for order := range rapid.IntRange(0, 3).Draw(t, "links") {
+			name := fmt.Sprintf("p%d", len(d.Links))
+			l := policies.Link{
+				Policy: name, Container: c, Order: order + 1, Enforced: rapid.IntRange(0, 2).Draw(t, "enforced") == 0,
+				Disabled: rapid.IntRange(0, 4).Draw(t, "disabled") == 0,
+			}
+			if len(groups) > 0 && rapid.Bool().Draw(t, "filtered") {
+				pick := func(label string) []directory.DN {
+					return slices.DeleteFunc(slices.Clone(groups), func(directory.DN) bool { return rapid.IntRange(0, 2).Draw(t, label) > 0 })
+				}
+				l.Apply, l.Deny = pick("apply"), pick("deny")
+			}
+			d.Links = append(d.Links, l)
+			d.Policies = append(d.Policies, policies.Policy{Meta: policies.Meta{Name: name}})
+		}
+	}
+	d.Links = rapid.Permutation(d.Links).Draw(t, "links")
+	return snapshot(t, containers, machines, groups, members), d, where
+}
+
+// agrees compares what is resolved with the naive model, for every machine.
+func agrees(t *rapid.T, s *directory.Snapshot, d policies.Documents, where Locations) {
+	plan := Prepare(d).At(where)
+	all := plan.All(s)
+	for m := range s.Machines() {
+		address, known := where(m.UUID)
+		site := naiveSite(d, address, known)
+		if got := plan.Siting(m); !got.DN.Equal(site) || len(d.Sites) > 0 && got.Sentence == "" {
+			t.Fatalf("%s at %v is at %+v, want %s", m.DN, address, got, site)
+		}
+		want, found := naiveWinner(s, d, m.DN, site)
+		if !found {
+			want = policies.NoneName
+		}
+		got, ok := all.Of(m.UUID)
+		if !ok || got.Err != nil || got.Policy != want {
+			t.Fatalf("%s: got %+v, want %s", m.DN, got, want)
+		}
+		one, err := plan.Machine(s, m.UUID)
+		if err != nil || render(one) != render(got) {
+			t.Fatalf("%s: alone %v %v, with all others %v", m.DN, one, err, got)
+		}
+		consider(t, got, d, m.DN, site)
+	}
 }
 
 // consider checks that the entries are complete and consistent.

@@ -137,6 +137,8 @@ policy R
 // The numbers are those of the test vectors for the algorithm; what needs Active Directory (the halves of a Group Policy
 // object, sites, client-side extensions) is not among them.
 func TestVectors(t *testing.T) {
+	rows := []string{fmt.Sprintf("%-52s | %-8s | %-6s | links in the order of precedence", "vector", "machine", "policy")}
+	defer func() { t.Logf("\n%s", strings.Join(rows, "\n")) }()
 	for _, test := range []struct{ name, machine, links, want string }{
 		{"1 domain only", "m", `
 			link P 1 DC=x`,
@@ -270,6 +272,11 @@ func TestVectors(t *testing.T) {
 			for _, e := range o.Entries {
 				got = append(got, fmt.Sprintf("%s: %s: %s", e.Policy, e.Reason, e.Sentence))
 			}
+			row := make([]string, 0, len(o.Entries))
+			for _, e := range o.Entries {
+				row = append(row, fmt.Sprintf("%s at %s: %s", e.Policy, e.Container, e.Reason))
+			}
+			rows = append(rows, fmt.Sprintf("%-52s | %-8s | %-6s | %s", test.name, test.machine, o.Policy, strings.Join(row, "; ")))
 			var want []string
 			for _, line := range strings.Split(test.want, "\n") {
 				want = append(want, strings.TrimSpace(line))

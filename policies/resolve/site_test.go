@@ -15,6 +15,8 @@ import (
 func TestSiteVectors(t *testing.T) {
 	const tree = "container DC=x\ncontainer OU=A,DC=x%\nmachine CN=m,OU=A,DC=x\ngroup CN=g,DC=x: CN=m,OU=A,DC=x\npolicy S\npolicy D\npolicy O\n"
 	const site = "link S 1 cn=main,cn=sites"
+	rows := []string{fmt.Sprintf("%-45s | %-6s | links in the order of precedence", "12 site vs domain", "policy")}
+	defer func() { t.Logf("\n%s", strings.Join(rows, "\n")) }()
 	for _, tt := range []struct{ name, block, links, policy, reasons string }{
 		{"site only", "", site, "S", "won"},
 		{"the domain overrides the site", "", site + "\nlink D 1 DC=x", "D", "won overridden"},
@@ -47,6 +49,7 @@ func TestSiteVectors(t *testing.T) {
 			for _, e := range o.Entries {
 				reasons = append(reasons, e.Reason.String())
 			}
+			rows = append(rows, fmt.Sprintf("%-45s | %-6s | %s", tt.name, o.Policy, strings.Join(reasons, ", ")))
 			if o.Policy != tt.policy || strings.Join(reasons, " ") != tt.reasons {
 				t.Errorf("policy %s, reasons %q; wanted %s, %q\n%s", o.Policy, reasons, tt.policy, tt.reasons, render(o))
 			}

@@ -56,7 +56,7 @@ func TestOrderTable(t *testing.T) {
 	}
 	facts := ownFacts
 	facts.Addresses = facts.Addresses[:1] // one family: rows do not repeat
-	var got []string
+	var got, weighed []string
 	last := spd.Weight(1 << 62)
 	for _, f := range expand(t, policy(rules...), facts).Filters() {
 		if f.Exempt != "" || f.Direction != spd.Out || f.Source.From.Is6() {
@@ -71,8 +71,10 @@ func TestOrderTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		got = append(got, want[len(rows)-n])
+		weighed = append(weighed, fmt.Sprintf("%-72s %s", want[len(rows)-n], f.Weight))
 	}
+	t.Logf("most specific first\n%-18s %-22s %-4s %-6s %-8s %-9s weight\n%s", "source", "destination", "prot", "from", "to", "action", strings.Join(weighed, "\n"))
 	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
-		t.Errorf("source             destination            prot ports           action\ngot\n%s\nwant\n%s", g, w)
+		t.Errorf("want\n%s", w)
 	}
 }

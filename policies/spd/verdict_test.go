@@ -84,8 +84,9 @@ live        | pass            | drop            | pass            | pass        
 secured     | pass            | drop            | pass            | pass            | pass            | pass            | pass            | pass`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Logf("\n%s", table(test.verdict))
 			if got, want := squeeze(table(test.verdict)), squeeze(trimLines(test.want)); got != want {
-				t.Errorf("got\n%s", table(test.verdict))
+				t.Errorf("want\n%s", trimLines(test.want))
 			}
 		})
 	}
