@@ -33,7 +33,7 @@ func TestResolveFollowsChanges(t *testing.T) {
 			agrees(t, s, d, where)
 		}
 	})
-	if t.Logf("%v", steps); len(steps) < 10 {
+	if t.Logf("%v", steps); len(steps) < 8 {
 		t.Errorf("only %v was played", steps)
 	}
 }
