@@ -3,6 +3,7 @@ package driver
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/node/ike"
@@ -76,7 +77,11 @@ func (b BundleVerifier) judge(now time.Time, r ike.Rejudge) (trust.Verdict, *ike
 	}
 	verdict, err := b.Paths.Verify(b.Credentials.Trust(), now, r.Chain, o)
 	if err != nil {
-		return refuse(refused(err))
+		v := refused(err)
+		if v.Reason == ike.ReasonUnknownIssuer {
+			v.Detail += "; " + bothLists(r.Chain, b.Credentials.Trust())
+		}
+		return refuse(v)
 	}
 	if r.Revocation == spd.RevocationStrict && (heard.IsZero() || now.Sub(heard) > strictAge) {
 		return refuse(ike.Verified{
@@ -87,7 +92,7 @@ func (b BundleVerifier) judge(now time.Time, r ike.Rejudge) (trust.Verdict, *ike
 	if !r.Auth.AcceptsIssuer(issuers(verdict.Path)) {
 		return refuse(ike.Verified{
 			Reason: ike.ReasonIssuerNotAllowed,
-			Detail: fmt.Sprintf("the chain of %q does not contain the CA %q that the policy wants", verdict.Leaf.Subject, r.Auth.CA),
+			Detail: fmt.Sprintf("the chain of %q does not contain the CA %q that the policy wants, but %q", verdict.Leaf.Subject, r.Auth.CA, issuers(verdict.Path)),
 		})
 	}
 	if r.Auth.AccountMapping {
@@ -114,6 +119,29 @@ func mapped(leaf *x509.Certificate, heard time.Time) *ike.Verified {
 		}
 	}
 	return nil
+}
+
+// mostNamed bounds how many CAs a sentence names on each side: a peer may send any chain.
+const mostNamed = 4
+
+// bothLists says which CAs a peer showed, and which ones this machine trusts: of two lists without a common name neither
+// administrator sees more than his own.
+func bothLists(chain [][]byte, bundle trust.Bundle) string {
+	var shown, trusted []string
+	add := func(list *[]string, name string) {
+		if len(*list) < mostNamed && !slices.Contains(*list, name) {
+			*list = append(*list, name)
+		}
+	}
+	for _, der := range chain {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			add(&shown, c.Issuer.String())
+		}
+	}
+	for _, c := range bundle.Roots() {
+		add(&trusted, c.Subject.String())
+	}
+	return fmt.Sprintf("its certificates are of %q, this machine trusts %q", shown, trusted)
 }
 
 // issuers are the subjects of the CAs of a path.

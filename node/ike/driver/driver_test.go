@@ -325,6 +325,9 @@ func TestRefusedCertificates(t *testing.T) {
 				if err != nil || len(v.Failures) != 1 || v.Failures[0].Reason != c.reason || v.Failures[0].Fault != ike.FaultPeer {
 					t.Errorf("failures %+v, %v; want %s", v.Failures, err, c.reason)
 				}
+				if detail := v.Failures[0].Detail; name == "foreign" && (!strings.Contains(detail, "its certificates are of [") || !strings.Contains(detail, "this machine trusts [")) {
+					t.Errorf("the failure tells %q, want both lists of CAs", detail)
+				}
 				if a.dp.story() != "refuse" {
 					t.Errorf("a did %q", a.dp.story())
 				}
