@@ -3,6 +3,7 @@ package directory
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrMove is wrapped when an entry cannot be moved as it was asked.
@@ -84,17 +85,17 @@ func (s *Snapshot) Move(dn, to DN) (*Snapshot, error) {
 		if o, ok := edit.entries[g.UUID].(Group); ok {
 			moved = o
 		}
+		if !slices.ContainsFunc(g.Members, func(m DN) bool { return m.Equal(dn) || m.IsDescendantOf(dn) }) {
+			continue
+		}
 		members := make([]DN, len(g.Members))
-		same := true
 		for i, m := range g.Members {
 			if members[i], err = m.Replant(dn, next); err != nil {
 				return nil, err
 			}
-			same = same && members[i] == m
 		}
-		if moved.Members = members; !same {
-			edit.Put(moved)
-		}
+		moved.Members = members
+		edit.Put(moved)
 	}
 	return edit.Build()
 }

@@ -154,3 +154,36 @@ func rename(t *rapid.T, s **directory.Snapshot, dn directory.DN, typ string) boo
 	*s = changed
 	return true
 }
+
+// BenchmarkMove is the move of one machine of 100,000 to another container: the directory as it is then, and the policy that
+// the machine has there. Groups follow the names of their members, so large ones cost more than the rest.
+func BenchmarkMove(b *testing.B) {
+	s, d := fleet(b)
+	plan := Prepare(d)
+	for name, machine := range map[string]string{"no group": "host050000", "groups of 5,000 and 17,500": "host003000"} {
+		b.Run(name, func(b *testing.B) {
+			m, ok := s.MachineByName(machine)
+			if !ok {
+				b.Fatal("no machine")
+			}
+			var homes []directory.DN
+			for c := range s.Containers() {
+				if !c.DN.Equal(m.DN.Parent()) {
+					homes = append(homes, c.DN)
+				}
+			}
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				moved, err := s.Move(m.DN, homes[i%len(homes)])
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := plan.Machine(moved, m.UUID); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+		})
+	}
+}
