@@ -120,8 +120,11 @@ func quoted(s string) string {
 	}
 	var b strings.Builder
 	b.WriteByte('"')
+	opened := unclosed(s)
 	for _, r := range s {
 		switch {
+		case opened && (r == '[' || r == '{'):
+			fmt.Fprintf(&b, `\x%02x`, r)
 		case r == '"' || r == '\\':
 			b.WriteByte('\\')
 			b.WriteRune(r)
@@ -137,6 +140,23 @@ func quoted(s string) string {
 	}
 	b.WriteByte('"')
 	return b.String()
+}
+
+// unclosed reports whether a text has brackets that do not close again, or that are within others. The reader counts brackets
+// before it knows what is text (scan), and would take those of many texts together for a document that nests without end.
+func unclosed(s string) bool {
+	depth := 0
+	for _, r := range s {
+		switch r {
+		case '[', '{':
+			if depth++; depth > 1 {
+				return true
+			}
+		case ']', '}':
+			depth = max(0, depth-1)
+		}
+	}
+	return depth > 0
 }
 
 // reserved words are read as something else than text by one or another version of YAML.

@@ -157,3 +157,22 @@ func TestKeysAndKinds(t *testing.T) {
 		}
 	}
 }
+
+// TestBracketsInTexts: what is written reads back, however many brackets stand in names and comments.
+func TestBracketsInTexts(t *testing.T) {
+	for _, text := range []string{"{", "a [b", "[x] {y}", "{{{{{{{{", "]]]]", "}{", strings.Repeat("[", 300)} {
+		f := policies.Filter{Meta: policies.Meta{Description: text}, Source: spd.Address{Kind: spd.AddressMe}, Mirrored: true}
+		docs := policies.Documents{FilterLists: []policies.FilterList{{Meta: policies.Meta{Name: "list", Description: text}}}}
+		for range 60 { // the reader counts through a whole document
+			docs.FilterLists[0].Filters = append(docs.FilterLists[0].Filters, f)
+		}
+		again, err := policies.Decode("brackets", docs.Export())
+		if err != nil {
+			t.Errorf("texts %.20q do not read back: %v", text, err)
+			continue
+		}
+		if diff := compare(docs, again); diff != "" {
+			t.Errorf("texts %.20q read back otherwise: %s", text, diff)
+		}
+	}
+}
