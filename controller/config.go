@@ -45,6 +45,8 @@ type Config struct {
 	CA        CAConfig        `yaml:"ca"`
 	// Enrollment says which machines get a certificate, and how.
 	Enrollment EnrollmentConfig `yaml:"enrollment"`
+	// EST is for machines without our daemon.
+	EST ESTConfig `yaml:"est"`
 	// ReportInterval is how often a node reports without a change; default 30 s, 1 s to 1 h.
 	ReportInterval time.Duration `yaml:"reportInterval"`
 
@@ -228,6 +230,11 @@ func (v *validated) checkAddresses() error {
 	if v.Metrics.Listen != "" {
 		if a, err := netip.ParseAddrPort(v.Metrics.Listen); err != nil || !a.Addr().IsLoopback() {
 			errs = append(errs, fmt.Errorf("metrics.listen %q is not a port of a loopback address, as 127.0.0.1:9743: the figures are for this machine, without protection", v.Metrics.Listen))
+		}
+	}
+	if v.EST.Listen != "" {
+		if _, _, err := net.SplitHostPort(v.EST.Listen); err != nil {
+			errs = append(errs, fmt.Errorf("est.listen %q is not host:port", v.EST.Listen))
 		}
 	}
 	return errors.Join(errs...)

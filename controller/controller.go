@@ -41,6 +41,7 @@ type Controller struct {
 	sessions *distribute.Server
 	secrets  *secrets.Keeper
 	desk     *enrollment.Desk
+	est      estListener
 	// authority keeps the CAs of the fleet.
 	authority *authority.Keeper
 	revoked   *revocation.Keeper
@@ -133,6 +134,7 @@ func (c *Controller) load(ctx context.Context) error {
 	})
 	verifier := peerVerifier{bundle: currentTrust, revoked: c.revoked.Set, now: v.Now, log: v.Log, grace: c.desk.RenewalGrace()}
 	c.serveNodes(c.desk, verifier)
+	c.serveEST(currentTrust, verifier)
 	c.serveAdmins(c.desk, currentTrust, verifier, trustDomain)
 	return c.listen(ctx)
 }
@@ -206,6 +208,9 @@ func (c *Controller) listen(ctx context.Context) error {
 			return fmt.Errorf("listening for metrics: %w", err)
 		}
 	}
+	if err := c.est.listen(ctx, c.config.EST.Listen); err != nil {
+		return err
+	}
 	c.adminLs, err = listenSocket(ctx, c.config.Admin.Socket)
 	return err
 }
@@ -232,7 +237,7 @@ func (c *Controller) Ready() <-chan struct{} { return c.openNodes }
 
 // Close gives back what Load took, for a controller that is not run.
 func (c *Controller) Close() error {
-	for _, l := range append(c.nodeLs, c.adminLs, c.remoteLs, c.metricsLs) {
+	for _, l := range append(c.nodeLs, c.adminLs, c.remoteLs, c.metricsLs, c.est.listener) {
 		if l != nil {
 			l.Close()
 		}
@@ -287,6 +292,10 @@ func (c *Controller) Run(ctx context.Context) error {
 			start("node listener", func() error { return c.nodes.Serve(l) })
 			c.log.Info("nodes may connect", "address", l.Addr())
 		}
+		if c.est.server != nil {
+			start("EST listener", c.est.serve)
+			c.log.Info("EST clients may connect", "address", c.est.listener.Addr())
+		}
 		c.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 		close(c.openNodes)
 		notify("READY=1")
@@ -299,6 +308,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.sessions.Drain(drain)
 	cancel()
 	stop(c.nodes, gracefulTime)
+	c.est.stop(gracefulTime)
 	if c.remote != nil {
 		stop(c.remote, gracefulTime)
 	}

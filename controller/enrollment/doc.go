@@ -1,19 +1,28 @@
 // Package enrollment decides who may get which certificate, and is the only caller of pki/ca for anybody but the
 // controller itself.
 //
-// A join goes through these steps, in this order:
+// There are four claims to a certificate of a machine: a join token, a request that somebody approved, the certificate that
+// the machine has, and the word of an administrator. Each of them, whichever way it came, goes through the same steps, in
+// this order (Desk.authorize):
 //
-//  1. the token: known, the secret right, not expired, not used (by another key);
-//  2. the machine that the token is bound to: in the directory, its account enabled; its entry gives the names;
-//  3. the request: well formed, signed by its key, and stating no name but those;
-//  4. the certificate is prepared and linted; up to here nothing has changed, and whatever fails leaves the token good;
-//  5. the token is redeemed for the key of the request, in one transaction: of many callers one gets past this;
-//  6. the intention is recorded, the certificate signed, recorded, and given away.
+//  1. the claim: a token known, its secret right, not expired, not used (by another key); a request approved; a certificate
+//     believed by the caller;
+//  2. the machine that the claim is for: in the directory, its account enabled; its entry gives the names;
+//  3. the request: well formed, signed by its key, stating no name but those, and what the claim admits;
+//  4. the certificate is prepared and linted; up to here nothing has changed, and whatever fails leaves a token good;
+//  5. the claim is spent: a token is redeemed for the key of the request, in one transaction, so that of many callers one
+//     gets past this; and the machine has asked no more often than it may;
+//  6. the intention is recorded, the certificate signed and recorded;
+//  7. what the machine holds is recorded, and the certificate given away.
 //
-// A failure in step 6 leaves the token used, because a certificate may exist; but a machine that asks again with the
+// A failure after step 5 leaves a token used, because a certificate may exist; but a machine that asks again with the
 // same key, before the token ends, is answered: whoever holds secret and key is who the token was redeemed by, and the
 // certificate says the same. No other key ever gets a second one.
 //
+// A machine that enrols anew supersedes what it held: the certificate before is not renewed any more, and neither the token
+// nor the approval that its key came by counts again. A renewal supersedes nothing, because its answer may get lost.
+//
 // Invariants: names come from the directory and never from the requester; an error gives nothing away and changes
-// nothing before step 5; a renewal is for the machine of the verified client certificate and no other.
+// nothing before step 5; a renewal is for the machine of the verified client certificate and no other; no limit depends on
+// the address of the caller.
 package enrollment

@@ -137,8 +137,12 @@ func (r *Request) readNames(csr *x509.CertificateRequest) error {
 	return nil
 }
 
-// readDNSName takes the one name of a joining machine.
+// readDNSName takes the one name of a joining machine. Where the request has no subject alternative name it is the common
+// name, which is where clients that are not ours state it.
 func (r *Request) readDNSName(sans pki.SANs, commonName string) error {
+	if len(sans.DNSNames) == 0 && len(sans.Addresses) == 0 && commonName != "" {
+		sans.DNSNames = []string{commonName}
+	}
 	if len(sans.DNSNames) != 1 || len(sans.Addresses) != 0 {
 		return fmt.Errorf("states the names %v, wanted one DNS name, or the names of one subject: %w", sans, ErrRequest)
 	}

@@ -197,6 +197,10 @@ func TestParseRequestOfOpenSSL(t *testing.T) {
 	if r.Subject != identity(t, "sql1.bank.example") {
 		t.Errorf("machine reads as %v", r.Subject)
 	}
+	r = parse(t, readPEM(t, "testdata/common-name-alone.pem"), nil)
+	if r.Subject != nil || r.DNSName != "sql1.bank.example" {
+		t.Errorf("a common name alone reads as %v, %q", r.Subject, r.DNSName)
+	}
 }
 
 func TestParseRequestRefuses(t *testing.T) {
