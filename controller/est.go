@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -33,7 +34,10 @@ func (c *Controller) serveEST(bundle func() trust.Bundle, verifier peerVerifier)
 	}
 	log := c.log.Named("est")
 	handler := est.New(est.Config{
-		Desk: c.desk, Verify: verifier.verify, Trust: bundle, Requests: c.config.rules.Accept, Log: log,
+		Desk: c.desk, Verify: func(chain []*x509.Certificate, late bool) error {
+			_, err := verifier.verify(chain, late)
+			return err
+		}, Trust: bundle, Requests: c.config.rules.Accept, Log: log,
 	})
 	config := tlsConfig(c.server)
 	// Clients that are not ours often end at TLS 1.2. What is left of it has forward secrecy and authenticated encryption.
