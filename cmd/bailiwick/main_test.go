@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 //	code N command...              run the command and want the exit code
 //	request KEY DNSNAME            ask for a certificate without a token, with the key that the script calls so; with !
 //	                               want a refusal
+//	charon P12 PASSWORDFILE        have strongSwan load the file and print its certificates (condition: root)
 //	connect MACHINE                let a scripted node join, connect and put its policy into force
 //
 // A script with a file branch.ldif has that as a second directory, whose file is $BRANCH.
@@ -62,12 +63,23 @@ func TestScripts(t *testing.T) {
 					env.Setenv("SAMBA", samba)
 					return err
 				},
+				Condition: func(condition string) (bool, error) {
+					if condition != "root" {
+						return false, fmt.Errorf("unknown condition %q", condition)
+					}
+					return os.Geteuid() == 0, nil
+				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"eventually": eventually,
 					"code":       exitsWith,
 					"connect": func(ts *testscript.TestScript, _ bool, args []string) {
 						s := f.Node(args[0]).Connect(&nodev1.Hello{Version: "scripted"})
 						s.AcceptAssignment()
+					},
+					"charon": func(ts *testscript.TestScript, _ bool, args []string) {
+						listed, err := loadPKCS12([]byte(ts.ReadFile(args[0])), strings.TrimSpace(ts.ReadFile(args[1])))
+						ts.Check(err)
+						fmt.Fprint(ts.Stdout(), listed)
 					},
 					"request": func(ts *testscript.TestScript, neg bool, args []string) {
 						ts.Check(request(f, args, neg))

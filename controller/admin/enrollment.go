@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/bailiwick-net/bailiwick/controller/enrollment"
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 )
@@ -81,6 +82,19 @@ func (s *Server) DenyEnrollmentRequest(ctx context.Context, r *adminv1.DenyEnrol
 // GetEnrollmentAuthority implements adminv1.EnrollmentRequestServiceServer.
 func (s *Server) GetEnrollmentAuthority(context.Context, *adminv1.GetEnrollmentAuthorityRequest) (*adminv1.GetEnrollmentAuthorityResponse, error) {
 	return &adminv1.GetEnrollmentAuthorityResponse{Pin: s.config.Desk.Pin().String(), Ca: s.config.Trust().AppendPEM(nil)}, nil
+}
+
+// GetMachineNames implements adminv1.EnrollmentRequestServiceServer.
+func (s *Server) GetMachineNames(_ context.Context, r *adminv1.GetMachineNamesRequest) (*adminv1.GetMachineNamesResponse, error) {
+	m, err := find(s.config.Mirror.View(), r.GetMachine())
+	if err != nil {
+		return nil, err
+	}
+	id, err := enrollment.Identity(s.config.TrustDomain, m)
+	if err != nil {
+		return nil, refuse(err)
+	}
+	return &adminv1.GetMachineNamesResponse{DnsName: id.DNSName(), MachineUuid: id.UUID().String(), TrustDomain: id.TrustDomain()}, nil
 }
 
 // IssueMachineCertificate implements adminv1.EnrollmentRequestServiceServer.

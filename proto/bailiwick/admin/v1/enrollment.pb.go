@@ -637,6 +637,111 @@ func (x *GetEnrollmentAuthorityResponse) GetCa() []byte {
 	return nil
 }
 
+type GetMachineNamesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Short name, DNS name, DN or UUID.
+	Machine       string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMachineNamesRequest) Reset() {
+	*x = GetMachineNamesRequest{}
+	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMachineNamesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMachineNamesRequest) ProtoMessage() {}
+
+func (x *GetMachineNamesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMachineNamesRequest.ProtoReflect.Descriptor instead.
+func (*GetMachineNamesRequest) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_enrollment_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetMachineNamesRequest) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+type GetMachineNamesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DnsName       string                 `protobuf:"bytes,1,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
+	MachineUuid   string                 `protobuf:"bytes,2,opt,name=machine_uuid,json=machineUuid,proto3" json:"machine_uuid,omitempty"`
+	TrustDomain   string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMachineNamesResponse) Reset() {
+	*x = GetMachineNamesResponse{}
+	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMachineNamesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMachineNamesResponse) ProtoMessage() {}
+
+func (x *GetMachineNamesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMachineNamesResponse.ProtoReflect.Descriptor instead.
+func (*GetMachineNamesResponse) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_enrollment_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetMachineNamesResponse) GetDnsName() string {
+	if x != nil {
+		return x.DnsName
+	}
+	return ""
+}
+
+func (x *GetMachineNamesResponse) GetMachineUuid() string {
+	if x != nil {
+		return x.MachineUuid
+	}
+	return ""
+}
+
+func (x *GetMachineNamesResponse) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
 type IssueMachineCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Short name, DNS name, DN or UUID.
@@ -649,7 +754,7 @@ type IssueMachineCertificateRequest struct {
 
 func (x *IssueMachineCertificateRequest) Reset() {
 	*x = IssueMachineCertificateRequest{}
-	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +766,7 @@ func (x *IssueMachineCertificateRequest) String() string {
 func (*IssueMachineCertificateRequest) ProtoMessage() {}
 
 func (x *IssueMachineCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +779,7 @@ func (x *IssueMachineCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueMachineCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueMachineCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_enrollment_proto_rawDescGZIP(), []int{11}
+	return file_bailiwick_admin_v1_enrollment_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *IssueMachineCertificateRequest) GetMachine() string {
@@ -703,7 +808,7 @@ type IssueMachineCertificateResponse struct {
 
 func (x *IssueMachineCertificateResponse) Reset() {
 	*x = IssueMachineCertificateResponse{}
-	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +820,7 @@ func (x *IssueMachineCertificateResponse) String() string {
 func (*IssueMachineCertificateResponse) ProtoMessage() {}
 
 func (x *IssueMachineCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_enrollment_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +833,7 @@ func (x *IssueMachineCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueMachineCertificateResponse.ProtoReflect.Descriptor instead.
 func (*IssueMachineCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_enrollment_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_admin_v1_enrollment_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *IssueMachineCertificateResponse) GetChain() [][]byte {
@@ -790,19 +895,26 @@ const file_bailiwick_admin_v1_enrollment_proto_rawDesc = "" +
 	"\x1dGetEnrollmentAuthorityRequest\"B\n" +
 	"\x1eGetEnrollmentAuthorityResponse\x12\x10\n" +
 	"\x03pin\x18\x01 \x01(\tR\x03pin\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"L\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"2\n" +
+	"\x16GetMachineNamesRequest\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\"z\n" +
+	"\x17GetMachineNamesResponse\x12\x19\n" +
+	"\bdns_name\x18\x01 \x01(\tR\adnsName\x12!\n" +
+	"\fmachine_uuid\x18\x02 \x01(\tR\vmachineUuid\x12!\n" +
+	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\"L\n" +
 	"\x1eIssueMachineCertificateRequest\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\"M\n" +
 	"\x1fIssueMachineCertificateResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots2\xa2\x06\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots2\x8e\a\n" +
 	"\x18EnrollmentRequestService\x12\x7f\n" +
 	"\x16ListEnrollmentRequests\x121.bailiwick.admin.v1.ListEnrollmentRequestsRequest\x1a2.bailiwick.admin.v1.ListEnrollmentRequestsResponse\x12y\n" +
 	"\x14GetEnrollmentRequest\x12/.bailiwick.admin.v1.GetEnrollmentRequestRequest\x1a0.bailiwick.admin.v1.GetEnrollmentRequestResponse\x12\x85\x01\n" +
 	"\x18ApproveEnrollmentRequest\x123.bailiwick.admin.v1.ApproveEnrollmentRequestRequest\x1a4.bailiwick.admin.v1.ApproveEnrollmentRequestResponse\x12|\n" +
 	"\x15DenyEnrollmentRequest\x120.bailiwick.admin.v1.DenyEnrollmentRequestRequest\x1a1.bailiwick.admin.v1.DenyEnrollmentRequestResponse\x12\x7f\n" +
-	"\x16GetEnrollmentAuthority\x121.bailiwick.admin.v1.GetEnrollmentAuthorityRequest\x1a2.bailiwick.admin.v1.GetEnrollmentAuthorityResponse\x12\x82\x01\n" +
+	"\x16GetEnrollmentAuthority\x121.bailiwick.admin.v1.GetEnrollmentAuthorityRequest\x1a2.bailiwick.admin.v1.GetEnrollmentAuthorityResponse\x12j\n" +
+	"\x0fGetMachineNames\x12*.bailiwick.admin.v1.GetMachineNamesRequest\x1a+.bailiwick.admin.v1.GetMachineNamesResponse\x12\x82\x01\n" +
 	"\x17IssueMachineCertificate\x122.bailiwick.admin.v1.IssueMachineCertificateRequest\x1a3.bailiwick.admin.v1.IssueMachineCertificateResponseBEZCgithub.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1;adminv1b\x06proto3"
 
 var (
@@ -817,7 +929,7 @@ func file_bailiwick_admin_v1_enrollment_proto_rawDescGZIP() []byte {
 	return file_bailiwick_admin_v1_enrollment_proto_rawDescData
 }
 
-var file_bailiwick_admin_v1_enrollment_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_bailiwick_admin_v1_enrollment_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_bailiwick_admin_v1_enrollment_proto_goTypes = []any{
 	(*EnrollmentRequest)(nil),                // 0: bailiwick.admin.v1.EnrollmentRequest
 	(*ListEnrollmentRequestsRequest)(nil),    // 1: bailiwick.admin.v1.ListEnrollmentRequestsRequest
@@ -830,15 +942,17 @@ var file_bailiwick_admin_v1_enrollment_proto_goTypes = []any{
 	(*DenyEnrollmentRequestResponse)(nil),    // 8: bailiwick.admin.v1.DenyEnrollmentRequestResponse
 	(*GetEnrollmentAuthorityRequest)(nil),    // 9: bailiwick.admin.v1.GetEnrollmentAuthorityRequest
 	(*GetEnrollmentAuthorityResponse)(nil),   // 10: bailiwick.admin.v1.GetEnrollmentAuthorityResponse
-	(*IssueMachineCertificateRequest)(nil),   // 11: bailiwick.admin.v1.IssueMachineCertificateRequest
-	(*IssueMachineCertificateResponse)(nil),  // 12: bailiwick.admin.v1.IssueMachineCertificateResponse
-	(*timestamppb.Timestamp)(nil),            // 13: google.protobuf.Timestamp
+	(*GetMachineNamesRequest)(nil),           // 11: bailiwick.admin.v1.GetMachineNamesRequest
+	(*GetMachineNamesResponse)(nil),          // 12: bailiwick.admin.v1.GetMachineNamesResponse
+	(*IssueMachineCertificateRequest)(nil),   // 13: bailiwick.admin.v1.IssueMachineCertificateRequest
+	(*IssueMachineCertificateResponse)(nil),  // 14: bailiwick.admin.v1.IssueMachineCertificateResponse
+	(*timestamppb.Timestamp)(nil),            // 15: google.protobuf.Timestamp
 }
 var file_bailiwick_admin_v1_enrollment_proto_depIdxs = []int32{
-	13, // 0: bailiwick.admin.v1.EnrollmentRequest.created:type_name -> google.protobuf.Timestamp
-	13, // 1: bailiwick.admin.v1.EnrollmentRequest.not_after:type_name -> google.protobuf.Timestamp
-	13, // 2: bailiwick.admin.v1.EnrollmentRequest.decided:type_name -> google.protobuf.Timestamp
-	13, // 3: bailiwick.admin.v1.EnrollmentRequest.held_not_after:type_name -> google.protobuf.Timestamp
+	15, // 0: bailiwick.admin.v1.EnrollmentRequest.created:type_name -> google.protobuf.Timestamp
+	15, // 1: bailiwick.admin.v1.EnrollmentRequest.not_after:type_name -> google.protobuf.Timestamp
+	15, // 2: bailiwick.admin.v1.EnrollmentRequest.decided:type_name -> google.protobuf.Timestamp
+	15, // 3: bailiwick.admin.v1.EnrollmentRequest.held_not_after:type_name -> google.protobuf.Timestamp
 	0,  // 4: bailiwick.admin.v1.ListEnrollmentRequestsResponse.requests:type_name -> bailiwick.admin.v1.EnrollmentRequest
 	0,  // 5: bailiwick.admin.v1.GetEnrollmentRequestResponse.request:type_name -> bailiwick.admin.v1.EnrollmentRequest
 	0,  // 6: bailiwick.admin.v1.ApproveEnrollmentRequestResponse.request:type_name -> bailiwick.admin.v1.EnrollmentRequest
@@ -848,15 +962,17 @@ var file_bailiwick_admin_v1_enrollment_proto_depIdxs = []int32{
 	5,  // 10: bailiwick.admin.v1.EnrollmentRequestService.ApproveEnrollmentRequest:input_type -> bailiwick.admin.v1.ApproveEnrollmentRequestRequest
 	7,  // 11: bailiwick.admin.v1.EnrollmentRequestService.DenyEnrollmentRequest:input_type -> bailiwick.admin.v1.DenyEnrollmentRequestRequest
 	9,  // 12: bailiwick.admin.v1.EnrollmentRequestService.GetEnrollmentAuthority:input_type -> bailiwick.admin.v1.GetEnrollmentAuthorityRequest
-	11, // 13: bailiwick.admin.v1.EnrollmentRequestService.IssueMachineCertificate:input_type -> bailiwick.admin.v1.IssueMachineCertificateRequest
-	2,  // 14: bailiwick.admin.v1.EnrollmentRequestService.ListEnrollmentRequests:output_type -> bailiwick.admin.v1.ListEnrollmentRequestsResponse
-	4,  // 15: bailiwick.admin.v1.EnrollmentRequestService.GetEnrollmentRequest:output_type -> bailiwick.admin.v1.GetEnrollmentRequestResponse
-	6,  // 16: bailiwick.admin.v1.EnrollmentRequestService.ApproveEnrollmentRequest:output_type -> bailiwick.admin.v1.ApproveEnrollmentRequestResponse
-	8,  // 17: bailiwick.admin.v1.EnrollmentRequestService.DenyEnrollmentRequest:output_type -> bailiwick.admin.v1.DenyEnrollmentRequestResponse
-	10, // 18: bailiwick.admin.v1.EnrollmentRequestService.GetEnrollmentAuthority:output_type -> bailiwick.admin.v1.GetEnrollmentAuthorityResponse
-	12, // 19: bailiwick.admin.v1.EnrollmentRequestService.IssueMachineCertificate:output_type -> bailiwick.admin.v1.IssueMachineCertificateResponse
-	14, // [14:20] is the sub-list for method output_type
-	8,  // [8:14] is the sub-list for method input_type
+	11, // 13: bailiwick.admin.v1.EnrollmentRequestService.GetMachineNames:input_type -> bailiwick.admin.v1.GetMachineNamesRequest
+	13, // 14: bailiwick.admin.v1.EnrollmentRequestService.IssueMachineCertificate:input_type -> bailiwick.admin.v1.IssueMachineCertificateRequest
+	2,  // 15: bailiwick.admin.v1.EnrollmentRequestService.ListEnrollmentRequests:output_type -> bailiwick.admin.v1.ListEnrollmentRequestsResponse
+	4,  // 16: bailiwick.admin.v1.EnrollmentRequestService.GetEnrollmentRequest:output_type -> bailiwick.admin.v1.GetEnrollmentRequestResponse
+	6,  // 17: bailiwick.admin.v1.EnrollmentRequestService.ApproveEnrollmentRequest:output_type -> bailiwick.admin.v1.ApproveEnrollmentRequestResponse
+	8,  // 18: bailiwick.admin.v1.EnrollmentRequestService.DenyEnrollmentRequest:output_type -> bailiwick.admin.v1.DenyEnrollmentRequestResponse
+	10, // 19: bailiwick.admin.v1.EnrollmentRequestService.GetEnrollmentAuthority:output_type -> bailiwick.admin.v1.GetEnrollmentAuthorityResponse
+	12, // 20: bailiwick.admin.v1.EnrollmentRequestService.GetMachineNames:output_type -> bailiwick.admin.v1.GetMachineNamesResponse
+	14, // 21: bailiwick.admin.v1.EnrollmentRequestService.IssueMachineCertificate:output_type -> bailiwick.admin.v1.IssueMachineCertificateResponse
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -873,7 +989,7 @@ func file_bailiwick_admin_v1_enrollment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_admin_v1_enrollment_proto_rawDesc), len(file_bailiwick_admin_v1_enrollment_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	EnrollmentRequestService_ApproveEnrollmentRequest_FullMethodName = "/bailiwick.admin.v1.EnrollmentRequestService/ApproveEnrollmentRequest"
 	EnrollmentRequestService_DenyEnrollmentRequest_FullMethodName    = "/bailiwick.admin.v1.EnrollmentRequestService/DenyEnrollmentRequest"
 	EnrollmentRequestService_GetEnrollmentAuthority_FullMethodName   = "/bailiwick.admin.v1.EnrollmentRequestService/GetEnrollmentAuthority"
+	EnrollmentRequestService_GetMachineNames_FullMethodName          = "/bailiwick.admin.v1.EnrollmentRequestService/GetMachineNames"
 	EnrollmentRequestService_IssueMachineCertificate_FullMethodName  = "/bailiwick.admin.v1.EnrollmentRequestService/IssueMachineCertificate"
 )
 
@@ -44,6 +45,8 @@ type EnrollmentRequestServiceClient interface {
 	DenyEnrollmentRequest(ctx context.Context, in *DenyEnrollmentRequestRequest, opts ...grpc.CallOption) (*DenyEnrollmentRequestResponse, error)
 	// GetEnrollmentAuthority gives the roots of the fleet and the pin that machines know a controller by.
 	GetEnrollmentAuthority(ctx context.Context, in *GetEnrollmentAuthorityRequest, opts ...grpc.CallOption) (*GetEnrollmentAuthorityResponse, error)
+	// GetMachineNames tells which names the directory gives a machine in its certificate.
+	GetMachineNames(ctx context.Context, in *GetMachineNamesRequest, opts ...grpc.CallOption) (*GetMachineNamesResponse, error)
 	// IssueMachineCertificate issues a certificate of a machine for the key of a request that an administrator brings.
 	IssueMachineCertificate(ctx context.Context, in *IssueMachineCertificateRequest, opts ...grpc.CallOption) (*IssueMachineCertificateResponse, error)
 }
@@ -106,6 +109,16 @@ func (c *enrollmentRequestServiceClient) GetEnrollmentAuthority(ctx context.Cont
 	return out, nil
 }
 
+func (c *enrollmentRequestServiceClient) GetMachineNames(ctx context.Context, in *GetMachineNamesRequest, opts ...grpc.CallOption) (*GetMachineNamesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMachineNamesResponse)
+	err := c.cc.Invoke(ctx, EnrollmentRequestService_GetMachineNames_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *enrollmentRequestServiceClient) IssueMachineCertificate(ctx context.Context, in *IssueMachineCertificateRequest, opts ...grpc.CallOption) (*IssueMachineCertificateResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(IssueMachineCertificateResponse)
@@ -133,6 +146,8 @@ type EnrollmentRequestServiceServer interface {
 	DenyEnrollmentRequest(context.Context, *DenyEnrollmentRequestRequest) (*DenyEnrollmentRequestResponse, error)
 	// GetEnrollmentAuthority gives the roots of the fleet and the pin that machines know a controller by.
 	GetEnrollmentAuthority(context.Context, *GetEnrollmentAuthorityRequest) (*GetEnrollmentAuthorityResponse, error)
+	// GetMachineNames tells which names the directory gives a machine in its certificate.
+	GetMachineNames(context.Context, *GetMachineNamesRequest) (*GetMachineNamesResponse, error)
 	// IssueMachineCertificate issues a certificate of a machine for the key of a request that an administrator brings.
 	IssueMachineCertificate(context.Context, *IssueMachineCertificateRequest) (*IssueMachineCertificateResponse, error)
 	mustEmbedUnimplementedEnrollmentRequestServiceServer()
@@ -159,6 +174,9 @@ func (UnimplementedEnrollmentRequestServiceServer) DenyEnrollmentRequest(context
 }
 func (UnimplementedEnrollmentRequestServiceServer) GetEnrollmentAuthority(context.Context, *GetEnrollmentAuthorityRequest) (*GetEnrollmentAuthorityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetEnrollmentAuthority not implemented")
+}
+func (UnimplementedEnrollmentRequestServiceServer) GetMachineNames(context.Context, *GetMachineNamesRequest) (*GetMachineNamesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMachineNames not implemented")
 }
 func (UnimplementedEnrollmentRequestServiceServer) IssueMachineCertificate(context.Context, *IssueMachineCertificateRequest) (*IssueMachineCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueMachineCertificate not implemented")
@@ -275,6 +293,24 @@ func _EnrollmentRequestService_GetEnrollmentAuthority_Handler(srv interface{}, c
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EnrollmentRequestService_GetMachineNames_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMachineNamesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EnrollmentRequestServiceServer).GetMachineNames(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EnrollmentRequestService_GetMachineNames_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EnrollmentRequestServiceServer).GetMachineNames(ctx, req.(*GetMachineNamesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _EnrollmentRequestService_IssueMachineCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(IssueMachineCertificateRequest)
 	if err := dec(in); err != nil {
@@ -319,6 +355,10 @@ var EnrollmentRequestService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetEnrollmentAuthority",
 			Handler:    _EnrollmentRequestService_GetEnrollmentAuthority_Handler,
+		},
+		{
+			MethodName: "GetMachineNames",
+			Handler:    _EnrollmentRequestService_GetMachineNames_Handler,
 		},
 		{
 			MethodName: "IssueMachineCertificate",
