@@ -48,6 +48,8 @@ func (c *Controller) serveEST(bundle func() trust.Bundle, verifier peerVerifier)
 		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 	}
+	// strongSwan reads an answer in two pieces at most, so it must not come in many small records.
+	config.DynamicRecordSizingDisabled = true
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	c.est.server = &http.Server{

@@ -3,8 +3,6 @@ package controllertest
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -267,16 +265,6 @@ func TestESTRefusals(t *testing.T) {
 	}
 }
 
-func sign(t *testing.T, key *ecdsa.PrivateKey, message []byte) []byte {
-	t.Helper()
-	digest := sha256.Sum256(message)
-	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signature
-}
-
 // bound makes a request with a challenge password.
 func bound(t *testing.T, key *ecdsa.PrivateKey, dnsName, password string) []byte {
 	t.Helper()
@@ -285,23 +273,7 @@ func bound(t *testing.T, key *ecdsa.PrivateKey, dnsName, password string) []byte
 	if err != nil {
 		t.Fatal(err)
 	}
-	var request struct {
-		Info      asn1.RawValue
-		Algorithm pkix.AlgorithmIdentifier
-		Signature asn1.BitString
-	}
-	if _, err := asn1.Unmarshal(der, &request); err != nil {
-		t.Fatal(err)
-	}
-	var info struct {
-		Version    int
-		Subject    asn1.RawValue
-		Key        asn1.RawValue
-		Attributes []asn1.RawValue `asn1:"tag:0,set"`
-	}
-	if _, err := asn1.Unmarshal(request.Info.FullBytes, &info); err != nil {
-		t.Fatal(err)
-	}
+	request, info := readPKCS10(t, der)
 	attribute, err := asn1.Marshal(struct {
 		Type   asn1.ObjectIdentifier
 		Values []string `asn1:"set"`
@@ -310,18 +282,7 @@ func bound(t *testing.T, key *ecdsa.PrivateKey, dnsName, password string) []byte
 		t.Fatal(err)
 	}
 	info.Attributes = []asn1.RawValue{{FullBytes: attribute}}
-	tbs, err := asn1.Marshal(info)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signature := sign(t, key, tbs)
-	request.Info = asn1.RawValue{FullBytes: tbs}
-	request.Signature = asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}
-	out, err := asn1.Marshal(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return request.write(t, info, key)
 }
 
 // A request with the channel binding of its connection is bound to it: sent over another one, it is worth nothing.
