@@ -75,8 +75,15 @@ func (m *membership) SetTrust(bundle trust.Bundle) error {
 	return nil
 }
 
-// renew replaces the certificate in time, until ctx ends. A failed attempt is repeated: at a twentieth of what is left,
-// but not more often than once a minute.
+// retryAfter is how long a renewal that failed waits for the next attempt: a twentieth of what is left of the certificate, but
+// at least a minute, and up to half as much again, so that the machines of a fleet do not come back together after an outage.
+// jitter is in [0,1).
+func retryAfter(left time.Duration, jitter float64) time.Duration {
+	wait := max(left/20, time.Minute)
+	return wait + time.Duration(jitter*float64(wait)/2)
+}
+
+// renew replaces the certificate in time, until ctx ends. A failed attempt is repeated (retryAfter).
 func (m *membership) renew(ctx context.Context, issuer identity.Issuer, renewed func(), log hclog.Logger) error {
 	at := identity.RenewAt(m.Credentials().Leaf(), rand.Float64())
 	for {
@@ -90,7 +97,7 @@ func (m *membership) renew(ctx context.Context, issuer identity.Issuer, renewed 
 		credentials, err := m.renewNow(ctx, issuer)
 		if err != nil {
 			left := time.Until(m.Credentials().Leaf().NotAfter)
-			wait := max(left/20, time.Minute)
+			wait := retryAfter(left, rand.Float64())
 			log.Error("machine certificate could not be renewed, the present one stays", "expires in", left.Round(time.Second), "retry", wait.Round(time.Second), "error", err)
 			at = time.Now().Add(wait)
 			continue

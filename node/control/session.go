@@ -97,12 +97,35 @@ func (c *Client) Send(m *nodev1.ConnectRequest) bool {
 	}
 }
 
-// Renew asks for a new certificate over the open connection (identity.Issuer).
+// Renew asks for a new certificate over the open connection (identity.Issuer). With a certificate that has ended there is
+// no session, so it connects for this alone: within a grace the controller still renews it.
 func (c *Client) Renew(ctx context.Context, request []byte) (identity.Issued, error) {
-	conn := c.conn.Load()
-	if conn == nil {
+	if conn := c.conn.Load(); conn != nil {
+		return renew(ctx, conn, request)
+	}
+	credentials := c.config.Credentials()
+	if len(credentials.Chain) == 0 || !c.config.Now().After(credentials.Leaf().NotAfter) {
 		return identity.Issued{}, ErrUnreachable
 	}
+	failure := ErrUnreachable
+	for _, address := range credentials.Controllers {
+		// Which addresses the controller has is told by the attempts to open a session.
+		conn, err := c.dial(address, nil)
+		if err != nil {
+			failure = err
+			continue
+		}
+		got, err := renew(ctx, conn, request)
+		conn.Close()
+		if err == nil {
+			return got, nil
+		}
+		failure = err
+	}
+	return identity.Issued{}, failure
+}
+
+func renew(ctx context.Context, conn *grpc.ClientConn, request []byte) (identity.Issued, error) {
 	answer, err := nodev1.NewEnrollmentServiceClient(conn).Renew(ctx, &nodev1.RenewRequest{Csr: request})
 	if err != nil {
 		return identity.Issued{}, explain("renew the machine certificate", err)
@@ -160,7 +183,7 @@ const longLived = 10 * time.Second
 // long; hint is the least wait that the controller asked for.
 func (c *Client) session(ctx context.Context, address string) (lived bool, hint time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	conn, err := c.dial(ctx, address)
+	conn, err := c.dial(address, func(addrs []netip.AddrPort) { c.deliver(ctx, Resolved{addrs}) })
 	if err != nil {
 		cancel()
 		return false, 0, err
@@ -272,13 +295,13 @@ func (c *Client) drain() {
 	}
 }
 
-func (c *Client) dial(ctx context.Context, address string) (*grpc.ClientConn, error) {
+func (c *Client) dial(address string, resolved func([]netip.AddrPort)) (*grpc.ClientConn, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
 	}
 	credentials := c.config.Credentials()
-	n := network{mark: c.config.Mark, resolved: func(addrs []netip.AddrPort) { c.deliver(ctx, Resolved{addrs}) }}
+	n := network{mark: c.config.Mark, resolved: resolved}
 	return n.client(address, &tls.Config{
 		ServerName: host,
 		// The fleet's trust bundle decides, not the system's roots (trust.TLSVerifyConnection).
