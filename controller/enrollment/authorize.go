@@ -77,6 +77,11 @@ func (d *Desk) authorize(ctx context.Context, c claim, csr []byte) (ca.Issued, e
 	if err := c.admits(ctx, &request, id); err != nil {
 		return ca.Issued{}, err
 	}
+	leave, err := d.gate.enter(ctx)
+	if err != nil {
+		return ca.Issued{}, err
+	}
+	defer leave()
 	// 4. The certificate.
 	prepared, err := d.config.Authority.Prepare(d.config.Now(), d.config.Machine, request, id)
 	if err != nil {

@@ -71,6 +71,7 @@ type Desk struct {
 	tokens    *meter[enroll.TokenID]
 	strangers *meter[struct{}]
 	queue     queue
+	gate      *gate
 }
 
 // New makes a Desk.
@@ -90,6 +91,7 @@ func New(c Config) *Desk {
 		machines:  newMeter[pki.UUID](machineBurst, machineInterval),
 		tokens:    newMeter[enroll.TokenID](tokenBurst, tokenInterval),
 		strangers: newMeter[struct{}](strangerBurst, strangerInterval),
+		gate:      newGate(maxIssuing, maxWaiting),
 	}
 }
 

@@ -143,6 +143,7 @@ func Code(err error) (codes.Code, string) {
 		{ErrMachineDisabled, codes.PermissionDenied, "enable its account in the directory first"},
 		{revocation.ErrKeyRevoked, codes.PermissionDenied, "join the machine with a new key: bailiwick token create MACHINE"},
 		{ErrTooOften, codes.ResourceExhausted, ""},
+		{ErrBusy, codes.Unavailable, "try again in a minute"},
 		{ErrSuperseded, codes.PermissionDenied, "if this machine is the right one, make it a new token: bailiwick token create MACHINE"},
 		{ErrGraceOver, codes.PermissionDenied, "enrol the machine anew: bailiwick token create MACHINE"},
 		{ErrOtherKey, codes.PermissionDenied, ""},
