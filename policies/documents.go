@@ -169,7 +169,7 @@ type Link struct {
 	Enforced  bool
 	Disabled  bool
 	// Apply, if it is not empty, limits the link to the members of these groups. Deny excludes the members of these
-	// groups, also from Apply.
+	// groups, also from Apply. Either may name a single machine.
 	Apply []directory.DN
 	Deny  []directory.DN
 }

@@ -199,8 +199,8 @@ var linkObject = object{
 var groupsObject = object{
 	name: "groups", doc: "Filters a link by groups of the directory.",
 	fields: []fieldRow{
-		{name: "apply", kind: listOf1(typeDN), otherwise: "every machine", doc: "Only members of these groups."},
-		{name: "deny", kind: listOf(typeDN), doc: "No member of these groups, also of `apply`."},
+		{name: "apply", kind: listOf1(typeDN), otherwise: "every machine", doc: "Only members of these groups, and machines that are named themselves."},
+		{name: "deny", kind: listOf(typeDN), doc: "No member of these groups and no machine that is named itself, also of `apply`."},
 	},
 }
 

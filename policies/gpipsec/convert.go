@@ -12,6 +12,9 @@ import (
 	"github.com/bailiwick-net/bailiwick/policies"
 )
 
+// ErrUnknown says that the entries do not tell what applies to which machine.
+var ErrUnknown = errors.New("what Group Policy assigns cannot be told")
+
 // ErrNothing says that the entries hold no IPsec policy.
 var ErrNothing = errors.New("no IPsec policy")
 
@@ -41,6 +44,9 @@ type Options struct {
 	// Prefix is put before the name of every policy, filter list and filter action, so that they do not replace those of
 	// the same name.
 	Prefix string
+	// Native says that the documents are assignments as Windows would make them, nobody looking at the notes: the error wraps
+	// ErrUnknown where it cannot be told what applies to which machine.
+	Native bool
 }
 
 // Result is what the entries say.
@@ -51,11 +57,11 @@ type Result struct {
 }
 
 // Convert makes documents of the objects among entries; entries of other kinds are passed over. The documents pass
-// policies.Validate without an error. The error wraps ErrNothing.
+// policies.Validate without an error. The error wraps ErrNothing or ErrUnknown.
 func Convert(entries []directory.Entry, o Options) (Result, error) {
 	c := &converter{
 		options: o, lists: map[string]policies.FilterList{}, actions: map[string]policies.FilterAction{}, names: map[string]bool{},
-		policyNames: map[string]string{}, noted: map[Note]bool{},
+		policyNames: map[string]string{}, siteNames: map[string]directory.DN{}, noted: map[Note]bool{},
 	}
 	c.sort(entries)
 	if len(c.policies) == 0 {
@@ -78,7 +84,11 @@ func Convert(entries []directory.Entry, o Options) (Result, error) {
 			}
 		}
 	}
+	c.makeSites()
 	c.links()
+	if len(c.unknown) > 0 {
+		return Result{}, fmt.Errorf("%w: %w", ErrUnknown, errors.Join(c.unknown...))
+	}
 	return c.result, nil
 }
 
@@ -99,9 +109,14 @@ type converter struct {
 	actions map[string]policies.FilterAction // by the DN of the negotiation policy
 	// names are those that are taken, with their kind before them.
 	names       map[string]bool
-	policyNames map[string]string // of policies by DN
-	keys        []keyName
-	noted       map[Note]bool
+	policyNames map[string]string       // of policies by DN
+	siteNames   map[string]directory.DN // what links name a site by, by its DN
+	// unknown is what makes native assignment impossible.
+	unknown []error
+	// unfiltered says that there is a link of whose GPO the access rights are not known.
+	unfiltered bool
+	keys       []keyName
+	noted      map[Note]bool
 }
 
 type keyName struct {

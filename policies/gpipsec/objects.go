@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/directory/descriptor"
 )
 
 // Classes are the classes of the objects that hold IPsec policies.
@@ -60,6 +61,8 @@ type objects struct {
 	policies, mainModes, rules, negotiations, filters map[string]object
 	gpos, containers                                  map[string]object
 	pointers                                          map[string]object // of GPOs, by the normal form of the GPO's DN
+	sites, subnets                                    map[string]object
+	named                                             map[descriptor.SID]directory.DN // groups and machines
 }
 
 // sort puts every entry into its place. Entries of other kinds are passed over.
@@ -67,10 +70,11 @@ func (c *converter) sort(entries []directory.Entry) {
 	c.objects = objects{
 		policies: map[string]object{}, mainModes: map[string]object{}, rules: map[string]object{}, negotiations: map[string]object{},
 		filters: map[string]object{}, gpos: map[string]object{}, containers: map[string]object{}, pointers: map[string]object{},
+		sites: map[string]object{}, subnets: map[string]object{}, named: map[descriptor.SID]directory.DN{},
 	}
 	byClass := map[string]map[string]object{
 		"ipsecpolicy": c.policies, "ipsecisakmppolicy": c.mainModes, "ipsecnfa": c.rules, "ipsecnegotiationpolicy": c.negotiations,
-		"ipsecfilter": c.filters, "grouppolicycontainer": c.gpos,
+		"ipsecfilter": c.filters, "grouppolicycontainer": c.gpos, "site": c.sites, "subnet": c.subnets,
 	}
 	for _, e := range entries {
 		o := object{entry: e}
@@ -82,6 +86,9 @@ func (c *converter) sort(entries []directory.Entry) {
 		o.name, o.description = cleanName(o.value("ipsecName")), cleanDescription(o.value("description"))
 		if o.name == "" {
 			o.name = cleanName(o.value("displayName"))
+		}
+		if sid, err := descriptor.ParseSID([]byte(o.value("objectSid"))); err == nil {
+			c.named[sid] = o.dn
 		}
 		if len(e.Values("gPLink")) > 0 || o.value("gPOptions") == "1" {
 			c.containers[o.dn.Key()] = o

@@ -43,15 +43,22 @@ func Check(s *directory.Snapshot, d policies.Documents) []policies.Finding {
 			container(l, l.Container)
 		}
 		for _, dn := range l.Apply {
-			if _, ok := s.GroupByDN(dn); !ok {
+			if !limits(s, dn) {
 				find(l, "group %s is not in the directory, so the link applies to none of its members", dn)
 			}
 		}
 		for _, dn := range l.Deny {
-			if _, ok := s.GroupByDN(dn); !ok {
+			if !limits(s, dn) {
 				find(l, "group %s is not in the directory, so the link denies none of its members", dn)
 			}
 		}
 	}
 	return out
+}
+
+// limits says whether a link can be limited to an entry: a group, or a single machine.
+func limits(s *directory.Snapshot, dn directory.DN) bool {
+	_, group := s.GroupByDN(dn)
+	_, machine := s.MachineByDN(dn)
+	return group || machine
 }

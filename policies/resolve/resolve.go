@@ -244,7 +244,7 @@ func (a Assignments) Policies() map[string]int {
 	return out
 }
 
-// membership tells which of the groups that a chain asks for a machine belongs to.
+// membership tells which of the groups that a chain asks for a machine belongs to; it belongs to itself.
 type membership struct {
 	signature string
 	groups    map[string]bool
@@ -255,14 +255,19 @@ func memberships(s *directory.Snapshot, c *chain, dn directory.DN) membership {
 		return membership{}
 	}
 	var out membership
-	for _, g := range s.MemberOf(dn) { // ordered by DN
-		if key := g.DN.Key(); c.groups[key] {
-			if out.groups == nil {
-				out.groups = map[string]bool{}
-			}
-			out.groups[key] = true
-			out.signature += key + "\n"
+	add := func(key string) {
+		if !c.groups[key] {
+			return
 		}
+		if out.groups == nil {
+			out.groups = map[string]bool{}
+		}
+		out.groups[key] = true
+		out.signature += key + "\n"
+	}
+	add(dn.Key())                      // a link may name a single machine
+	for _, g := range s.MemberOf(dn) { // ordered by DN
+		add(g.DN.Key())
 	}
 	return out
 }

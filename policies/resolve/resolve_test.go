@@ -143,6 +143,9 @@ func TestVectors(t *testing.T) {
 		{"1 domain only", "m", `
 			link P 1 DC=x`,
 			"P: won: it is the only link that applies"},
+		{"a single machine", "m", `
+			link P 1 DC=x apply=CN=m,OU=B,OU=A,DC=x`,
+			"P: won: it is the only link that applies"},
 		{"2 OU overrides domain", "m", `
 			link P 1 DC=x
 			link Q 1 OU=B,OU=A,DC=x`,
@@ -356,7 +359,7 @@ func TestCheckNamesWhatTheDirectoryLacks(t *testing.T) {
 	s, d := world(t, tree+`
 link P 1 OU=Nowhere,DC=x
 link P 1 DC=x apply=CN=nobody,DC=x deny=CN=g,DC=x
-link P 2 DC=x deny=CN=m,OU=B,OU=A,DC=x
+link P 2 DC=x deny=CN=gone,DC=x
 `)
 	var got []string
 	for _, f := range Check(s, d) {
@@ -365,7 +368,7 @@ link P 2 DC=x deny=CN=m,OU=B,OU=A,DC=x
 	want := []string{
 		"container OU=Nowhere,DC=x is not in the directory",
 		"group CN=nobody,DC=x is not in the directory, so the link applies to none of its members",
-		"group CN=m,OU=B,OU=A,DC=x is not in the directory, so the link denies none of its members",
+		"group CN=gone,DC=x is not in the directory, so the link denies none of its members",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got %q, want %q", got, want)
