@@ -18,6 +18,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/authority"
 	"github.com/bailiwick-net/bailiwick/controller/distribute"
 	"github.com/bailiwick-net/bailiwick/controller/enrollment"
+	"github.com/bailiwick-net/bailiwick/controller/grouppolicy"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
 	"github.com/bailiwick-net/bailiwick/controller/revocation"
@@ -45,7 +46,9 @@ type Controller struct {
 	// authority keeps the CAs of the fleet.
 	authority *authority.Keeper
 	revoked   *revocation.Keeper
-	server    *serverCertificate
+	// groupPolicy reads what Group Policy says in the domains that are configured so.
+	groupPolicy []*grouppolicy.Follower
+	server      *serverCertificate
 
 	nodes      *grpc.Server
 	admins     *grpc.Server
@@ -174,8 +177,9 @@ func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bund
 	log := c.log.Named("admin")
 	service := admin.New(admin.Config{
 		Store: c.state.store, Mirror: c.mirror, Sources: c.config.directories.Sources, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Revocations: c.revoked, Trust: bundle, TrustDomain: trustDomain,
-		Services: c.config.services(), Now: c.config.Now, Log: log,
+		Services: c.config.services(), GroupPolicy: c.groupPolicyStatus, Now: c.config.Now, Log: log,
 	})
+	c.openGroupPolicy(service)
 	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
 	c.admins = adminServer(admin.SocketCredentials(), verifier, log, authorizer)
 	service.Register(c.admins)
@@ -269,6 +273,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	start("directory", func() error { return c.mirror.Run(parts) })
 	start("directory events", func() error { return c.events.run(parts) })
+	for _, f := range c.groupPolicy {
+		start("group policy", func() error { return f.Run(parts) })
+	}
 	start("resolver", func() error { return c.resolver.Run(parts, c.sessions.Notify) })
 	start("secrets", func() error { return c.secrets.Run(parts, c.sessions.NotifySecrets) })
 	start("revocations", func() error { return c.revoked.Run(parts) })

@@ -79,6 +79,9 @@ func printDirectory(w io.Writer, r *adminv1.GetDirectoryStatusResponse) error {
 		{"In force", fmt.Sprintf("%s, %s, %s, %s (digest %s)", state, plural(int(r.GetMachines()), "machine"),
 			plural(int(r.GetContainers()), "container"), plural(int(r.GetGroups()), "group"), short(r.GetDigest()))},
 	}
+	if g := r.GetGroupPolicy(); g != nil {
+		table.add("Group Policy", groupPolicyText(g))
+	}
 	if r.GetLag() != nil {
 		table.add("Lag", "at most "+r.GetLag().AsDuration().Round(time.Millisecond).String())
 	}
@@ -104,6 +107,12 @@ func printDirectory(w io.Writer, r *adminv1.GetDirectoryStatusResponse) error {
 	if err := table.write(w); err != nil {
 		return err
 	}
+	if notes := r.GetGroupPolicy().GetNotes(); len(notes) > 0 {
+		fmt.Fprintf(w, "\nOf Group Policy is to be known:\n")
+		for _, n := range notes {
+			fmt.Fprintln(w, "  "+n)
+		}
+	}
 	printHeld(w, r.GetHeld())
 	if gone := r.GetVanished(); len(gone) > 0 {
 		fmt.Fprintf(w, "\nMachines that vanished and keep their policy for now:\n")
@@ -128,6 +137,22 @@ func printDirectory(w io.Writer, r *adminv1.GetDirectoryStatusResponse) error {
 		}
 	}
 	return nil
+}
+
+// groupPolicyText tells what is read of Group Policy.
+func groupPolicyText(g *adminv1.GroupPolicy) string {
+	what := plural(int(g.GetSites()), "site")
+	if g.GetAssignment() {
+		what = fmt.Sprintf("%d policies, %s, %s", g.GetPolicies(), plural(int(g.GetLinks()), "link"), what)
+	}
+	text := what + ", as read " + when(g.GetLastRead())
+	if g.GetLastRead() == nil {
+		text = "not taken over yet"
+	}
+	if g.GetLastError() != "" {
+		text += fmt.Sprintf("; since %s not taken over, the documents of before stay in force: %s", when(g.GetLastErrorAt()), g.GetLastError())
+	}
+	return text
 }
 
 // protocolText names the protocol, and why it is no better one.

@@ -76,7 +76,11 @@ func printExplanation(w io.Writer, r *adminv1.ExplainMachineResponse) error {
 		if c.GetWinner() {
 			mark = "*"
 		}
-		table.add(mark, c.GetLink().GetPolicy(), c.GetLink().GetContainer(), fmt.Sprint(c.GetLink().GetOrder()), c.GetReason(), c.GetExplanation())
+		because := c.GetExplanation()
+		if d := c.GetLink().GetDescription(); d != "" {
+			because += " [" + d + "]"
+		}
+		table.add(mark, c.GetLink().GetPolicy(), c.GetLink().GetContainer(), fmt.Sprint(c.GetLink().GetOrder()), c.GetReason(), because)
 	}
 	return table.write(w)
 }

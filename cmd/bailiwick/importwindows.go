@@ -103,7 +103,16 @@ func (s windowsSource) read(ctx context.Context, stdin io.Reader) ([]directory.E
 	if err := s.ldap.Validate(); err != nil {
 		return nil, usageError{err}
 	}
-	return ldap.Entries(ctx, s.ldap, gpipsec.SearchFilter(), gpipsec.Attributes())
+	reader, err := ldap.OpenReader(ctx, s.ldap)
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	_, configuration, err := reader.Contexts()
+	if err != nil {
+		return nil, err
+	}
+	return gpipsec.Read(reader, base, configuration)
 }
 
 func readEntries(stdin io.Reader, files []string) ([]directory.Entry, error) {

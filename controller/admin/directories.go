@@ -58,6 +58,7 @@ func (s *Server) describeSource(name string) (*adminv1.GetDirectoryStatusRespons
 			Reads: st.Counts.Reads, Failures: st.Counts.Failures, Changes: st.Counts.Changes, Held: st.Counts.Held, Vanished: st.Counts.Vanished, Expired: st.Counts.Expired,
 		},
 	}
+	response.GroupPolicy = s.describeGroupPolicy(name)
 	if lag, ok := src.Lag(s.config.Now()); ok && src.Kind == "ldap" {
 		response.Lag = durationpb.New(lag)
 	}

@@ -189,6 +189,7 @@ func (s *Server) ListLinks(ctx context.Context, _ *adminv1.ListLinksRequest) (*a
 func describeLink(l policies.Link) *adminv1.PolicyLink {
 	out := &adminv1.PolicyLink{
 		Policy: l.Policy, Container: l.Container.String(), Order: uint32(max(l.Order, 0)), Enforced: l.Enforced, Disabled: l.Disabled, Document: l.Key(),
+		Description: l.Description,
 	}
 	for _, dn := range l.Apply {
 		out.Groups = append(out.Groups, dn.String())

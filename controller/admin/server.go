@@ -13,6 +13,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/controller/distribute"
 	"github.com/bailiwick-net/bailiwick/controller/enrollment"
+	"github.com/bailiwick-net/bailiwick/controller/grouppolicy"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/resolver"
 	"github.com/bailiwick-net/bailiwick/controller/revocation"
@@ -44,6 +45,8 @@ type Config struct {
 	Trust       func() trust.Bundle
 	// TrustDomain is that of the fleet.
 	TrustDomain string
+	// GroupPolicy tells what is read of Group Policy; nil for nothing.
+	GroupPolicy func() []grouppolicy.Status
 	// Services are the servers that a plan tells about when machines lose them.
 	Services []plan.Service
 	Now      func() time.Time

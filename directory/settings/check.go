@@ -128,7 +128,7 @@ func (s Source) check(field string, c *CheckedSource) error {
 			return err
 		}
 		c.LDAP, c.Base = &l, l.Base
-		return nil
+		return s.LDAP.native(field+".ldap", c)
 	case s.LDIF.Path == "":
 		return wrong(field+".ldif.path", "a path is needed")
 	case s.LDIF.Base != "":
@@ -217,6 +217,27 @@ func (l LDAP) check(field string) (ldap.Config, error) {
 		return ldap.Config{}, &FieldError{field, err}
 	}
 	return c, nil
+}
+
+// native checks what is read of Group Policy.
+func (l LDAP) native(field string, c *CheckedSource) error {
+	for _, f := range []struct {
+		name, value string
+		into        *bool
+	}{{"assignment", l.Assignment, &c.NativeAssignment}, {"sites", l.Sites, &c.NativeSites}} {
+		switch f.value {
+		case "", "bailiwick":
+		case "native":
+			if c.LDAP.Schema.Identity != directory.ObjectGUID {
+				return wrong(field+"."+f.name, "native is for Active Directory: set schema to active-directory")
+			}
+			*f.into = true
+		default:
+			return wrong(field+"."+f.name, "%q, wanted native or bailiwick", f.value)
+		}
+	}
+	c.NativeSites = c.NativeSites || c.NativeAssignment
+	return nil
 }
 
 // description is an attribute or class by its short name or its number (RFC 4512 1.4), without options.

@@ -68,6 +68,12 @@ type LDAP struct {
 	PollOnly bool          `yaml:"pollOnly"`
 	Interval time.Duration `yaml:"interval"`
 	Timeout  time.Duration `yaml:"timeout"`
+	// Assignment is "native" where the Group Policy objects of an Active Directory domain assign its IPsec policies, which
+	// are read with their links; "bailiwick", the default, where documents alone do.
+	Assignment string `yaml:"assignment"`
+	// Sites is "native" where sites and subnets of the forest are read; "bailiwick", the default, where documents alone say
+	// what sites there are. Native assignment reads them too, because Group Policy objects are linked to them.
+	Sites string `yaml:"sites"`
 }
 
 // Mapping replaces parts of a preset; what is not written stays as the preset has it, an empty list is empty.
@@ -129,6 +135,8 @@ type CheckedSource struct {
 	Containers []guard.ContainerLimits
 	// Grace is 0 for the default.
 	Grace time.Duration
+	// NativeAssignment and NativeSites say what is read of Group Policy beside the tree.
+	NativeAssignment, NativeSites bool
 }
 
 // Open opens the source; nothing is read yet.

@@ -59,10 +59,7 @@ type Result struct {
 // Convert makes documents of the objects among entries; entries of other kinds are passed over. The documents pass
 // policies.Validate without an error. The error wraps ErrNothing or ErrUnknown.
 func Convert(entries []directory.Entry, o Options) (Result, error) {
-	c := &converter{
-		options: o, lists: map[string]policies.FilterList{}, actions: map[string]policies.FilterAction{}, names: map[string]bool{},
-		policyNames: map[string]string{}, siteNames: map[string]directory.DN{}, noted: map[Note]bool{},
-	}
+	c := newConverter(o)
 	c.sort(entries)
 	if len(c.policies) == 0 {
 		return Result{}, fmt.Errorf("%w among %d entries: it would be an object of class ipsecPolicy below CN=IP Security,CN=System", ErrNothing, len(entries))
@@ -90,6 +87,13 @@ func Convert(entries []directory.Entry, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("%w: %w", ErrUnknown, errors.Join(c.unknown...))
 	}
 	return c.result, nil
+}
+
+func newConverter(o Options) *converter {
+	return &converter{
+		options: o, lists: map[string]policies.FilterList{}, actions: map[string]policies.FilterAction{}, names: map[string]bool{},
+		policyNames: map[string]string{}, siteNames: map[string]directory.DN{}, noted: map[Note]bool{},
+	}
 }
 
 // unused keeps what no rule uses: the library of lists and actions is worth having.

@@ -137,7 +137,11 @@ func (c *converter) link(container object, dn directory.DN, options uint64) (pol
 	if name == "" {
 		name = dn.Name()
 	}
-	name = c.unique(policies.KindLink, cleanName("GPO "+name+" on "+container.dn.Name()))
+	name = "GPO " + name + " on " + container.dn.Name()
+	if c.options.Native {
+		name = c.options.Prefix + name
+	}
+	name = c.unique(policies.KindLink, cleanName(name))
 	l := policies.Link{
 		Meta: policies.Meta{Name: name}, Policy: c.policyNames[target.dn.Key()], Container: container.dn,
 		Disabled: disabled, Enforced: options&linkEnforced != 0,

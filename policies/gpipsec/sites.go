@@ -17,7 +17,15 @@ func SiteAttributes() []string {
 	return []string{"objectClass", "cn", "description", "siteObject", "gPLink", "gPOptions"}
 }
 
-// sites makes a Site of every site that has subnets.
+// Sites makes documents of the sites among entries, without anything that is linked to them.
+func Sites(entries []directory.Entry) ([]policies.Site, []Note) {
+	c := newConverter(Options{})
+	c.sort(entries)
+	c.makeSites()
+	return c.result.Documents.Sites, c.result.Notes
+}
+
+// makeSites makes a Site of every site that has subnets.
 func (c *converter) makeSites() {
 	subnets := map[string][]netip.Prefix{} // by the DN of the site
 	for _, o := range sorted(c.subnets) {

@@ -257,6 +257,9 @@ func (s *Session) follow() error {
 		}
 		for up := item.DN.Parent(); !up.IsZero(); up = up.Parent() {
 			if r, ok := s.renamed[up.Key()]; ok {
+				if r.from.String() == r.to.String() {
+					break
+				}
 				if err := s.rename(u, item, r.from, r.to); err != nil {
 					return err
 				}
@@ -265,6 +268,12 @@ func (s *Session) follow() error {
 		}
 	}
 	return nil
+}
+
+// mayContain says whether there may be entries below one: machines and groups have none of ours.
+func mayContain(item Item) bool {
+	_, container := item.Object.(directory.Container)
+	return container || item.Object == nil
 }
 
 func (s *Session) rename(u directory.UUID, item Item, from, to directory.DN) error {
@@ -303,7 +312,7 @@ func (s *Session) put(u directory.UUID, item Item) error {
 	s.version++
 	switch {
 	case s.stage != Persisting && s.resumed:
-		if known && !s.seen[u] {
+		if known && !s.seen[u] && mayContain(old) {
 			s.renamed[old.DN.Key()] = renaming{old.DN, item.DN}
 		}
 		s.seen[u] = true

@@ -1218,7 +1218,9 @@ type PolicyLink struct {
 	// Groups (DN) that it does not apply to.
 	DeniedGroups []string `protobuf:"bytes,7,rep,name=denied_groups,json=deniedGroups,proto3" json:"denied_groups,omitempty"`
 	// Name of the document that holds the link.
-	Document      string `protobuf:"bytes,8,opt,name=document,proto3" json:"document,omitempty"`
+	Document string `protobuf:"bytes,8,opt,name=document,proto3" json:"document,omitempty"`
+	// The comment of the document; of a link of Group Policy, the object that it is of.
+	Description   string `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1305,6 +1307,13 @@ func (x *PolicyLink) GetDeniedGroups() []string {
 func (x *PolicyLink) GetDocument() string {
 	if x != nil {
 		return x.Document
+	}
+	return ""
+}
+
+func (x *PolicyLink) GetDescription() string {
+	if x != nil {
+		return x.Description
 	}
 	return ""
 }
@@ -2933,8 +2942,10 @@ type GetDirectoryStatusResponse struct {
 	RaisedMachines uint32                 `protobuf:"varint,25,opt,name=raised_machines,json=raisedMachines,proto3" json:"raised_machines,omitempty"`
 	RaisedUntil    *timestamppb.Timestamp `protobuf:"bytes,26,opt,name=raised_until,json=raisedUntil,proto3" json:"raised_until,omitempty"`
 	// Containers that have limits of their own and are not in the directory.
-	Unguarded     []string         `protobuf:"bytes,27,rep,name=unguarded,proto3" json:"unguarded,omitempty"`
-	Counts        *DirectoryCounts `protobuf:"bytes,28,opt,name=counts,proto3" json:"counts,omitempty"`
+	Unguarded []string         `protobuf:"bytes,27,rep,name=unguarded,proto3" json:"unguarded,omitempty"`
+	Counts    *DirectoryCounts `protobuf:"bytes,28,opt,name=counts,proto3" json:"counts,omitempty"`
+	// What is read of Group Policy; unset when nothing is.
+	GroupPolicy   *GroupPolicy `protobuf:"bytes,29,opt,name=group_policy,json=groupPolicy,proto3" json:"group_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3165,6 +3176,118 @@ func (x *GetDirectoryStatusResponse) GetCounts() *DirectoryCounts {
 	return nil
 }
 
+func (x *GetDirectoryStatusResponse) GetGroupPolicy() *GroupPolicy {
+	if x != nil {
+		return x.GroupPolicy
+	}
+	return nil
+}
+
+// GroupPolicy is what is read of the Group Policy of an Active Directory domain.
+type GroupPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Policies and links are read, beside the sites.
+	Assignment bool `protobuf:"varint,1,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	// When the documents were last seen to say what Group Policy does; unset when that never was.
+	LastRead *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_read,json=lastRead,proto3" json:"last_read,omitempty"`
+	Policies uint32                 `protobuf:"varint,3,opt,name=policies,proto3" json:"policies,omitempty"`
+	Links    uint32                 `protobuf:"varint,4,opt,name=links,proto3" json:"links,omitempty"`
+	Sites    uint32                 `protobuf:"varint,5,opt,name=sites,proto3" json:"sites,omitempty"`
+	// What documents cannot say of it, or who else wrote one.
+	Notes []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
+	// Why the latest read came to nothing; empty when it did not.
+	LastError     string                 `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	LastErrorAt   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_error_at,json=lastErrorAt,proto3" json:"last_error_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupPolicy) Reset() {
+	*x = GroupPolicy{}
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupPolicy) ProtoMessage() {}
+
+func (x *GroupPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupPolicy.ProtoReflect.Descriptor instead.
+func (*GroupPolicy) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *GroupPolicy) GetAssignment() bool {
+	if x != nil {
+		return x.Assignment
+	}
+	return false
+}
+
+func (x *GroupPolicy) GetLastRead() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastRead
+	}
+	return nil
+}
+
+func (x *GroupPolicy) GetPolicies() uint32 {
+	if x != nil {
+		return x.Policies
+	}
+	return 0
+}
+
+func (x *GroupPolicy) GetLinks() uint32 {
+	if x != nil {
+		return x.Links
+	}
+	return 0
+}
+
+func (x *GroupPolicy) GetSites() uint32 {
+	if x != nil {
+		return x.Sites
+	}
+	return 0
+}
+
+func (x *GroupPolicy) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *GroupPolicy) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *GroupPolicy) GetLastErrorAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorAt
+	}
+	return nil
+}
+
 // DirectoryCounts are of the time since the controller's start.
 type DirectoryCounts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3180,7 +3303,7 @@ type DirectoryCounts struct {
 
 func (x *DirectoryCounts) Reset() {
 	*x = DirectoryCounts{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3315,7 @@ func (x *DirectoryCounts) String() string {
 func (*DirectoryCounts) ProtoMessage() {}
 
 func (x *DirectoryCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3328,7 @@ func (x *DirectoryCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryCounts.ProtoReflect.Descriptor instead.
 func (*DirectoryCounts) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DirectoryCounts) GetReads() uint64 {
@@ -3270,7 +3393,7 @@ type HeldChange struct {
 
 func (x *HeldChange) Reset() {
 	*x = HeldChange{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3405,7 @@ func (x *HeldChange) String() string {
 func (*HeldChange) ProtoMessage() {}
 
 func (x *HeldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3418,7 @@ func (x *HeldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldChange.ProtoReflect.Descriptor instead.
 func (*HeldChange) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *HeldChange) GetId() string {
@@ -3362,7 +3485,7 @@ type Vanished struct {
 
 func (x *Vanished) Reset() {
 	*x = Vanished{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +3497,7 @@ func (x *Vanished) String() string {
 func (*Vanished) ProtoMessage() {}
 
 func (x *Vanished) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3387,7 +3510,7 @@ func (x *Vanished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vanished.ProtoReflect.Descriptor instead.
 func (*Vanished) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Vanished) GetName() string {
@@ -3441,7 +3564,7 @@ type ReleaseChangeRequest struct {
 
 func (x *ReleaseChangeRequest) Reset() {
 	*x = ReleaseChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +3576,7 @@ func (x *ReleaseChangeRequest) String() string {
 func (*ReleaseChangeRequest) ProtoMessage() {}
 
 func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +3589,7 @@ func (x *ReleaseChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReleaseChangeRequest) GetId() string {
@@ -3485,7 +3608,7 @@ type ReleaseChangeResponse struct {
 
 func (x *ReleaseChangeResponse) Reset() {
 	*x = ReleaseChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3497,7 +3620,7 @@ func (x *ReleaseChangeResponse) String() string {
 func (*ReleaseChangeResponse) ProtoMessage() {}
 
 func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3510,7 +3633,7 @@ func (x *ReleaseChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseChangeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ReleaseChangeResponse) GetSummary() string {
@@ -3529,7 +3652,7 @@ type DiscardChangeRequest struct {
 
 func (x *DiscardChangeRequest) Reset() {
 	*x = DiscardChangeRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3541,7 +3664,7 @@ func (x *DiscardChangeRequest) String() string {
 func (*DiscardChangeRequest) ProtoMessage() {}
 
 func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3554,7 +3677,7 @@ func (x *DiscardChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeRequest.ProtoReflect.Descriptor instead.
 func (*DiscardChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DiscardChangeRequest) GetId() string {
@@ -3572,7 +3695,7 @@ type DiscardChangeResponse struct {
 
 func (x *DiscardChangeResponse) Reset() {
 	*x = DiscardChangeResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3584,7 +3707,7 @@ func (x *DiscardChangeResponse) String() string {
 func (*DiscardChangeResponse) ProtoMessage() {}
 
 func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3597,7 +3720,7 @@ func (x *DiscardChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardChangeResponse.ProtoReflect.Descriptor instead.
 func (*DiscardChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 type CreateTokenRequest struct {
@@ -3612,7 +3735,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3624,7 +3747,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3637,7 +3760,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateTokenRequest) GetMachine() string {
@@ -3665,7 +3788,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3677,7 +3800,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3690,7 +3813,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateTokenResponse) GetText() string {
@@ -3715,7 +3838,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +3850,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3863,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 type ListTokensResponse struct {
@@ -3752,7 +3875,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +3887,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +3900,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3803,7 +3926,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3815,7 +3938,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +3951,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Token) GetId() string {
@@ -3896,7 +4019,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3908,7 +4031,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3921,7 +4044,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3939,7 +4062,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3951,7 +4074,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3964,7 +4087,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 type IssueAdministratorRequest struct {
@@ -3978,7 +4101,7 @@ type IssueAdministratorRequest struct {
 
 func (x *IssueAdministratorRequest) Reset() {
 	*x = IssueAdministratorRequest{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3990,7 +4113,7 @@ func (x *IssueAdministratorRequest) String() string {
 func (*IssueAdministratorRequest) ProtoMessage() {}
 
 func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4003,7 +4126,7 @@ func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorRequest.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *IssueAdministratorRequest) GetAccount() string {
@@ -4031,7 +4154,7 @@ type IssueAdministratorResponse struct {
 
 func (x *IssueAdministratorResponse) Reset() {
 	*x = IssueAdministratorResponse{}
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4043,7 +4166,7 @@ func (x *IssueAdministratorResponse) String() string {
 func (*IssueAdministratorResponse) ProtoMessage() {}
 
 func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_bailiwick_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4056,7 +4179,7 @@ func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorResponse.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_bailiwick_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *IssueAdministratorResponse) GetChain() [][]byte {
@@ -4151,7 +4274,7 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\"W\n" +
 	"\x0eUnlinkResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12)\n" +
-	"\x10machines_changed\x18\x02 \x01(\rR\x0fmachinesChanged\"\xe9\x01\n" +
+	"\x10machines_changed\x18\x02 \x01(\rR\x0fmachinesChanged\"\x8b\x02\n" +
 	"\n" +
 	"PolicyLink\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1c\n" +
@@ -4161,7 +4284,8 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\bdisabled\x18\x05 \x01(\bR\bdisabled\x12\x16\n" +
 	"\x06groups\x18\x06 \x03(\tR\x06groups\x12#\n" +
 	"\rdenied_groups\x18\a \x03(\tR\fdeniedGroups\x12\x1a\n" +
-	"\bdocument\x18\b \x01(\tR\bdocument\"\x15\n" +
+	"\bdocument\x18\b \x01(\tR\bdocument\x12 \n" +
+	"\vdescription\x18\t \x01(\tR\vdescription\"\x15\n" +
 	"\x13ListPoliciesRequest\"N\n" +
 	"\x14ListPoliciesResponse\x126\n" +
 	"\bpolicies\x18\x01 \x03(\v2\x1a.bailiwick.admin.v1.PolicyR\bpolicies\"\xbe\x01\n" +
@@ -4293,7 +4417,7 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\tsom_order\x18\x06 \x01(\rR\bsomOrder\x12#\n" +
 	"\rapplied_order\x18\a \x01(\rR\fappliedOrder\"3\n" +
 	"\x19GetDirectoryStatusRequest\x12\x16\n" +
-	"\x06source\x18\x01 \x01(\tR\x06source\"\xe8\b\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\"\xac\t\n" +
 	"\x1aGetDirectoryStatusResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\blocation\x18\x02 \x01(\tR\blocation\x12\x12\n" +
@@ -4326,7 +4450,20 @@ const file_bailiwick_admin_v1_admin_proto_rawDesc = "" +
 	"\x0fraised_machines\x18\x19 \x01(\rR\x0eraisedMachines\x12=\n" +
 	"\fraised_until\x18\x1a \x01(\v2\x1a.google.protobuf.TimestampR\vraisedUntil\x12\x1c\n" +
 	"\tunguarded\x18\x1b \x03(\tR\tunguarded\x12;\n" +
-	"\x06counts\x18\x1c \x01(\v2#.bailiwick.admin.v1.DirectoryCountsR\x06counts\"\xa7\x01\n" +
+	"\x06counts\x18\x1c \x01(\v2#.bailiwick.admin.v1.DirectoryCountsR\x06counts\x12B\n" +
+	"\fgroup_policy\x18\x1d \x01(\v2\x1f.bailiwick.admin.v1.GroupPolicyR\vgroupPolicy\"\xa3\x02\n" +
+	"\vGroupPolicy\x12\x1e\n" +
+	"\n" +
+	"assignment\x18\x01 \x01(\bR\n" +
+	"assignment\x127\n" +
+	"\tlast_read\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\blastRead\x12\x1a\n" +
+	"\bpolicies\x18\x03 \x01(\rR\bpolicies\x12\x14\n" +
+	"\x05links\x18\x04 \x01(\rR\x05links\x12\x14\n" +
+	"\x05sites\x18\x05 \x01(\rR\x05sites\x12\x14\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notes\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\a \x01(\tR\tlastError\x12>\n" +
+	"\rlast_error_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vlastErrorAt\"\xa7\x01\n" +
 	"\x0fDirectoryCounts\x12\x14\n" +
 	"\x05reads\x18\x01 \x01(\x04R\x05reads\x12\x1a\n" +
 	"\bfailures\x18\x02 \x01(\x04R\bfailures\x12\x18\n" +
@@ -4432,7 +4569,7 @@ func file_bailiwick_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_bailiwick_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(NodeState)(0),                     // 0: bailiwick.admin.v1.NodeState
 	(Change_Action)(0),                 // 1: bailiwick.admin.v1.Change.Action
@@ -4478,25 +4615,26 @@ var file_bailiwick_admin_v1_admin_proto_goTypes = []any{
 	(*Candidate)(nil),                  // 41: bailiwick.admin.v1.Candidate
 	(*GetDirectoryStatusRequest)(nil),  // 42: bailiwick.admin.v1.GetDirectoryStatusRequest
 	(*GetDirectoryStatusResponse)(nil), // 43: bailiwick.admin.v1.GetDirectoryStatusResponse
-	(*DirectoryCounts)(nil),            // 44: bailiwick.admin.v1.DirectoryCounts
-	(*HeldChange)(nil),                 // 45: bailiwick.admin.v1.HeldChange
-	(*Vanished)(nil),                   // 46: bailiwick.admin.v1.Vanished
-	(*ReleaseChangeRequest)(nil),       // 47: bailiwick.admin.v1.ReleaseChangeRequest
-	(*ReleaseChangeResponse)(nil),      // 48: bailiwick.admin.v1.ReleaseChangeResponse
-	(*DiscardChangeRequest)(nil),       // 49: bailiwick.admin.v1.DiscardChangeRequest
-	(*DiscardChangeResponse)(nil),      // 50: bailiwick.admin.v1.DiscardChangeResponse
-	(*CreateTokenRequest)(nil),         // 51: bailiwick.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 52: bailiwick.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),          // 53: bailiwick.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),         // 54: bailiwick.admin.v1.ListTokensResponse
-	(*Token)(nil),                      // 55: bailiwick.admin.v1.Token
-	(*RevokeTokenRequest)(nil),         // 56: bailiwick.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),        // 57: bailiwick.admin.v1.RevokeTokenResponse
-	(*IssueAdministratorRequest)(nil),  // 58: bailiwick.admin.v1.IssueAdministratorRequest
-	(*IssueAdministratorResponse)(nil), // 59: bailiwick.admin.v1.IssueAdministratorResponse
-	nil,                                // 60: bailiwick.admin.v1.Node.CountersEntry
-	(*timestamppb.Timestamp)(nil),      // 61: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 62: google.protobuf.Duration
+	(*GroupPolicy)(nil),                // 44: bailiwick.admin.v1.GroupPolicy
+	(*DirectoryCounts)(nil),            // 45: bailiwick.admin.v1.DirectoryCounts
+	(*HeldChange)(nil),                 // 46: bailiwick.admin.v1.HeldChange
+	(*Vanished)(nil),                   // 47: bailiwick.admin.v1.Vanished
+	(*ReleaseChangeRequest)(nil),       // 48: bailiwick.admin.v1.ReleaseChangeRequest
+	(*ReleaseChangeResponse)(nil),      // 49: bailiwick.admin.v1.ReleaseChangeResponse
+	(*DiscardChangeRequest)(nil),       // 50: bailiwick.admin.v1.DiscardChangeRequest
+	(*DiscardChangeResponse)(nil),      // 51: bailiwick.admin.v1.DiscardChangeResponse
+	(*CreateTokenRequest)(nil),         // 52: bailiwick.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 53: bailiwick.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 54: bailiwick.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 55: bailiwick.admin.v1.ListTokensResponse
+	(*Token)(nil),                      // 56: bailiwick.admin.v1.Token
+	(*RevokeTokenRequest)(nil),         // 57: bailiwick.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),        // 58: bailiwick.admin.v1.RevokeTokenResponse
+	(*IssueAdministratorRequest)(nil),  // 59: bailiwick.admin.v1.IssueAdministratorRequest
+	(*IssueAdministratorResponse)(nil), // 60: bailiwick.admin.v1.IssueAdministratorResponse
+	nil,                                // 61: bailiwick.admin.v1.Node.CountersEntry
+	(*timestamppb.Timestamp)(nil),      // 62: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 63: google.protobuf.Duration
 }
 var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	2,  // 0: bailiwick.admin.v1.ApplyRequest.sources:type_name -> bailiwick.admin.v1.Source
@@ -4507,98 +4645,101 @@ var file_bailiwick_admin_v1_admin_proto_depIdxs = []int32{
 	8,  // 5: bailiwick.admin.v1.Problems.problems:type_name -> bailiwick.admin.v1.Problem
 	5,  // 6: bailiwick.admin.v1.RenameResponse.applied:type_name -> bailiwick.admin.v1.ApplyResponse
 	15, // 7: bailiwick.admin.v1.ListDocumentsResponse.documents:type_name -> bailiwick.admin.v1.Document
-	61, // 8: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
+	62, // 8: bailiwick.admin.v1.Document.changed:type_name -> google.protobuf.Timestamp
 	20, // 9: bailiwick.admin.v1.LinkRequest.link:type_name -> bailiwick.admin.v1.PolicyLink
 	23, // 10: bailiwick.admin.v1.ListPoliciesResponse.policies:type_name -> bailiwick.admin.v1.Policy
 	20, // 11: bailiwick.admin.v1.Policy.links:type_name -> bailiwick.admin.v1.PolicyLink
 	20, // 12: bailiwick.admin.v1.ListLinksResponse.links:type_name -> bailiwick.admin.v1.PolicyLink
 	28, // 13: bailiwick.admin.v1.GetTreeResponse.containers:type_name -> bailiwick.admin.v1.Container
-	61, // 14: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
+	62, // 14: bailiwick.admin.v1.GetTreeResponse.read_at:type_name -> google.protobuf.Timestamp
 	20, // 15: bailiwick.admin.v1.Container.links:type_name -> bailiwick.admin.v1.PolicyLink
 	31, // 16: bailiwick.admin.v1.Container.machines:type_name -> bailiwick.admin.v1.Machine
 	31, // 17: bailiwick.admin.v1.ListMachinesResponse.machines:type_name -> bailiwick.admin.v1.Machine
-	61, // 18: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
+	62, // 18: bailiwick.admin.v1.Machine.vanished:type_name -> google.protobuf.Timestamp
 	0,  // 19: bailiwick.admin.v1.Machine.node:type_name -> bailiwick.admin.v1.NodeState
 	34, // 20: bailiwick.admin.v1.ListNodesResponse.nodes:type_name -> bailiwick.admin.v1.Node
 	0,  // 21: bailiwick.admin.v1.Node.state:type_name -> bailiwick.admin.v1.NodeState
-	61, // 22: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
-	61, // 23: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	61, // 24: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
-	61, // 25: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
-	61, // 26: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
-	60, // 27: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
+	62, // 22: bailiwick.admin.v1.Node.connected_since:type_name -> google.protobuf.Timestamp
+	62, // 23: bailiwick.admin.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	62, // 24: bailiwick.admin.v1.Node.acknowledged:type_name -> google.protobuf.Timestamp
+	62, // 25: bailiwick.admin.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
+	62, // 26: bailiwick.admin.v1.Node.reported:type_name -> google.protobuf.Timestamp
+	61, // 27: bailiwick.admin.v1.Node.counters:type_name -> bailiwick.admin.v1.Node.CountersEntry
 	37, // 28: bailiwick.admin.v1.ListAssociationsResponse.associations:type_name -> bailiwick.admin.v1.Association
 	38, // 29: bailiwick.admin.v1.ListAssociationsResponse.failures:type_name -> bailiwick.admin.v1.Failure
-	61, // 30: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
-	61, // 31: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
-	61, // 32: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	62, // 30: bailiwick.admin.v1.Association.established:type_name -> google.protobuf.Timestamp
+	62, // 31: bailiwick.admin.v1.Association.reported:type_name -> google.protobuf.Timestamp
+	62, // 32: bailiwick.admin.v1.Failure.time:type_name -> google.protobuf.Timestamp
 	31, // 33: bailiwick.admin.v1.ExplainMachineResponse.machine:type_name -> bailiwick.admin.v1.Machine
 	41, // 34: bailiwick.admin.v1.ExplainMachineResponse.candidates:type_name -> bailiwick.admin.v1.Candidate
 	20, // 35: bailiwick.admin.v1.Candidate.link:type_name -> bailiwick.admin.v1.PolicyLink
-	61, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
-	61, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
-	61, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
-	61, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
-	45, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
-	46, // 41: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
-	61, // 42: bailiwick.admin.v1.GetDirectoryStatusResponse.last_full_read:type_name -> google.protobuf.Timestamp
-	62, // 43: bailiwick.admin.v1.GetDirectoryStatusResponse.lag:type_name -> google.protobuf.Duration
-	61, // 44: bailiwick.admin.v1.GetDirectoryStatusResponse.raised_until:type_name -> google.protobuf.Timestamp
-	44, // 45: bailiwick.admin.v1.GetDirectoryStatusResponse.counts:type_name -> bailiwick.admin.v1.DirectoryCounts
-	61, // 46: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
-	61, // 47: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
-	61, // 48: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
-	61, // 49: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
-	55, // 50: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
-	55, // 51: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
-	61, // 52: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	61, // 53: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
-	61, // 54: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
-	3,  // 55: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
-	9,  // 56: bailiwick.admin.v1.DocumentService.Rename:input_type -> bailiwick.admin.v1.RenameRequest
-	11, // 57: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
-	13, // 58: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
-	16, // 59: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
-	18, // 60: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
-	21, // 61: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
-	24, // 62: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
-	26, // 63: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
-	29, // 64: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
-	32, // 65: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
-	35, // 66: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
-	39, // 67: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
-	42, // 68: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
-	47, // 69: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
-	49, // 70: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
-	51, // 71: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
-	53, // 72: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
-	56, // 73: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
-	58, // 74: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
-	5,  // 75: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
-	10, // 76: bailiwick.admin.v1.DocumentService.Rename:output_type -> bailiwick.admin.v1.RenameResponse
-	12, // 77: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
-	14, // 78: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
-	17, // 79: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
-	19, // 80: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
-	22, // 81: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
-	25, // 82: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
-	27, // 83: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
-	30, // 84: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
-	33, // 85: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
-	36, // 86: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
-	40, // 87: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
-	43, // 88: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
-	48, // 89: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
-	50, // 90: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
-	52, // 91: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
-	54, // 92: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
-	57, // 93: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
-	59, // 94: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
-	75, // [75:95] is the sub-list for method output_type
-	55, // [55:75] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	62, // 36: bailiwick.admin.v1.GetDirectoryStatusResponse.last_read:type_name -> google.protobuf.Timestamp
+	62, // 37: bailiwick.admin.v1.GetDirectoryStatusResponse.next_read:type_name -> google.protobuf.Timestamp
+	62, // 38: bailiwick.admin.v1.GetDirectoryStatusResponse.last_error_at:type_name -> google.protobuf.Timestamp
+	62, // 39: bailiwick.admin.v1.GetDirectoryStatusResponse.accepted:type_name -> google.protobuf.Timestamp
+	46, // 40: bailiwick.admin.v1.GetDirectoryStatusResponse.held:type_name -> bailiwick.admin.v1.HeldChange
+	47, // 41: bailiwick.admin.v1.GetDirectoryStatusResponse.vanished:type_name -> bailiwick.admin.v1.Vanished
+	62, // 42: bailiwick.admin.v1.GetDirectoryStatusResponse.last_full_read:type_name -> google.protobuf.Timestamp
+	63, // 43: bailiwick.admin.v1.GetDirectoryStatusResponse.lag:type_name -> google.protobuf.Duration
+	62, // 44: bailiwick.admin.v1.GetDirectoryStatusResponse.raised_until:type_name -> google.protobuf.Timestamp
+	45, // 45: bailiwick.admin.v1.GetDirectoryStatusResponse.counts:type_name -> bailiwick.admin.v1.DirectoryCounts
+	44, // 46: bailiwick.admin.v1.GetDirectoryStatusResponse.group_policy:type_name -> bailiwick.admin.v1.GroupPolicy
+	62, // 47: bailiwick.admin.v1.GroupPolicy.last_read:type_name -> google.protobuf.Timestamp
+	62, // 48: bailiwick.admin.v1.GroupPolicy.last_error_at:type_name -> google.protobuf.Timestamp
+	62, // 49: bailiwick.admin.v1.HeldChange.since:type_name -> google.protobuf.Timestamp
+	62, // 50: bailiwick.admin.v1.HeldChange.discarded:type_name -> google.protobuf.Timestamp
+	62, // 51: bailiwick.admin.v1.Vanished.since:type_name -> google.protobuf.Timestamp
+	62, // 52: bailiwick.admin.v1.Vanished.until:type_name -> google.protobuf.Timestamp
+	56, // 53: bailiwick.admin.v1.CreateTokenResponse.token:type_name -> bailiwick.admin.v1.Token
+	56, // 54: bailiwick.admin.v1.ListTokensResponse.tokens:type_name -> bailiwick.admin.v1.Token
+	62, // 55: bailiwick.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	62, // 56: bailiwick.admin.v1.Token.not_after:type_name -> google.protobuf.Timestamp
+	62, // 57: bailiwick.admin.v1.Token.used:type_name -> google.protobuf.Timestamp
+	3,  // 58: bailiwick.admin.v1.DocumentService.Apply:input_type -> bailiwick.admin.v1.ApplyRequest
+	9,  // 59: bailiwick.admin.v1.DocumentService.Rename:input_type -> bailiwick.admin.v1.RenameRequest
+	11, // 60: bailiwick.admin.v1.DocumentService.Delete:input_type -> bailiwick.admin.v1.DeleteRequest
+	13, // 61: bailiwick.admin.v1.DocumentService.ListDocuments:input_type -> bailiwick.admin.v1.ListDocumentsRequest
+	16, // 62: bailiwick.admin.v1.DocumentService.Link:input_type -> bailiwick.admin.v1.LinkRequest
+	18, // 63: bailiwick.admin.v1.DocumentService.Unlink:input_type -> bailiwick.admin.v1.UnlinkRequest
+	21, // 64: bailiwick.admin.v1.DocumentService.ListPolicies:input_type -> bailiwick.admin.v1.ListPoliciesRequest
+	24, // 65: bailiwick.admin.v1.DocumentService.ListLinks:input_type -> bailiwick.admin.v1.ListLinksRequest
+	26, // 66: bailiwick.admin.v1.FleetService.GetTree:input_type -> bailiwick.admin.v1.GetTreeRequest
+	29, // 67: bailiwick.admin.v1.FleetService.ListMachines:input_type -> bailiwick.admin.v1.ListMachinesRequest
+	32, // 68: bailiwick.admin.v1.FleetService.ListNodes:input_type -> bailiwick.admin.v1.ListNodesRequest
+	35, // 69: bailiwick.admin.v1.FleetService.ListAssociations:input_type -> bailiwick.admin.v1.ListAssociationsRequest
+	39, // 70: bailiwick.admin.v1.FleetService.ExplainMachine:input_type -> bailiwick.admin.v1.ExplainMachineRequest
+	42, // 71: bailiwick.admin.v1.FleetService.GetDirectoryStatus:input_type -> bailiwick.admin.v1.GetDirectoryStatusRequest
+	48, // 72: bailiwick.admin.v1.FleetService.ReleaseChange:input_type -> bailiwick.admin.v1.ReleaseChangeRequest
+	50, // 73: bailiwick.admin.v1.FleetService.DiscardChange:input_type -> bailiwick.admin.v1.DiscardChangeRequest
+	52, // 74: bailiwick.admin.v1.CredentialService.CreateToken:input_type -> bailiwick.admin.v1.CreateTokenRequest
+	54, // 75: bailiwick.admin.v1.CredentialService.ListTokens:input_type -> bailiwick.admin.v1.ListTokensRequest
+	57, // 76: bailiwick.admin.v1.CredentialService.RevokeToken:input_type -> bailiwick.admin.v1.RevokeTokenRequest
+	59, // 77: bailiwick.admin.v1.CredentialService.IssueAdministrator:input_type -> bailiwick.admin.v1.IssueAdministratorRequest
+	5,  // 78: bailiwick.admin.v1.DocumentService.Apply:output_type -> bailiwick.admin.v1.ApplyResponse
+	10, // 79: bailiwick.admin.v1.DocumentService.Rename:output_type -> bailiwick.admin.v1.RenameResponse
+	12, // 80: bailiwick.admin.v1.DocumentService.Delete:output_type -> bailiwick.admin.v1.DeleteResponse
+	14, // 81: bailiwick.admin.v1.DocumentService.ListDocuments:output_type -> bailiwick.admin.v1.ListDocumentsResponse
+	17, // 82: bailiwick.admin.v1.DocumentService.Link:output_type -> bailiwick.admin.v1.LinkResponse
+	19, // 83: bailiwick.admin.v1.DocumentService.Unlink:output_type -> bailiwick.admin.v1.UnlinkResponse
+	22, // 84: bailiwick.admin.v1.DocumentService.ListPolicies:output_type -> bailiwick.admin.v1.ListPoliciesResponse
+	25, // 85: bailiwick.admin.v1.DocumentService.ListLinks:output_type -> bailiwick.admin.v1.ListLinksResponse
+	27, // 86: bailiwick.admin.v1.FleetService.GetTree:output_type -> bailiwick.admin.v1.GetTreeResponse
+	30, // 87: bailiwick.admin.v1.FleetService.ListMachines:output_type -> bailiwick.admin.v1.ListMachinesResponse
+	33, // 88: bailiwick.admin.v1.FleetService.ListNodes:output_type -> bailiwick.admin.v1.ListNodesResponse
+	36, // 89: bailiwick.admin.v1.FleetService.ListAssociations:output_type -> bailiwick.admin.v1.ListAssociationsResponse
+	40, // 90: bailiwick.admin.v1.FleetService.ExplainMachine:output_type -> bailiwick.admin.v1.ExplainMachineResponse
+	43, // 91: bailiwick.admin.v1.FleetService.GetDirectoryStatus:output_type -> bailiwick.admin.v1.GetDirectoryStatusResponse
+	49, // 92: bailiwick.admin.v1.FleetService.ReleaseChange:output_type -> bailiwick.admin.v1.ReleaseChangeResponse
+	51, // 93: bailiwick.admin.v1.FleetService.DiscardChange:output_type -> bailiwick.admin.v1.DiscardChangeResponse
+	53, // 94: bailiwick.admin.v1.CredentialService.CreateToken:output_type -> bailiwick.admin.v1.CreateTokenResponse
+	55, // 95: bailiwick.admin.v1.CredentialService.ListTokens:output_type -> bailiwick.admin.v1.ListTokensResponse
+	58, // 96: bailiwick.admin.v1.CredentialService.RevokeToken:output_type -> bailiwick.admin.v1.RevokeTokenResponse
+	60, // 97: bailiwick.admin.v1.CredentialService.IssueAdministrator:output_type -> bailiwick.admin.v1.IssueAdministratorResponse
+	78, // [78:98] is the sub-list for method output_type
+	58, // [58:78] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_admin_v1_admin_proto_init() }
@@ -4612,7 +4753,7 @@ func file_bailiwick_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_admin_v1_admin_proto_rawDesc), len(file_bailiwick_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   59,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -1,0 +1,84 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bailiwick-net/bailiwick/controller/grouppolicy"
+	"github.com/bailiwick-net/bailiwick/controller/store"
+	"github.com/bailiwick-net/bailiwick/policies"
+	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
+)
+
+// describeGroupPolicy returns nil when nothing of Group Policy is read beside the source.
+func (s *Server) describeGroupPolicy(source string) *adminv1.GroupPolicy {
+	if s.config.GroupPolicy == nil {
+		return nil
+	}
+	for _, st := range s.config.GroupPolicy() {
+		if st.Source == source {
+			return &adminv1.GroupPolicy{
+				Assignment: st.Assignment, LastRead: stamp(st.LastRead), Policies: uint32(st.Policies), Links: uint32(st.Links), Sites: uint32(st.Sites),
+				Notes: st.Notes, LastError: st.LastError, LastErrorAt: stamp(st.LastErrorAt),
+			}
+		}
+	}
+	return nil
+}
+
+// Replace makes documents all that an owner has: those that it wrote before and that are not among them are deleted. What
+// somebody else wrote stays, also under the name of one of them. Like the directory, and unlike an administrator, an owner
+// is not held up by policy tests; documents that would not be valid together with all others change nothing.
+func (s *Server) Replace(ctx context.Context, owner string, docs policies.Documents) (grouppolicy.Written, error) {
+	for range attempts {
+		out, err := s.replace(ctx, owner, docs)
+		if !errors.Is(err, store.ErrConflict) {
+			return out, err
+		}
+	}
+	return grouppolicy.Written{}, fmt.Errorf("%w: others keep changing the documents", store.ErrConflict)
+}
+
+func (s *Server) replace(ctx context.Context, owner string, docs policies.Documents) (grouppolicy.Written, error) {
+	c, err := s.catalogue(ctx)
+	if err != nil {
+		return grouppolicy.Written{}, err
+	}
+	var out grouppolicy.Written
+	var put []policies.Document
+	change := store.DocumentChange{By: owner, At: s.config.Now()}
+	wanted := map[store.DocumentKey]bool{}
+	for _, d := range docs.All() {
+		key := keyOf(d)
+		wanted[key] = true
+		old, exists := c.stored.Get(key)
+		if exists && old.By != owner {
+			out.Kept = append(out.Kept, object(d))
+			continue
+		}
+		if text := policies.AppendYAML(nil, d); !exists || !bytes.Equal(old.Content, text) {
+			put = append(put, d)
+			change.Put = append(change.Put, store.Document{DocumentKey: key, Content: text})
+		}
+	}
+	for _, d := range c.stored.List {
+		if d.By == owner && !wanted[d.DocumentKey] {
+			change.Delete = append(change.Delete, d.DocumentKey)
+		}
+	}
+	out.Changed = len(change.Put) + len(change.Delete)
+	if out.Changed == 0 {
+		return out, nil
+	}
+	next := c.with(put, change.Delete...)
+	if err := policies.Check(policies.Validate(next)); err != nil {
+		return grouppolicy.Written{}, err
+	}
+	s.config.Log.Info("documents of an owner are replaced", "by", owner, "documents", out.Changed, "machines", s.affected(next))
+	if _, err := s.change(ctx, c, change); err != nil {
+		return grouppolicy.Written{}, err
+	}
+	return out, nil
+}
