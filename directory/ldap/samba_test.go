@@ -227,6 +227,32 @@ func TestActiveDirectory(t *testing.T) {
 		s := d.open(d.config(dn, file))
 		d.wantProtocol(s, protocolPoll, "does not tell")
 	})
+	t.Run("Failover", func(t *testing.T) {
+		d := &domain{T: t, Server: d.Server, conn: d.conn}
+		s := d.open(d.config(d.Administrator, d.PasswordFile))
+		first := s.Status().LastFull
+		// As if what is known came from another database: its sequence numbers and cookie say nothing about this one.
+		s.replicator.known.server.Invocation[0] ^= 1
+		d.addUnit("OU=Failover")
+		d.until(s, "failover", func(s *directory.Snapshot) bool {
+			_, ok := s.ContainerByDN(directory.MustParseDN("OU=Failover," + d.Server.Base))
+			return ok
+		})
+		if s.Status().LastFull.Equal(first) {
+			t.Error("another database was taken for the one that is known")
+		}
+		// A cookie that is not the server's is no reason to believe it either.
+		first = s.Status().LastFull
+		s.replicator.known.cookie = []byte("a cookie of another server")
+		d.remove("OU=Failover")
+		d.until(s, "foreign cookie", func(s *directory.Snapshot) bool {
+			_, ok := s.ContainerByDN(directory.MustParseDN("OU=Failover," + d.Server.Base))
+			return !ok
+		})
+		if s.Status().LastFull.Equal(first) {
+			t.Error("with a foreign cookie not everything was read again")
+		}
+	})
 	t.Run("Restart", func(t *testing.T) { d.restart(t, d.config(deletedDN, deletedFile)) })
 }
 
