@@ -4,8 +4,6 @@ import (
 	"errors"
 	"testing"
 
-	goldap "github.com/go-ldap/ldap/v3"
-
 	"github.com/bailiwick-net/bailiwick/directory"
 )
 
@@ -20,10 +18,11 @@ func FuzzChange(f *testing.F) {
 	schema := directory.ActiveDirectory()
 	r := &replica{session: &session{target: target{Config: Config{Base: directory.MustParseDN("DC=x"), Schema: &schema, Bind: Anonymous{}}}}}
 	f.Fuzz(func(t *testing.T, dn, guid, class, name, deleted, control, sid, primary string) {
-		e := goldap.NewEntry(dn, map[string][]string{
-			"objectGUID": {guid}, "objectClass": {"top", class}, "sAMAccountName": {name}, "isDeleted": {deleted}, "userAccountControl": {control},
-			"objectSid": {sid}, "primaryGroupID": {primary},
-		})
+		e := directory.Entry{DN: dn, Attributes: []directory.Attribute{
+			{Name: "objectGUID", Values: []string{guid}}, {Name: "objectClass", Values: []string{"top", class}}, {Name: "sAMAccountName", Values: []string{name}},
+			{Name: "isDeleted", Values: []string{deleted}}, {Name: "userAccountControl", Values: []string{control}},
+			{Name: "objectSid", Values: []string{sid}}, {Name: "primaryGroupID", Values: []string{primary}},
+		}}
 		c, err := r.change(e)
 		var known *Error
 		switch {
