@@ -38,7 +38,7 @@ func BenchmarkChange(b *testing.B) {
 }
 
 func benchmarkChange(b *testing.B, machines int) {
-	server, err := slapd.Start(b.Context(), slapd.Options{Offline: branches(machines, 1000)})
+	server, err := slapd.Start(b.Context(), slapd.Options{Offline: fleetLDIF(machines, 1000, machines/20)})
 	if errors.Is(err, slapd.ErrNotInstalled) {
 		b.Skip(err)
 	}
@@ -98,7 +98,57 @@ func benchmarkChange(b *testing.B, machines int) {
 	cancel()
 	<-done
 	slices.Sort(took)
-	b.ReportMetric(float64(machines+1001)/first.Seconds(), "first-entries/s")
+	b.ReportMetric(float64(machines+1001+machines/20)/first.Seconds(), "first-entries/s")
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-median")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms-p99")
+}
+
+// BenchmarkMove measures the time from the server's answer to a move of a container with 10,000 machines, of 100,000, until
+// Next returns the one snapshot in which all of them are moved.
+func BenchmarkMove(b *testing.B) {
+	server, err := slapd.Start(b.Context(), slapd.Options{Offline: branches(100_000, 10)})
+	if errors.Is(err, slapd.ErrNotInstalled) {
+		b.Skip(err)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer server.Close()
+	s, err := Open(loadConfig(server, false))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	last, err := s.Next(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	conn, err := goldap.DialURL(server.LDAPI)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.ExternalBind(); err != nil {
+		b.Fatal(err)
+	}
+	var took []time.Duration
+	names := []string{"OU=Branch 0,dc=bank,dc=example", "OU=Branch 0,OU=Branch 1,dc=bank,dc=example"}
+	for i := 0; b.Loop(); i++ {
+		_, up, _ := strings.Cut(names[(i+1)%2], ",")
+		if err := conn.ModifyDN(goldap.NewModifyDNRequest(names[i%2], "OU=Branch 0", true, up)); err != nil {
+			b.Fatal(err)
+		}
+		answered := time.Now()
+		next, err := s.Next(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(answered))
+		if d := directory.NewDiff(last, next); d.Counts() != (directory.Counts{Moved: 10_000, ContainersRenamed: 1}) {
+			b.Fatalf("the move is seen as %v", d)
+		}
+		last = next
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-median")
 }

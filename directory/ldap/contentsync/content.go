@@ -3,6 +3,7 @@ package contentsync
 import (
 	"iter"
 	"maps"
+	"slices"
 
 	"github.com/bailiwick-net/bailiwick/directory"
 )
@@ -17,7 +18,15 @@ type content struct {
 	others map[directory.UUID]Item
 	// changed are the entries since, nil for those that are gone; before the first snapshot all of them.
 	changed map[directory.UUID]*Item
+	// arrived has the changed entries in the order in which they came before the first snapshot, with some that were
+	// replaced: servers send what stands together next to each other, which is half the work of sorting.
+	arrived []arrival
 	len     int
+}
+
+type arrival struct {
+	uuid directory.UUID
+	item *Item
 }
 
 func newContent() content {
@@ -29,7 +38,7 @@ func (c content) clone() content {
 	if c.others == nil {
 		return newContent()
 	}
-	c.others, c.changed = maps.Clone(c.others), maps.Clone(c.changed)
+	c.others, c.changed, c.arrived = maps.Clone(c.others), maps.Clone(c.changed), slices.Clip(c.arrived)
 	return c
 }
 
@@ -68,6 +77,12 @@ func (c *content) put(u directory.UUID, item Item) {
 		c.len++
 	}
 	c.changed[u] = &item
+	if c.snapshot == nil {
+		if len(c.arrived) > 2*len(c.changed)+1000 {
+			c.arrived = slices.DeleteFunc(slices.Clone(c.arrived), func(a arrival) bool { return c.changed[a.uuid] != a.item })
+		}
+		c.arrived = append(c.arrived, arrival{u, &item})
+	}
 }
 
 // drop takes an entry away, and says whether there was one.
@@ -125,6 +140,14 @@ func (c *content) below(dn directory.DN) iter.Seq2[directory.UUID, Item] {
 
 // apart yields the entries that are not in the snapshot as they are.
 func (c *content) apart(yield func(directory.UUID, Item) bool) bool {
+	if c.snapshot == nil {
+		for _, a := range c.arrived {
+			if c.changed[a.uuid] == a.item && !yield(a.uuid, *a.item) {
+				return false
+			}
+		}
+		return true
+	}
 	for u, item := range c.changed {
 		if item != nil && !yield(u, *item) {
 			return false
@@ -177,7 +200,7 @@ func (c *content) build(base directory.DN) (*directory.Snapshot, error) {
 			c.others[u] = *item
 		}
 	}
-	c.changed = map[directory.UUID]*Item{}
+	c.changed, c.arrived = map[directory.UUID]*Item{}, nil
 	return next, nil
 }
 
