@@ -113,6 +113,12 @@ bench-datapath: deps build ## measure the datapath beside a bare wire, a plain r
 	$(GO) build -modfile=.ci/tools.mod -o $(BIN)/wireguard-go golang.zx2c4.com/wireguard
 	$(BIN)/bench-datapath -node $(BIN)/bailiwick-node -wireguard $(BIN)/wireguard-go -json $(BIN)/bench-datapath.json
 
+.PHONY: bench-directory
+bench-directory: deps ## measure the first load of 100,000 machines beside go-ldap and ldapsearch, and what one change costs
+	$(GO) test ./directory/ldap -run '^$$' -bench 'FirstLoad|Move' -benchtime 3x
+	$(GO) test ./directory/ldap -run '^$$' -bench 'Change|Read' -benchtime 100x
+	$(GO) test ./directory ./controller/resolver -run '^$$' -bench 100k -benchtime 20x
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf $(BIN)
