@@ -125,7 +125,8 @@ func (c *Controller) load(ctx context.Context) error {
 		return err
 	}
 	c.sessions = distribute.New(distribute.Config{
-		Assignments: c.resolver, Recorder: s, Secrets: c.secrets, Trust: currentTrust, Revoked: c.revoked.Set, TrustDomain: trustDomain,
+		Assignments: c.resolver, Recorder: s, Secrets: c.secrets, Trust: currentTrust, Revoked: c.revoked.Set,
+		Issuer: func() []byte { return c.authority.Active().Issuing().SubjectKeyId }, TrustDomain: trustDomain,
 		ReportInterval: v.ReportInterval, Now: v.Now, Log: v.Log.Named("sessions"),
 	}, records)
 	c.revoked.Notify(c.revocationsChanged)
@@ -176,7 +177,8 @@ func (c *Controller) serveNodes(desk *enrollment.Desk, verifier peerVerifier) {
 func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bundle, verifier peerVerifier, trustDomain string) {
 	log := c.log.Named("admin")
 	service := admin.New(admin.Config{
-		Store: c.state.store, Mirror: c.mirror, Sources: c.config.directories.Sources, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Revocations: c.revoked, Trust: bundle, TrustDomain: trustDomain,
+		Store: c.state.store, Mirror: c.mirror, Sources: c.config.directories.Sources, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Revocations: c.revoked, Authority: c.authority,
+		Trust: bundle, TrustDomain: trustDomain,
 		Services: c.config.services(), GroupPolicy: c.groupPolicyStatus, Now: c.config.Now, Log: log,
 	})
 	c.openGroupPolicy(service)

@@ -25,6 +25,8 @@ type membership struct {
 	// writing is held by whoever replaces the credentials, from reading them to storing the new ones, so that neither a
 	// renewal nor a trust bundle is lost to the other.
 	writing sync.Mutex
+	// hurry asks the renewal to be earlier; the latest wish counts.
+	hurry chan time.Duration
 }
 
 // newMembership loads the credentials. A node with a local policy may have none.
@@ -37,7 +39,7 @@ func newMembership(store identity.Store, optional bool) (*membership, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &membership{denials: denied, groups: known, store: store}
+	m := &membership{denials: denied, groups: known, store: store, hurry: make(chan time.Duration, 1)}
 	credentials, err := store.Load()
 	if err != nil && (!optional || !errors.Is(err, identity.ErrNotJoined)) {
 		return nil, err
@@ -75,6 +77,19 @@ func (m *membership) SetTrust(bundle trust.Bundle) error {
 	return nil
 }
 
+// maxHurry bounds what a controller may spread renewals over.
+const maxHurry = 24 * time.Hour
+
+// RenewWithin asks for another certificate at a moment within the time that is drawn here, so that the machines of a fleet
+// do not come at once.
+func (m *membership) RenewWithin(within time.Duration) {
+	wait := time.Duration(rand.Float64() * float64(min(max(within, 0), maxHurry)))
+	select {
+	case m.hurry <- wait:
+	default: // one is asked for already
+	}
+}
+
 // retryAfter is how long a renewal that failed waits for the next attempt: a twentieth of what is left of the certificate, but
 // at least a minute, and up to half as much again, so that the machines of a fleet do not come back together after an outage.
 // jitter is in [0,1).
@@ -92,6 +107,12 @@ func (m *membership) renew(ctx context.Context, issuer identity.Issuer, renewed 
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
+		case wait := <-m.hurry:
+			timer.Stop()
+			if hurried := time.Now().Add(wait); hurried.Before(at) {
+				at = hurried
+			}
+			continue
 		case <-timer.C:
 		}
 		credentials, err := m.renewNow(ctx, issuer)

@@ -94,6 +94,8 @@ func command() *cobra.Command {
 	f.StringVar(&o.flags.Store.KeyFile, "etcd-key-file", "", "key of the client certificate for the external etcd (PEM)")
 	f.StringVar(&o.flags.CA.PassphraseFile, "ca-passphrase-file", "", "file with the passphrase of the CA's keys")
 	f.StringVar(&o.flags.CA.KeyFile, "ca-key-file", "", "file of 32 or more random octets that unlocks the CA's keys")
+	f.StringVar(&o.flags.CA.CertificateFile, "ca-certificate-file", "", "what a root that is kept off line answered the request of the issuing CA with (PEM)")
+	f.BoolVar(&o.flags.CA.OfflineRoot, "offline-root", false, "with init: make a request for a root that is kept off line, and no root")
 	f.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.BoolVar(&o.logJSON, "log-json", false, "write the log as JSON")
 	root.Flags().BoolVar(&o.flags.CA.Init, "init", false, "make the CA when there is none")
@@ -163,6 +165,7 @@ func (o *options) config() (controller.Config, error) {
 		{&c.StateDir, o.flags.StateDir}, {&c.TrustDomain, o.flags.TrustDomain},
 		{&c.Admin.Socket, o.flags.Admin.Socket}, {&c.Admin.Listen, o.flags.Admin.Listen},
 		{&c.Store.CAFile, o.flags.Store.CAFile}, {&c.Store.CertFile, o.flags.Store.CertFile}, {&c.Store.KeyFile, o.flags.Store.KeyFile},
+		{&c.CA.CertificateFile, o.flags.CA.CertificateFile},
 	} {
 		if t.flag != "" {
 			*t.into = t.flag
@@ -182,5 +185,6 @@ func (o *options) config() (controller.Config, error) {
 		c.CA.PassphraseFile, c.CA.KeyFile = o.flags.CA.PassphraseFile, o.flags.CA.KeyFile
 	}
 	c.CA.Init = c.CA.Init || o.flags.CA.Init
+	c.CA.OfflineRoot = c.CA.OfflineRoot || o.flags.CA.OfflineRoot
 	return c, nil
 }

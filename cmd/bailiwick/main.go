@@ -157,7 +157,7 @@ func command() *cobra.Command {
 	root.AddCommand(
 		applyCommand(c), planCommand(c), testCommand(c), deleteCommand(c), renameCommand(c), exportCommand(c), getCommand(c), linkCommand(c), unlinkCommand(c),
 		tokenCommand(c), enrollmentCommand(c), secretCommand(c), explainCommand(c), directoryCommand(c), administratorCommand(c), schemaCommand(c), templateCommand(c),
-		importCommand(c), verifyCommand(c), certCommand(c),
+		importCommand(c), verifyCommand(c), certCommand(c), caCommand(c),
 		demoCommand(),
 	)
 	return root

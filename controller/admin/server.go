@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/bailiwick-net/bailiwick/controller/authority"
 	"github.com/bailiwick-net/bailiwick/controller/distribute"
 	"github.com/bailiwick-net/bailiwick/controller/enrollment"
 	"github.com/bailiwick-net/bailiwick/controller/grouppolicy"
@@ -43,6 +44,8 @@ type Config struct {
 	// Revocations is what is revoked.
 	Revocations *revocation.Keeper
 	Trust       func() trust.Bundle
+	// Authority keeps the CAs.
+	Authority *authority.Keeper
 	// TrustDomain is that of the fleet.
 	TrustDomain string
 	// GroupPolicy tells what is read of Group Policy; nil for nothing.
@@ -61,6 +64,7 @@ type Server struct {
 	adminv1.UnimplementedSecretServiceServer
 	adminv1.UnimplementedPlanServiceServer
 	adminv1.UnimplementedAnalysisServiceServer
+	adminv1.UnimplementedAuthorityServiceServer
 	adminv1.UnimplementedEnrollmentRequestServiceServer
 	adminv1.UnimplementedCertificateServiceServer
 	adminv1.UnimplementedDirectoryServiceServer
@@ -87,6 +91,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterSecretServiceServer(r, s)
 	adminv1.RegisterPlanServiceServer(r, s)
 	adminv1.RegisterAnalysisServiceServer(r, s)
+	adminv1.RegisterAuthorityServiceServer(r, s)
 	adminv1.RegisterEnrollmentRequestServiceServer(r, s)
 	adminv1.RegisterCertificateServiceServer(r, s)
 	adminv1.RegisterDirectoryServiceServer(r, s)

@@ -54,6 +54,8 @@ type Config struct {
 	Trust func() trust.Bundle
 	// Revoked returns what is revoked; nil is nothing. It is cheap and may be called often.
 	Revoked func() trust.Revocations
+	// Issuer, where not nil, returns the subject key identifier of the CA that issues now.
+	Issuer func() []byte
 	// TrustDomain is that of the certificates which may open a session.
 	TrustDomain string
 	// ReportInterval is how often a node reports without a change; 0 means 30 s.

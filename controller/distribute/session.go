@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +55,8 @@ type session struct {
 	notAfter time.Time
 	// path leads from the certificate to a root, as it was verified.
 	path []*x509.Certificate
+	// issuer is the authority key identifier of the certificate.
+	issuer []byte
 	// wake has room for one hint, so that poking never blocks and hints join.
 	wake chan struct{}
 	// replaced is closed by the machine's next session, ended by this one when it is over.
@@ -63,6 +66,8 @@ type session struct {
 	// Owned by the handler.
 	sent      resolver.Assignment // the last assignment sent; its Revision is 0 before the first
 	sentTrust trust.Digest
+	// sentIssuer is the CA that the last settings named.
+	sentIssuer []byte
 	// sentDenials is what this session told, once it has.
 	sentDenials trust.Digest
 	toldDenials bool
@@ -84,7 +89,7 @@ func (s *session) poke() {
 
 // Connect implements nodev1.SessionServiceServer.
 func (s *Server) Connect(stream nodev1.SessionService_ConnectServer) error {
-	id, notAfter, address, err := s.identify(stream.Context())
+	id, leaf, address, err := s.identify(stream.Context())
 	if err != nil {
 		return err
 	}
@@ -94,7 +99,7 @@ func (s *Server) Connect(stream nodev1.SessionService_ConnectServer) error {
 		return err
 	}
 	session := &session{
-		server: s, stream: stream, machine: u, name: id.DNSName(), notAfter: notAfter, path: pathOf(stream.Context()),
+		server: s, stream: stream, machine: u, name: id.DNSName(), notAfter: leaf.NotAfter, issuer: leaf.AuthorityKeyId, path: pathOf(stream.Context()),
 		wake: make(chan struct{}, 1), replaced: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if from, err := netip.ParseAddrPort(address); err == nil {
@@ -127,9 +132,9 @@ func (s *Server) Connect(stream nodev1.SessionService_ConnectServer) error {
 
 // identify reads the certificate of the peer, which was verified before the call came here. A connection without one
 // gets no further.
-func (s *Server) identify(ctx context.Context) (id pki.Identity, notAfter time.Time, address string, err error) {
-	refuse := func(code codes.Code, format string, args ...any) (pki.Identity, time.Time, string, error) {
-		return pki.Identity{}, time.Time{}, "", status.Errorf(code, format, args...)
+func (s *Server) identify(ctx context.Context) (id pki.Identity, leaf *x509.Certificate, address string, err error) {
+	refuse := func(code codes.Code, format string, args ...any) (pki.Identity, *x509.Certificate, string, error) {
+		return pki.Identity{}, nil, "", status.Errorf(code, format, args...)
 	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -139,14 +144,14 @@ func (s *Server) identify(ctx context.Context) (id pki.Identity, notAfter time.T
 	if !ok || len(info.State.PeerCertificates) == 0 {
 		return refuse(codes.Unauthenticated, "no machine certificate was presented; join the machine with a token first")
 	}
-	leaf := info.State.PeerCertificates[0]
+	leaf = info.State.PeerCertificates[0]
 	if id, err = pki.IdentityFromCertificate(leaf); err != nil {
 		return refuse(codes.Unauthenticated, "%v", err)
 	}
 	if id.TrustDomain() != s.config.TrustDomain {
 		return refuse(codes.Unauthenticated, "machine certificate is of the trust domain %q, this controller is of %q", id.TrustDomain(), s.config.TrustDomain)
 	}
-	return id, leaf.NotAfter, p.Addr.String(), nil
+	return id, leaf, p.Addr.String(), nil
 }
 
 // pathOf is the path that the certificate of the peer was verified with.
@@ -220,6 +225,10 @@ func (s *Server) register(session *session, hello *nodev1.Hello, address string)
 	}
 	s.update(session.machine, func(n *node) {
 		n.record.Name, n.record.Version, n.record.LastSeen = session.name, hello.GetVersion(), now.UTC()
+		n.record.Issuer, n.record.CertificateEnds = hex.EncodeToString(session.issuer[:min(len(session.issuer), maxIssuer)]), session.notAfter.UTC()
+		if len(hello.GetTrustDigest()) == len(trust.Digest{}) {
+			n.record.Trust = hex.EncodeToString(hello.GetTrustDigest())
+		}
 		n.address, n.since = address, now
 		if session.address.IsValid() {
 			n.record.Address = session.address
@@ -302,6 +311,7 @@ func (s *session) sendSettings(reconnectAfter time.Duration) error {
 	if reconnectAfter > 0 {
 		settings.ReconnectAfter = durationpb.New(reconnectAfter)
 	}
+	s.nameIssuer(settings)
 	return s.send(&nodev1.ConnectResponse{Message: &nodev1.ConnectResponse_Settings{Settings: settings}})
 }
 
@@ -323,6 +333,10 @@ func (s *session) refresh() error {
 			return err
 		}
 		s.sentTrust = bundle.Digest()
+	}
+	// After the bundle that the certificate which it leads to is believed by.
+	if err := s.followIssuer(); err != nil {
+		return err
 	}
 	if err := s.sendDenials(); err != nil {
 		return err
@@ -360,6 +374,8 @@ func (s *session) handle(m *nodev1.ConnectRequest) error {
 		return s.acknowledge(m.Acknowledgement)
 	case *nodev1.ConnectRequest_Report:
 		return s.report(m.Report)
+	case *nodev1.ConnectRequest_TrustAcknowledgement:
+		return s.acknowledgeTrust(m.TrustAcknowledgement)
 	case *nodev1.ConnectRequest_Hello:
 		return status.Error(codes.InvalidArgument, "a session has one hello")
 	}

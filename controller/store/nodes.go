@@ -28,6 +28,12 @@ type NodeRecord struct {
 	Version string `json:"version,omitempty"`
 	// Address is the one from which it is connected, or was last; the zero value when that is not known.
 	Address netip.Addr `json:"address,omitzero"`
+	// Trust is the digest of the trust bundle that the node holds, in hexadecimal; empty when that is not known.
+	Trust string `json:"trust,omitempty"`
+	// Issuer is the authority key identifier of the certificate that its last session began with, in hexadecimal, and
+	// CertificateEnds the end of that.
+	Issuer          string    `json:"issuer,omitempty"`
+	CertificateEnds time.Time `json:"certificateEnds,omitzero"`
 	// LastSeen is when its last session began or ended.
 	LastSeen time.Time `json:"lastSeen,omitzero"`
 }

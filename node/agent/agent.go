@@ -49,6 +49,8 @@ type Session interface {
 type Identity interface {
 	Credentials() identity.Credentials
 	SetTrust(bundle trust.Bundle) error
+	// RenewWithin asks for another certificate within the time.
+	RenewWithin(within time.Duration)
 	// SetDenials takes whom not to believe; the set counts also when the error says that it could not be stored.
 	SetDenials(now time.Time, set trust.Denials) error
 	ConfirmDenials(now time.Time) error

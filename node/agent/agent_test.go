@@ -151,6 +151,7 @@ func (f fakeIdentity) ConfirmDenials(now time.Time) error {
 
 func (fakeIdentity) Credentials() identity.Credentials { return identity.Credentials{} }
 func (fakeIdentity) SetTrust(trust.Bundle) error       { return nil }
+func (fakeIdentity) RenewWithin(time.Duration)         {}
 
 func (d *fakeDatapath) set(change func(*fakeDatapath)) {
 	d.mu.Lock()

@@ -33,6 +33,7 @@ func (a *Agent) handleMessage(ctx context.Context, response *nodev1.ConnectRespo
 		if d := m.Settings.GetReportInterval().AsDuration(); d >= time.Second {
 			a.report.interval = d
 		}
+		a.followIssuer(m.Settings)
 	}
 }
 
@@ -243,10 +244,12 @@ func (a *Agent) trust(ctx context.Context, content []byte) {
 	}
 	if err != nil {
 		a.config.Logger.Error("trust bundle from the controller was refused, the present one stays", "error", err)
+		a.acknowledgeTrust(err)
 		return
 	}
 	a.reconfigure(ctx)
 	a.recheck(ctx)
+	a.acknowledgeTrust(nil)
 	a.config.Logger.Info("trust bundle was replaced", "digest", bundle.Digest().String())
 }
 

@@ -72,7 +72,7 @@ func (x Association_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Association_Kind.Descriptor instead.
 func (Association_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15, 0}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type SubmitRequest struct {
@@ -519,6 +519,7 @@ type ConnectRequest struct {
 	//	*ConnectRequest_Want
 	//	*ConnectRequest_Acknowledgement
 	//	*ConnectRequest_Report
+	//	*ConnectRequest_TrustAcknowledgement
 	Message       isConnectRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -597,6 +598,15 @@ func (x *ConnectRequest) GetReport() *Report {
 	return nil
 }
 
+func (x *ConnectRequest) GetTrustAcknowledgement() *TrustAcknowledgement {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_TrustAcknowledgement); ok {
+			return x.TrustAcknowledgement
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Message interface {
 	isConnectRequest_Message()
 }
@@ -617,6 +627,10 @@ type ConnectRequest_Report struct {
 	Report *Report `protobuf:"bytes,4,opt,name=report,proto3,oneof"`
 }
 
+type ConnectRequest_TrustAcknowledgement struct {
+	TrustAcknowledgement *TrustAcknowledgement `protobuf:"bytes,5,opt,name=trust_acknowledgement,json=trustAcknowledgement,proto3,oneof"`
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Want) isConnectRequest_Message() {}
@@ -624,6 +638,63 @@ func (*ConnectRequest_Want) isConnectRequest_Message() {}
 func (*ConnectRequest_Acknowledgement) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Report) isConnectRequest_Message() {}
+
+func (*ConnectRequest_TrustAcknowledgement) isConnectRequest_Message() {}
+
+// TrustAcknowledgement tells what became of a trust bundle.
+type TrustAcknowledgement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Digest of the trust bundle that the node holds now.
+	Digest []byte `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Empty when that is the one sent last; else why the node kept the previous one.
+	Error         string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrustAcknowledgement) Reset() {
+	*x = TrustAcknowledgement{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustAcknowledgement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustAcknowledgement) ProtoMessage() {}
+
+func (x *TrustAcknowledgement) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustAcknowledgement.ProtoReflect.Descriptor instead.
+func (*TrustAcknowledgement) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TrustAcknowledgement) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *TrustAcknowledgement) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
 
 // Hello is the first message of the node.
 type Hello struct {
@@ -643,7 +714,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +726,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +739,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Hello) GetVersion() string {
@@ -716,7 +787,7 @@ type Want struct {
 
 func (x *Want) Reset() {
 	*x = Want{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +799,7 @@ func (x *Want) String() string {
 func (*Want) ProtoMessage() {}
 
 func (x *Want) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +812,7 @@ func (x *Want) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Want.ProtoReflect.Descriptor instead.
 func (*Want) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Want) GetDigest() []byte {
@@ -764,7 +835,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +847,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +860,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Acknowledgement) GetRevision() uint64 {
@@ -832,7 +903,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +915,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +928,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Report) GetTime() *timestamppb.Timestamp {
@@ -936,7 +1007,7 @@ type Facts struct {
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1019,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1032,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Facts) GetAddresses() []string {
@@ -1031,7 +1102,7 @@ type ResolvedName struct {
 
 func (x *ResolvedName) Reset() {
 	*x = ResolvedName{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1114,7 @@ func (x *ResolvedName) String() string {
 func (*ResolvedName) ProtoMessage() {}
 
 func (x *ResolvedName) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1127,7 @@ func (x *ResolvedName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolvedName.ProtoReflect.Descriptor instead.
 func (*ResolvedName) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResolvedName) GetName() string {
@@ -1095,7 +1166,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1178,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1191,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Association) GetKind() Association_Kind {
@@ -1233,7 +1304,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1316,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1329,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Failure) GetTime() *timestamppb.Timestamp {
@@ -1337,7 +1408,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1420,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1433,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -1512,7 +1583,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1595,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1608,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Assignment) GetRevision() uint64 {
@@ -1580,7 +1651,7 @@ type Bundle struct {
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1663,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1676,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Bundle) GetDigest() []byte {
@@ -1632,7 +1703,7 @@ type TrustBundle struct {
 
 func (x *TrustBundle) Reset() {
 	*x = TrustBundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1715,7 @@ func (x *TrustBundle) String() string {
 func (*TrustBundle) ProtoMessage() {}
 
 func (x *TrustBundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1728,7 @@ func (x *TrustBundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustBundle.ProtoReflect.Descriptor instead.
 func (*TrustBundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TrustBundle) GetContent() []byte {
@@ -1679,7 +1750,7 @@ type Denials struct {
 
 func (x *Denials) Reset() {
 	*x = Denials{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1762,7 @@ func (x *Denials) String() string {
 func (*Denials) ProtoMessage() {}
 
 func (x *Denials) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1775,7 @@ func (x *Denials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denials.ProtoReflect.Descriptor instead.
 func (*Denials) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Denials) GetContent() []byte {
@@ -1726,7 +1797,7 @@ type Groups struct {
 
 func (x *Groups) Reset() {
 	*x = Groups{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1809,7 @@ func (x *Groups) String() string {
 func (*Groups) ProtoMessage() {}
 
 func (x *Groups) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1822,7 @@ func (x *Groups) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Groups.ProtoReflect.Descriptor instead.
 func (*Groups) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Groups) GetContent() []byte {
@@ -1773,7 +1844,7 @@ type Secrets struct {
 
 func (x *Secrets) Reset() {
 	*x = Secrets{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1856,7 @@ func (x *Secrets) String() string {
 func (*Secrets) ProtoMessage() {}
 
 func (x *Secrets) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1869,7 @@ func (x *Secrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secrets.ProtoReflect.Descriptor instead.
 func (*Secrets) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Secrets) GetSecrets() []*Secret {
@@ -1825,7 +1896,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1908,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1921,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Secret) GetName() string {
@@ -1901,13 +1972,17 @@ type Settings struct {
 	ReportInterval *durationpb.Duration   `protobuf:"bytes,1,opt,name=report_interval,json=reportInterval,proto3" json:"report_interval,omitempty"`
 	// Wait at least this long before connecting again after this session ends, plus jitter.
 	ReconnectAfter *durationpb.Duration `protobuf:"bytes,2,opt,name=reconnect_after,json=reconnectAfter,proto3" json:"reconnect_after,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The subject key identifier of the CA that issues now. A node whose certificate is by another one renews it.
+	Issuer []byte `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Within this time, at a moment that the node draws.
+	RenewWithin   *durationpb.Duration `protobuf:"bytes,4,opt,name=renew_within,json=renewWithin,proto3" json:"renew_within,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +1994,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2007,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Settings) GetReportInterval() *durationpb.Duration {
@@ -1949,6 +2024,20 @@ func (x *Settings) GetReconnectAfter() *durationpb.Duration {
 	return nil
 }
 
+func (x *Settings) GetIssuer() []byte {
+	if x != nil {
+		return x.Issuer
+	}
+	return nil
+}
+
+func (x *Settings) GetRenewWithin() *durationpb.Duration {
+	if x != nil {
+		return x.RenewWithin
+	}
+	return nil
+}
+
 // Confirmed answers an acknowledgement. A node that put a new policy into force and does not see this in time returns
 // to the previous one: the policy may have cut it off.
 type Confirmed struct {
@@ -1960,7 +2049,7 @@ type Confirmed struct {
 
 func (x *Confirmed) Reset() {
 	*x = Confirmed{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2061,7 @@ func (x *Confirmed) String() string {
 func (*Confirmed) ProtoMessage() {}
 
 func (x *Confirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2074,7 @@ func (x *Confirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Confirmed.ProtoReflect.Descriptor instead.
 func (*Confirmed) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Confirmed) GetRevision() uint64 {
@@ -2024,13 +2113,17 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\x10IdentifyResponse\x12!\n" +
 	"\fmachine_uuid\x18\x01 \x01(\tR\vmachineUuid\x12\x19\n" +
 	"\bdns_name\x18\x02 \x01(\tR\adnsName\x12!\n" +
-	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\"\x81\x02\n" +
+	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\"\xe1\x02\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.bailiwick.node.v1.HelloH\x00R\x05hello\x12-\n" +
 	"\x04want\x18\x02 \x01(\v2\x17.bailiwick.node.v1.WantH\x00R\x04want\x12N\n" +
 	"\x0facknowledgement\x18\x03 \x01(\v2\".bailiwick.node.v1.AcknowledgementH\x00R\x0facknowledgement\x123\n" +
-	"\x06report\x18\x04 \x01(\v2\x19.bailiwick.node.v1.ReportH\x00R\x06reportB\t\n" +
-	"\amessage\"\x94\x01\n" +
+	"\x06report\x18\x04 \x01(\v2\x19.bailiwick.node.v1.ReportH\x00R\x06report\x12^\n" +
+	"\x15trust_acknowledgement\x18\x05 \x01(\v2'.bailiwick.node.v1.TrustAcknowledgementH\x00R\x14trustAcknowledgementB\t\n" +
+	"\amessage\"D\n" +
+	"\x14TrustAcknowledgement\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\x94\x01\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
@@ -2135,10 +2228,12 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\x05value\x18\x03 \x01(\fB\x03\x80\x01\x01R\x05value\x12\x1f\n" +
 	"\bprevious\x18\x04 \x01(\fB\x03\x80\x01\x01R\bprevious\x12A\n" +
 	"\x0eprevious_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rpreviousUntil\x124\n" +
-	"\achanged\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\achanged\"\x92\x01\n" +
+	"\achanged\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\achanged\"\xe8\x01\n" +
 	"\bSettings\x12B\n" +
 	"\x0freport_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0ereportInterval\x12B\n" +
-	"\x0freconnect_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectAfter\"'\n" +
+	"\x0freconnect_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectAfter\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\fR\x06issuer\x12<\n" +
+	"\frenew_within\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vrenewWithin\"'\n" +
 	"\tConfirmed\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision2\xd2\x02\n" +
 	"\x11EnrollmentService\x12S\n" +
@@ -2162,7 +2257,7 @@ func file_bailiwick_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(Association_Kind)(0),         // 0: bailiwick.node.v1.Association.Kind
 	(*SubmitRequest)(nil),         // 1: bailiwick.node.v1.SubmitRequest
@@ -2174,72 +2269,75 @@ var file_bailiwick_node_v1_node_proto_goTypes = []any{
 	(*IdentifyRequest)(nil),       // 7: bailiwick.node.v1.IdentifyRequest
 	(*IdentifyResponse)(nil),      // 8: bailiwick.node.v1.IdentifyResponse
 	(*ConnectRequest)(nil),        // 9: bailiwick.node.v1.ConnectRequest
-	(*Hello)(nil),                 // 10: bailiwick.node.v1.Hello
-	(*Want)(nil),                  // 11: bailiwick.node.v1.Want
-	(*Acknowledgement)(nil),       // 12: bailiwick.node.v1.Acknowledgement
-	(*Report)(nil),                // 13: bailiwick.node.v1.Report
-	(*Facts)(nil),                 // 14: bailiwick.node.v1.Facts
-	(*ResolvedName)(nil),          // 15: bailiwick.node.v1.ResolvedName
-	(*Association)(nil),           // 16: bailiwick.node.v1.Association
-	(*Failure)(nil),               // 17: bailiwick.node.v1.Failure
-	(*ConnectResponse)(nil),       // 18: bailiwick.node.v1.ConnectResponse
-	(*Assignment)(nil),            // 19: bailiwick.node.v1.Assignment
-	(*Bundle)(nil),                // 20: bailiwick.node.v1.Bundle
-	(*TrustBundle)(nil),           // 21: bailiwick.node.v1.TrustBundle
-	(*Denials)(nil),               // 22: bailiwick.node.v1.Denials
-	(*Groups)(nil),                // 23: bailiwick.node.v1.Groups
-	(*Secrets)(nil),               // 24: bailiwick.node.v1.Secrets
-	(*Secret)(nil),                // 25: bailiwick.node.v1.Secret
-	(*Settings)(nil),              // 26: bailiwick.node.v1.Settings
-	(*Confirmed)(nil),             // 27: bailiwick.node.v1.Confirmed
-	nil,                           // 28: bailiwick.node.v1.Report.CountersEntry
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*TrustAcknowledgement)(nil),  // 10: bailiwick.node.v1.TrustAcknowledgement
+	(*Hello)(nil),                 // 11: bailiwick.node.v1.Hello
+	(*Want)(nil),                  // 12: bailiwick.node.v1.Want
+	(*Acknowledgement)(nil),       // 13: bailiwick.node.v1.Acknowledgement
+	(*Report)(nil),                // 14: bailiwick.node.v1.Report
+	(*Facts)(nil),                 // 15: bailiwick.node.v1.Facts
+	(*ResolvedName)(nil),          // 16: bailiwick.node.v1.ResolvedName
+	(*Association)(nil),           // 17: bailiwick.node.v1.Association
+	(*Failure)(nil),               // 18: bailiwick.node.v1.Failure
+	(*ConnectResponse)(nil),       // 19: bailiwick.node.v1.ConnectResponse
+	(*Assignment)(nil),            // 20: bailiwick.node.v1.Assignment
+	(*Bundle)(nil),                // 21: bailiwick.node.v1.Bundle
+	(*TrustBundle)(nil),           // 22: bailiwick.node.v1.TrustBundle
+	(*Denials)(nil),               // 23: bailiwick.node.v1.Denials
+	(*Groups)(nil),                // 24: bailiwick.node.v1.Groups
+	(*Secrets)(nil),               // 25: bailiwick.node.v1.Secrets
+	(*Secret)(nil),                // 26: bailiwick.node.v1.Secret
+	(*Settings)(nil),              // 27: bailiwick.node.v1.Settings
+	(*Confirmed)(nil),             // 28: bailiwick.node.v1.Confirmed
+	nil,                           // 29: bailiwick.node.v1.Report.CountersEntry
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_bailiwick_node_v1_node_proto_depIdxs = []int32{
-	29, // 0: bailiwick.node.v1.SubmitResponse.ask_again_after:type_name -> google.protobuf.Duration
-	10, // 1: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
-	11, // 2: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
-	12, // 3: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
-	13, // 4: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
-	30, // 5: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
-	30, // 6: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
-	16, // 7: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
-	17, // 8: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
-	28, // 9: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
-	14, // 10: bailiwick.node.v1.Report.facts:type_name -> bailiwick.node.v1.Facts
-	15, // 11: bailiwick.node.v1.Facts.names:type_name -> bailiwick.node.v1.ResolvedName
-	0,  // 12: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
-	30, // 13: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
-	30, // 14: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
-	19, // 15: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
-	20, // 16: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
-	21, // 17: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
-	26, // 18: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
-	27, // 19: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
-	22, // 20: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
-	23, // 21: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
-	24, // 22: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
-	25, // 23: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
-	30, // 24: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
-	30, // 25: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
-	29, // 26: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
-	29, // 27: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
-	7,  // 28: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
-	3,  // 29: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
-	5,  // 30: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
-	1,  // 31: bailiwick.node.v1.EnrollmentService.Submit:input_type -> bailiwick.node.v1.SubmitRequest
-	9,  // 32: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
-	8,  // 33: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
-	4,  // 34: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
-	6,  // 35: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
-	2,  // 36: bailiwick.node.v1.EnrollmentService.Submit:output_type -> bailiwick.node.v1.SubmitResponse
-	18, // 37: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
-	33, // [33:38] is the sub-list for method output_type
-	28, // [28:33] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	30, // 0: bailiwick.node.v1.SubmitResponse.ask_again_after:type_name -> google.protobuf.Duration
+	11, // 1: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
+	12, // 2: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
+	13, // 3: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
+	14, // 4: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
+	10, // 5: bailiwick.node.v1.ConnectRequest.trust_acknowledgement:type_name -> bailiwick.node.v1.TrustAcknowledgement
+	31, // 6: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
+	31, // 7: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
+	17, // 8: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
+	18, // 9: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
+	29, // 10: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
+	15, // 11: bailiwick.node.v1.Report.facts:type_name -> bailiwick.node.v1.Facts
+	16, // 12: bailiwick.node.v1.Facts.names:type_name -> bailiwick.node.v1.ResolvedName
+	0,  // 13: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
+	31, // 14: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
+	31, // 15: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	20, // 16: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
+	21, // 17: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
+	22, // 18: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
+	27, // 19: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
+	28, // 20: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
+	23, // 21: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
+	24, // 22: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
+	25, // 23: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
+	26, // 24: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
+	31, // 25: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
+	31, // 26: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
+	30, // 27: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
+	30, // 28: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
+	30, // 29: bailiwick.node.v1.Settings.renew_within:type_name -> google.protobuf.Duration
+	7,  // 30: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
+	3,  // 31: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
+	5,  // 32: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
+	1,  // 33: bailiwick.node.v1.EnrollmentService.Submit:input_type -> bailiwick.node.v1.SubmitRequest
+	9,  // 34: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
+	8,  // 35: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
+	4,  // 36: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
+	6,  // 37: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
+	2,  // 38: bailiwick.node.v1.EnrollmentService.Submit:output_type -> bailiwick.node.v1.SubmitResponse
+	19, // 39: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
+	35, // [35:40] is the sub-list for method output_type
+	30, // [30:35] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_node_v1_node_proto_init() }
@@ -2252,8 +2350,9 @@ func file_bailiwick_node_v1_node_proto_init() {
 		(*ConnectRequest_Want)(nil),
 		(*ConnectRequest_Acknowledgement)(nil),
 		(*ConnectRequest_Report)(nil),
+		(*ConnectRequest_TrustAcknowledgement)(nil),
 	}
-	file_bailiwick_node_v1_node_proto_msgTypes[17].OneofWrappers = []any{
+	file_bailiwick_node_v1_node_proto_msgTypes[18].OneofWrappers = []any{
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Bundle)(nil),
 		(*ConnectResponse_TrustBundle)(nil),
@@ -2269,7 +2368,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_node_v1_node_proto_rawDesc), len(file_bailiwick_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
