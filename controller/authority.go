@@ -24,6 +24,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
+	"github.com/bailiwick-net/bailiwick/pki/pkcs11"
 )
 
 // unlock reads what opens the CA's keys.
@@ -37,32 +38,38 @@ func (v validated) unlock() (ca.Unlock, error) {
 		return ca.KeyOctets(content)
 	case v.CA.KeyFile != "":
 		return ca.KeyFile(v.CA.KeyFile)
-	case strings.HasPrefix(v.CA.PassphraseFile, credentialPrefix):
-		text, err := readCredential(v.CA.PassphraseFile)
-		if err != nil {
-			return ca.Unlock{}, err
-		}
-		return ca.Passphrase(bytes.TrimRight(text, "\r\n"))
 	}
-	f, err := os.Open(v.CA.PassphraseFile)
+	text, err := readSecretFile(v.CA.PassphraseFile, "the passphrase that opens the CA's keys (ca.passphraseFile)")
 	if err != nil {
-		return ca.Unlock{}, fmt.Errorf("reading the passphrase that opens the CA's keys (ca.passphraseFile): %w", err)
+		return ca.Unlock{}, err
+	}
+	return ca.Passphrase(text)
+}
+
+// readSecretFile reads a secret that is a line of text: from a file for its owner alone, or from a credential.
+func readSecretFile(path, what string) ([]byte, error) {
+	if strings.HasPrefix(path, credentialPrefix) {
+		text, err := readCredential(path)
+		return bytes.TrimRight(text, "\r\n"), err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return ca.Unlock{}, fmt.Errorf("reading the CA's passphrase: %w", err)
+		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
 	if mode := info.Mode().Perm(); info.Mode().IsRegular() && mode&0o077 != 0 {
-		return ca.Unlock{}, fmt.Errorf("passphrase file %s has the mode %04o, so others than its owner can reach it; chmod 600 %s: %w",
-			v.CA.PassphraseFile, mode, v.CA.PassphraseFile, ca.ErrKeyFile)
+		return nil, fmt.Errorf("reading %s: %s has the mode %04o, so others than its owner can reach it; chmod 600 %s: %w", what, path, mode, path, ca.ErrKeyFile)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxCredential))
 	if err != nil {
-		return ca.Unlock{}, fmt.Errorf("reading the CA's passphrase: %w", err)
+		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
-	// Editors end a file with a line feed, which nobody means to be part of the passphrase.
-	return ca.Passphrase(bytes.TrimRight(text, "\r\n"))
+	// Editors end a file with a line feed, which nobody means to be part of the secret.
+	return bytes.TrimRight(text, "\r\n"), nil
 }
 
 // credentialPrefix names a credential that systemd passes, in place of a file.
@@ -108,6 +115,16 @@ func (v validated) openCA(ctx context.Context, trustDomain string, s *store.Stor
 	if v.CA.CertificateFile != "" {
 		if config.Certificates, err = os.ReadFile(v.CA.CertificateFile); err != nil {
 			return nil, fmt.Errorf("reading the root's answer: %w", err)
+		}
+	}
+	if t := v.CA.PKCS11; t != nil {
+		pin, err := readSecretFile(t.PINFile, "the PIN of the token (ca.pkcs11.pinFile)")
+		if err != nil {
+			return nil, err
+		}
+		// It stays loaded as long as the process lives: the keys are used until the end.
+		if config.Tokens, err = pkcs11.Load(pkcs11.Config{Module: t.Module, Token: t.Token, PIN: pkcs11.PIN(pin)}); err != nil {
+			return nil, err
 		}
 	}
 	keeper, err := authority.Open(ctx, config)
@@ -226,4 +243,27 @@ func (v validated) writeTrust(keeper *authority.Keeper) error {
 		return fmt.Errorf("writing the trusted certificates: %w", err)
 	}
 	return nil
+}
+
+// headInterval is how often the head of the issuing journal goes to the log, where it cannot be changed afterwards.
+const headInterval = time.Hour
+
+// tellHead writes the head of the issuing journal to the log, now and then, until ctx ends.
+func (c *Controller) tellHead(ctx context.Context) error {
+	tick := time.NewTicker(headInterval)
+	defer tick.Stop()
+	for {
+		head, err := c.state.store.JournalHead(ctx)
+		switch {
+		case err == nil:
+			c.log.Info("issuing journal", "head", head.String())
+		case ctx.Err() == nil:
+			c.log.Warn("the head of the issuing journal cannot be read", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }

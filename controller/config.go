@@ -119,10 +119,21 @@ type CAConfig struct {
 	// "credential:NAME", a credential of systemd.
 	PassphraseFile string `yaml:"passphraseFile"`
 	KeyFile        string `yaml:"keyFile"`
+	// PKCS11 is a token in which issuing keys are made and kept from now on; the root's key is not, keep it off line.
+	PKCS11 *TokenConfig `yaml:"pkcs11"`
 	// The lifetimes of certificates; default 30 days for machines and the controller, 7 days for administrators.
 	MachineLifetime time.Duration `yaml:"machineLifetime"`
 	ServerLifetime  time.Duration `yaml:"serverLifetime"`
 	AdminLifetime   time.Duration `yaml:"adminLifetime"`
+}
+
+// TokenConfig is a PKCS #11 token.
+type TokenConfig struct {
+	// Module is the path of the library, Token the label of the token.
+	Module string `yaml:"module"`
+	Token  string `yaml:"token"`
+	// PINFile holds the user's PIN; it may be "credential:NAME".
+	PINFile string `yaml:"pinFile"`
 }
 
 // maxConfigFile bounds what is read.
@@ -310,6 +321,9 @@ func (v *validated) checkStore() error {
 func (v *validated) checkCA() error {
 	if (v.CA.PassphraseFile == "") == (v.CA.KeyFile == "") {
 		return errors.New("ca: exactly one of passphraseFile and keyFile is needed (--ca-passphrase-file, --ca-key-file): it unlocks the CA's keys")
+	}
+	if t := v.CA.PKCS11; t != nil && (t.Module == "" || t.Token == "" || t.PINFile == "") {
+		return errors.New("ca.pkcs11: module, token and pinFile are all needed")
 	}
 	algorithm, err := ca.ParseAlgorithm(v.CA.Algorithm)
 	errs := []error{err}
