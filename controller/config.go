@@ -125,6 +125,8 @@ type CAConfig struct {
 	MachineLifetime time.Duration `yaml:"machineLifetime"`
 	ServerLifetime  time.Duration `yaml:"serverLifetime"`
 	AdminLifetime   time.Duration `yaml:"adminLifetime"`
+	// PeerLifetime is that of certificates for peers that run other software; default 90 days.
+	PeerLifetime time.Duration `yaml:"peerLifetime"`
 }
 
 // TokenConfig is a PKCS #11 token.
@@ -186,6 +188,7 @@ type validated struct {
 	machine     ca.Profile
 	server      ca.Profile
 	admin       ca.Profile
+	peer        ca.Profile
 	rules       enrollment.Rules
 	// authorities says what CAs to make, but for the trust domain.
 	authorities ca.Config
@@ -342,7 +345,7 @@ func (v *validated) checkCA() error {
 		profile  *ca.Profile
 		kind     ca.Kind
 		lifetime time.Duration
-	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}} {
+	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}, {&v.peer, ca.Peer, v.CA.PeerLifetime}} {
 		profile, err := ca.NewProfile(p.kind, ca.ProfileConfig{Lifetime: p.lifetime})
 		*p.profile = profile
 		errs = append(errs, err)

@@ -83,7 +83,7 @@ func (d *Desk) authorize(ctx context.Context, c claim, csr []byte) (ca.Issued, e
 	}
 	defer leave()
 	// 4. The certificate.
-	prepared, err := d.config.Authority.Prepare(d.config.Now(), d.config.Machine, request, id)
+	prepared, err := d.config.Authority.Prepare(d.config.Now(), d.profile(c), request, id)
 	if err != nil {
 		return ca.Issued{}, err
 	}

@@ -51,6 +51,9 @@ type Config struct {
 	TrustDomain string
 	// Machine and Admin are the profiles of the certificates.
 	Machine, Admin ca.Profile
+	// Peer is the profile for what an administrator passes on to a peer that runs other software; the zero value means
+	// Machine.
+	Peer ca.Profile
 	// Requests keeps the requests that came without a token, and Rules says what becomes of them; nil Requests takes none.
 	Requests Requests
 	Rules    Rules

@@ -19,6 +19,8 @@ const (
 	Machine Kind = iota + 1 // a node: IKE peer and TLS client of the controller; subject pki.Identity
 	Server                  // the controller as a TLS server; subject pki.Controller
 	Admin                   // an administrator's TLS client; subject pki.Administrator
+	Gateway                 // a machine that others reach networks through, also peers that want to see that in its certificate
+	Peer                    // a machine that runs other software than our node, and renews by hand
 )
 
 // String returns the kind as written in configuration and journal.
@@ -30,6 +32,10 @@ func (k Kind) String() string {
 		return "server"
 	case Admin:
 		return "admin"
+	case Gateway:
+		return "gateway"
+	case Peer:
+		return "peer"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -40,17 +46,28 @@ const day = 24 * time.Hour
 type limits struct {
 	shortest, longest, usual time.Duration
 	usages                   []trust.Usage
+	// more are extended key usages that we ask nobody for, and others ask us for.
+	more []asn1.ObjectIdentifier
 }
+
+// oidIKEIntermediate is "IP security IKE intermediate", which Windows and macOS look for in the certificate of a gateway
+// where there is no serverAuth.
+var oidIKEIntermediate = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 8, 2, 2}
 
 func (k Kind) limits() (limits, bool) {
 	switch k {
 	case Machine:
 		// No serverAuth: a machine must not pass for the controller.
-		return limits{day, 90 * day, 30 * day, []trust.Usage{trust.ClientAuth, trust.IPsecIKE}}, true
+		return limits{day, 90 * day, 30 * day, []trust.Usage{trust.ClientAuth, trust.IPsecIKE}, nil}, true
 	case Server:
-		return limits{day, 90 * day, 30 * day, []trust.Usage{trust.ServerAuth}}, true
+		return limits{day, 90 * day, 30 * day, []trust.Usage{trust.ServerAuth}, nil}, true
 	case Admin:
-		return limits{time.Hour, 90 * day, 7 * day, []trust.Usage{trust.ClientAuth}}, true
+		return limits{time.Hour, 90 * day, 7 * day, []trust.Usage{trust.ClientAuth}, nil}, true
+	case Gateway:
+		return limits{day, 90 * day, 30 * day, []trust.Usage{trust.ClientAuth, trust.IPsecIKE}, []asn1.ObjectIdentifier{oidIKEIntermediate}}, true
+	case Peer:
+		// Nobody renews them unasked, so they live longer.
+		return limits{day, 397 * day, 90 * day, []trust.Usage{trust.ClientAuth, trust.IPsecIKE}, []asn1.ObjectIdentifier{oidIKEIntermediate}}, true
 	}
 	return limits{}, false
 }
@@ -63,8 +80,8 @@ const (
 
 // ProfileConfig is a profile as configured. The zero value of each field is safe: the default.
 type ProfileConfig struct {
-	// Lifetime is how long a certificate is good for: 24 h to 90 days for machines and servers (default 30 days), 1 h
-	// to 90 days for administrators (default 7 days).
+	// Lifetime is how long a certificate is good for: 24 h to 90 days for machines, gateways and servers (default 30
+	// days), 1 h to 90 days for administrators (default 7 days), 24 h to 397 days for peers (default 90 days).
 	Lifetime time.Duration
 	// Backdate is how long before its issuing a certificate is already good, for clocks that are slow: up to 1 h
 	// (default 5 min).
@@ -81,6 +98,7 @@ type Profile struct {
 	backdate     time.Duration
 	organization string
 	usages       []trust.Usage
+	more         []asn1.ObjectIdentifier
 }
 
 // maxOrganization is ub-organization-name of RFC 5280 A.1.
@@ -92,7 +110,7 @@ func NewProfile(kind Kind, c ProfileConfig) (Profile, error) {
 	if !ok {
 		return Profile{}, fmt.Errorf("%v: %w", kind, ErrProfile)
 	}
-	p := Profile{kind: kind, lifetime: c.Lifetime, shortest: l.shortest, backdate: c.Backdate, organization: c.Organization, usages: l.usages}
+	p := Profile{kind: kind, lifetime: c.Lifetime, shortest: l.shortest, backdate: c.Backdate, organization: c.Organization, usages: l.usages, more: l.more}
 	if p.lifetime == 0 {
 		p.lifetime = l.usual
 	}
@@ -125,7 +143,7 @@ func (p Profile) admits(s pki.Subject) error {
 	ok := false
 	switch s := s.(type) {
 	case pki.Identity:
-		ok = p.kind == Machine && !s.IsZero()
+		ok = (p.kind == Machine || p.kind == Gateway || p.kind == Peer) && !s.IsZero()
 	case pki.Controller:
 		ok = p.kind == Server && len(s.SANs().DNSNames) > 0
 	case pki.Administrator:
@@ -174,5 +192,5 @@ func (p Profile) extKeyUsages() (known []x509.ExtKeyUsage, unknown, all []asn1.O
 			unknown = append(unknown, u.OID())
 		}
 	}
-	return known, unknown, all
+	return known, append(unknown, p.more...), append(all, p.more...)
 }
