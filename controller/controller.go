@@ -131,6 +131,7 @@ func (c *Controller) load(ctx context.Context) error {
 	}, records)
 	c.revoked.Notify(c.revocationsChanged)
 	c.authority.OnChange(c.authoritiesChanged)
+	c.authority.ConsiderRevoked(c.revoked.Set)
 	c.desk = enrollment.New(enrollment.Config{
 		Tokens: s, Authority: c.revoked.Guard(c.authority), Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
 		Machine: v.machine, Admin: v.admin, Peer: v.peer, Requests: s, Rules: v.rules, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace, Supersede: c.revoked.Supersede,

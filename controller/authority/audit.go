@@ -43,21 +43,25 @@ func (k *Keeper) Audit(ctx context.Context, remembered []journal.Head) (Report, 
 	for _, h := range remembered {
 		if err := audit.Expect(h); err != nil {
 			r.problem("%v", err)
-			return r, nil
 		}
 	}
-	var broken error
+	broken := ""
 	stored, err := k.config.Store.ReadJournal(ctx, 1, func(line []byte) error {
-		_, broken = audit.Add(line)
-		return broken
+		if broken != "" {
+			return nil
+		}
+		if _, err := audit.Add(line); err != nil {
+			broken = err.Error()
+		}
+		return nil
 	})
-	if broken != nil {
-		r.Head = audit.Head()
-		r.problem("%v", broken)
-		return r, nil
-	}
 	if err != nil {
 		return Report{}, err
+	}
+	if broken != "" {
+		r.Head = audit.Head()
+		r.problem("%s", broken)
+		return r, nil
 	}
 	r.Head = audit.Head()
 	if err := audit.End(); err != nil {

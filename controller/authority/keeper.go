@@ -92,6 +92,8 @@ type Keeper struct {
 	stepping sync.Mutex
 	// changed is called after each step, in its goroutine.
 	changed func(context.Context) error
+	// revoked returns what is revoked.
+	revoked func() trust.Revocations
 }
 
 // view is what is known at one revision of the state. It is immutable.
@@ -113,7 +115,7 @@ func Open(ctx context.Context, c Config) (*Keeper, error) {
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
 	}
-	k := &Keeper{config: c, changed: func(context.Context) error { return nil }}
+	k := &Keeper{config: c, changed: func(context.Context) error { return nil }, revoked: func() trust.Revocations { return trust.Revocations{} }}
 	// The second round reads what the first one made, or what another controller was faster to make.
 	for range 2 {
 		err := k.load(ctx)
@@ -312,3 +314,7 @@ func (k *Keeper) ServerChain(issued ca.Issued) [][]byte {
 
 // OnChange sets what is called after each step of a rotation. It must be set before the first step.
 func (k *Keeper) OnChange(changed func(context.Context) error) { k.changed = changed }
+
+// ConsiderRevoked sets what tells of revocations: a certificate that is revoked does not hold back the retirement of its CA. It
+// must be set before the first step.
+func (k *Keeper) ConsiderRevoked(revoked func() trust.Revocations) { k.revoked = revoked }

@@ -282,6 +282,24 @@ func TestRotation(t *testing.T) {
 	if _, err := k.Retire(t.Context(), next.ID, true, "root"); !errors.Is(err, slots.ErrStep) {
 		t.Errorf("retiring the active CA gave %v, want ErrStep", err)
 	}
+	// What is revoked holds nothing back.
+	leaf, err := trust.ParseCertificate(oldChain[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial, err := trust.NewSerial(old.IssuerKeyID(), leaf.SerialNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked, err := trust.NewRevocations(1, []trust.Serial{serial}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.ConsiderRevoked(func() trust.Revocations { return revoked })
+	if uses, err := k.Uses(t.Context()); err != nil || uses[id].Certificates != 0 {
+		t.Errorf("with the one certificate revoked %d count, %v", uses[id].Certificates, err)
+	}
+	k.ConsiderRevoked(func() trust.Revocations { return trust.Revocations{} })
 	s.now = s.now.Add(31 * 24 * time.Hour)
 	if _, err := k.Retire(t.Context(), id, false, "root"); err != nil {
 		t.Fatal(err)

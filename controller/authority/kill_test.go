@@ -49,7 +49,7 @@ func victim(dir string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println(issued.Leaf.SerialNumber.Text(16))
+		fmt.Fprintln(os.Stdout, issued.Leaf.SerialNumber.Text(16))
 		state := k.State()
 		coming, ok := state.Coming()
 		switch {

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"time"
 
@@ -215,7 +216,7 @@ func (k *Keeper) Retire(ctx context.Context, id string, emergency bool, by strin
 
 // Use is what counts of a CA's certificates.
 type Use struct {
-	// Certificates is how many have not ended, those of CAs and controllers excepted, and Until when the last one does.
+	// Certificates is how many have not ended and are not revoked, those of CAs and controllers excepted, and Until when the last one does.
 	Certificates int
 	Until        time.Time
 	// Subjects are some of theirs.
@@ -231,11 +232,21 @@ func (k *Keeper) Uses(ctx context.Context) (map[string]Use, error) {
 	if err != nil {
 		return nil, err
 	}
+	revoked := k.revoked()
+	serials := map[trust.Serial]bool{}
+	for _, s := range revoked.Serials() {
+		serials[s] = true
+	}
 	now, uses := k.config.Now(), map[string]Use{}
 	for _, e := range entries {
 		// A controller makes itself another certificate when another CA is activated, and at every start.
 		if !e.Intention.NotAfter.After(now) || e.Intention.Profile == ca.Server.String() || ca.IsAuthorityProfile(e.Intention.Profile) {
 			continue
+		}
+		if number, ok := new(big.Int).SetString(e.Intention.Serial, 16); ok {
+			if serial, err := trust.NewSerial(e.Intention.Issuer, number); err == nil && (serials[serial] || revoked.HasKey(e.Intention.Key)) {
+				continue
+			}
 		}
 		id := slots.IDOf(e.Intention.Issuer)
 		use := uses[id]

@@ -19,7 +19,6 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
 )
 
-
 // judged is one certificate that the judges look at.
 type judged struct {
 	name    string

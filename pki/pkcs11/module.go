@@ -177,6 +177,7 @@ func generation(algorithm ca.Algorithm) (mechanism uint, public []*pkcs11.Attrib
 		return modulus(3072)
 	case ca.RSA4096:
 		return modulus(4096)
+	case ca.Ed25519:
 	}
 	return 0, nil, fmt.Errorf("%v is not used with tokens, wanted ecdsa-p256, ecdsa-p384, rsa-3072 or rsa-4096: %w", algorithm, ErrKey)
 }
