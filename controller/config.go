@@ -17,6 +17,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/directory/settings"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
+	lists "github.com/bailiwick-net/bailiwick/pki/revocation"
 )
 
 // The defaults of a Config.
@@ -43,6 +44,8 @@ type Config struct {
 	Directory DirectoryConfig `yaml:"directory"`
 	Store     StoreConfig     `yaml:"store"`
 	CA        CAConfig        `yaml:"ca"`
+	// Revocation is about revocation lists and OCSP.
+	Revocation RevocationConfig `yaml:"revocation"`
 	// Enrollment says which machines get a certificate, and how.
 	Enrollment EnrollmentConfig `yaml:"enrollment"`
 	// EST is for machines without our daemon.
@@ -190,6 +193,9 @@ type validated struct {
 	admin       ca.Profile
 	peer        ca.Profile
 	rules       enrollment.Rules
+	responder   ca.Profile
+	// pointers are what certificates say of revocation.
+	pointers lists.Pointers
 	// authorities says what CAs to make, but for the trust domain.
 	authorities ca.Config
 }
@@ -214,7 +220,7 @@ func (c Config) validate() (validated, error) {
 	if v.ReportInterval == 0 {
 		v.ReportInterval = 30 * time.Second
 	}
-	errs := []error{v.checkAddresses(), v.checkNames(), v.checkDirectory(), v.checkStore(), v.checkCA(), v.checkEnrollment()}
+	errs := []error{v.checkAddresses(), v.checkNames(), v.checkDirectory(), v.checkStore(), v.checkRevocation(), v.checkCA(), v.checkEnrollment()}
 	if v.ReportInterval < time.Second || v.ReportInterval > time.Hour {
 		errs = append(errs, fmt.Errorf("reportInterval %v, wanted 1s to 1h", v.ReportInterval))
 	}
@@ -345,8 +351,13 @@ func (v *validated) checkCA() error {
 		profile  *ca.Profile
 		kind     ca.Kind
 		lifetime time.Duration
+<<<<<<< HEAD
 	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}, {&v.peer, ca.Peer, v.CA.PeerLifetime}} {
 		profile, err := ca.NewProfile(p.kind, ca.ProfileConfig{Lifetime: p.lifetime})
+=======
+	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}, {&v.responder, ca.Responder, 0}} {
+		profile, err := ca.NewProfile(p.kind, ca.ProfileConfig{Lifetime: p.lifetime, Pointers: v.pointers})
+>>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 		*p.profile = profile
 		errs = append(errs, err)
 	}

@@ -58,6 +58,7 @@ type Controller struct {
 	adminLs    net.Listener
 	remoteLs   net.Listener
 	metricsLs  net.Listener  // nil without metrics
+	listsL     net.Listener  // nil without a listener for revocation lists
 	openNodes  chan struct{} // closed when the node listeners serve
 	closeState sync.Once
 }
@@ -104,7 +105,7 @@ func (c *Controller) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.openRevocations(ctx, trustDomain); err != nil {
+	if err := c.openRevocations(ctx, trustDomain, subject); err != nil {
 		return err
 	}
 	// The mirrors wake the resolver, which reads them: the one loop in the wiring is this hint.
@@ -218,6 +219,9 @@ func (c *Controller) listen(ctx context.Context) error {
 	if err := c.est.listen(ctx, c.config.EST.Listen); err != nil {
 		return err
 	}
+	if err := c.listenRevocations(ctx); err != nil {
+		return err
+	}
 	c.adminLs, err = listenSocket(ctx, c.config.Admin.Socket)
 	return err
 }
@@ -244,7 +248,7 @@ func (c *Controller) Ready() <-chan struct{} { return c.openNodes }
 
 // Close gives back what Load took, for a controller that is not run.
 func (c *Controller) Close() error {
-	for _, l := range append(c.nodeLs, c.adminLs, c.remoteLs, c.metricsLs, c.est.listener) {
+	for _, l := range append(c.nodeLs, c.adminLs, c.remoteLs, c.metricsLs, c.listsL, c.est.listener) {
 		if l != nil {
 			l.Close()
 		}
@@ -292,6 +296,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	if c.remote != nil {
 		start("admin listener", func() error { return c.remote.Serve(c.remoteLs) })
+	}
+	if c.listsL != nil {
+		start("revocation listener", func() error { return c.serveRevocations(parts) })
 	}
 	c.log.Info("administrators may connect", "socket", c.config.Admin.Socket)
 	ended := make(chan error, 1)

@@ -2,14 +2,72 @@ package controller
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
 
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/revocation"
+	"github.com/bailiwick-net/bailiwick/pki"
+	lists "github.com/bailiwick-net/bailiwick/pki/revocation"
 )
 
+// RevocationConfig says how machines without our daemon learn what is revoked.
+type RevocationConfig struct {
+	// Listen is host:port of the HTTP listener for revocation lists and OCSP; empty means that there is none.
+	Listen string `yaml:"listen"`
+	// URL is what leads there, as certificates issued from now on say: http://HOST[:PORT][/PATH]. Empty, and they say
+	// nothing.
+	URL string `yaml:"url"`
+	// Parts is how many parts the list is split into, a power of two up to 256; default 1.
+	Parts int `yaml:"parts"`
+	// ListLifetime is how long a list is good for, 10 min to 30 days; default 24 h. It is made anew after half of that,
+	// and with every revocation.
+	ListLifetime time.Duration `yaml:"listLifetime"`
+	// ResponseLifetime is how long an OCSP response is good for, 1 min to 7 days; default 1 h.
+	ResponseLifetime time.Duration `yaml:"responseLifetime"`
+}
+
+func (v *validated) checkRevocation() error {
+	r := &v.Revocation
+	if r.Parts == 0 {
+		r.Parts = 1
+	}
+	var err error
+	if v.pointers, err = lists.NewPointers(r.URL, r.Parts); err != nil {
+		return fmt.Errorf("revocation: %w", err)
+	}
+	if r.Listen != "" {
+		if _, _, err := net.SplitHostPort(r.Listen); err != nil {
+			return fmt.Errorf("revocation.listen %q is not host:port", r.Listen)
+		}
+	}
+	if r.URL != "" && r.Listen == "" {
+		return errors.New("revocation.url is set without revocation.listen: certificates would name a place where nobody answers")
+	}
+	if r.Parts > 1 && r.URL == "" {
+		return errors.New("revocation.parts without revocation.url: a part of a list names the place where it is")
+	}
+	for _, d := range []struct {
+		name                  string
+		value, least, longest time.Duration
+	}{
+		{"listLifetime", r.ListLifetime, 10 * time.Minute, 30 * 24 * time.Hour},
+		{"responseLifetime", r.ResponseLifetime, time.Minute, 7 * 24 * time.Hour},
+	} {
+		if d.value != 0 && (d.value < d.least || d.value > d.longest) {
+			return fmt.Errorf("revocation.%s %v, wanted %v to %v", d.name, d.value, d.least, d.longest)
+		}
+	}
+	return nil
+}
+
 // openRevocations reads what is revoked.
-func (c *Controller) openRevocations(ctx context.Context, trustDomain string) error {
+func (c *Controller) openRevocations(ctx context.Context, trustDomain string, subject pki.Controller) error {
 	v := c.config
+	sign := &responders{profile: v.responder, subject: subject, now: v.Now, log: v.Log.Named("revocation"), present: map[pki.KeyID]revocation.Responder{}}
 	var err error
 	c.revoked, err = revocation.Open(ctx, revocation.Config{
 		Store: c.state.store, TrustDomain: trustDomain, Now: v.Now, Log: v.Log.Named("revocation"),
@@ -19,7 +77,8 @@ func (c *Controller) openRevocations(ctx context.Context, trustDomain string) er
 			}
 			return c.mirror.View()
 		},
-		Issuers: c.issuers,
+		Issuers: c.issuers, Responder: sign.get, Pointers: v.pointers,
+		ListLifetime: v.Revocation.ListLifetime, ResponseLifetime: v.Revocation.ResponseLifetime,
 	})
 	return err
 }
@@ -36,4 +95,49 @@ func (c *Controller) issuers() []revocation.Issuer {
 // revocationsChanged tells everybody who believes certificates.
 func (c *Controller) revocationsChanged() {
 	c.sessions.NotifyRevoked()
+}
+
+// The times that a stranger has for a request over HTTP.
+const (
+	httpHeaderTime = 5 * time.Second
+	httpTime       = 15 * time.Second
+	httpIdle       = 30 * time.Second
+	// maxHTTPHeader bounds the headers and the line of a request, in octets: an OCSP request may be in the line.
+	maxHTTPHeader = 16 << 10
+)
+
+// listenRevocations opens the listener for lists and OCSP, if there is to be one.
+func (c *Controller) listenRevocations(ctx context.Context) error {
+	if c.config.Revocation.Listen == "" {
+		return nil
+	}
+	var open net.ListenConfig
+	var err error
+	if c.listsL, err = open.Listen(ctx, "tcp", c.config.Revocation.Listen); err != nil {
+		return fmt.Errorf("listening for requests of revocation lists: %w", err)
+	}
+	return nil
+}
+
+// RevocationAddress is where lists and OCSP are; nil without such a listener.
+func (c *Controller) RevocationAddress() net.Addr {
+	if c.listsL == nil {
+		return nil
+	}
+	return c.listsL.Addr()
+}
+
+// serveRevocations serves lists and OCSP until ctx ends.
+func (c *Controller) serveRevocations(ctx context.Context) error {
+	server := &http.Server{
+		Handler: c.revoked.Handler(), ReadHeaderTimeout: httpHeaderTime, ReadTimeout: httpTime, WriteTimeout: httpTime, IdleTimeout: httpIdle,
+		MaxHeaderBytes: maxHTTPHeader, ErrorLog: c.log.Named("revocation").StandardLogger(nil),
+	}
+	stopped := context.AfterFunc(ctx, func() { server.Close() })
+	defer stopped()
+	c.log.Info("revocation lists and OCSP are served", "address", c.listsL.Addr())
+	if err := server.Serve(c.listsL); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }

@@ -54,8 +54,8 @@ type Config struct {
 	TrustDomain string
 	// Issuers are the CAs whose lists are made.
 	Issuers func() []Issuer
-	// Responder is the certificate and key of OCSP responses; nil without a responder.
-	Responder func() Responder
+	// Responder returns who signs OCSP responses for an issuer.
+	Responder func(ctx context.Context, issuer Issuer) (Responder, error)
 	// Pointers are the places that certificates name.
 	Pointers revocation.Pointers
 	// ListLifetime is how long a list is good for; 0 means DefaultListLifetime. ResponseLifetime is that of responses; 0

@@ -40,22 +40,26 @@ func (k *Keeper) Answer(ctx context.Context, der []byte) (response []byte, cache
 	defer cancel()
 	now := k.config.Now()
 	out := revocation.Response{Nonce: request.Nonce, ProducedAt: now, ThisUpdate: now, NextUpdate: now.Add(k.config.ResponseLifetime)}
-	if k.config.Responder == nil {
-		return revocation.Unauthorized.Append(nil), 0
-	}
-	responder := k.config.Responder()
+	var by Issuer
 	for _, id := range request.Certificates {
-		// The responder's certificate speaks for the CA that issued it, and for no other (RFC 6960 4.2.2.2).
 		issuer, ok := k.issuer(func(i Issuer) bool { return id.Matches(i.Issuing()) })
-		if !ok || responder.Certificate == nil || responder.Certificate.CheckSignatureFrom(issuer.Issuing()) != nil {
+		// A responder speaks for the CA that issued its certificate, and for no other (RFC 6960 4.2.2.2); a response has
+		// one responder.
+		if !ok || by != nil && by.IssuerKeyID() != issuer.IssuerKeyID() {
 			return revocation.Unauthorized.Append(nil), 0
 		}
+		by = issuer
 		single, err := k.answerOne(ctx, issuer.IssuerKeyID(), id)
 		if err != nil {
 			k.config.Log.Error("OCSP request cannot be answered", "serial", id.Serial.Text(16), "error", err)
 			return revocation.TryLater.Append(nil), 0
 		}
 		out.Answers = append(out.Answers, single)
+	}
+	responder, err := k.config.Responder(ctx, by)
+	if err != nil {
+		k.config.Log.Error("OCSP has nobody who signs its responses", "error", err)
+		return revocation.TryLater.Append(nil), 0
 	}
 	der, err = out.Sign(rand.Reader, responder.Certificate, responder.Key)
 	if err != nil {

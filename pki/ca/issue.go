@@ -83,7 +83,7 @@ func (c *CA) newTemplate(profile Profile, key pki.KeyID, subject pki.Subject, no
 		name.Organization = []string{profile.organization}
 	}
 	known, unknown, _ := profile.extKeyUsages()
-	return &x509.Certificate{
+	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               name,
 		NotBefore:             notBefore,
@@ -97,7 +97,15 @@ func (c *CA) newTemplate(profile Profile, key pki.KeyID, subject pki.Subject, no
 		IPAddresses:           sans.IPAddresses(),
 		URIs:                  uris,
 		SignatureAlgorithm:    c.algorithm,
-	}, nil
+	}
+	if !profile.pointers.IsZero() {
+		template.CRLDistributionPoints = []string{profile.pointers.CRL(c.issuerKeyID, serial)}
+		template.OCSPServer = []string{profile.pointers.OCSP()}
+	}
+	if profile.kind == Responder {
+		template.ExtraExtensions = []pkix.Extension{certlint.NoCheck()}
+	}
+	return template, nil
 }
 
 // lintTwin signs the template with the throw-away key, applies the rules to the result, and returns the octets that
@@ -116,6 +124,7 @@ func (c *CA) lintTwin(profile Profile, template *x509.Certificate, request enrol
 		Issuer: c.issuing, Subject: subject, PublicKey: request.KeyID,
 		MaxValidity: profile.lifetime + profile.backdate,
 		KeyUsage:    x509.KeyUsageDigitalSignature, ExtKeyUsages: usages,
+		CRL: profile.pointers.CRL(c.issuerKeyID, template.SerialNumber), OCSP: profile.pointers.OCSP(), NoCheck: profile.kind == Responder,
 	})
 	if err != nil {
 		return nil, err

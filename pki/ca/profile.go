@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/revocation"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
 
@@ -16,11 +17,18 @@ type Kind uint8
 
 // The kinds. The zero value is none.
 const (
+<<<<<<< HEAD
 	Machine Kind = iota + 1 // a node: IKE peer and TLS client of the controller; subject pki.Identity
 	Server                  // the controller as a TLS server; subject pki.Controller
 	Admin                   // an administrator's TLS client; subject pki.Administrator
 	Gateway                 // a machine that others reach networks through, also peers that want to see that in its certificate
 	Peer                    // a machine that runs other software than our node, and renews by hand
+=======
+	Machine   Kind = iota + 1 // a node: IKE peer and TLS client of the controller; subject pki.Identity
+	Server                    // the controller as a TLS server; subject pki.Controller
+	Admin                     // an administrator's TLS client; subject pki.Administrator
+	Responder                 // signs OCSP responses for the CA (RFC 6960 4.2.2.2); subject pki.Controller
+>>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 )
 
 // String returns the kind as written in configuration and journal.
@@ -32,10 +40,15 @@ func (k Kind) String() string {
 		return "server"
 	case Admin:
 		return "admin"
+<<<<<<< HEAD
 	case Gateway:
 		return "gateway"
 	case Peer:
 		return "peer"
+=======
+	case Responder:
+		return "responder"
+>>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -62,12 +75,19 @@ func (k Kind) limits() (limits, bool) {
 	case Server:
 		return limits{day, 90 * day, 30 * day, []trust.Usage{trust.ServerAuth}, nil}, true
 	case Admin:
+<<<<<<< HEAD
 		return limits{time.Hour, 90 * day, 7 * day, []trust.Usage{trust.ClientAuth}, nil}, true
 	case Gateway:
 		return limits{day, 90 * day, 30 * day, []trust.Usage{trust.ClientAuth, trust.IPsecIKE}, []asn1.ObjectIdentifier{oidIKEIntermediate}}, true
 	case Peer:
 		// Nobody renews them unasked, so they live longer.
 		return limits{day, 397 * day, 90 * day, []trust.Usage{trust.ClientAuth, trust.IPsecIKE}, []asn1.ObjectIdentifier{oidIKEIntermediate}}, true
+=======
+		return limits{time.Hour, 90 * day, 7 * day, []trust.Usage{trust.ClientAuth}}, true
+	case Responder:
+		// Nobody asks whether it is revoked, so it is short: RFC 6960 4.2.2.2.1.
+		return limits{time.Hour, 7 * day, 2 * day, []trust.Usage{trust.OCSPSigning}}, true
+>>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 	}
 	return limits{}, false
 }
@@ -88,6 +108,8 @@ type ProfileConfig struct {
 	Backdate time.Duration
 	// Organization, where not empty, is the O of the subject: up to 64 characters.
 	Organization string
+	// Pointers are where certificates say that their revocation can be looked up. Those of responders say nothing.
+	Pointers revocation.Pointers
 }
 
 // Profile is a validated profile. The zero value issues nothing.
@@ -98,7 +120,11 @@ type Profile struct {
 	backdate     time.Duration
 	organization string
 	usages       []trust.Usage
+<<<<<<< HEAD
 	more         []asn1.ObjectIdentifier
+=======
+	pointers     revocation.Pointers
+>>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 }
 
 // maxOrganization is ub-organization-name of RFC 5280 A.1.
@@ -110,7 +136,14 @@ func NewProfile(kind Kind, c ProfileConfig) (Profile, error) {
 	if !ok {
 		return Profile{}, fmt.Errorf("%v: %w", kind, ErrProfile)
 	}
+<<<<<<< HEAD
 	p := Profile{kind: kind, lifetime: c.Lifetime, shortest: l.shortest, backdate: c.Backdate, organization: c.Organization, usages: l.usages, more: l.more}
+=======
+	p := Profile{kind: kind, lifetime: c.Lifetime, shortest: l.shortest, backdate: c.Backdate, organization: c.Organization, usages: l.usages}
+	if kind != Responder {
+		p.pointers = c.Pointers
+	}
+>>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 	if p.lifetime == 0 {
 		p.lifetime = l.usual
 	}
@@ -145,7 +178,7 @@ func (p Profile) admits(s pki.Subject) error {
 	case pki.Identity:
 		ok = (p.kind == Machine || p.kind == Gateway || p.kind == Peer) && !s.IsZero()
 	case pki.Controller:
-		ok = p.kind == Server && len(s.SANs().DNSNames) > 0
+		ok = (p.kind == Server || p.kind == Responder) && len(s.SANs().DNSNames) > 0
 	case pki.Administrator:
 		ok = p.kind == Admin && s.Account() != ""
 	}
@@ -187,6 +220,8 @@ func (p Profile) extKeyUsages() (known []x509.ExtKeyUsage, unknown, all []asn1.O
 			known = append(known, x509.ExtKeyUsageServerAuth)
 		case trust.ClientAuth:
 			known = append(known, x509.ExtKeyUsageClientAuth)
+		case trust.OCSPSigning:
+			known = append(known, x509.ExtKeyUsageOCSPSigning)
 		case trust.IPsecIKE:
 			// crypto/x509 has no name for it.
 			unknown = append(unknown, u.OID())

@@ -31,6 +31,10 @@ type Expected struct {
 	KeyUsage x509.KeyUsage
 	// ExtKeyUsages are the exact extended key usages, in order; none for a CA certificate.
 	ExtKeyUsages []asn1.ObjectIdentifier
+	// CRL and OCSP are the places where its revocation can be looked up; empty for none.
+	CRL, OCSP string
+	// NoCheck tells the certificate of an OCSP responder, whose revocation nobody looks up (RFC 6960 4.2.2.2.1).
+	NoCheck bool
 	// CA tells a CA certificate; MaxPathLen is then its path length.
 	CA         bool
 	MaxPathLen int
@@ -103,6 +107,7 @@ var rules = [...]rule{
 	{"basic constraints", "RFC 5280 4.2.1.9", checkBasicConstraints},
 	{"key identifiers", "RFC 5280 4.2.1.1, 4.2.1.2", checkKeyIdentifiers},
 	{"name constraints", "RFC 5280 4.2.1.10", checkConstraints},
+	{"revocation", "RFC 5280 4.2.1.13, 4.2.2.1, RFC 6960 4.2.2.2.1", checkRevocation},
 	{"extensions", "house rule: no others", checkExtensions},
 }
 
@@ -293,7 +298,8 @@ var (
 )
 
 // known are the extensions that certificates of the fleet have.
-var known = []asn1.ObjectIdentifier{oidSubjectKeyID, oidKeyUsage, oidSubjectAltName, oidBasicConstraints, oidAuthorityKeyID, oidExtKeyUsage}
+var known = []asn1.ObjectIdentifier{oidSubjectKeyID, oidKeyUsage, oidSubjectAltName, oidBasicConstraints, oidAuthorityKeyID, oidExtKeyUsage,
+	oidCRLDistributionPoints, oidAuthorityInfoAccess, oidNoCheck}
 
 func checkExtensions(c *x509.Certificate, _ Expected) string {
 	for _, e := range c.Extensions {

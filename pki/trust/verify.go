@@ -21,9 +21,10 @@ type Usage uint8
 
 // The usages. The zero value is no usage.
 const (
-	ServerAuth Usage = iota + 1 // TLS server: id-kp-serverAuth
-	ClientAuth                  // TLS client: id-kp-clientAuth
-	IPsecIKE                    // IKE peer: id-kp-ipsecIKE, 1.3.6.1.5.5.7.3.17 (RFC 4945 5.1.3.12)
+	ServerAuth  Usage = iota + 1 // TLS server: id-kp-serverAuth
+	ClientAuth                   // TLS client: id-kp-clientAuth
+	IPsecIKE                     // IKE peer: id-kp-ipsecIKE, 1.3.6.1.5.5.7.3.17 (RFC 4945 5.1.3.12)
+	OCSPSigning                  // OCSP responder: id-kp-OCSPSigning
 )
 
 // String returns the name of RFC 5280 or RFC 4945.
@@ -35,6 +36,8 @@ func (u Usage) String() string {
 		return "clientAuth"
 	case IPsecIKE:
 		return "ipsecIKE"
+	case OCSPSigning:
+		return "OCSPSigning"
 	}
 	return fmt.Sprintf("usage %d", uint8(u))
 }
@@ -48,6 +51,8 @@ func (u Usage) OID() asn1.ObjectIdentifier {
 		return asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}
 	case IPsecIKE:
 		return asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 17}
+	case OCSPSigning:
+		return asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
 	}
 	return nil
 }
@@ -313,7 +318,7 @@ func usageNames(c *x509.Certificate) []string {
 	var out []string
 	for _, oid := range extendedUsages(c) {
 		name := oid.String()
-		for _, u := range []Usage{ServerAuth, ClientAuth, IPsecIKE} {
+		for _, u := range []Usage{ServerAuth, ClientAuth, IPsecIKE, OCSPSigning} {
 			if u.OID().Equal(oid) {
 				name = u.String()
 			}
