@@ -72,6 +72,8 @@ func (k *Keeper) sweep(ctx context.Context, settled map[string]desired) error {
 	view := k.config.View()
 	// What an earlier run read may be long out of date, and a revocation is for good.
 	if view == nil || view.Restored {
+		// That the directory still says what was remembered is announced to nobody.
+		time.AfterFunc(sweepPause, k.DirectoryChanged)
 		return nil
 	}
 	subjects, err := k.config.Store.IssuedSubjects(ctx)
