@@ -18,37 +18,9 @@ func BenchmarkFanOut(b *testing.B) {
 	const nodes = 1000
 	f := Start(b, large(nodes))
 	f.Apply(BankLinks)
-	var all []*Node
-	var tokens []string
-	for i := range nodes {
-		tokens = append(tokens, f.Token(fmt.Sprintf("pc%d", i)))
-	}
-	start := time.Now()
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	next := make(chan string)
-	for range 8 {
-		wg.Go(func() {
-			for token := range next {
-				n, err := f.Join(token).Try(b.Context())
-				if err != nil {
-					b.Error(err)
-					continue
-				}
-				mu.Lock()
-				all = append(all, n)
-				mu.Unlock()
-			}
-		})
-	}
-	for _, token := range tokens {
-		next <- token
-	}
-	close(next)
-	wg.Wait()
-	joins := nodes / time.Since(start).Seconds()
+	all, joins := joinAll(b, f, nodes)
 
-	start = time.Now()
+	start := time.Now()
 	acknowledged := make(chan struct{}, nodes)
 	for _, n := range all {
 		s := n.Connect(&nodev1.Hello{})
@@ -92,4 +64,40 @@ func BenchmarkFanOut(b *testing.B) {
 	b.ReportMetric(joins, "joins/s")
 	b.ReportMetric(connects, "connects/s")
 	b.ReportMetric(goroutines, "goroutines/node")
+}
+
+// joinAll joins the machines of large, and tells how many a second.
+func joinAll(b *testing.B, f *Fleet, nodes int) (all []*Node, joins float64) {
+	b.Helper()
+	var tokens []string
+	for i := range nodes {
+		tokens = append(tokens, f.Token(fmt.Sprintf("pc%d", i)))
+	}
+	start := time.Now()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	next := make(chan string)
+	for range 8 {
+		wg.Go(func() {
+			for token := range next {
+				n, err := f.Join(token).Try(b.Context())
+				if err != nil {
+					b.Error(err)
+					continue
+				}
+				mu.Lock()
+				all = append(all, n)
+				mu.Unlock()
+			}
+		})
+	}
+	for _, token := range tokens {
+		next <- token
+	}
+	close(next)
+	wg.Wait()
+	if len(all) != nodes {
+		b.Fatalf("%d of %d nodes joined", len(all), nodes)
+	}
+	return all, float64(nodes) / time.Since(start).Seconds()
 }

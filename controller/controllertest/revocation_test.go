@@ -61,11 +61,12 @@ func judgePeer(t testing.TB, judge, peer *Node, denials []byte) trust.Reason {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := trust.ParseChain(peer.Certificate.Certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = judge.Trust.Verify(time.Now(), chain, trust.Options{Usages: []trust.Usage{trust.IPsecIKE}, IKEID: peer.Identity.IKEID(), Denied: set})
+	return judgeBy(t, nil, judge, peer, set)
+}
+
+func judgeBy(t testing.TB, paths *trust.Paths, judge, peer *Node, set trust.Denials) trust.Reason {
+	t.Helper()
+	_, err := paths.Verify(judge.Trust, time.Now(), peer.Certificate.Certificate, trust.Options{Usages: []trust.Usage{trust.IPsecIKE}, IKEID: peer.Identity.IKEID(), Denied: set})
 	reason, _ := trust.ReasonOf(err)
 	return reason
 }
