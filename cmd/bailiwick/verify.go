@@ -75,7 +75,10 @@ func printFindings(w io.Writer, r *adminv1.VerifyResponse) error {
 		if f.GetLine() > 0 {
 			place += fmt.Sprintf(":%d:%d", f.GetLine(), f.GetColumn())
 		}
-		fmt.Fprintf(w, "%s %s: %s: %s: %s\n", f.GetSeverity(), f.GetCode(), place, f.GetDocument(), f.GetSentence())
+		if place != "" { // what is no document has none
+			place += ": "
+		}
+		fmt.Fprintf(w, "%s %s: %s%s: %s\n", f.GetSeverity(), f.GetCode(), place, f.GetDocument(), f.GetSentence())
 		if f.GetHint() != "" {
 			fmt.Fprintf(w, "  hint: %s\n", f.GetHint())
 		}

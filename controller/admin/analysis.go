@@ -219,8 +219,12 @@ func (s *Server) Verify(ctx context.Context, r *adminv1.VerifyRequest) (*adminv1
 	if err != nil {
 		return nil, err
 	}
+	situation := s.situation(v.docs)
+	if situation.Certificates, err = s.latest(ctx); err != nil {
+		return nil, err
+	}
 	response := &adminv1.VerifyResponse{}
-	for _, f := range analyze.Verify(s.situation(v.docs)) {
+	for _, f := range analyze.Verify(situation) {
 		response.Findings = append(response.Findings, &adminv1.Finding{
 			Severity: f.Severity.String(), Code: string(f.Code), Document: f.Object, Source: f.At.File,
 			Line: uint32(max(f.At.Line, 0)), Column: uint32(max(f.At.Column, 0)), Sentence: f.Message, Hint: f.Hint,

@@ -18,6 +18,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	reasons "github.com/bailiwick-net/bailiwick/pki/revocation"
+	"github.com/bailiwick-net/bailiwick/policies/analyze"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 )
 
@@ -285,4 +286,25 @@ func (s *Server) ReleaseCertificates(ctx context.Context, r *adminv1.ReleaseCert
 		s.config.Log.Warn("certificate released", "id", v.ID(), "subject", v.Subject, "by", by)
 	}
 	return &adminv1.ReleaseCertificatesResponse{Released: describeRevocations(out.Changed), Kept: describeRevocations(out.Before)}, nil
+}
+
+// latest are the latest certificates of the machines that may have one.
+func (s *Server) latest(ctx context.Context) ([]analyze.Certificate, error) {
+	holdings, err := s.config.Store.Holdings(ctx)
+	if err != nil {
+		return nil, refuse(err)
+	}
+	view := s.config.Mirror.View()
+	if view == nil {
+		return nil, nil
+	}
+	var out []analyze.Certificate
+	for _, h := range holdings {
+		m, vanished, ok := view.Machine(directory.UUID(h.Machine))
+		_, revoked := s.config.Revocations.Record(h.Serial)
+		if ok && !vanished && !m.Disabled && !revoked {
+			out = append(out, analyze.Certificate{Machine: m.Name, NotBefore: h.Issued, NotAfter: h.NotAfter})
+		}
+	}
+	return out, nil
 }

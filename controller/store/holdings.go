@@ -52,6 +52,16 @@ func (s *Store) PutHolding(ctx context.Context, h Holding) error {
 	return err
 }
 
+// Holdings lists what all machines hold.
+func (s *Store) Holdings(ctx context.Context) ([]Holding, error) {
+	var all []Holding
+	err := list(ctx, s, "certificates of machines", s.key("holdings", ""), func(h Holding, revision int64) {
+		h.revision = revision
+		all = append(all, h)
+	})
+	return all, err
+}
+
 // PruneHoldings removes the records of machines whose latest certificate ended before the given time, in batches.
 func (s *Store) PruneHoldings(ctx context.Context, before time.Time) (int, error) {
 	return prune(ctx, s, "ended certificates of machines", s.key("holdings", ""), func(h Holding) bool { return h.NotAfter.Before(before) })

@@ -60,8 +60,10 @@ type Situation struct {
 	Directory   *directory.Snapshot
 	Locations   resolve.Locations // where machines are, for links to sites; nil when that is not known
 	Authorities []Authority
-	Services    []Service
-	Now         time.Time
+	// Certificates are the latest of all machines.
+	Certificates []Certificate
+	Services     []Service
+	Now          time.Time
 }
 
 // Verify looks for what is wrong, dangerous or without effect in the documents of a fleet: what policies.Validate and
@@ -77,6 +79,7 @@ func Verify(s Situation) []policies.Finding {
 	v.offers()
 	v.secrets()
 	v.authorities()
+	v.certificates()
 	v.unused()
 	slices.SortStableFunc(v.findings, func(a, b policies.Finding) int {
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(a.At.File, b.At.File), cmp.Compare(a.At.Line, b.At.Line),
