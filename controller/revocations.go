@@ -12,6 +12,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/revocation"
 	"github.com/bailiwick-net/bailiwick/pki"
 	lists "github.com/bailiwick-net/bailiwick/pki/revocation"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
 
 // RevocationConfig says how machines without our daemon learn what is revoked.
@@ -94,7 +95,27 @@ func (c *Controller) issuers() []revocation.Issuer {
 
 // revocationsChanged tells everybody who believes certificates.
 func (c *Controller) revocationsChanged() {
+	c.replaceServer()
 	c.sessions.NotifyRevoked()
+}
+
+// replaceServer replaces the controller's own certificate when it is revoked, before any node hears of that: they would
+// not believe the controller any more.
+func (c *Controller) replaceServer() {
+	present := c.server.current.Load()
+	chain, err := trust.ParseChain(present.Certificate)
+	if err == nil {
+		err = c.revoked.Set().CheckPath(chain)
+	}
+	if err == nil {
+		return
+	}
+	c.log.Warn("the controller's own certificate is replaced", "reason", err)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := c.server.issue(ctx); err != nil {
+		c.log.Error("the controller's own certificate is revoked and cannot be replaced, nodes refuse it until it is; restart the controller", "error", err)
+	}
 }
 
 // The times that a stranger has for a request over HTTP.

@@ -57,6 +57,12 @@ func (m *membership) Signer() crypto.Signer { return m.Credentials().Key }
 // Trust is the present trust bundle.
 func (m *membership) Trust() trust.Bundle { return m.Credentials().Trust }
 
+// denied are whom not to believe.
+func (m *membership) denied() trust.Denials {
+	set, _ := m.Denials()
+	return set
+}
+
 // SetTrust replaces the trust bundle, in memory and on disk. The new one must vouch for the controller's successor, not
 // for the past: an older one is refused.
 func (m *membership) SetTrust(bundle trust.Bundle) error {

@@ -126,7 +126,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 		Names:  names, Negotiation: negotiation, Keys: keys, Local: alone, LocalPolicy: own, Rules: rules, Logger: log.Named("agent"), Now: time.Now,
 	}
 	if alone == nil {
-		client = control.New(control.Config{Credentials: members.Credentials, Mark: int(userspace.MarkOwn), Now: time.Now, Logger: log.Named("control")})
+		client = control.New(control.Config{Credentials: members.Credentials, Denials: members.denied, Mark: int(userspace.MarkOwn), Now: time.Now, Logger: log.Named("control")})
 		agentConfig.Session = client
 	}
 	reconciler, err := agent.New(agentConfig)

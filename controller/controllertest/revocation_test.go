@@ -2,7 +2,9 @@ package controllertest
 
 import (
 	"crypto/ecdsa"
+	"crypto/tls"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -199,5 +201,107 @@ func TestEnrollingAnewRevokesTheFormerCertificate(t *testing.T) {
 	r, err := f.certificates().ListCertificates(f.Context(), &adminv1.ListCertificatesRequest{Selector: ofMachine("ws1"), Status: "revoked"})
 	if err != nil || len(r.GetCertificates()) != 1 || r.GetCertificates()[0].GetRevocation().GetReason() != "superseded" {
 		t.Errorf("revoked are %v, error %v; wanted the former certificate as superseded", r.GetCertificates(), err)
+	}
+}
+
+// Renewals that are on their way when their machine is revoked lead nowhere: whatever certificate comes out is revoked.
+func TestRenewalsInFlightAreRevoked(t *testing.T) {
+	f := Start(t, Bank)
+	for _, name := range []string{"ws1", "ws2", "sql1"} {
+		machine := f.Node(name)
+		var renewing sync.WaitGroup
+		var mu sync.Mutex
+		var got []*Node
+		begin := make(chan struct{})
+		for range 4 {
+			renewing.Go(func() {
+				<-begin
+				if n, err := machine.Renew(machine.Identity); err == nil {
+					mu.Lock()
+					got = append(got, n)
+					mu.Unlock()
+				}
+			})
+		}
+		close(begin)
+		f.revoke(name, "keyCompromise")
+		renewing.Wait()
+		r, err := f.certificates().ListCertificates(f.Context(), &adminv1.ListCertificatesRequest{Selector: ofMachine(name), Status: "good"})
+		if err != nil || len(r.GetCertificates()) != 0 {
+			t.Errorf("good after the revocation are %v, error %v", r.GetCertificates(), err)
+		}
+		for _, n := range got {
+			if err := n.Connect(&nodev1.Hello{}).WantEnd(); status.Code(err) != codes.Unauthenticated {
+				t.Errorf("a session with a certificate from the same moment: %v, wanted Unauthenticated", err)
+			}
+		}
+	}
+}
+
+// A controller whose own certificate is revoked has another one before its nodes hear of that.
+func TestRevokedControllerHasAnotherCertificate(t *testing.T) {
+	f := Start(t, Bank)
+	ws1 := f.Node("ws1")
+	s := ws1.Connect(&nodev1.Hello{})
+	r, err := f.certificates().ListCertificates(f.Context(), &adminv1.ListCertificatesRequest{Profile: "server"})
+	if err != nil || len(r.GetCertificates()) != 1 {
+		t.Fatalf("certificates of the controller are %v, error %v", r.GetCertificates(), err)
+	}
+	serial := r.GetCertificates()[0].GetSerial()
+	_, err = f.certificates().RevokeCertificates(f.Context(), &adminv1.RevokeCertificatesRequest{
+		Selector: &adminv1.CertificateSelector{By: &adminv1.CertificateSelector_Serial{Serial: serial}}, Reason: "keyCompromise",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set trust.Denials
+	for set.Revoked().Len() == 0 {
+		set = s.denials()
+	}
+	conn, err := tls.Dial("tcp", f.Address(), &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, NextProtos: []string{"h2"},
+		VerifyConnection: trust.TLSVerifyConnection(func() (trust.Bundle, trust.Options, error) {
+			return ws1.Trust, trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: "127.0.0.1", Denied: set}, nil
+		}, time.Now),
+	})
+	if err != nil {
+		t.Fatalf("connecting to the controller after the revocation: %v", err)
+	}
+	defer conn.Close()
+	if got := conn.ConnectionState().PeerCertificates[0].SerialNumber.Text(16); got == serial {
+		t.Error("the controller still shows the revoked certificate")
+	}
+	if conn.ConnectionState().DidResume {
+		t.Error("the connection was resumed")
+	}
+}
+
+// A TLS session of before the revocation cannot be taken up again.
+func TestNoResumptionSkipsTheCheck(t *testing.T) {
+	f := Start(t, Bank)
+	ws1 := f.Node("ws1")
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, NextProtos: []string{"h2"}, ClientSessionCache: tls.NewLRUClientSessionCache(4),
+		ServerName: "controller.bank.example", Certificates: []tls.Certificate{ws1.Certificate},
+	}
+	for i := range 2 {
+		conn, err := tls.Dial("tcp", f.Address(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if conn.ConnectionState().DidResume {
+			t.Errorf("connection %d was resumed", i+1)
+		}
+		// A ticket would come with the first octets of the server.
+		conn.SetReadDeadline(time.Now().Add(Patience))
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		conn.Close()
+	}
+	// A session that another server of the same kind would have given is not taken either: the call is judged.
+	f.revoke("ws1", "unspecified")
+	if _, err := ws1.Renew(ws1.Identity); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("renewing: %v, wanted Unauthenticated", err)
 	}
 }

@@ -47,6 +47,8 @@ func (Message) event()      {}
 type Config struct {
 	// Credentials gives the present credentials; it is called for every connection.
 	Credentials func() identity.Credentials
+	// Denials are whom not to believe, a controller among them; nil knows of nobody.
+	Denials func() trust.Denials
 	// Mark is the socket mark that the node's own rules let pass; 0 for none.
 	Mark   int
 	Now    func() time.Time
@@ -307,7 +309,11 @@ func (c *Client) dial(address string, resolved func([]netip.AddrPort)) (*grpc.Cl
 		// The fleet's trust bundle decides, not the system's roots (trust.TLSVerifyConnection).
 		InsecureSkipVerify: true,
 		VerifyConnection: controllerOnly(trust.TLSVerifyConnection(func() (trust.Bundle, trust.Options, error) {
-			return c.config.Credentials().Trust, trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: host}, nil
+			o := trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: host}
+			if c.config.Denials != nil {
+				o.Denied = c.config.Denials()
+			}
+			return c.config.Credentials().Trust, o, nil
 		}, c.config.Now)),
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			certificate := credentials.TLS()
