@@ -16,7 +16,7 @@ import (
 
 func certCommand(c *client) *cobra.Command {
 	cmd := &cobra.Command{Use: "cert", Short: "Show what the CA issued, and revoke it"}
-	cmd.AddCommand(certListCommand(c), certShowCommand(c), certHistoryCommand(c), certRevokeCommand(c), certReleaseCommand(c), certExportCommand(c))
+	cmd.AddCommand(certListCommand(c), certShowCommand(c), certHistoryCommand(c), certRevokeCommand(c), certReleaseCommand(c), certMetricsCommand(c), certExportCommand(c))
 	return group(cmd)
 }
 

@@ -125,6 +125,7 @@ func refuse(err error) error {
 		{preshared.ErrInvalid, codes.InvalidArgument, ""},
 		{revocation.ErrNothing, codes.NotFound, "look at: bailiwick cert list"},
 		{revocation.ErrPermanent, codes.FailedPrecondition, "join the machine again with a new key: bailiwick token create MACHINE"},
+		{revocation.ErrAuthority, codes.FailedPrecondition, ""},
 		{revocation.ErrDirectory, codes.FailedPrecondition, ""},
 		{trust.ErrRevocations, codes.ResourceExhausted, ""},
 		{directory.ErrMove, codes.FailedPrecondition, ""},

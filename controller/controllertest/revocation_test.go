@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
@@ -304,4 +305,30 @@ func TestNoResumptionSkipsTheCheck(t *testing.T) {
 	if _, err := ws1.Renew(ws1.Identity); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("renewing: %v, wanted Unauthenticated", err)
 	}
+}
+
+// What would shut the whole fleet out is refused.
+func TestAuthoritiesAreNotRevoked(t *testing.T) {
+	f := Start(t, Bank)
+	ws1 := f.Node("ws1")
+	chain, err := trust.ParseChain(ws1.Certificate.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authorities := append(chain[1:], ws1.Trust.Roots()...)
+	for _, c := range authorities {
+		key, err := pki.KeyIDOf(c.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, selector := range []*adminv1.CertificateSelector{
+			{By: &adminv1.CertificateSelector_Serial{Serial: c.SerialNumber.Text(16)}}, {By: &adminv1.CertificateSelector_Key{Key: key.String()}},
+		} {
+			_, err := f.certificates().RevokeCertificates(f.Context(), &adminv1.RevokeCertificatesRequest{Selector: selector, Reason: "cACompromise"})
+			if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "rotation") {
+				t.Errorf("revoking %v: %v, wanted the advice to rotate", c.Subject, err)
+			}
+		}
+	}
+	ws1.Connect(&nodev1.Hello{}).AcceptAssignment()
 }

@@ -28,6 +28,8 @@ var (
 	ErrPermanent = errors.New("only a certificate that is on hold can be released (RFC 5280 5.3.1)")
 	// ErrDirectory is wrapped when a hold would be lifted that the directory is the cause of.
 	ErrDirectory = errors.New("the machine is disabled in the directory; enable its account, and the hold ends by itself")
+	// ErrAuthority is wrapped when the certificate or key of a CA would be revoked that the fleet trusts.
+	ErrAuthority = errors.New("it is that of a CA which the fleet trusts, and with it everybody would be shut out; replace the CA by a rotation, which ends the trust in it")
 	// ErrKeyRevoked is wrapped when a certificate is asked for with a key, or by the holder of a certificate, that is revoked.
 	ErrKeyRevoked = errors.New("revoked")
 )
@@ -251,6 +253,12 @@ func (k *Keeper) Revoke(ctx context.Context, o Order, reason revocation.Reason, 
 	}
 	if !o.Key.IsZero() {
 		wanted = append(wanted, k.blocked(o.Key, reason, by))
+	}
+	for _, r := range wanted {
+		_, issues := k.issuer(func(i Issuer) bool { return i.IssuerKeyID() == r.Key })
+		if issues || r.Serial != "" && r.Issuer == r.Key { // a root signed itself
+			return Outcome{}, fmt.Errorf("revoking %s: %w", r.ID(), ErrAuthority)
+		}
 	}
 	return k.apply(ctx, wanted, by)
 }
