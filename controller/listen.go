@@ -110,7 +110,7 @@ func (v peerVerifier) stream(server any, stream grpc.ServerStream, info *grpc.St
 // verifiedStream is a stream whose context says whose certificate it came with.
 type verifiedStream struct {
 	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // the interface of grpc returns it from a method
+	ctx context.Context // as grpc.ServerStream returns it
 }
 
 // Context returns the context with the verified caller.

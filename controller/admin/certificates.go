@@ -88,7 +88,8 @@ func (s *Server) ListCertificates(ctx context.Context, r *adminv1.ListCertificat
 		response.Certificates = append(response.Certificates, c)
 		return false
 	}
-	after, err := "", error(nil)
+	var after string
+	var err error
 	if r.GetAfter() != "" {
 		if after, err = revocation.ParseSerial(r.GetAfter()); err != nil {
 			return nil, status.Error(codes.InvalidArgument, err.Error())
