@@ -351,13 +351,8 @@ func (v *validated) checkCA() error {
 		profile  *ca.Profile
 		kind     ca.Kind
 		lifetime time.Duration
-<<<<<<< HEAD
-	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}, {&v.peer, ca.Peer, v.CA.PeerLifetime}} {
-		profile, err := ca.NewProfile(p.kind, ca.ProfileConfig{Lifetime: p.lifetime})
-=======
-	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}, {&v.responder, ca.Responder, 0}} {
+	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}, {&v.peer, ca.Peer, v.CA.PeerLifetime}, {&v.responder, ca.Responder, 0}} {
 		profile, err := ca.NewProfile(p.kind, ca.ProfileConfig{Lifetime: p.lifetime, Pointers: v.pointers})
->>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 		*p.profile = profile
 		errs = append(errs, err)
 	}

@@ -17,18 +17,12 @@ type Kind uint8
 
 // The kinds. The zero value is none.
 const (
-<<<<<<< HEAD
-	Machine Kind = iota + 1 // a node: IKE peer and TLS client of the controller; subject pki.Identity
-	Server                  // the controller as a TLS server; subject pki.Controller
-	Admin                   // an administrator's TLS client; subject pki.Administrator
-	Gateway                 // a machine that others reach networks through, also peers that want to see that in its certificate
-	Peer                    // a machine that runs other software than our node, and renews by hand
-=======
 	Machine   Kind = iota + 1 // a node: IKE peer and TLS client of the controller; subject pki.Identity
 	Server                    // the controller as a TLS server; subject pki.Controller
 	Admin                     // an administrator's TLS client; subject pki.Administrator
+	Gateway                   // a machine that others reach networks through, also peers that want to see that in its certificate
+	Peer                      // a machine that runs other software than our node, and renews by hand
 	Responder                 // signs OCSP responses for the CA (RFC 6960 4.2.2.2); subject pki.Controller
->>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 )
 
 // String returns the kind as written in configuration and journal.
@@ -40,15 +34,12 @@ func (k Kind) String() string {
 		return "server"
 	case Admin:
 		return "admin"
-<<<<<<< HEAD
 	case Gateway:
 		return "gateway"
 	case Peer:
 		return "peer"
-=======
 	case Responder:
 		return "responder"
->>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -75,19 +66,15 @@ func (k Kind) limits() (limits, bool) {
 	case Server:
 		return limits{day, 90 * day, 30 * day, []trust.Usage{trust.ServerAuth}, nil}, true
 	case Admin:
-<<<<<<< HEAD
 		return limits{time.Hour, 90 * day, 7 * day, []trust.Usage{trust.ClientAuth}, nil}, true
 	case Gateway:
 		return limits{day, 90 * day, 30 * day, []trust.Usage{trust.ClientAuth, trust.IPsecIKE}, []asn1.ObjectIdentifier{oidIKEIntermediate}}, true
 	case Peer:
 		// Nobody renews them unasked, so they live longer.
 		return limits{day, 397 * day, 90 * day, []trust.Usage{trust.ClientAuth, trust.IPsecIKE}, []asn1.ObjectIdentifier{oidIKEIntermediate}}, true
-=======
-		return limits{time.Hour, 90 * day, 7 * day, []trust.Usage{trust.ClientAuth}}, true
 	case Responder:
 		// Nobody asks whether it is revoked, so it is short: RFC 6960 4.2.2.2.1.
-		return limits{time.Hour, 7 * day, 2 * day, []trust.Usage{trust.OCSPSigning}}, true
->>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
+		return limits{time.Hour, 7 * day, 2 * day, []trust.Usage{trust.OCSPSigning}, nil}, true
 	}
 	return limits{}, false
 }
@@ -120,11 +107,8 @@ type Profile struct {
 	backdate     time.Duration
 	organization string
 	usages       []trust.Usage
-<<<<<<< HEAD
 	more         []asn1.ObjectIdentifier
-=======
 	pointers     revocation.Pointers
->>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 }
 
 // maxOrganization is ub-organization-name of RFC 5280 A.1.
@@ -136,14 +120,10 @@ func NewProfile(kind Kind, c ProfileConfig) (Profile, error) {
 	if !ok {
 		return Profile{}, fmt.Errorf("%v: %w", kind, ErrProfile)
 	}
-<<<<<<< HEAD
 	p := Profile{kind: kind, lifetime: c.Lifetime, shortest: l.shortest, backdate: c.Backdate, organization: c.Organization, usages: l.usages, more: l.more}
-=======
-	p := Profile{kind: kind, lifetime: c.Lifetime, shortest: l.shortest, backdate: c.Backdate, organization: c.Organization, usages: l.usages}
 	if kind != Responder {
 		p.pointers = c.Pointers
 	}
->>>>>>> 1f95ecb (Serve revocation lists and OCSP for machines without our daemon, named by certificates where that is configured, with OpenSSL as their judge.)
 	if p.lifetime == 0 {
 		p.lifetime = l.usual
 	}
