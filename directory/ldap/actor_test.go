@@ -248,6 +248,7 @@ func (c *actorConn) serve() {
 			c.answer(id, request, cookie, sync)
 		case goldap.ApplicationUnbindRequest:
 			return
+		default: // no other request is made
 		}
 	}
 }
@@ -274,7 +275,7 @@ func (c *actorConn) answer(id int64, request *ber.Packet, cookie string, sync bo
 	base, _ := request.Children[0].Value.(string)
 	scope, _ := request.Children[1].Value.(int64)
 	c.mu.Lock()
-	stage, hook := c.stage, c.actor.search
+	stage, hook := c.stage, c.search
 	live := slices.DeleteFunc(slices.Clone(c.entries), func(e actorEntry) bool { return e.gone })
 	c.mu.Unlock()
 	if scope != goldap.ScopeBaseObject && hook != nil && hook(c, id, request, cookie) {

@@ -174,8 +174,9 @@ func (s *session) marker() (marker, error) {
 		return s.usn()
 	case directory.NSUniqueID:
 		return s.counters()
+	default:
+		return s.contextCSN()
 	}
-	return s.contextCSN()
 }
 
 func (s *session) usn() (marker, error) {
