@@ -44,7 +44,7 @@ func TestEventsWaitForTheStore(t *testing.T) {
 			t.Fatal("a broken store stored something")
 		}
 		s.broken = false
-		time.Sleep(2 * eventRetry)
+		<-time.After(2 * eventRetry)
 		synctest.Wait()
 		if len(s.texts) != maxWaitingEvents || s.texts[0] != "bank held 0" || s.texts[1] != "bank held 1" {
 			t.Fatalf("%d events stored, the first %v; wanted %d in their order", len(s.texts), s.texts[:2], maxWaitingEvents)

@@ -77,6 +77,7 @@ func (s Schema) IdentityAttribute() string {
 		return "objectGUID"
 	case NSUniqueID:
 		return "nsUniqueId"
+	case EntryUUID:
 	}
 	return "entryUUID"
 }

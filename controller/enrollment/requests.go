@@ -156,6 +156,7 @@ func (d *Desk) Submit(ctx context.Context, csr []byte, from Submitter) (Submissi
 	case store.RequestDenied:
 		return Submission{}, fmt.Errorf("request %s, by %s at %s%s: %w", record.Key.String()[:16], record.By, record.Decided.Format(time.RFC3339),
 			because(record.Reason), ErrRequestDenied)
+	case store.RequestApproved:
 	}
 	issued, err := d.authorize(ctx, &requestClaim{desk: d, record: record}, csr)
 	if err != nil {

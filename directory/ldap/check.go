@@ -220,9 +220,9 @@ func certificateNames(leaf *x509.Certificate) string {
 // is sent.
 func (c *checker) unprotected(ctx context.Context, during string, err error, config *tls.Config) bool {
 	kind := classify(during, err)
-	if kind != ErrUntrusted {
+	if !errors.Is(kind, ErrUntrusted) {
 		hint := "check that the server speaks TLS there: ldaps:// has a port of its own, usually 636, and StartTLS is for ldap://"
-		if kind == ErrTimeout {
+		if errors.Is(kind, ErrTimeout) {
 			hint = hints[ErrTimeout]
 		}
 		c.add(subjectCertificate, Failure, hint, "%s: %v", during, err)

@@ -135,6 +135,7 @@ func (c *checker) lentIdentity(n int) directory.Attribute {
 		value = fmt.Sprintf("%016x", n)
 	case directory.NSUniqueID:
 		value = fmt.Sprintf("ffffffff-ffffffff-ffffffff-%08x", n)
+	case directory.EntryUUID:
 	}
 	return directory.Attribute{Name: c.Schema.IdentityAttribute(), Values: []string{value}}
 }

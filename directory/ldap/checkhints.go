@@ -35,6 +35,7 @@ func (f family) String() string {
 		return "Active Directory"
 	case familySamba:
 		return "Samba"
+	case familyOther:
 	}
 	return "an LDAP server of an unknown kind"
 }
@@ -50,6 +51,7 @@ func (f family) preset() string {
 		return "active-directory"
 	case familySamba:
 		return "samba"
+	case familyOpenLDAP, familyOther:
 	}
 	return "openldap"
 }
@@ -100,6 +102,7 @@ func (c *checker) grant(attributes ...string) string {
 		return fmt.Sprintf("grant it to the account of %s: dsacls %q /I:T %s", who, c.Base, strings.Join(rights, " "))
 	case familySamba:
 		return fmt.Sprintf("grant the account of %s to read %s: samba-tool dsacl set --objectdn=%q --sddl='(A;CI;RP;;;SID-OF-THE-ACCOUNT)'", who, strings.Join(attributes, ", "), c.Base)
+	case familyOther:
 	}
 	return fmt.Sprintf("let %s read %s of all entries below %s", who, strings.Join(attributes, ", "), c.Base)
 }
@@ -114,6 +117,7 @@ func (c *checker) raiseLimits() string {
 		return fmt.Sprintf("raise it for us: set nsSizeLimit, nsTimeLimit, nsLookThroughLimit, nsPagedSizeLimit and nsPagedLookThroughLimit of %s to -1", who)
 	case familyActiveDirectory:
 		return "raise MaxQueryDuration and MaxResultSetSize in the query policy (ntdsutil, LDAP policies), or use a smaller base"
+	case familySamba, familyOther:
 	}
 	return hints[ErrLimit]
 }
@@ -124,12 +128,12 @@ func (c *checker) hintFor(err error) string {
 	if !errors.As(err, &e) {
 		return ""
 	}
-	switch e.Kind {
-	case ErrLimit:
+	switch {
+	case errors.Is(e.Kind, ErrLimit):
 		return c.raiseLimits()
-	case ErrDenied:
+	case errors.Is(e.Kind, ErrDenied):
 		return c.grant(c.Schema.Attributes()...)
-	case ErrReferral:
+	case errors.Is(e.Kind, ErrReferral):
 		return "use the server that the reference leads to, or make it a source of its own beside this one with a base that is wholly here"
 	}
 	return hints[e.Kind]
@@ -142,6 +146,7 @@ func (c *checker) changesHint() string {
 		return "load the overlay: moduleload syncprov, then overlay syncprov in the database (olcOverlay=syncprov); without it every poll reads the whole tree"
 	case family389, familyFreeIPA:
 		return "enable the Content Synchronization plugin: dsconf INSTANCE plugin contentsync enable, then restart"
+	case familyActiveDirectory, familySamba, familyOther:
 	}
 	return ""
 }

@@ -105,7 +105,7 @@ func (d *domain) remove(rdn string) {
 func (d *domain) config(bind, passwordFile string) Config {
 	schema := directory.ActiveDirectory()
 	return Config{
-		URL: d.LDAPS, Base: directory.MustParseDN(d.Server.Base), Schema: &schema, CAFile: d.CAFile, Bind: Simple{DN: bind, PasswordFile: passwordFile},
+		URL: d.LDAPS, Base: directory.MustParseDN(d.Base), Schema: &schema, CAFile: d.CAFile, Bind: Simple{DN: bind, PasswordFile: passwordFile},
 		Interval: time.Second, FullInterval: time.Hour, Timeout: 20 * time.Second,
 	}
 }
@@ -113,7 +113,7 @@ func (d *domain) config(bind, passwordFile string) Config {
 // addReader makes a user with the right to what the function grants it.
 func (d *domain) addReader(name string, grant func(descriptor.SID)) (dn, passwordFile string) {
 	d.Helper()
-	dn, passwordFile = "CN="+name+",CN=Users,"+d.Server.Base, filepath.Join(d.TempDir(), "password")
+	dn, passwordFile = "CN="+name+",CN=Users,"+d.Base, filepath.Join(d.TempDir(), "password")
 	password := "" // as unicodePwd has it: in quotes, UTF-16LE (MS-ADTS 3.1.1.3.1.5)
 	for _, c := range `"` + d.Password + `"` {
 		password += string([]byte{byte(c), 0})
@@ -222,7 +222,7 @@ func TestActiveDirectory(t *testing.T) {
 		d := &domain{T: t, Server: d.Server, conn: d.conn}
 		dn, file := d.addReader("sync", func(sid descriptor.SID) {
 			changes := descriptor.MustParseGUID("1131f6aa-9c07-11d1-f79f-00c04fc2dcd2")
-			d.grant(d.Server.Base, descriptor.Entry{Type: descriptor.AccessAllowedObject, Mask: descriptor.ControlAccess, Object: changes, Trustee: sid})
+			d.grant(d.Base, descriptor.Entry{Type: descriptor.AccessAllowedObject, Mask: descriptor.ControlAccess, Object: changes, Trustee: sid})
 		})
 		s := d.open(d.config(dn, file))
 		d.wantProtocol(s, protocolPoll, "does not tell")
@@ -232,10 +232,10 @@ func TestActiveDirectory(t *testing.T) {
 		s := d.open(d.config(d.Administrator, d.PasswordFile))
 		first := s.Status().LastFull
 		// As if what is known came from another database: its sequence numbers and cookie say nothing about this one.
-		s.replicator.known.server.Invocation[0] ^= 1
+		s.replicator.server.Invocation[0] ^= 1
 		d.addUnit("OU=Failover")
 		d.until(s, "failover", func(s *directory.Snapshot) bool {
-			_, ok := s.ContainerByDN(directory.MustParseDN("OU=Failover," + d.Server.Base))
+			_, ok := s.ContainerByDN(directory.MustParseDN("OU=Failover," + d.Base))
 			return ok
 		})
 		if s.Status().LastFull.Equal(first) {
@@ -243,10 +243,10 @@ func TestActiveDirectory(t *testing.T) {
 		}
 		// A cookie that is not the server's is no reason to believe it either.
 		first = s.Status().LastFull
-		s.replicator.known.cookie = []byte("a cookie of another server")
+		s.replicator.cookie = []byte("a cookie of another server")
 		d.remove("OU=Failover")
 		d.until(s, "foreign cookie", func(s *directory.Snapshot) bool {
-			_, ok := s.ContainerByDN(directory.MustParseDN("OU=Failover," + d.Server.Base))
+			_, ok := s.ContainerByDN(directory.MustParseDN("OU=Failover," + d.Base))
 			return !ok
 		})
 		if s.Status().LastFull.Equal(first) {
@@ -282,7 +282,7 @@ func (d *domain) restart(t *testing.T, c Config) {
 	first := s.Status().LastFull
 	d.addUnit("OU=Before")
 	d.until(s, "before", func(snap *directory.Snapshot) bool {
-		_, ok := snap.ContainerByDN(directory.MustParseDN("OU=Before," + d.Server.Base))
+		_, ok := snap.ContainerByDN(directory.MustParseDN("OU=Before," + d.Base))
 		return ok
 	})
 	d.must(d.Stop())
@@ -293,7 +293,7 @@ func (d *domain) restart(t *testing.T, c Config) {
 	d.must(d.Server.Run(t.Context()))
 	d.dial()
 	d.addUnit("OU=After")
-	after := directory.MustParseDN("OU=After," + d.Server.Base)
+	after := directory.MustParseDN("OU=After," + d.Base)
 	has := func(dn directory.DN, s *directory.Snapshot) bool { _, ok := s.ContainerByDN(dn); return ok }
 	d.untilThrough(s, "after the restart", func(s *directory.Snapshot) bool { return has(after, s) })
 	if full := s.Status().LastFull; !full.Equal(first) {
@@ -329,7 +329,7 @@ func (d *domain) story(s *Source, mark string) {
 	d.Helper()
 	top := "OU=" + mark
 	name := func(n string) string { return n + mark }
-	full := func(rdn string) string { return rdn + "," + d.Server.Base }
+	full := func(rdn string) string { return rdn + "," + d.Base }
 	began := time.Now()
 	step := func(what string, condition func(*directory.Snapshot) bool) *directory.Snapshot {
 		d.Helper()

@@ -55,14 +55,6 @@ func application(tag ber.Tag, children ...*ber.Packet) *ber.Packet {
 	return p
 }
 
-func universal(tag ber.Tag, children ...*ber.Packet) *ber.Packet {
-	p := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, tag, nil, "")
-	for _, c := range children {
-		p.AppendChild(c)
-	}
-	return p
-}
-
 func searchMessage(id int64, scope int) []byte {
 	return ldapMessage(id, application(goldap.ApplicationSearchRequest, octetString("dc=x"),
 		ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, int64(scope), "")))

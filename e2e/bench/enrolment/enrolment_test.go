@@ -232,7 +232,7 @@ func BenchmarkStorm(b *testing.B) {
 		start, cpu := time.Now(), processor(b)
 		for i, n := range all {
 			wg.Go(func() {
-				time.Sleep(mathrand.N(*spread))
+				<-time.After(mathrand.N(*spread))
 				for {
 					began := time.Now()
 					_, err := n.Renew(n.Identity)
@@ -244,7 +244,7 @@ func BenchmarkStorm(b *testing.B) {
 						b.Logf("the first that failed, after %v: %v", took[i].Round(time.Millisecond), err)
 					}
 					busy.Add(1)
-					time.Sleep(*spread/2 + mathrand.N(*spread/2))
+					<-time.After(*spread/2 + mathrand.N(*spread/2))
 				}
 			})
 		}
