@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/bailiwick-net/bailiwick/controller/est"
+	"github.com/bailiwick-net/bailiwick/controller/revocation"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
 
@@ -34,9 +35,12 @@ func (c *Controller) serveEST(bundle func() trust.Bundle, verifier peerVerifier)
 	}
 	log := c.log.Named("est")
 	handler := est.New(est.Config{
-		Desk: c.desk, Verify: func(chain []*x509.Certificate, late bool) error {
-			_, err := verifier.verify(chain, late)
-			return err
+		Desk: c.desk, Verify: func(ctx context.Context, chain []*x509.Certificate, late bool) (context.Context, error) {
+			verdict, err := verifier.verify(chain, late)
+			if err != nil {
+				return nil, err
+			}
+			return revocation.WithCaller(ctx, verdict), nil
 		}, Trust: bundle, Requests: c.config.rules.Accept, Log: log,
 	})
 	config := tlsConfig(c.server)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -16,12 +17,12 @@ import (
 
 // flakyStore fails until it is mended.
 type flakyStore struct {
-	broken bool
+	broken atomic.Bool
 	texts  []string
 }
 
 func (f *flakyStore) AppendDirectoryEvent(_ context.Context, e store.DirectoryEvent) error {
-	if f.broken {
+	if f.broken.Load() {
 		return errors.New("broken")
 	}
 	f.texts = append(f.texts, e.Source+" "+e.Kind+" "+e.Text)
@@ -30,7 +31,8 @@ func (f *flakyStore) AppendDirectoryEvent(_ context.Context, e store.DirectoryEv
 
 func TestEventsWaitForTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &flakyStore{broken: true}
+		s := &flakyStore{}
+		s.broken.Store(true)
 		l := newEventLog(s, hclog.NewNullLogger())
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -43,7 +45,7 @@ func TestEventsWaitForTheStore(t *testing.T) {
 		if len(s.texts) > 0 {
 			t.Fatal("a broken store stored something")
 		}
-		s.broken = false
+		s.broken.Store(false)
 		<-time.After(2 * eventRetry)
 		synctest.Wait()
 		if len(s.texts) != maxWaitingEvents || s.texts[0] != "bank held 0" || s.texts[1] != "bank held 1" {

@@ -41,7 +41,8 @@ type Desk interface {
 type Config struct {
 	Desk Desk
 	// Verify holds the chain of a client against the trust bundle; late accepts one that ended within the grace of renewals.
-	Verify func(chain []*x509.Certificate, late bool) error
+	// The context that it returns says whose it is, so that a revocation is seen up to the signature.
+	Verify func(ctx context.Context, chain []*x509.Certificate, late bool) (context.Context, error)
 	// Trust returns the trust bundle of the fleet.
 	Trust func() trust.Bundle
 	// Requests says that who shows nothing is put into the queue of requests.
@@ -165,11 +166,7 @@ func (h *Handler) enroll(r *http.Request, csr []byte) (ca.Issued, error) {
 	}
 	if len(r.TLS.PeerCertificates) > 0 {
 		// A machine that has a certificate may have another (RFC 7030 3.3.2); one that has ended is for reenrolling.
-		leaf, err := h.client(r, false)
-		if err != nil {
-			return ca.Issued{}, err
-		}
-		return h.config.Desk.Renew(r.Context(), leaf, csr)
+		return h.renew(r, csr, false)
 	}
 	if !h.config.Requests {
 		return ca.Issued{}, refusef(http.StatusUnauthorized, "show a join token as the password of HTTP Basic authentication, or a machine certificate")
@@ -193,23 +190,20 @@ func (h *Handler) reenroll(r *http.Request, csr []byte) (ca.Issued, error) {
 	if len(r.TLS.PeerCertificates) == 0 {
 		return ca.Issued{}, refusef(http.StatusUnauthorized, "show the certificate that is to be renewed in the TLS handshake")
 	}
-	leaf, err := h.client(r, true)
-	if err != nil {
-		return ca.Issued{}, err
-	}
-	return h.config.Desk.Renew(r.Context(), leaf, csr)
+	return h.renew(r, csr, true)
 }
 
-// client verifies the certificate that the client showed.
-func (h *Handler) client(r *http.Request, late bool) (*x509.Certificate, error) {
+// renew verifies the certificate that the client showed, and has it renewed.
+func (h *Handler) renew(r *http.Request, csr []byte, late bool) (ca.Issued, error) {
 	chain := r.TLS.PeerCertificates
-	if err := h.config.Verify(chain, late); err != nil {
-		return nil, refusef(http.StatusUnauthorized, "%v", err)
+	ctx, err := h.config.Verify(r.Context(), chain, late)
+	if err != nil {
+		return ca.Issued{}, refusef(http.StatusUnauthorized, "%v", err)
 	}
 	if _, err := h.config.Desk.MachineOf(chain[0]); err != nil {
-		return nil, refusef(http.StatusForbidden, "%v", err)
+		return ca.Issued{}, refusef(http.StatusForbidden, "%v", err)
 	}
-	return chain[0], nil
+	return h.config.Desk.Renew(ctx, chain[0], csr)
 }
 
 // readRequest reads the body: PKCS #10 in base64 (RFC 7030 4.2.1).

@@ -132,11 +132,11 @@ func TestCertificateThatIsNotBelieved(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			desk := &clerk{err: enroll.ErrRequest}
-			h := New(Config{Desk: desk, Requests: true, Log: hclog.NewNullLogger(), Verify: func(_ []*x509.Certificate, late bool) error {
+			h := New(Config{Desk: desk, Requests: true, Log: hclog.NewNullLogger(), Verify: func(ctx context.Context, _ []*x509.Certificate, late bool) (context.Context, error) {
 				if late != c.late {
 					t.Errorf("a certificate that ended is accepted: %v, want %v", late, c.late)
 				}
-				return c.verify
+				return ctx, c.verify
 			}})
 			r := httptest.NewRequest(http.MethodPost, Prefix+c.operation, strings.NewReader(text))
 			r.Header.Set("Content-Type", "application/pkcs10; charset=us-ascii")
