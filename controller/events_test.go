@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"testing"
 	"sync/atomic"
+	"testing"
 	"testing/synctest"
 	"time"
 

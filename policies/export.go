@@ -204,6 +204,9 @@ func (p Policy) write(w *writer) {
 			if k.Childless != spd.ChildlessAccept {
 				w.plain("childless", k.Childless)
 			}
+			if k.ChildLimit != 0 {
+				w.plain("childLimit", k.ChildLimit)
+			}
 			if k.Revocation != spd.RevocationKnown {
 				w.plain("revocation", k.Revocation)
 			}

@@ -148,6 +148,7 @@ func (r *reader) policy(n ast.Node) Policy {
 			Revocation: parsed(k, "revocation", spd.ParseRevocation), Reauthentication: parsed(k, "reauthentication", parseDuration),
 			Transcript:             parsed(k, "transcript", spd.ParseTranscript),
 			AnnounceAuthentication: k.flag("announceAuthentication", false),
+			ChildLimit:             parsed(k, "childLimit", parseChildLimit),
 		}
 	}
 	if f, ok := m.fields["exemptions"]; ok {
@@ -237,6 +238,14 @@ func parseAssociations(s string) (uint8, error) {
 		return 0, fmt.Errorf("%q is not a number of 1-%d", printable(s), spd.MaxAssociations)
 	}
 	return uint8(n), nil
+}
+
+func parseChildLimit(s string) (int, error) {
+	n, err := decimal(s, spd.MaxChildLimit)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q is not a number of 1-%d", printable(s), spd.MaxChildLimit)
+	}
+	return int(n), nil
 }
 
 // fallback reads one word, or a mapping with delay and life.

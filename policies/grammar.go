@@ -116,6 +116,7 @@ var keyExchangeObject = object{
 		{name: "offers", kind: listOf(typeIKEOffer), otherwise: "modern ones, with ML-KEM-768 first", doc: "Most preferred first; see [offers](#offers)."},
 		{name: "lifetime", kind: typeDuration, otherwise: "`8h`", doc: "How long the keys of an IKE SA are used before it is rekeyed."},
 		{name: "childless", kind: oneOf(spd.ChildlessAccept, spd.ChildlessPrefer, spd.ChildlessNever), otherwise: "`accept`", doc: "Whether peers may make an IKE SA without its first Child SA (RFC 6023), and whether this side does, so that each Child SA has a key exchange of its own."},
+		{name: "childLimit", kind: numberBetween(1, spd.MaxChildLimit), otherwise: "no limit", doc: "How many Child SAs, rekeyed ones included, may take their keys from one key exchange of the IKE SA before that is rekeyed; `1` is the master PFS of Windows."},
 		{name: "mobility", kind: oneOf(spd.MobilityAllow, spd.MobilityWithoutNAT, spd.MobilityNever), otherwise: "`allow`", doc: "Whether IKE SAs and tunnels move with a change of address (RFC 4555)."},
 		{name: "revocation", kind: oneOf(spd.RevocationKnown, spd.RevocationOff, spd.RevocationStrict), otherwise: "`known`", doc: "Who is refused: peers known to be revoked or not admitted, nobody for that, or everybody while there is no news of the last day; the strong CRL check of Windows."},
 		{name: "reauthentication", kind: typeDuration, otherwise: "as long as the certificates", doc: "How long an authentication counts (RFC 4478), up to 365 days."},

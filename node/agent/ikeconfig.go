@@ -30,6 +30,7 @@ func IKEConfig(set spd.Set, credentials identity.Credentials, n Negotiation) ike
 		Offers:      exchange.Offers,
 		IKELifetime: exchange.Lifetime,
 		Childless:   exchange.Childless,
+		ChildLimit:  exchange.ChildLimit,
 		Mobility:    mobility(exchange.Mobility),
 		Transcript:  exchange.Transcript,
 		Secrets:     n.Secrets,

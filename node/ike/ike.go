@@ -349,6 +349,7 @@ type Config struct {
 	Secrets         map[string]sa.Secret
 	NotAfter        time.Time      // when Chain expires; zero means never
 	Childless       spd.Childless  // when IKE SAs are made without a Child SA (RFC 6023)
+	ChildLimit      int            // Child SAs that take their keys from one key exchange of an IKE SA; 0 means any number
 	Transcript      spd.Transcript // whether AUTH covers both messages of IKE_SA_INIT
 	Revocation      spd.Revocation // how much must be known of the standing of a peer
 	// AnnounceAuthentication tells peers which ways to authenticate this side accepts (RFC 9593).

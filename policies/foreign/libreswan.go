@@ -65,6 +65,9 @@ func (l *libreswan) keyExchange() {
 	if k.Childless == spd.ChildlessPrefer {
 		l.remark("", false, "libreswan does not make childless IKE SAs (keyExchange.childless)")
 	}
+	if k.ChildLimit > 0 {
+		l.remark("", true, "libreswan makes any number of Child SAs from one key exchange unless a node makes it wait (keyExchange.childLimit)")
+	}
 	if k.AnnounceAuthentication {
 		l.remark("", false, "libreswan does not announce methods of authentication (keyExchange.announceAuthentication)")
 	}

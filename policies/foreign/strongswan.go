@@ -73,6 +73,9 @@ func (s *strongSwan) keyExchange() {
 	if k.Mobility == spd.MobilityWithoutNAT {
 		s.remark("", true, "associations move to a path with a NAT as well (keyExchange.mobility)")
 	}
+	if k.ChildLimit > 0 {
+		s.remark("", true, "strongSwan makes any number of Child SAs from one key exchange unless a node makes it wait (keyExchange.childLimit)")
+	}
 	if k.AnnounceAuthentication {
 		s.remark("", false, "strongSwan does not announce methods of authentication (keyExchange.announceAuthentication)")
 	}

@@ -87,8 +87,12 @@ func (w *windows) mainMode() bool {
 	if lifetime == 0 {
 		lifetime = proposal.DefaultIKELifetime
 	}
-	w.line("$mainMode = New-NetIPsecMainModeCryptoSet -Group 'Bailiwick' -DisplayName %s -Proposal %s -MaxMinutes %d -ForceDiffieHellman $true",
-		shellText(w.policy.Name), strings.Join(names, ","), minutes(lifetime))
+	sessions := ""
+	if k.ChildLimit > 0 {
+		sessions = fmt.Sprintf(" -MaxSessions %d", k.ChildLimit)
+	}
+	w.line("$mainMode = New-NetIPsecMainModeCryptoSet -Group 'Bailiwick' -DisplayName %s -Proposal %s -MaxMinutes %d%s -ForceDiffieHellman $true",
+		shellText(w.policy.Name), strings.Join(names, ","), minutes(lifetime), sessions)
 	for _, unsaid := range []struct {
 		set    bool
 		weaker bool

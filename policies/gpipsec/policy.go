@@ -114,11 +114,13 @@ func (c *converter) keyExchange(doc string, o object, p *policies.Policy) uint32
 	if seconds != 0 {
 		p.KeyExchange.Lifetime = time.Duration(seconds) * time.Second
 	}
-	if v.MasterPFS || v.Limit == 1 {
-		c.note(doc, "asks for a new main mode for every quick mode (master PFS); set pfs in the filter actions for keys of their own, "+
-			"and keyExchange.reauthentication for new authentications")
-	} else if v.Limit > 0 {
-		c.note(doc, "allows %d quick modes per main mode; there is no such limit", v.Limit)
+	switch {
+	case v.MasterPFS:
+		p.KeyExchange.ChildLimit = 1
+	case v.Limit > spd.MaxChildLimit:
+		c.note(doc, "allows %d quick modes per main mode, which is no limit here", v.Limit)
+	default:
+		p.KeyExchange.ChildLimit = int(v.Limit)
 	}
 	return v.Options
 }

@@ -166,6 +166,7 @@ const (
 	MaxPeerGroups = 16
 	// MaxGroupLength is the longest name of a group, in octets.
 	MaxGroupLength = 1024
+	MaxChildLimit  = 65535 // Child SAs of one key exchange of the IKE SA
 )
 
 // DefaultResponse answers peers that ask for security where no rule covers them. It never initiates.
@@ -188,6 +189,9 @@ type KeyExchange struct {
 	Revocation Revocation
 	// Reauthentication is how long an authentication counts (RFC 4478); 0 means as long as the certificates.
 	Reauthentication time.Duration
+	// ChildLimit is how many Child SAs may take their keys from one key exchange of the IKE SA, up to MaxChildLimit; 0 means any
+	// number. At 1 every Child SA stands on a key exchange of IKE of its own, which Windows calls master PFS.
+	ChildLimit int
 	// Mobility tells whether IKE SAs follow a change of address (RFC 4555).
 	Mobility Mobility
 	// Transcript tells whether both sides authenticate the whole of IKE_SA_INIT.
@@ -200,7 +204,7 @@ type KeyExchange struct {
 // IsZero reports whether nothing is set.
 func (k KeyExchange) IsZero() bool {
 	return len(k.Offers) == 0 && k.Lifetime == 0 && k.Childless == ChildlessAccept && k.Mobility == MobilityAllow &&
-		k.Revocation == RevocationKnown && k.Reauthentication == 0 && k.Transcript == TranscriptPrefer && !k.AnnounceAuthentication
+		k.Revocation == RevocationKnown && k.Reauthentication == 0 && k.Transcript == TranscriptPrefer && !k.AnnounceAuthentication && k.ChildLimit == 0
 }
 
 // Revocation tells how much a machine must know of the standing of a peer that shows a certificate: whether the

@@ -245,6 +245,9 @@ func (k KeyExchange) validate(needed bool, report reporter) {
 	if k.Reauthentication != 0 && (k.Reauthentication < MinLifetime || k.Reauthentication > MaxReauthentication) {
 		report("reauthentication %s is not between %s and %s", k.Reauthentication, MinLifetime, MaxReauthentication)
 	}
+	if k.ChildLimit < 0 || k.ChildLimit > MaxChildLimit {
+		report("child limit %d is not between 0 and %d", k.ChildLimit, MaxChildLimit)
+	}
 	if k.Transcript > TranscriptNever {
 		report("%s is unknown", k.Transcript)
 	}

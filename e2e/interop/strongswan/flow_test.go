@@ -72,6 +72,50 @@ func TestShortLifetimes(t *testing.T) {
 	}
 }
 
+// TestChildLimit: a peer that knows no limit of Child SAs for each key exchange is made to wait until the node has rekeyed the
+// IKE SA, and goes on; where the node rekeys it does so first. No message is lost meanwhile.
+func TestChildLimit(t *testing.T) {
+	t.Parallel()
+	const limit = "  childLimit: 1\n"
+	for _, c := range []struct {
+		name   string
+		policy pair.Policy
+		peer   []func(*charon.Config)
+	}{
+		{"node", pair.Policy{ESP: "ESP[AES-GCM-256]:6s", KeyExchange: limit}, nil},
+		{"peer", pair.Policy{KeyExchange: limit}, []func(*charon.Config){
+			pair.Child("rekey_time", "5s"), pair.Child("rand_time", "1s"), pair.Child("life_time", "40s"),
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, capture := established(t, pair.FromNode, c.policy, c.peer...)
+			stops := []func() int{p.Stream(pair.FromNode), p.Stream(pair.FromPeer)}
+			children, ikes := map[string]bool{}, map[string]bool{}
+			tick := time.NewTicker(100 * time.Millisecond)
+			defer tick.Stop()
+			for begin := time.Now(); (len(children) < 4 || len(ikes) < 4) && time.Since(begin) < 50*time.Second; {
+				<-tick.C
+				ours := p.Ours()
+				for _, s := range ours.IKE {
+					ikes[s.SPI] = true
+				}
+				for _, s := range ours.Children {
+					children[s.In] = true
+				}
+			}
+			messages := stops[0]() + stops[1]()
+			w := p.SentNothingClear(capture)
+			t.Logf("%d messages, %d Child SAs, %d IKE SAs, on the wire: %+v", messages, len(children), len(ikes), w)
+			if len(children) < 4 || len(ikes) < len(children) {
+				t.Errorf("%d Child SAs have the keys of %d IKE SAs, want four or more and as many", len(children), len(ikes))
+			}
+			if s, err := p.Client.Status(p.Ctx); err != nil || len(s.Failures) != 0 {
+				t.Errorf("the node tells of failures: %+v, %v", s.Failures, err)
+			}
+		})
+	}
+}
+
 // TestBulk moves 32 MB each way through the tunnel: segments that do not fit, or path MTU news that get lost, would stall
 // it.
 func TestBulk(t *testing.T) {

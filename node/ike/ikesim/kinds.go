@@ -127,6 +127,9 @@ func drawSettings(r *rand.Rand, lifetime time.Duration) func(c *ike.Config) {
 			c.Reauthentication = time.Duration(40+r.IntN(160)) * time.Second
 		}
 		c.Childless = spd.Childless(r.IntN(3))
+		if r.IntN(4) == 0 {
+			c.ChildLimit = 1 + r.IntN(3)
+		}
 		c.AnnounceAuthentication = r.IntN(3) == 0
 		c.ForceEncap = r.IntN(8) == 0
 		if r.IntN(3) == 0 {
@@ -283,6 +286,9 @@ func (n *NodePlan) String() string {
 		fmt.Fprintf(&b, ", PPK optional %v, there %v", a.PPKOptional, c.Secrets[ppkName].Len() > 0)
 	}
 	fmt.Fprintf(&b, ", mobility %d, tokens %v, childless %s, transcript %s", c.Mobility, c.CrashSecret.Len() > 0, c.Childless, c.Transcript)
+	if c.ChildLimit > 0 {
+		fmt.Fprintf(&b, ", %d Child SAs for each key exchange", c.ChildLimit)
+	}
 	if c.Reauthentication > 0 {
 		fmt.Fprintf(&b, ", reauthentication %s", c.Reauthentication)
 	}

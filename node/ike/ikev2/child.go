@@ -270,6 +270,7 @@ func (s *SA) newChild(rule *ike.Rule, isDefault bool, mode sa.Mode, chosen propo
 func (s *SA) install(c *child) {
 	c.installed = s.now
 	s.children = append(s.children, c)
+	s.derived++
 	s.logChildKeys(c)
 	s.trace("install Child SA in %s out %s %s %v to %v, protected by %s, rule %q", c.In.SPI, c.Out.SPI, c.Mode, c.LocalTS, c.RemoteTS, c.Suite, c.Rule)
 	if impair.On(impair.OutboundHalfFirst) {

@@ -172,7 +172,7 @@ func (s *SA) serveCreate(v *serving, m message) {
 			old = s.childByOut(spiOf(rekey.SPI))
 		}
 	}
-	if s.refused(v, in, old, rekey) {
+	if s.refused(v, in, old, rekey) || s.putsOff(v) {
 		return
 	}
 	want, err := s.readChildRequest(m.payloads)

@@ -199,7 +199,8 @@ func (s *SA) expireUnfinished() {
 // waits reports whether a task has to wait: until the peer has finished what it began, because anything else would only
 // collide with it, or until the predecessor has handed its Child SAs over.
 func (s *SA) waits(t task) bool {
-	return len(s.unfinished) > 0 && t.rank() > rankDeleteChild || s.predecessor != nil && t.rank() > rankDeleteIKE
+	return len(s.unfinished) > 0 && t.rank() > rankDeleteChild || s.predecessor != nil && t.rank() > rankDeleteIKE ||
+		makesChild(t) && s.spent() && s.rekeyingIKE()
 }
 
 // serveFollowup answers an additional key exchange, and makes the SA with the last one.

@@ -138,6 +138,7 @@ type life struct {
 	soft      time.Time // rekey
 	hard      time.Time // close
 	childless time.Time // close, when no Child SA comes
+	derived   int       // Child SAs that were installed with keys of this SA, those included that are gone
 	troubled  time.Time // since when the peer answers TEMPORARY_FAILURE only
 	linger    time.Time // of a closed SA
 }

@@ -65,9 +65,11 @@ func (s *SA) ready() bool {
 func (s *SA) advance() {
 	s.checkMessageIDs()
 	for s.ready() {
+		s.freshen()
 		best := -1
 		for i, q := range s.queue {
-			if s.now.Before(q.notBefore) || s.waits(q.task) || s.closing() && q.task.rank() != rankDeleteIKE {
+			if s.now.Before(q.notBefore) || s.waits(q.task) || s.closing() && q.task.rank() != rankDeleteIKE ||
+				makesChild(q.task) && s.spent() {
 				continue
 			}
 			if best < 0 || q.task.rank() < s.queue[best].task.rank() {

@@ -8,7 +8,7 @@
 $ErrorActionPreference = 'Stop'
 # the offer AES-GCM-256-SHA256-x25519 is left out: Windows does not know it in main mode
 $mm1 = New-NetIPsecMainModeCryptoProposal -Encryption AES256 -Hash SHA384 -KeyExchange DH20
-$mainMode = New-NetIPsecMainModeCryptoSet -Group 'Bailiwick' -DisplayName 'Everything' -Proposal $mm1 -MaxMinutes 480 -ForceDiffieHellman $true
+$mainMode = New-NetIPsecMainModeCryptoSet -Group 'Bailiwick' -DisplayName 'Everything' -Proposal $mm1 -MaxMinutes 480 -MaxSessions 2 -ForceDiffieHellman $true
 # WEAKER: Windows does not authenticate the whole of IKE_SA_INIT (keyExchange.transcript), and nodes that
 #   require it refuse it
 # strict revocation is a setting of the machine: Set-NetFirewallSetting -CertValidationLevel RequireCrlCheck

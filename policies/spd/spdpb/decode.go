@@ -69,6 +69,7 @@ func (d *decoder) policy(m *policyv1.Policy) spd.Policy {
 		p.KeyExchange.Revocation = spd.Revocation(r)
 	}
 	p.KeyExchange.AnnounceAuthentication = k.GetAnnounceAuthentication()
+	p.KeyExchange.ChildLimit = int(k.GetChildLimit())
 	p.KeyExchange.Reauthentication = time.Duration(k.GetReauthenticationNs())
 	if m := k.GetMobility(); m < 0 || m > policyv1.Mobility_MOBILITY_NEVER {
 		d.fail(ErrUnknown, "mobility %d", int32(m))

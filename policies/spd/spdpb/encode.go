@@ -18,6 +18,7 @@ func ToProto(p spd.Policy) *policyv1.Policy {
 			Revocation: policyv1.Revocation(p.KeyExchange.Revocation), ReauthenticationNs: int64(p.KeyExchange.Reauthentication),
 			Transcript:             policyv1.Transcript(p.KeyExchange.Transcript),
 			AnnounceAuthentication: p.KeyExchange.AnnounceAuthentication,
+			ChildLimit:             uint32(p.KeyExchange.ChildLimit),
 		},
 		Exemptions: &policyv1.Exemptions{
 			Multicast: p.Exemptions.Multicast, Broadcast: p.Exemptions.Broadcast,

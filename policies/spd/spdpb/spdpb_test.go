@@ -55,7 +55,7 @@ func TestNoFieldIsForgotten(t *testing.T) {
 		reflect.TypeFor[spd.Lifetime]():        2,
 		reflect.TypeFor[spd.Auth]():            9,
 		reflect.TypeFor[spd.DefaultResponse](): 6,
-		reflect.TypeFor[spd.KeyExchange]():     8,
+		reflect.TypeFor[spd.KeyExchange]():     9,
 		reflect.TypeFor[spd.Exemptions]():      6,
 		reflect.TypeFor[proposal.ESP]():        6,
 		reflect.TypeFor[proposal.IKE]():        6,

@@ -117,6 +117,7 @@ func Policy() *rapid.Generator[spd.Policy] {
 		p.KeyExchange.Reauthentication = duration(t)
 		p.KeyExchange.Transcript = rapid.SampledFrom([]spd.Transcript{spd.TranscriptPrefer, spd.TranscriptRequire, spd.TranscriptNever}).Draw(t, "transcript")
 		p.KeyExchange.Mobility = rapid.SampledFrom([]spd.Mobility{spd.MobilityAllow, spd.MobilityWithoutNAT, spd.MobilityNever}).Draw(t, "mobility")
+		p.KeyExchange.ChildLimit = rapid.SampledFrom([]int{0, 1, spd.MaxChildLimit}).Draw(t, "child limit")
 		p.KeyExchange.Childless = rapid.SampledFrom([]spd.Childless{spd.ChildlessAccept, spd.ChildlessPrefer, spd.ChildlessNever}).Draw(t, "childless")
 		p.Exemptions = spd.Exemptions{
 			Multicast: rapid.Bool().Draw(t, "multicast"), Broadcast: rapid.Bool().Draw(t, "broadcast"),

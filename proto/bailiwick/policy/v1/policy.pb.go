@@ -1513,8 +1513,10 @@ type KeyExchange struct {
 	Transcript         Transcript `protobuf:"varint,7,opt,name=transcript,proto3,enum=bailiwick.policy.v1.Transcript" json:"transcript,omitempty"`
 	// Tells peers which ways to authenticate a machine accepts (RFC 9593).
 	AnnounceAuthentication bool `protobuf:"varint,8,opt,name=announce_authentication,json=announceAuthentication,proto3" json:"announce_authentication,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// How many Child SAs may take their keys from one key exchange of the IKE SA; 0 means any number, 1 is master PFS.
+	ChildLimit    uint32 `protobuf:"varint,9,opt,name=child_limit,json=childLimit,proto3" json:"child_limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeyExchange) Reset() {
@@ -1601,6 +1603,13 @@ func (x *KeyExchange) GetAnnounceAuthentication() bool {
 		return x.AnnounceAuthentication
 	}
 	return false
+}
+
+func (x *KeyExchange) GetChildLimit() uint32 {
+	if x != nil {
+		return x.ChildLimit
+	}
+	return 0
 }
 
 // Exemptions are packets that no rule sees, beside those that are always exempt.
@@ -1785,7 +1794,7 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\x04auth\x18\x02 \x03(\v2\x19.bailiwick.policy.v1.AuthR\x04auth\x12\x10\n" +
 	"\x03pfs\x18\x03 \x01(\bR\x03pfs\x129\n" +
 	"\blifetime\x18\x04 \x01(\v2\x1d.bailiwick.policy.v1.LifetimeR\blifetime\x12\x17\n" +
-	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\xca\x03\n" +
+	"\aidle_ns\x18\x05 \x01(\x03R\x06idleNs\"\xeb\x03\n" +
 	"\vKeyExchange\x125\n" +
 	"\x06offers\x18\x01 \x03(\v2\x1d.bailiwick.policy.v1.IkeOfferR\x06offers\x12\x1f\n" +
 	"\vlifetime_ns\x18\x02 \x01(\x03R\n" +
@@ -1799,7 +1808,9 @@ const file_bailiwick_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"transcript\x18\a \x01(\x0e2\x1f.bailiwick.policy.v1.TranscriptR\n" +
 	"transcript\x127\n" +
-	"\x17announce_authentication\x18\b \x01(\bR\x16announceAuthentication\"\xb4\x01\n" +
+	"\x17announce_authentication\x18\b \x01(\bR\x16announceAuthentication\x12\x1f\n" +
+	"\vchild_limit\x18\t \x01(\rR\n" +
+	"childLimit\"\xb4\x01\n" +
 	"\n" +
 	"Exemptions\x12\x1c\n" +
 	"\tmulticast\x18\x01 \x01(\bR\tmulticast\x12\x1c\n" +
