@@ -205,10 +205,21 @@ func (s *Snapshot) Path(dn DN) []Container {
 
 // containersIn yields the containers directly in the one with the key, by DN.
 func (s *Snapshot) containersIn(key string) iter.Seq[*Container] {
-	return s.containers.byPlace.equal(func(c *Container) int {
+	all := s.containers.byPlace.equal(func(c *Container) int {
 		up, _ := splitPlace(c.DN.key)
 		return compareParents(up, key)
 	})
+	if key != "" {
+		return all
+	}
+	// The empty name, the top of a union, is its own parent, but not in itself.
+	return func(yield func(*Container) bool) {
+		for c := range all {
+			if !c.DN.IsZero() && !yield(c) {
+				return
+			}
+		}
+	}
 }
 
 // machinesIn yields the machines directly in the container with the key, by DN.

@@ -154,6 +154,33 @@ func randomPart(t *rapid.T, name string) Part {
 	return Part{name, s}
 }
 
+// TestBelowUnion: the top of a union holds everything, itself excepted, and appears when a second source is read.
+func TestBelowUnion(t *testing.T) {
+	bank := forest(t, at(1, "dc=bank,dc=example"), box(3, "cn=sql1,dc=bank,dc=example", "sql1", ""))
+	branch := forest(t, at(11, "dc=branch,dc=test"), box(13, "cn=sql2,dc=branch,dc=test", "sql2", ""))
+	s := joined(t, Part{"bank", bank}, Part{"branch", branch})
+	entries := 0
+	for o := range s.Below(DN{}) {
+		if entries++; entries > 10 {
+			t.Fatal("the entries below the top have no end")
+		}
+		if _, dn := o.Identity(); dn.IsZero() {
+			t.Fatal("the top is below itself")
+		}
+	}
+	if entries != 6 { // two bases, their parents, two machines
+		t.Errorf("%d entries are below the top", entries)
+	}
+	for c := range s.ChildContainers(DN{}) {
+		if c.DN.IsZero() {
+			t.Error("the top is its own child")
+		}
+	}
+	if touched, gone := Touched(bank, s); len(touched) != 2 || len(gone) != 0 {
+		t.Errorf("with a second source %d machines are touched and %d gone", len(touched), len(gone))
+	}
+}
+
 // TestUnionLosesNoMachine: whatever directories hold, every machine of each is in the union, as itself; those of the first
 // are as they are there; and without a source all machines of the others are still there.
 func TestUnionLosesNoMachine(t *testing.T) {
