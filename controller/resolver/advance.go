@@ -73,7 +73,8 @@ func (b *builder) prune() {
 		}
 	}
 	maps.DeleteFunc(b.table.bundles, func(d compile.Digest, _ compile.Bundle) bool { return !digests[d] })
-	maps.DeleteFunc(b.table.digests, func(name string, _ compile.Digest) bool { return !names[name] })
+	// A vanished machine may have a policy as it was before: its name is in use then, the bundle of today is not.
+	maps.DeleteFunc(b.table.digests, func(name string, d compile.Digest) bool { return !names[name] || !digests[d] })
 }
 
 // changedAmong is changedFrom where only the given machines can differ.

@@ -115,3 +115,50 @@ func describe(t *Table, changed []directory.UUID) string {
 	slices.SortFunc(t.problems, func(a, b problem) int { return a.machines - b.machines })
 	return fmt.Sprintln(text, changed, bundles, counts, t.problems, t.members)
 }
+
+// TestPolicyThatOnlyAVanishedMachineHas: a machine that vanished keeps a policy as it was before the documents changed; the
+// next one that comes under that policy has it as it is now.
+func TestPolicyThatOnlyAVanishedMachineHas(t *testing.T) {
+	docs := documents(link(predefined.Server, "ou=a,"+base), link(predefined.Client, "ou=b,"+base))
+	before := view(t, map[string]int{"a": 2})
+	table := evaluate(before, docs, nil, nil, nil)
+
+	at := func(from *directory.Snapshot, n int, ou string) *directory.Snapshot {
+		t.Helper()
+		name := fmt.Sprint("a", n)
+		e := from.Edit()
+		e.Put(directory.Machine{UUID: id("a", n), DN: directory.MustParseDN("cn=" + name + ",ou=" + ou + "," + base), Name: name})
+		next, err := e.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	e := before.Snapshot.Edit()
+	e.Remove(id("a", 0))
+	gone, err := e.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine, _ := before.Snapshot.Machine(id("a", 0))
+	vanished := map[directory.UUID]mirror.Vanished{machine.UUID: {Machine: machine}}
+	other := documents(docs.parsed.Links...)
+	other.revision++
+	for i, p := range other.parsed.Policies {
+		if p.Name == predefined.Server {
+			other.parsed.Policies[i].Rules = p.Rules[1:]
+		}
+	}
+	table = evaluate(&mirror.View{Snapshot: gone, Vanished: vanished}, other, nil, table, nil)
+	now := table.Assignment(id("a", 1)).Digest
+	if table.Assignment(id("a", 0)).Digest == now {
+		t.Fatal("the vanished machine has the policy of today")
+	}
+
+	left := at(gone, 1, "b")
+	table, _ = evaluateFrom(&mirror.View{Snapshot: left, Vanished: vanished}, table, nil)
+	table, _ = evaluateFrom(&mirror.View{Snapshot: at(left, 2, "a"), Vanished: vanished}, table, nil)
+	if a := want(t, table, id("a", 2), predefined.Server, "ou=a,"+base, 1); a.Digest != now {
+		t.Errorf("the machine that comes has the bundle %s, wanted %s", a.Digest, now)
+	}
+}
