@@ -65,6 +65,24 @@ func (e *Edit) Build() (*Snapshot, error) {
 	return c.apply(&next)
 }
 
+// Same says whether two objects are one entry in one state, for all that a Snapshot tells apart: an Edit that puts an object
+// in place of the same one changes nothing. How the members of a group are written, and whether a list is empty or nil, is
+// no difference. The lists are in the order of Normalise.
+func Same(a, b Object) bool {
+	switch a := a.(type) {
+	case Container:
+		b, ok := b.(Container)
+		return ok && a == b
+	case Machine:
+		b, ok := b.(Machine)
+		return ok && a.UUID == b.UUID && newMachineEntry(a).sameAs(newMachineEntry(b))
+	case Group:
+		b, ok := b.(Group)
+		return ok && newGroupEntry(a).sum == newGroupEntry(b).sum
+	}
+	return a == nil && b == nil
+}
+
 // sameAs says whether two machines of one identity are the same in everything.
 func (m *machineEntry) sameAs(o *machineEntry) bool {
 	return m.DN == o.DN && m.Name == o.Name && m.DNSName == o.DNSName && m.Disabled == o.Disabled &&

@@ -245,6 +245,70 @@ func pick[T Object](t *rapid.T, w world) T {
 	return all[rapid.IntRange(0, len(all)-1).Draw(t, "entry")]
 }
 
+// TestSame holds Same to what an edit does: nothing, with an object that is the same.
+func TestSame(t *testing.T) {
+	base, a, b := MustParseDN("dc=x"), MustParseDN("cn=a,dc=x"), MustParseDN("cn=b,dc=x")
+	ou := Container{UUID: deriveUUID("entry", "", "ou"), DN: MustParseDN("ou=o,dc=x"), Kind: OrganizationalUnit}
+	machine := Machine{UUID: deriveUUID("entry", "", "a"), DN: a, Name: "a", DNSName: "a.x"}
+	empty := Group{UUID: deriveUUID("entry", "", "b"), DN: b, Name: "b"}
+	full := empty
+	full.Members = []DN{a}
+	group := func(members ...DN) Group { g := empty; g.Members = members; return g }
+	addressed := func(list ...netip.Addr) Machine { m := machine; m.Addresses = list; return m }
+	disabled, other, respelled, renamed := machine, machine, ou, full
+	disabled.Disabled, other.UUID, respelled.DN, renamed.Name = true, deriveUUID("entry", "", "c"), MustParseDN("OU=O,dc=x"), "B"
+	for _, test := range []struct {
+		name    string
+		was, is Object
+		same    bool
+	}{
+		{"a container", ou, ou, true},
+		{"a container that is written otherwise", ou, respelled, false},
+		{"a machine", machine, machine, true},
+		{"an empty list of addresses", machine, addressed([]netip.Addr{}...), true},
+		{"an address", machine, addressed(netip.MustParseAddr("192.0.2.1")), false},
+		{"a disabled machine", machine, disabled, false},
+		{"a DNS name that is written otherwise", machine, Machine{UUID: machine.UUID, DN: a, Name: "a", DNSName: "A.X."}, true},
+		{"an empty list of members", empty, group([]DN{}...), true},
+		{"no list of members", group([]DN{}...), empty, true},
+		{"a member that is written otherwise", full, group(MustParseDN("CN=A,dc=x")), true},
+		{"another member", full, group(a, b), false},
+		{"a member less", full, empty, false},
+		{"another name", full, renamed, false},
+		{"another kind", machine, Group{UUID: machine.UUID, DN: a, Name: "a"}, false},
+		{"another identity", machine, other, false},
+		{"none", machine, nil, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := Same(test.was, test.is); got != test.same {
+				t.Errorf("Same = %t", got)
+			}
+			was, _ := test.was.Identity()
+			w := world{was: test.was}
+			w[deriveUUID("entry", "", "base")] = Container{UUID: deriveUUID("entry", "", "base"), DN: base, Kind: Domain}
+			before, err := w.build(base, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := before.Edit()
+			e.Remove(was)
+			if test.is != nil {
+				e.Put(test.is)
+			}
+			after, err := e.Build()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if unchanged := before.layout() == after.layout(); unchanged != test.same {
+				t.Errorf("the edit leaves everything as it was: %t", unchanged)
+			}
+		})
+	}
+	if !Same(nil, nil) || Same(nil, machine) {
+		t.Error("Same tells no object from itself, or not from a machine")
+	}
+}
+
 // layout writes everything that a snapshot holds, table by table and chunk by chunk.
 func (s *Snapshot) layout() string {
 	text := fmt.Sprintln(s.base, s.digest, s.groupsDigest, s.problems)

@@ -11,7 +11,6 @@ package replication
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 
 	"github.com/bailiwick-net/bailiwick/directory"
@@ -96,12 +95,13 @@ func (c *Content) Snapshot(base directory.DN) (*directory.Snapshot, error) {
 	return c.session.Snapshot(base)
 }
 
-// Apply takes a batch of changes, in no order, and says how many entries are otherwise than before. After an error, which
-// wraps ErrAnew, the content is of no use.
+// Apply takes a batch of changes, and says how many entries are otherwise than before: none when the batch was applied
+// already. The order is of no matter, but that the last state counts of an entry that is told of twice. After an error,
+// which wraps ErrAnew, the content is of no use.
 func (c *Content) Apply(batch []Change) (different int, err error) {
 	c.rest()
+	batch = latest(batch)
 	before := c.replica
-	var changes []Change
 	moved := false
 	for _, change := range batch {
 		old, known := before.Item(change.UUID)
@@ -115,24 +115,46 @@ func (c *Content) Apply(batch []Change) (different int, err error) {
 		case change.Gone || !old.DN.Equal(change.Item.DN):
 			moved = true
 		}
-		changes = append(changes, change)
+		different++
 	}
-	if len(changes) == 0 {
+	if different == 0 {
 		return 0, nil
 	}
+	// With what is told to be as it was: it may have the name that it had because it was moved back to it, and must not
+	// follow the container or the member that the name was taken from.
 	c.session = contentsync.Resume(c.replica, false)
-	if err := c.apply(changes); err != nil {
+	if err := c.apply(batch); err != nil {
 		return 0, err
 	}
 	if moved {
-		return len(changes), c.relink(before, changes)
+		err = c.relink(before, batch)
 	}
-	return len(changes), nil
+	return different, err
 }
 
-// same compares what entries are, also how their names are written.
+// latest leaves the last change of each entry: an earlier one, compared with what was known, would be taken for the state
+// that the last one goes back to.
+func latest(batch []Change) []Change {
+	last := make(map[directory.UUID]int, len(batch))
+	for i, change := range batch {
+		last[change.UUID] = i
+	}
+	if len(last) == len(batch) {
+		return batch
+	}
+	var out []Change
+	for i, change := range batch {
+		if last[change.UUID] == i {
+			out = append(out, change)
+		}
+	}
+	return out
+}
+
+// same compares what entries are, also how their names are written. It must not tell apart what a snapshot does not: of two
+// such states the content keeps the first, and the second would be news whenever it is told.
 func same(a, b contentsync.Item) bool {
-	return a.DN.String() == b.DN.String() && reflect.DeepEqual(a, b)
+	return a.DN.String() == b.DN.String() && slices.Equal(a.Problems, b.Problems) && directory.Same(a.Object, b.Object)
 }
 
 // apply puts changes into the messages of a refresh, which has no order either: names of what is not among them follow the
@@ -165,7 +187,7 @@ func (c *Content) tell(m contentsync.Message) error {
 
 // relink gives groups the names that their members have now: a domain controller keeps members by identity, so that the
 // change of a name, or a deletion, is none of the group.
-func (c *Content) relink(before contentsync.Replica, changes []Change) error {
+func (c *Content) relink(before contentsync.Replica, batch []Change) error {
 	now := c.Items()
 	names := map[string]directory.DN{} // by the key of the old name; zero for what is gone
 	for u, old := range before.Items() {
@@ -176,13 +198,14 @@ func (c *Content) relink(before contentsync.Replica, changes []Change) error {
 		}
 	}
 	told := map[directory.UUID]bool{}
-	for _, change := range changes {
+	for _, change := range batch {
 		told[change.UUID] = true
 	}
 	var again []Change
 	for u, item := range now {
 		g, ok := item.Object.(directory.Group)
-		// A group that was told of came with the present names.
+		// A group that was told of came with the present names, also when they are those from before: a name may have passed
+		// from a member that is gone to another one.
 		if !ok || told[u] || !slices.ContainsFunc(g.Members, func(m directory.DN) bool { _, ok := names[m.Key()]; return ok }) {
 			continue
 		}
