@@ -52,7 +52,7 @@ func Locate(path string, text []byte, err error) error {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each part of a list gets a place of its own
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		if _, single := err.(*FieldError); !single { //nolint:errorlint // one that wraps others is still one
 			var located []error
 			for _, e := range joined.Unwrap() {
