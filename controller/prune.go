@@ -1,8 +1,11 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/controller/enrollment"
 )
 
 // How long records stay after what they tell of has ended: for people who look for the reason of something, and for
@@ -72,16 +75,22 @@ func (c *Controller) pruneRevocations(ctx context.Context, before time.Time) (in
 	return c.revoked.Prune(ctx, before)
 }
 
+// renewalGrace is how long after its end a certificate can be renewed. For that long it can still be revoked, and must stay
+// so: its record, and that of its revocation, are all that keeps it from being renewed.
+func (c *Controller) renewalGrace() time.Duration {
+	return cmp.Or(c.config.Enrollment.RenewalGrace, enrollment.DefaultRenewalGrace)
+}
+
 func (c *Controller) prune(ctx context.Context, r records) {
-	now := c.config.Now()
+	now, grace := c.config.Now(), c.renewalGrace()
 	for _, kind := range []struct {
 		what  string
 		keep  time.Duration
 		prune func(context.Context, time.Time) (int, error)
 	}{
 		{"join tokens", keepTokens, r.PruneTokens},
-		{"certificates", keepIssuances, r.PruneIssuances},
-		{"revocations", keepIssuances, c.pruneRevocations},
+		{"certificates", keepIssuances + grace, r.PruneIssuances},
+		{"revocations", keepIssuances + grace, c.pruneRevocations},
 		{"directory events", keepEvents, r.PruneDirectoryEvents},
 		{"former values of secrets", 0, c.pruneSecrets},
 		{"requests for certificates", 0, c.pruneRequests},

@@ -40,13 +40,15 @@ func pruneTimes(times *[]time.Time, before time.Time) int {
 	return pruned
 }
 
-// As the clock goes on, tokens go a week after their end and certificates thirty days after it, and none earlier. That
-// one kind fails does not keep the other.
+// As the clock goes on, tokens go a week after their end and certificates thirty days after the last moment at which they can
+// be renewed, and none earlier: who is revoked must not be forgotten while a renewal would still be answered. That one kind
+// fails does not keep the other.
 func TestRecordsOutliveTheirEnd(t *testing.T) {
 	epoch := time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
 	const day = 24 * time.Hour
 	now := epoch
 	c := &Controller{config: validated{Config: Config{Now: func() time.Time { return now }}}, log: hclog.NewNullLogger()}
+	c.config.Enrollment.RenewalGrace = maxRenewalGrace
 	r := &fakeRecords{
 		tokens: []time.Time{epoch, epoch.Add(day)}, issuances: []time.Time{epoch, epoch.Add(day)}, err: errors.New("a value cannot be read"),
 	}
@@ -56,7 +58,7 @@ func TestRecordsOutliveTheirEnd(t *testing.T) {
 		want  left
 	}{
 		{0, left{2, 2}}, {7 * day, left{2, 2}}, {7*day + 1, left{1, 2}}, {8*day + 1, left{0, 2}},
-		{30 * day, left{0, 2}}, {30*day + 1, left{0, 1}}, {31*day + 1, left{0, 0}},
+		{120 * day, left{0, 2}}, {120*day + 1, left{0, 1}}, {121*day + 1, left{0, 0}},
 	} {
 		now = epoch.Add(step.after)
 		c.prune(t.Context(), r)
