@@ -124,13 +124,25 @@ func (d *Desk) hold(ctx context.Context, c claim, id pki.Identity, key pki.KeyID
 		next := former
 		next.Machine, next.Serial, next.Key = id.UUID(), issued.Leaf.SerialNumber.Text(16), key
 		next.NotAfter, next.Issued, next.How = issued.Leaf.NotAfter.UTC(), d.config.Now().UTC(), c.String()
-		_, renewal := c.(*renewalClaim)
+		renewed, renewal := c.(*renewalClaim)
+		// The machine may have enrolled anew since the claim was looked at: the old key must not take it back.
+		if renewal && known {
+			if err := renewed.counts(former); err != nil {
+				return err
+			}
+		}
 		anew := known && !renewal && former.Key != key
 		if !known || anew {
 			next.Since = issued.Leaf.NotBefore.UTC()
 		}
 		if anew {
 			next.Superseded = former.Key
+			// First, because whoever asks again after a failure holds the new key already, and supersedes nothing.
+			if d.config.Supersede != nil {
+				if err := d.config.Supersede(ctx, former); err != nil {
+					return err
+				}
+			}
 		}
 		switch err = d.config.Holdings.PutHolding(ctx, next); {
 		case errors.Is(err, store.ErrConflict) && attempt < attempts:
@@ -138,14 +150,10 @@ func (d *Desk) hold(ctx context.Context, c claim, id pki.Identity, key pki.KeyID
 		case err != nil:
 			return err
 		}
-		if !anew {
-			return nil
+		if anew {
+			d.config.Log.Warn("machine enrolled anew, what it held before counts no more", "machine", id, "granted-by", c, "former", former.Serial, "former-granted-by", former.How)
 		}
-		d.config.Log.Warn("machine enrolled anew, what it held before counts no more", "machine", id, "granted-by", c, "former", former.Serial, "former-granted-by", former.How)
-		if d.config.Supersede == nil {
-			return nil
-		}
-		return d.config.Supersede(ctx, former)
+		return nil
 	}
 }
 
@@ -184,7 +192,17 @@ func (c *renewalClaim) admits(ctx context.Context, request *enroll.Request, pres
 		return nil // issued before holdings were recorded
 	case err != nil:
 		return err
-	case held.Superseded == key || c.leaf.NotBefore.Before(held.Since):
+	}
+	return c.counts(held)
+}
+
+// counts refuses a certificate of an enrolment before the one that the machine holds a certificate of.
+func (c *renewalClaim) counts(held store.Holding) error {
+	key, err := pki.KeyIDOf(c.leaf.PublicKey)
+	if err != nil {
+		return err
+	}
+	if held.Superseded == key || c.leaf.NotBefore.Before(held.Since) {
 		return fmt.Errorf("certificate %s of %v: %w", c.leaf.SerialNumber.Text(16), c.present, ErrSuperseded)
 	}
 	return nil

@@ -69,13 +69,19 @@ func (f *fakeTokens) RedeemToken(_ context.Context, t store.Token, now time.Time
 type fakeAuthority struct {
 	*catest.CA
 	issueFails error
-	issued     int
+	// before happens just before the next signing.
+	before func()
+	issued int
 }
 
 func (f *fakeAuthority) Issue(ctx context.Context, p *ca.Prepared) (ca.Issued, error) {
 	if err := f.issueFails; err != nil {
 		f.issueFails = nil
 		return ca.Issued{}, err
+	}
+	if before := f.before; before != nil {
+		f.before = nil
+		before()
 	}
 	f.issued++
 	return f.CA.Issue(ctx, p)

@@ -337,6 +337,70 @@ func TestEnrolmentSupersedes(t *testing.T) {
 	}
 }
 
+// A renewal that began before a new enrolment ends after it: the old key must not get the machine back.
+func TestRenewalLosesToAnEnrolmentMeanwhile(t *testing.T) {
+	o := newOffice(t)
+	first, err := o.Enroll(t.Context(), o.token(sql1), o.request("sql1.bank.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.clock = o.clock.Add(2 * time.Minute)
+	id, err := pki.IdentityFromCertificate(first.Leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := enroll.NewRequest(key, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var second ca.Issued
+	o.authority.before = func() {
+		if second, err = o.Enroll(t.Context(), o.token(sql1), o.request("sql1.bank.example")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := o.Renew(t.Context(), first.Leaf, fresh); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("the renewal gave %v, want ErrSuperseded", err)
+	}
+	if held := o.holdings[id.UUID()]; held.Serial != second.Leaf.SerialNumber.Text(16) {
+		t.Errorf("the machine holds %s by %s, want what it enrolled for", held.Serial, held.How)
+	}
+}
+
+// What a machine held is revoked also where that fails at first and the machine has to ask again.
+func TestSupersedingIsRepeated(t *testing.T) {
+	o := newOffice(t)
+	first, err := o.Enroll(t.Context(), o.token(sql1), o.request("sql1.bank.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.clock = o.clock.Add(2 * time.Minute)
+	var superseded []string
+	fails := errors.New("the store does not answer")
+	o.config.Supersede = func(_ context.Context, h store.Holding) error {
+		if err := fails; err != nil {
+			fails = nil
+			return err
+		}
+		superseded = append(superseded, h.Serial)
+		return nil
+	}
+	token, csr := o.token(sql1), o.request("sql1.bank.example")
+	if _, err := o.Enroll(t.Context(), token, csr); err == nil {
+		t.Fatal("a certificate was given away although the one before still counts")
+	}
+	if _, err := o.Enroll(t.Context(), token, csr); err != nil {
+		t.Fatal(err)
+	}
+	if len(superseded) != 1 || superseded[0] != first.Leaf.SerialNumber.Text(16) {
+		t.Errorf("superseded are %v, want %s", superseded, first.Leaf.SerialNumber.Text(16))
+	}
+}
+
 func TestRenewalAfterTheEnd(t *testing.T) {
 	o := newOffice(t)
 	id, err := Identity(catest.TrustDomain, sql1)
