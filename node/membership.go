@@ -27,7 +27,12 @@ type membership struct {
 	writing sync.Mutex
 	// hurry asks the renewal to be earlier; the latest wish counts.
 	hurry chan time.Duration
+	// now is the clock on the wall, without a monotonic reading, which stands still while the machine sleeps.
+	now func() time.Time
 }
+
+// wallClock is the time of day alone (see membership.now).
+func wallClock() time.Time { return time.Now().Round(0) }
 
 // newMembership loads the credentials. A node with a local policy may have none.
 func newMembership(store identity.Store, optional bool) (*membership, error) {
@@ -39,7 +44,7 @@ func newMembership(store identity.Store, optional bool) (*membership, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &membership{denials: denied, groups: known, store: store, hurry: make(chan time.Duration, 1)}
+	m := &membership{denials: denied, groups: known, store: store, hurry: make(chan time.Duration, 1), now: wallClock}
 	credentials, err := store.Load()
 	if err != nil && (!optional || !errors.Is(err, identity.ErrNotJoined)) {
 		return nil, err
@@ -104,33 +109,45 @@ func retryAfter(left time.Duration, jitter float64) time.Duration {
 	return wait + time.Duration(jitter*float64(wait)/2)
 }
 
+// glance is how often the clock is looked at while a renewal is not due. A timer stands still while the machine sleeps, and
+// knows nothing of a clock that is set; a certificate ends all the same.
+const glance = 5 * time.Minute
+
 // renew replaces the certificate in time, until ctx ends. A failed attempt is repeated (retryAfter).
 func (m *membership) renew(ctx context.Context, issuer identity.Issuer, renewed func(), log hclog.Logger) error {
 	at := identity.RenewAt(m.Credentials().Leaf(), rand.Float64())
+	// most, where not 0, is how far off at was when it was set: a clock that is set back must not put it off.
+	var most time.Duration
 	for {
-		timer := time.NewTimer(time.Until(at))
+		if now := m.now(); most > 0 && at.Sub(now) > most {
+			at = now.Add(most)
+		}
+		timer := time.NewTimer(min(at.Sub(m.now()), glance))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		case wait := <-m.hurry:
 			timer.Stop()
-			if hurried := time.Now().Add(wait); hurried.Before(at) {
-				at = hurried
+			if hurried := m.now().Add(wait); hurried.Before(at) {
+				at, most = hurried, wait
 			}
 			continue
 		case <-timer.C:
+			if m.now().Before(at) {
+				continue
+			}
 		}
 		credentials, err := m.renewNow(ctx, issuer)
 		if err != nil {
-			left := time.Until(m.Credentials().Leaf().NotAfter)
+			left := m.Credentials().Leaf().NotAfter.Sub(m.now())
 			wait := retryAfter(left, rand.Float64())
 			log.Error("machine certificate could not be renewed, the present one stays", "expires in", left.Round(time.Second), "retry", wait.Round(time.Second), "error", err)
-			at = time.Now().Add(wait)
+			at, most = m.now().Add(wait), wait
 			continue
 		}
 		renewed()
-		at = identity.RenewAt(credentials.Leaf(), rand.Float64())
+		at, most = identity.RenewAt(credentials.Leaf(), rand.Float64()), 0
 		log.Info("machine certificate was renewed", "serial", credentials.Leaf().SerialNumber.Text(16), "not after", credentials.Leaf().NotAfter)
 	}
 }
@@ -145,7 +162,7 @@ func (m *membership) renewNow(ctx context.Context, issuer identity.Issuer) (iden
 	defer cancel()
 	m.writing.Lock()
 	defer m.writing.Unlock()
-	credentials, err := identity.Renew(ctx, time.Now(), m.store, issuer, m.Credentials())
+	credentials, err := identity.Renew(ctx, m.now(), m.store, issuer, m.Credentials())
 	if err != nil {
 		return identity.Credentials{}, err
 	}
