@@ -93,15 +93,25 @@ func (s *space) open() *authority.Keeper {
 
 // issue issues a machine's certificate.
 func issue(ctx context.Context, now time.Time, k *authority.Keeper) (ca.Issued, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return ca.Issued{}, err
-	}
 	id, err := pki.NewIdentity("bank.example", pki.UUID{6: 0x40, 8: 0x80, 15: 1}, "sql1.bank.example")
 	if err != nil {
 		return ca.Issued{}, err
 	}
-	der, err := enroll.NewRequest(key, id)
+	return issueTo(ctx, now, k, ca.Machine, id)
+}
+
+// issuer is what issues: the CA that is active, or another one.
+type issuer interface {
+	Prepare(now time.Time, profile ca.Profile, request enroll.Request, subject pki.Subject) (*ca.Prepared, error)
+	Issue(ctx context.Context, p *ca.Prepared) (ca.Issued, error)
+}
+
+func issueTo(ctx context.Context, now time.Time, k issuer, kind ca.Kind, subject pki.Subject) (ca.Issued, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return ca.Issued{}, err
+	}
+	der, err := enroll.NewRequest(key, subject)
 	if err != nil {
 		return ca.Issued{}, err
 	}
@@ -109,11 +119,11 @@ func issue(ctx context.Context, now time.Time, k *authority.Keeper) (ca.Issued, 
 	if err != nil {
 		return ca.Issued{}, err
 	}
-	profile, err := ca.NewProfile(ca.Machine, ca.ProfileConfig{})
+	profile, err := ca.NewProfile(kind, ca.ProfileConfig{})
 	if err != nil {
 		return ca.Issued{}, err
 	}
-	prepared, err := k.Prepare(now, profile, request, id)
+	prepared, err := k.Prepare(now, profile, request, subject)
 	if err != nil {
 		return ca.Issued{}, err
 	}
@@ -282,7 +292,14 @@ func TestRotation(t *testing.T) {
 	if _, err := k.Retire(t.Context(), next.ID, true, "root"); !errors.Is(err, slots.ErrStep) {
 		t.Errorf("retiring the active CA gave %v, want ErrStep", err)
 	}
-	// What is revoked holds nothing back.
+	// Neither what is revoked holds anything back, nor what signs OCSP responses, which strangers keep alive by asking.
+	controller, err := pki.NewController("bank.example", []string{"c1.bank.example"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := issueTo(t.Context(), s.now, k.Others()[0], ca.Responder, controller); err != nil {
+		t.Fatal(err)
+	}
 	leaf, err := trust.ParseCertificate(oldChain[0])
 	if err != nil {
 		t.Fatal(err)

@@ -239,8 +239,9 @@ func (k *Keeper) Uses(ctx context.Context) (map[string]Use, error) {
 	}
 	now, uses := k.config.Now(), map[string]Use{}
 	for _, e := range entries {
-		// A controller makes itself another certificate when another CA is activated, and at every start.
-		if !e.Intention.NotAfter.After(now) || e.Intention.Profile == ca.Server.String() || ca.IsAuthorityProfile(e.Intention.Profile) {
+		// A controller makes itself another certificate when another CA is activated, and at every start; one that signs OCSP
+		// responses, by each CA that strangers ask about, for as long as they do.
+		if profile := e.Intention.Profile; !e.Intention.NotAfter.After(now) || profile == ca.Server.String() || profile == ca.Responder.String() || ca.IsAuthorityProfile(profile) {
 			continue
 		}
 		if number, ok := new(big.Int).SetString(e.Intention.Serial, 16); ok {
