@@ -204,17 +204,23 @@ func (s *serverCertificate) issue(ctx context.Context) error {
 	return nil
 }
 
+// certificateGlance is how often the clock is held against the controller's own certificate. A timer over weeks knows nothing
+// of a clock that is set, and stands still while a virtual machine does; the certificate ends all the same.
+const certificateGlance = time.Minute
+
 // run renews the certificate at two thirds of its life, and retries a failure while there is time.
 func (s *serverCertificate) run(ctx context.Context) error {
+	tick := time.NewTicker(certificateGlance)
+	defer tick.Stop()
 	for {
-		leaf := s.current.Load().Leaf
-		due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3)
-		timer := time.NewTimer(max(time.Minute, due.Sub(s.now())))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
-		case <-timer.C:
+		case <-tick.C:
+		}
+		leaf := s.current.Load().Leaf
+		if due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3); s.now().Before(due) {
+			continue
 		}
 		if err := s.issue(ctx); err != nil {
 			s.log.Error("cannot renew the controller's certificate, will try again in a minute", "not-after", leaf.NotAfter.Format(time.RFC3339), "error", err)
