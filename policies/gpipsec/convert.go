@@ -93,6 +93,7 @@ func newConverter(o Options) *converter {
 	return &converter{
 		options: o, lists: map[string]policies.FilterList{}, actions: map[string]policies.FilterAction{}, names: map[string]bool{},
 		policyNames: map[string]string{}, siteNames: map[string]directory.DN{}, noted: map[Note]bool{},
+		unreadable: map[string]bool{}, gaps: map[string][]error{},
 	}
 }
 
@@ -117,6 +118,10 @@ type converter struct {
 	siteNames   map[string]directory.DN // what links name a site by, by its DN
 	// unknown is what makes native assignment impossible.
 	unknown []error
+	// unreadable are the filter lists that cannot be read, by DN; gaps is what makes a policy protect less than it says, by the
+	// DN of the policy.
+	unreadable map[string]bool
+	gaps       map[string][]error
 	// unfiltered says that there is a link of whose GPO the access rights are not known.
 	unfiltered bool
 	keys       []keyName

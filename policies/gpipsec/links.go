@@ -163,6 +163,10 @@ func (c *converter) link(container object, dn directory.DN, options uint64) (pol
 		c.note(doc, "is disabled: a WMI filter chooses the machines of the Group Policy object; name their groups in groups.apply instead, and enable it")
 	}
 	c.filter(&l, gpo)
+	if c.options.Native && !l.Disabled {
+		c.unknown = append(c.unknown, c.gaps[target.dn.Key()]...)
+		delete(c.gaps, target.dn.Key()) // told once
+	}
 	return l, true
 }
 

@@ -28,7 +28,7 @@ func (c *converter) filterList(o object) policies.FilterList {
 	if err != nil {
 		// Half a list would protect half of what it should.
 		c.note(doc, "cannot be read and is left out: %v", err)
-		c.lists[o.dn.Key()] = l
+		c.lists[o.dn.Key()], c.unreadable[o.dn.Key()] = l, true
 		return l
 	}
 	c.noteUnknown(doc, "filters", v.Unknown)

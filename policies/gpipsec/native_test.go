@@ -122,7 +122,13 @@ func TestNativeAssignmentIsWholeOrNot(t *testing.T) {
 	}
 	dangling := native(good)
 	dangling[5].Attributes[1].Values = []string{dn("ipsecPolicy", "GONE")}
+	unreadable := native(good)
+	unreadable[3].Attributes[2].Values = []string{"nonsense"}
 	for name, entries := range map[string][]directory.Entry{
+		"no rule":                 without("CN=ipsecNFA"),
+		"no filter action":        without("CN=ipsecNegotiationPolicy"),
+		"no filter list":          without("CN=ipsecFilter"),
+		"malformed filter list":   unreadable,
 		"no access rights":        native(""),
 		"malformed access rights": native("nonsense"),
 		"no object":               without("CN={11}"),
@@ -133,6 +139,15 @@ func TestNativeAssignmentIsWholeOrNot(t *testing.T) {
 			t.Errorf("%s: error %v, want ErrUnknown", name, err)
 		}
 		convert(t, entries, gpipsec.Options{})
+	}
+}
+
+// TestNativeAssignmentOfOtherPolicies: what a policy lacks that no machine has makes no difference.
+func TestNativeAssignmentOfOtherPolicies(t *testing.T) {
+	entries := append(native(security(allow(descriptor.AuthenticatedUsers))),
+		entry(dn("ipsecPolicy", "B"), "ipsecPolicy", "ipsecName", "Unused", "ipsecData", octets(gpipsec.PolicyValue{}), "ipsecNFAReference", dn("ipsecNFA", "GONE")))
+	if r := convert(t, entries, gpipsec.Options{Native: true}); len(r.Documents.Links) != 1 {
+		t.Errorf("links %+v", r.Documents.Links)
 	}
 }
 

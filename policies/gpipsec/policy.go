@@ -33,7 +33,7 @@ func (c *converter) policy(o object) {
 	}
 	options := c.keyExchange(doc, o, &p)
 	rules := c.rulesOf(doc, o)
-	b := &policyBuilder{converter: c, doc: doc, policy: &p, options: options, taken: map[string]bool{}}
+	b := &policyBuilder{converter: c, source: o, doc: doc, policy: &p, options: options, taken: map[string]bool{}}
 	for _, r := range rules {
 		b.rule(r)
 	}
@@ -48,7 +48,7 @@ func (c *converter) rulesOf(doc string, o object) []object {
 	for _, dn := range o.entry.Values("ipsecNFAReference") {
 		r, missing := refer(c.rules, dn)
 		if missing != "" {
-			c.note(doc, "names the rule %s: left out", missing)
+			c.gap(o, doc, "names the rule %s: left out", missing)
 			continue
 		}
 		found[r.dn.Key()] = r
@@ -134,6 +134,7 @@ func (c *converter) noteUnknown(doc, what string, octets int) {
 // policyBuilder makes the rules of one policy.
 type policyBuilder struct {
 	*converter
+	source  object
 	doc     string
 	policy  *policies.Policy
 	options uint32
@@ -151,22 +152,29 @@ type tunnelRule struct {
 func (b *policyBuilder) rule(o object) {
 	v, err := ParseRule(o.data())
 	if err != nil {
-		b.note(b.doc, "rule %s cannot be read and is left out: %v", o.called(), err)
+		b.gap(b.source, b.doc, "rule %s cannot be read and is left out: %v", o.called(), err)
 		return
+	}
+	gap := b.gap
+	if !v.Active {
+		gap = func(_ object, doc, format string, args ...any) { b.note(doc, format, args...) }
 	}
 	b.noteUnknown(b.doc, "rule "+o.called(), v.Unknown)
 	negotiation, missing := refer(b.negotiations, o.value("ipsecNegotiationPolicyReference"))
 	if missing != "" {
-		b.note(b.doc, "rule %s names the filter action %s: the rule is left out", o.called(), missing)
+		gap(b.source, b.doc, "rule %s names the filter action %s: the rule is left out", o.called(), missing)
 		return
 	}
-	lists := b.listsOf(o)
 	if strings.EqualFold(negotiation.value("iPSECNegotiationPolicyType"), typeDefaultResponse) {
 		b.defaultResponse(o, v, negotiation)
 		return
 	}
+	lists, missing := b.listsOf(o)
+	if missing != "" {
+		gap(b.source, b.doc, "rule %s names the filter list %s", o.called(), missing)
+	}
 	if len(lists) == 0 {
-		b.note(b.doc, "rule %s names no filter list that exists: the rule is left out", o.called())
+		gap(b.source, b.doc, "rule %s names no filter list that exists: the rule is left out", o.called())
 		return
 	}
 	for _, l := range lists {
@@ -174,14 +182,13 @@ func (b *policyBuilder) rule(o object) {
 	}
 }
 
-// listsOf finds the filter lists of a rule: the one that it names, and those that name it.
-func (b *policyBuilder) listsOf(rule object) []object {
+// listsOf finds the filter lists of a rule: the one that it names, or why it is missing, and those that name it.
+func (b *policyBuilder) listsOf(rule object) (lists []object, missing string) {
 	found := map[string]object{}
 	if dn := rule.value("ipsecFilterReference"); dn != "" {
-		if f, missing := refer(b.filters, dn); missing == "" {
+		var f object
+		if f, missing = refer(b.filters, dn); missing == "" {
 			found[f.dn.Key()] = f
-		} else {
-			b.note(b.doc, "rule %s names the filter list %s", rule.called(), missing)
 		}
 	}
 	for key, f := range b.filters {
@@ -189,7 +196,13 @@ func (b *policyBuilder) listsOf(rule object) []object {
 			found[key] = f
 		}
 	}
-	return sorted(found)
+	return sorted(found), missing
+}
+
+// gap notes that a policy would protect less than it says, because a part of it is gone or may not be seen.
+func (c *converter) gap(policy object, doc, format string, args ...any) {
+	c.note(doc, format, args...)
+	c.gaps[policy.dn.Key()] = append(c.gaps[policy.dn.Key()], fmt.Errorf(doc+": "+format, args...))
 }
 
 // add joins one list with the action.
@@ -216,6 +229,9 @@ func (b *policyBuilder) add(o object, v RuleValue, negotiation, filter object) {
 	if action.Action == spd.ActionNegotiate {
 		r.Authentication = b.authentication(r.Name, v.Methods)
 		list = b.negotiable(r, list)
+	}
+	if b.unreadable[filter.dn.Key()] && v.Active {
+		b.gap(b.source, b.doc, "rule %q has the filter list %s, which cannot be read", r.Name, filter.called())
 	}
 	if len(list.Filters) == 0 {
 		b.note(b.doc, "rule %q is left out: no filter of its list %q is left", r.Name, list.Name)
