@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -189,22 +190,22 @@ func (f *Follower) read(ctx context.Context) (gpipsec.Result, error) {
 	if err != nil {
 		return gpipsec.Result{}, err
 	}
+	sites, err := gpipsec.ReadSites(r, configuration)
+	if err != nil {
+		return gpipsec.Result{}, err
+	}
 	if !f.config.Assignment {
-		entries, err := r.Entries(configuration, gpipsec.SiteFilter(), gpipsec.SiteAttributes())
-		if err != nil {
-			return gpipsec.Result{}, err
-		}
 		var out gpipsec.Result
-		out.Documents.Sites, out.Notes = gpipsec.Sites(entries)
+		out.Documents.Sites, out.Notes = gpipsec.Sites(sites)
 		return out, nil
 	}
 	if !f.config.Base.Equal(domain) {
 		// Links above the base would not be known to apply, nor that they are blocked.
 		return gpipsec.Result{}, fmt.Errorf("native assignment needs the whole domain: the directory's base is %s, that of the domain %s", f.config.Base, domain)
 	}
-	entries, err := gpipsec.Read(r, domain, configuration)
+	entries, err := gpipsec.Read(r, domain, directory.DN{})
 	if err != nil {
 		return gpipsec.Result{}, err
 	}
-	return gpipsec.Convert(entries, gpipsec.Options{Prefix: domain.Domain() + ": ", Native: true})
+	return gpipsec.Convert(slices.Concat(entries, sites), gpipsec.Options{Prefix: domain.Domain() + ": ", Native: true})
 }

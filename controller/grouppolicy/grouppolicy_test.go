@@ -21,6 +21,7 @@ var (
 type forest struct {
 	subnets []string // of each read
 	reads   int
+	hidden  bool // the reader may see none
 	err     error
 }
 
@@ -28,7 +29,7 @@ func (f *forest) Contexts() (a, b directory.DN, err error) { return domain, conf
 func (f *forest) Close()                                   {}
 
 func (f *forest) Entries(base directory.DN, filter string, _ []string) ([]directory.Entry, error) {
-	if filter != gpipsec.SiteFilter() || !base.Equal(configuration) {
+	if filter != gpipsec.SiteFilter() || !base.Equal(configuration) || f.hidden {
 		return nil, nil
 	}
 	subnet := f.subnets[min(f.reads, len(f.subnets)-1)]
@@ -97,6 +98,7 @@ func TestWhatIsInDoubtChangesNothing(t *testing.T) {
 		want    error
 	}{
 		"two reads differ": {func() { f.subnets, f.reads = []string{"10.1.0.0/16", "10.2.0.0/16"}, 0 }, grouppolicy.ErrUnstable},
+		"hidden":           {func() { f.hidden = true }, gpipsec.ErrUnknown},
 		"unreachable":      {func() { f.err = failed }, failed},
 		"refused":          {func() { f.err, f.subnets, k.err = nil, []string{"10.3.0.0/16"}, failed }, failed},
 	} {

@@ -1,7 +1,9 @@
 package gpipsec
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/bailiwick-net/bailiwick/directory"
 )
@@ -33,4 +35,21 @@ func Read(s Searcher, domain, configuration directory.DN) ([]directory.Entry, er
 		return nil, err
 	}
 	return slices.Concat(entries, sites), nil
+}
+
+// ReadSites asks for the sites of a forest with their subnets. The error wraps ErrUnknown when there is no site: a forest has
+// one at least (MS-ADTS 6.1.1.2.2.1), so that the reader may not see them.
+func ReadSites(s Searcher, configuration directory.DN) ([]directory.Entry, error) {
+	entries, err := s.Entries(configuration, SiteFilter(), SiteAttributes())
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		for _, class := range e.Values("objectClass") {
+			if strings.EqualFold(class, "site") {
+				return entries, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf(`%w: no site can be seen below %q: let the reader see "CN=Sites,%s"`, ErrUnknown, configuration, configuration)
 }
