@@ -23,6 +23,8 @@ type denials struct {
 // workOutDenials finds out whom the directory does not admit, machines whose account is disabled, and those that were nodes and
 // are gone from it beyond the grace time; and what is revoked. It reports whether that is another set than before.
 func (s *Server) workOutDenials() (changed bool, err error) {
+	s.denying.Lock()
+	defer s.denying.Unlock()
 	var machines []pki.UUID
 	for _, u := range s.config.Assignments.Disabled() {
 		machines = append(machines, pki.UUID(u))

@@ -74,8 +74,10 @@ type Server struct {
 	dirty chan struct{}
 	// draining is closed when the controller is about to stop.
 	draining chan struct{}
-	// denied is nil before the first table of assignments.
-	denied atomic.Pointer[denials]
+	// denied is nil before the first table of assignments. It is replaced by whoever holds denying, from reading what it is made
+	// of on: else what somebody read before a revocation would take the place of what somebody else read after it.
+	denied  atomic.Pointer[denials]
+	denying sync.Mutex
 	// grouped is nil until the first assignments.
 	grouped atomic.Pointer[groups]
 
