@@ -142,6 +142,7 @@ func Code(err error) (codes.Code, string) {
 		{ErrMachineUnknown, codes.FailedPrecondition, "look at: bailiwick get machines"},
 		{ErrMachineDisabled, codes.PermissionDenied, "enable its account in the directory first"},
 		{revocation.ErrKeyRevoked, codes.PermissionDenied, "join the machine with a new key: bailiwick token create MACHINE"},
+		{revocation.ErrNotAdmitted, codes.PermissionDenied, "enable its account in the directory first"},
 		{ErrTooOften, codes.ResourceExhausted, ""},
 		{ErrBusy, codes.Unavailable, "try again in a minute"},
 		{ErrSuperseded, codes.PermissionDenied, "if this machine is the right one, make it a new token: bailiwick token create MACHINE"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
@@ -56,6 +57,9 @@ func (g guarded) Issue(ctx context.Context, p *ca.Prepared) (ca.Issued, error) {
 	if err := g.keeper.admits(p.Intention().Key); err != nil {
 		return ca.Issued{}, fmt.Errorf("issuing a certificate for %v: %w", p.Subject(), err)
 	}
+	if err := g.keeper.admitsMachine(p.Subject()); err != nil {
+		return ca.Issued{}, fmt.Errorf("issuing a certificate for %v: %w", p.Subject(), err)
+	}
 	if caller, ok := Caller(ctx); ok {
 		if err := g.keeper.Set().CheckPath(caller.Path); err != nil {
 			return ca.Issued{}, fmt.Errorf("issuing a certificate for %v: %w: %w", p.Subject(), ErrKeyRevoked, err)
@@ -67,6 +71,23 @@ func (g guarded) Issue(ctx context.Context, p *ca.Prepared) (ca.Issued, error) {
 func (k *Keeper) admits(key pki.KeyID) error {
 	if k.Set().HasKey(key) {
 		return fmt.Errorf("the key %v: %w", key, ErrKeyRevoked)
+	}
+	return nil
+}
+
+// admitsMachine refuses a machine that the directory stopped admitting since it was let in: whoever follows the directory
+// revokes what is in the journal then, and would not see what comes into it afterwards.
+func (k *Keeper) admitsMachine(subject pki.Subject) error {
+	id, ok := subject.(pki.Identity)
+	if !ok {
+		return nil
+	}
+	view := k.config.View()
+	if view == nil {
+		return nil // nothing was held against it, and nothing will be before it was read
+	}
+	if m, _, known := view.Machine(directory.UUID(id.UUID())); known && m.Disabled || !known && !view.Restored {
+		return ErrNotAdmitted
 	}
 	return nil
 }

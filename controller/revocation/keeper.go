@@ -32,6 +32,8 @@ var (
 	ErrAuthority = errors.New("it is that of a CA which the fleet trusts, and with it everybody would be shut out; replace the CA by a rotation, which ends the trust in it")
 	// ErrKeyRevoked is wrapped when a certificate is asked for with a key, or by the holder of a certificate, that is revoked.
 	ErrKeyRevoked = errors.New("revoked")
+	// ErrNotAdmitted is wrapped when the directory stopped admitting a machine while its certificate was being made.
+	ErrNotAdmitted = errors.New("its account in the directory is disabled or gone")
 )
 
 // Store is where the records are.
