@@ -26,7 +26,18 @@ type responders struct {
 	log     hclog.Logger
 	mu      sync.Mutex
 	present map[pki.KeyID]revocation.Responder
+	failed  map[pki.KeyID]failure
 }
+
+// failure is an attempt that came to nothing.
+type failure struct {
+	at  time.Time
+	err error
+}
+
+// retryResponder is how long an issuer that failed is left alone: every attempt is a record in the journal for good, and
+// strangers decide how often they ask.
+const retryResponder = 30 * time.Second
 
 // signing is a CA that issues.
 type signing interface {
@@ -46,13 +57,18 @@ func (r *responders) get(ctx context.Context, issuer revocation.Issuer) (revocat
 			return present, nil
 		}
 	}
-	next, err := r.issue(ctx, issuer)
-	switch {
-	case err == nil:
-		r.present[id] = next
-		return next, nil
-	case ok && now.Before(present.Certificate.NotAfter):
-		r.log.Error("cannot renew the certificate of the OCSP responder, the present one is used", "not-after", present.Certificate.NotAfter, "error", err)
+	err := r.failed[id].err
+	if since := now.Sub(r.failed[id].at); err == nil || since < 0 || since >= retryResponder {
+		var next revocation.Responder
+		if next, err = r.issue(ctx, issuer); err == nil {
+			r.present[id] = next
+			delete(r.failed, id)
+			return next, nil
+		}
+		r.failed[id] = failure{now, err}
+		r.log.Error("the OCSP responder gets no certificate, one that it has is used as long as it counts", "retry", retryResponder, "error", err)
+	}
+	if ok && now.Before(present.Certificate.NotAfter) {
 		return present, nil
 	}
 	return revocation.Responder{}, err

@@ -68,7 +68,7 @@ func (v *validated) checkRevocation() error {
 // openRevocations reads what is revoked.
 func (c *Controller) openRevocations(ctx context.Context, trustDomain string, subject pki.Controller) error {
 	v := c.config
-	sign := &responders{profile: v.responder, subject: subject, now: v.Now, log: v.Log.Named("revocation"), present: map[pki.KeyID]revocation.Responder{}}
+	sign := &responders{profile: v.responder, subject: subject, now: v.Now, log: v.Log.Named("revocation"), present: map[pki.KeyID]revocation.Responder{}, failed: map[pki.KeyID]failure{}}
 	var err error
 	c.revoked, err = revocation.Open(ctx, revocation.Config{
 		Store: c.state.store, TrustDomain: trustDomain, Now: v.Now, Log: v.Log.Named("revocation"),
