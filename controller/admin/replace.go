@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/bailiwick-net/bailiwick/controller/grouppolicy"
 	"github.com/bailiwick-net/bailiwick/controller/store"
@@ -29,8 +30,9 @@ func (s *Server) describeGroupPolicy(source string) *adminv1.GroupPolicy {
 }
 
 // Replace makes documents all that an owner has: those that it wrote before and that are not among them are deleted. What
-// somebody else wrote stays, also under the name of one of them. Like the directory, and unlike an administrator, an owner
-// is not held up by policy tests; documents that would not be valid together with all others change nothing.
+// somebody else wrote stays, also under the name of one of them, unless that is a source that comes later in the
+// configuration. Like the directory, and unlike an administrator, an owner is not held up by policy tests; documents that
+// would not be valid together with all others change nothing.
 func (s *Server) Replace(ctx context.Context, owner string, docs policies.Documents) (grouppolicy.Written, error) {
 	for range attempts {
 		out, err := s.replace(ctx, owner, docs)
@@ -46,28 +48,12 @@ func (s *Server) replace(ctx context.Context, owner string, docs policies.Docume
 	if err != nil {
 		return grouppolicy.Written{}, err
 	}
-	var out grouppolicy.Written
-	var put []policies.Document
-	change := store.DocumentChange{By: owner, At: s.config.Now()}
-	wanted := map[store.DocumentKey]bool{}
-	for _, d := range docs.All() {
-		key := keyOf(d)
-		wanted[key] = true
-		old, exists := c.stored.Get(key)
-		if exists && old.By != owner {
-			out.Kept = append(out.Kept, object(d))
-			continue
-		}
-		if text := policies.AppendYAML(nil, d); !exists || !bytes.Equal(old.Content, text) {
-			put = append(put, d)
-			change.Put = append(change.Put, store.Document{DocumentKey: key, Content: text})
-		}
+	var sources []grouppolicy.Status
+	if s.config.GroupPolicy != nil {
+		sources = s.config.GroupPolicy()
 	}
-	for _, d := range c.stored.List {
-		if d.By == owner && !wanted[d.DocumentKey] {
-			change.Delete = append(change.Delete, d.DocumentKey)
-		}
-	}
+	out, put, change := replacement(c.stored, owner, docs, sources)
+	change.At = s.config.Now()
 	out.Changed = len(change.Put) + len(change.Delete)
 	if out.Changed == 0 {
 		return out, nil
@@ -81,4 +67,38 @@ func (s *Server) replace(ctx context.Context, owner string, docs policies.Docume
 		return grouppolicy.Written{}, err
 	}
 	return out, nil
+}
+
+// replacement finds out what makes documents all that an owner has, of those that are stored.
+func replacement(stored store.Documents, owner string, docs policies.Documents, sources []grouppolicy.Status) (out grouppolicy.Written, put []policies.Document, change store.DocumentChange) {
+	change.By = owner
+	wanted := map[store.DocumentKey]bool{}
+	for _, d := range docs.All() {
+		key := keyOf(d)
+		wanted[key] = true
+		old, exists := stored.Get(key)
+		if exists && old.By != owner && !outranks(sources, owner, old.By) {
+			out.Kept = append(out.Kept, object(d))
+			continue
+		}
+		if text := policies.AppendYAML(nil, d); !exists || old.By != owner || !bytes.Equal(old.Content, text) {
+			put = append(put, d)
+			change.Put = append(change.Put, store.Document{DocumentKey: key, Content: text})
+		}
+	}
+	for _, d := range stored.List {
+		if d.By == owner && !wanted[d.DocumentKey] {
+			change.Delete = append(change.Delete, d.DocumentKey)
+		}
+	}
+	return out, put, change
+}
+
+// outranks says whether an owner is a source that comes before another one: in the order of the configuration, and not in
+// that of who wrote first. No source outranks people.
+func outranks(sources []grouppolicy.Status, owner, other string) bool {
+	place := func(name string) int {
+		return slices.IndexFunc(sources, func(s grouppolicy.Status) bool { return grouppolicy.Owner(s.Source) == name })
+	}
+	return place(owner) >= 0 && place(owner) < place(other)
 }
