@@ -123,3 +123,38 @@ func TestRootIsRotatedUnderSessions(t *testing.T) {
 		t.Errorf("audit: %v, %v", audit, err)
 	}
 }
+
+// In an emergency the key of a CA is known to others. With the trust in it end the sessions of whoever shows a certificate of
+// it; who has another one comes back.
+func TestRetiredAuthorityHasNoSessions(t *testing.T) {
+	f := New(t, Bank)
+	f.Start()
+	renewed, left := f.Node("sql1"), f.Node("ws1")
+	before, stays := renewed.Connect(&nodev1.Hello{}), left.Connect(&nodev1.Hello{})
+	if _, err := f.Authorities().PrepareAuthority(f.Context(), &adminv1.PrepareAuthorityRequest{Root: true, Emergency: true}); err != nil {
+		t.Fatal(err)
+	}
+	renewed.Trust, left.Trust = before.AwaitTrust(2), stays.AwaitTrust(2)
+	_, r := waiting(t, f)
+	old := r.GetAuthorities()[0].GetId()
+	if _, err := f.Authorities().ActivateAuthority(f.Context(), &adminv1.ActivateAuthorityRequest{Emergency: true}); err != nil {
+		t.Fatal(err)
+	}
+	renewed, err := renewed.Renew(renewed.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Authorities().RetireAuthority(f.Context(), &adminv1.RetireAuthorityRequest{Id: old, Emergency: true}); err != nil {
+		t.Fatal(err)
+	}
+	// It learns first whom not to believe any more.
+	if bundle := stays.AwaitTrust(3); len(bundle.Roots()) != 1 {
+		t.Errorf("the last bundle has %d roots, want 1", len(bundle.Roots()))
+	}
+	for name, s := range map[string]*Session{"ws1": stays, "sql1": before} {
+		if err := s.WantEnd(); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("the session of %s ended with %v, want Unauthenticated", name, err)
+		}
+	}
+	renewed.Connect(&nodev1.Hello{}).AwaitTrust(3)
+}

@@ -66,6 +66,8 @@ type session struct {
 	// Owned by the handler.
 	sent      resolver.Assignment // the last assignment sent; its Revision is 0 before the first
 	sentTrust trust.Digest
+	// believedBy is the trust bundle that the certificate of this session was last held against.
+	believedBy trust.Digest
 	// sentIssuer is the CA that the last settings named.
 	sentIssuer []byte
 	// sentDenials is what this session told, once it has.
@@ -325,7 +327,8 @@ func (s *session) refresh() error {
 	if !a.Standing.Admitted() {
 		return status.Errorf(codes.PermissionDenied, "machine %s is %v in the directory; its session ends", s.name, a.Standing)
 	}
-	if bundle := s.server.config.Trust(); bundle.Digest() != s.sentTrust {
+	bundle := s.server.config.Trust()
+	if bundle.Digest() != s.sentTrust {
 		err := s.send(&nodev1.ConnectResponse{Message: &nodev1.ConnectResponse_TrustBundle{
 			TrustBundle: &nodev1.TrustBundle{Content: bundle.Append(nil)},
 		}})
@@ -333,6 +336,10 @@ func (s *session) refresh() error {
 			return err
 		}
 		s.sentTrust = bundle.Digest()
+	}
+	// After the bundle: who is not believed any more must still learn whom not to believe.
+	if err := s.believed(bundle); err != nil {
+		return err
 	}
 	// After the bundle that the certificate which it leads to is believed by.
 	if err := s.followIssuer(); err != nil {

@@ -67,3 +67,16 @@ func (s *session) acknowledgeTrust(a *nodev1.TrustAcknowledgement) error {
 	s.trusts(a.GetDigest())
 	return nil
 }
+
+// believed refuses a session whose certificate the present bundle does not vouch for any more: the CA that issued it was
+// retired, in an emergency because others know its key, and whoever has it must not go on hearing policies and secrets.
+func (s *session) believed(bundle trust.Bundle) error {
+	if len(s.path) == 0 || bundle.Digest() == s.believedBy {
+		return nil
+	}
+	if _, err := bundle.Verify(s.server.config.Now(), s.path[:len(s.path)-1], trust.Options{Usages: []trust.Usage{trust.ClientAuth}}); err != nil {
+		return status.Errorf(codes.Unauthenticated, "the session of %s ends: %v; connect with a certificate of the present CA, or join the machine again with a token", s.name, err)
+	}
+	s.believedBy = bundle.Digest()
+	return nil
+}
