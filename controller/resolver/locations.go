@@ -34,6 +34,19 @@ func (l *locations) set(machine directory.UUID, a netip.Addr) (before netip.Addr
 	return before
 }
 
+// putBack takes an address back that nobody could be told of, unless there is another one since.
+func (l *locations) putBack(machine directory.UUID, a, before netip.Addr) {
+	l.Lock()
+	defer l.Unlock()
+	switch {
+	case l.byMachine[machine] != a:
+	case before.IsValid():
+		l.byMachine[machine] = before
+	default:
+		delete(l.byMachine, machine)
+	}
+}
+
 // Locations returns where the nodes of machines are, as it is when it is asked.
 func (r *Resolver) Locations() resolve.Locations { return r.locations.of }
 
@@ -52,6 +65,8 @@ func (r *Resolver) Locate(ctx context.Context, machine directory.UUID, address n
 	case <-r.ended:
 		return ErrNotReady
 	case <-ctx.Done():
+		// The next attempt from there must not take the machine for one whose place counts already.
+		r.locations.putBack(machine, address, before)
 		return ctx.Err()
 	}
 	select {
