@@ -235,9 +235,10 @@ func (s *Snapshot) scopeOf(known map[string]scope, dn DN) scope {
 func Touched(old, next *Snapshot) (touched []Machine, gone []UUID) {
 	c := &comparison{old: old, next: next, candidates: map[UUID]bool{}, regrouped: map[UUID]bool{}}
 	machinesByUUID.difference(old.machines.byUUID, next.machines.byUUID, func(was, is *machineEntry) {
-		if is == nil {
+		switch {
+		case is == nil:
 			gone = append(gone, was.UUID)
-		} else {
+		case was == nil || !is.sameAs(was): // a union makes every entry anew
 			c.candidates[is.UUID] = true
 		}
 	})

@@ -181,6 +181,22 @@ func TestBelowUnion(t *testing.T) {
 	}
 }
 
+// TestTouchedInUnion: a union is made anew of all entries, but a change of one machine touches no other.
+func TestTouchedInUnion(t *testing.T) {
+	bank := forest(t, at(1, "dc=bank,dc=example"), box(3, "cn=sql1,dc=bank,dc=example", "sql1", ""), box(4, "cn=sql2,dc=bank,dc=example", "sql2", ""))
+	branch := forest(t, at(11, "dc=branch,dc=test"), box(13, "cn=sql3,dc=branch,dc=test", "sql3", ""))
+	edit := bank.Edit()
+	edit.Put(box(4, "cn=sql2,dc=bank,dc=example", "sql2", "sql2.bank.example"))
+	changed, err := edit.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	touched, gone := Touched(joined(t, Part{"bank", bank}, Part{"branch", branch}), joined(t, Part{"bank", changed}, Part{"branch", branch}))
+	if len(touched) != 1 || touched[0].UUID != (UUID{4}) || len(gone) != 0 {
+		t.Errorf("touched are %v, gone %v", touched, gone)
+	}
+}
+
 // TestUnionLosesNoMachine: whatever directories hold, every machine of each is in the union, as itself; those of the first
 // are as they are there; and without a source all machines of the others are still there.
 func TestUnionLosesNoMachine(t *testing.T) {
