@@ -87,8 +87,12 @@ func (k *Keeper) List(ctx context.Context, scope revocation.Scope) (SignedList, 
 	return signed, nil
 }
 
-// retryRound is how long a store that gave no number is left alone.
-const retryRound = time.Second
+const (
+	// retryRound is how long a store that gave no number is left alone.
+	retryRound = time.Second
+	// roundWork bounds the wait for that number.
+	roundWork = 5 * time.Second
+)
 
 // begin begins a round. The lists are locked.
 func (k *Keeper) begin(ctx context.Context, now time.Time, state *state) error {
@@ -96,6 +100,9 @@ func (k *Keeper) begin(ctx context.Context, now time.Time, state *state) error {
 	if l.failed != nil && now.Sub(l.failedAt) < retryRound && !now.Before(l.failedAt) {
 		return l.failed
 	}
+	// Whoever asked may hang up, a stranger on purpose: the next round is everybody's, and must not end with that.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), roundWork)
+	defer cancel()
 	number, err := k.config.Store.NextCRLNumber(ctx)
 	if err != nil {
 		l.failed, l.failedAt = err, now

@@ -61,13 +61,17 @@ func (k *Keeper) Answer(ctx context.Context, der []byte) (response []byte, cache
 		k.config.Log.Error("OCSP has nobody who signs its responses", "error", err)
 		return revocation.TryLater.Append(nil), 0
 	}
+	// Nobody believes the response longer than its signer (RFC 6960 4.2.2.2), so nobody may keep it longer.
+	if end := responder.Certificate.NotAfter; out.NextUpdate.After(end) {
+		out.NextUpdate = end
+	}
 	der, err = out.Sign(rand.Reader, responder.Certificate, responder.Key)
 	if err != nil {
 		k.config.Log.Error("OCSP response cannot be signed", "error", err)
 		return revocation.InternalError.Append(nil), 0
 	}
 	if request.Nonce == nil {
-		cacheable = k.config.ResponseLifetime / 4
+		cacheable = out.NextUpdate.Sub(now) / 4
 	}
 	return der, cacheable
 }
