@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -98,6 +99,9 @@ func (t target) protect(ctx context.Context, raw net.Conn, config *tls.Config) (
 	return c, "", nil
 }
 
+// maxStartTLSAnswer is how many octets an answer to StartTLS may have.
+const maxStartTLSAnswer = 64 << 10
+
 // requestStartTLS sends the extended request of RFC 4511 4.14.1 and reads its answer, and not a byte more: what follows
 // it belongs to TLS.
 func requestStartTLS(ctx context.Context, raw net.Conn) error {
@@ -118,7 +122,8 @@ func requestStartTLS(ctx context.Context, raw net.Conn) error {
 	if _, err := raw.Write(message.Bytes()); err != nil {
 		return err
 	}
-	answer, err := ber.ReadPacket(raw)
+	// Nobody has shown yet who they are: what they send is not taken in at any length.
+	answer, err := ber.ReadPacket(io.LimitReader(raw, maxStartTLSAnswer))
 	if err != nil {
 		return err
 	}
