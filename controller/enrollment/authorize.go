@@ -139,7 +139,7 @@ func (d *Desk) hold(ctx context.Context, c claim, id pki.Identity, key pki.KeyID
 			next.Superseded = former.Key
 			// First, because whoever asks again after a failure holds the new key already, and supersedes nothing.
 			if d.config.Supersede != nil {
-				if err := d.config.Supersede(ctx, former); err != nil {
+				if err := d.config.Supersede(ctx, former, next.Serial); err != nil {
 					return err
 				}
 			}

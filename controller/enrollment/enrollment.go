@@ -61,8 +61,9 @@ type Config struct {
 	Holdings Holdings
 	// RenewalGrace is how long after its end a certificate can still be renewed; 0 means DefaultRenewalGrace.
 	RenewalGrace time.Duration
-	// Supersede is told which certificate a machine held that enrolled anew; nil tells nobody.
-	Supersede func(ctx context.Context, former store.Holding) error
+	// Supersede is told which certificate a machine held that enrolled anew, and the serial number of the one that it gets
+	// now; nil tells nobody.
+	Supersede func(ctx context.Context, former store.Holding, present string) error
 	Now       func() time.Time
 	Log       hclog.Logger
 }

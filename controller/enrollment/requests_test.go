@@ -284,7 +284,7 @@ func TestAutomaticApproval(t *testing.T) {
 func TestEnrolmentSupersedes(t *testing.T) {
 	o := newOffice(t)
 	var superseded []string
-	o.config.Supersede = func(_ context.Context, h store.Holding) error {
+	o.config.Supersede = func(_ context.Context, h store.Holding, _ string) error {
 		superseded = append(superseded, h.Serial)
 		return nil
 	}
@@ -381,7 +381,7 @@ func TestSupersedingIsRepeated(t *testing.T) {
 	o.clock = o.clock.Add(2 * time.Minute)
 	var superseded []string
 	fails := errors.New("the store does not answer")
-	o.config.Supersede = func(_ context.Context, h store.Holding) error {
+	o.config.Supersede = func(_ context.Context, h store.Holding, _ string) error {
 		if err := fails; err != nil {
 			fails = nil
 			return err

@@ -268,8 +268,9 @@ func (k *Keeper) Revoke(ctx context.Context, o Order, reason revocation.Reason, 
 // byEnrolment is who revokes because a machine enrolled anew.
 const byEnrolment = "enrolment"
 
-// Supersede revokes the certificates that a machine had up to the former one, because it enrolled anew.
-func (k *Keeper) Supersede(ctx context.Context, former store.Holding) error {
+// Supersede revokes the certificates that a machine had up to the former one, because it enrolled anew. The one with the serial
+// number present, which it gets now, stays, whatever the clock said when the former one was issued.
+func (k *Keeper) Supersede(ctx context.Context, former store.Holding, present string) error {
 	k.gate.Lock()
 	defer k.gate.Unlock()
 	entries, err := k.config.Store.IssuancesTo(ctx, pki.MachineURI(k.config.TrustDomain, former.Machine))
@@ -278,7 +279,7 @@ func (k *Keeper) Supersede(ctx context.Context, former store.Holding) error {
 	}
 	var wanted []store.Revocation
 	for _, e := range entries {
-		if !e.Intention.Prepared.After(former.Issued) && e.Intention.NotAfter.After(k.config.Now()) {
+		if e.Intention.Serial != present && !e.Intention.Prepared.After(former.Issued) && e.Intention.NotAfter.After(k.config.Now()) {
 			wanted = append(wanted, k.record(e, revocation.Superseded, byEnrolment))
 		}
 	}
