@@ -73,7 +73,7 @@ func TestControllerCertificateFollowsTheClock(t *testing.T) {
 		go func() { ended <- s.run(ctx) }()
 		synctest.Wait()
 		set.Store(int64(first.NotAfter.Sub(first.NotBefore) * 3 / 4))
-		time.Sleep(certificateGlance)
+		<-time.After(certificateGlance)
 		synctest.Wait()
 		if second := s.current.Load().Leaf; second.SerialNumber.Cmp(first.SerialNumber) == 0 {
 			t.Errorf("at %v the certificate that ends %v is still shown", now(), first.NotAfter)
