@@ -34,9 +34,6 @@ type lab struct {
 func start(t *testing.T, o slapd.Options) *lab {
 	t.Helper()
 	s, err := slapd.Start(t.Context(), o)
-	if errors.Is(err, slapd.ErrNotInstalled) {
-		t.Skip(err)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,6 +54,17 @@ func TestRatiosAreOfTheSameRound(t *testing.T) {
 	}
 }
 
+func TestMedianFavoursNoSide(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		want   float64
+	}{{[]float64{3}, 3}, {[]float64{4, 2}, 3}, {[]float64{9, 1, 2}, 2}, {[]float64{8, 1, 2, 4}, 3}} {
+		if got := median(c.values); got != c.want {
+			t.Errorf("the median of %v is %v, want %v", c.values, got, c.want)
+		}
+	}
+}
+
 func TestBusyTimeMoves(t *testing.T) {
 	before, err := busyTime()
 	if err != nil {

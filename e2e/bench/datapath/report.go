@@ -133,8 +133,9 @@ func (r *report) text() string {
 	return b.String()
 }
 
+// median is the middle of the values, of an even number the mean of the two in the middle.
 func median(values []float64) float64 {
 	v := slices.Clone(values)
 	slices.Sort(v)
-	return v[len(v)/2]
+	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2
 }
