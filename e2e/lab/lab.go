@@ -84,7 +84,7 @@ func (l *Lab) Host(name string) (*Host, error) {
 	return h, nil
 }
 
-// sweep kills the processes in the namespaces of a prefix and removes the namespaces.
+// sweep kills the processes in the namespaces of a prefix and removes their links and the namespaces.
 func sweep(prefix string) error {
 	paths, err := filepath.Glob(filepath.Join(namespaces, prefix+"*"))
 	if err != nil {
@@ -96,9 +96,30 @@ func sweep(prefix string) error {
 		if err := killAll(name); err != nil {
 			errs = append(errs, err)
 		}
-		errs = append(errs, ip("netns", "del", name))
+		errs = append(errs, unlink(name), ip("netns", "del", name))
 	}
 	return errors.Join(errs...)
+}
+
+// unlink removes the virtual Ethernet devices of a namespace, and with them their other ends. A namespace outlives its
+// name as long as a socket is in it, such as a closed connection whose last segment was never acknowledged; its devices
+// would go on answering on a switch, in place of the next host that has their addresses.
+func unlink(namespace string) error {
+	for {
+		out, err := output("ip", "-n", namespace, "-brief", "link", "show", "type", "veth")
+		if err != nil {
+			return err
+		}
+		fields := strings.Fields(out)
+		if len(fields) == 0 {
+			return nil
+		}
+		// One after the other: both ends may be in this namespace. The name is printed as device@other.
+		device, _, _ := strings.Cut(fields[0], "@")
+		if err := ip("-n", namespace, "link", "del", device); err != nil {
+			return err
+		}
+	}
 }
 
 // killAll ends every process of a namespace and waits until they are gone, for a few seconds. A process of this very

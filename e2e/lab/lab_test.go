@@ -132,6 +132,39 @@ func TestDoKeepsToTheHost(t *testing.T) {
 	}
 }
 
+// A socket keeps a namespace alive when its name is gone, as a closed TCP connection does whose last segment nobody
+// acknowledges. The host must not go on answering on a switch that outlives it.
+func TestClosedLabLeavesTheSwitch(t *testing.T) {
+	a, _ := pair(t, "bwlab4-")
+	l, err := lab.New("bwlab5-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := l.Host("old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := func(h *lab.Host, device, address string) lab.End {
+		return lab.End{Host: h, Device: device, Addresses: []netip.Prefix{netip.MustParsePrefix(address)}}
+	}
+	if err := l.Link(end(a, "eth1", "10.8.0.1/24"), end(old, "eth0", "10.8.0.2/24")); err != nil {
+		t.Fatal(err)
+	}
+	// Both ends of a link may be on one host.
+	if err := l.Link(lab.End{Host: old, Device: "left"}, lab.End{Host: old, Device: "right"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.ServeEcho(t.Context(), 7); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := a.Run("ip", "-brief", "link", "show", "type", "veth"); err != nil || strings.Contains(out, "eth1") || !strings.Contains(out, "eth0") {
+		t.Errorf("after the other lab was closed the host has the links %q (%v), want eth0 alone", out, err)
+	}
+}
+
 func TestNewRemovesWhatACrashLeft(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
