@@ -46,52 +46,73 @@ DN or UUID; one that is gone from the directory is named by its UUID. --key-id i
 
   openssl pkey -in KEY -pubout -outform DER | sha256sum`
 
+// aboutCertificates is what a command does with the certificates that were named; the selector is nil where none were.
+type aboutCertificates func(ctx context.Context, a *api, cmd *cobra.Command, selector *adminv1.CertificateSelector) error
+
+// selecting completes a command about the certificates that its argument or --key-id names.
+func (c *client) selecting(cmd *cobra.Command, keyUsage string, run aboutCertificates) *cobra.Command {
+	var key string
+	cmd.Long += "\n\n" + selectorHelp
+	cmd.Args, cmd.ValidArgsFunction = cobra.ArbitraryArgs, c.complete(0, machineNames)
+	cmd.RunE = c.with(func(ctx context.Context, a *api, cmd *cobra.Command, given []string) error {
+		selector, err := selectCertificates(given, key)
+		if err != nil {
+			return err
+		}
+		return run(ctx, a, cmd, selector)
+	})
+	cmd.Flags().StringVar(&key, "key-id", "", keyUsage+": SHA-256 in hexadecimal")
+	return cmd
+}
+
+// changing is selecting for a command that changes what it is about, and so must be told.
+func (c *client) changing(cmd *cobra.Command, run aboutCertificates) *cobra.Command {
+	return c.selecting(cmd, "the key itself, and every certificate with it", func(ctx context.Context, a *api, cmd *cobra.Command, selector *adminv1.CertificateSelector) error {
+		if selector == nil {
+			return usagef("%s: what? name a serial number, a machine, or --key-id", cmd.CommandPath())
+		}
+		return run(ctx, a, cmd, selector)
+	})
+}
+
 func certListCommand(c *client) *cobra.Command {
-	var key, state, profile string
+	var state, profile string
 	var within time.Duration
 	var limit uint32
-	cmd := &cobra.Command{
+	cmd := c.selecting(&cobra.Command{
 		Use:   "list [SERIAL|MACHINE]",
 		Short: "List certificates that were issued",
-		Long:  "list shows certificates, those that ended not long ago included.\n\n" + selectorHelp,
+		Long:  "list shows certificates, those that ended not long ago included.",
 		Example: `  bailiwick cert list
   bailiwick cert list sql1
   bailiwick cert list --status good --ends-within 72h`,
-		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: c.complete(0, machineNames),
-		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, given []string) error {
-			selector, err := selectCertificates(given, key)
-			if err != nil {
+	}, "certificates with this key", func(ctx context.Context, a *api, cmd *cobra.Command, selector *adminv1.CertificateSelector) error {
+		if within < 0 {
+			return usagef("--ends-within %v is negative", within)
+		}
+		r := &adminv1.ListCertificatesRequest{Selector: selector, Status: state, Profile: profile, Limit: limit}
+		if within > 0 {
+			r.EndsBefore = timestamppb.New(time.Now().Add(within))
+		}
+		all, err := a.listCertificates(ctx, r)
+		if err != nil {
+			return err
+		}
+		return a.print(cmd.OutOrStdout(), all, func(w io.Writer) error {
+			table := rows{{"SERIAL", "WHOSE", "PROFILE", "STATUS", "ISSUED", "ENDS", "KEY"}}
+			for _, x := range all.GetCertificates() {
+				table.add(x.GetSerial(), whose(x.GetMachine(), x.GetSubject()), x.GetProfile(), standing(x), when(x.GetIssued()), when(x.GetNotAfter()), short(x.GetKey()))
+			}
+			if err := table.write(w); err != nil {
 				return err
 			}
-			if within < 0 {
-				return usagef("--ends-within %v is negative", within)
+			if all.GetNext() != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "there are more than %d; choose by machine, --status or --profile, or raise --limit\n", len(all.GetCertificates()))
 			}
-			r := &adminv1.ListCertificatesRequest{Selector: selector, Status: state, Profile: profile, Limit: limit}
-			if within > 0 {
-				r.EndsBefore = timestamppb.New(time.Now().Add(within))
-			}
-			all, err := a.listCertificates(ctx, r)
-			if err != nil {
-				return err
-			}
-			return a.print(cmd.OutOrStdout(), all, func(w io.Writer) error {
-				table := rows{{"SERIAL", "WHOSE", "PROFILE", "STATUS", "ISSUED", "ENDS", "KEY"}}
-				for _, x := range all.GetCertificates() {
-					table.add(x.GetSerial(), whose(x.GetMachine(), x.GetSubject()), x.GetProfile(), standing(x), when(x.GetIssued()), when(x.GetNotAfter()), short(x.GetKey()))
-				}
-				if err := table.write(w); err != nil {
-					return err
-				}
-				if all.GetNext() != "" {
-					fmt.Fprintf(cmd.ErrOrStderr(), "there are more than %d; choose by machine, --status or --profile, or raise --limit\n", len(all.GetCertificates()))
-				}
-				return nil
-			})
-		}),
-	}
+			return nil
+		})
+	})
 	f := cmd.Flags()
-	f.StringVar(&key, "key-id", "", "certificates with this key: SHA-256 in hexadecimal")
 	f.StringVar(&state, "status", "", "good, revoked, on-hold, expired or unfinished")
 	f.StringVar(&profile, "profile", "", "kind of certificate, as machine, server or admin")
 	f.DurationVar(&within, "ends-within", 0, "certificates that end within this time, or have ended")
@@ -176,38 +197,28 @@ func certShowCommand(c *client) *cobra.Command {
 }
 
 func certHistoryCommand(c *client) *cobra.Command {
-	var key string
-	cmd := &cobra.Command{
-		Use:               "history [SERIAL|MACHINE]",
-		Short:             "Tell what was issued, revoked and released, when and by whom",
-		Long:              "history tells what happened, the oldest first, until 30 days after the end of a certificate.\n\n" + selectorHelp,
-		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: c.complete(0, machineNames),
-		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, given []string) error {
-			selector, err := selectCertificates(given, key)
-			if err != nil {
-				return err
+	return c.selecting(&cobra.Command{
+		Use:   "history [SERIAL|MACHINE]",
+		Short: "Tell what was issued, revoked and released, when and by whom",
+		Long:  "history tells what happened, the oldest first, until 30 days after the end of a certificate.",
+	}, "what happened to this key", func(ctx context.Context, a *api, cmd *cobra.Command, selector *adminv1.CertificateSelector) error {
+		r, err := a.certificates.ListCertificateEvents(ctx, &adminv1.ListCertificateEventsRequest{Selector: selector})
+		if err != nil {
+			return err
+		}
+		return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error {
+			table := rows{{"TIME", "WHAT", "SERIAL", "KEY", "WHOSE", "REASON", "BY"}}
+			for _, e := range r.GetEvents() {
+				table.add(e.GetAt().AsTime().Format(time.RFC3339), e.GetKind(), orDash(e.GetSerial()), short(e.GetKey()), whose("", e.GetSubject()), orDash(e.GetReason()), orDash(e.GetBy()))
 			}
-			r, err := a.certificates.ListCertificateEvents(ctx, &adminv1.ListCertificateEventsRequest{Selector: selector})
-			if err != nil {
-				return err
-			}
-			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error {
-				table := rows{{"TIME", "WHAT", "SERIAL", "KEY", "WHOSE", "REASON", "BY"}}
-				for _, e := range r.GetEvents() {
-					table.add(e.GetAt().AsTime().Format(time.RFC3339), e.GetKind(), orDash(e.GetSerial()), short(e.GetKey()), whose("", e.GetSubject()), orDash(e.GetReason()), orDash(e.GetBy()))
-				}
-				return table.write(w)
-			})
-		}),
-	}
-	cmd.Flags().StringVar(&key, "key-id", "", "what happened to this key: SHA-256 in hexadecimal")
-	return cmd
+			return table.write(w)
+		})
+	})
 }
 
 func certRevokeCommand(c *client) *cobra.Command {
-	var key, reason string
-	cmd := &cobra.Command{
+	var reason string
+	cmd := c.changing(&cobra.Command{
 		Use:   "revoke SERIAL|MACHINE|--key-id FINGERPRINT",
 		Short: "Revoke a certificate, all certificates of a machine, or a key",
 		Long: `revoke makes certificates worthless, for good: every connected node cuts its associations with whoever holds them and lets
@@ -218,34 +229,21 @@ The key of a certificate is blocked with it, except for --reason superseded. A k
 stays blocked for good.
 
 Reasons: unspecified, keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation, certificateHold,
-privilegeWithdrawn, aACompromise.
-
-` + selectorHelp,
+privilegeWithdrawn, aACompromise.`,
 		Example: `  bailiwick cert revoke ws17 --reason keyCompromise
   bailiwick cert revoke ws17 --reason certificateHold`,
-		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: c.complete(0, machineNames),
-		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, given []string) error {
-			selector, err := selectCertificates(given, key)
-			if err != nil {
-				return err
-			}
-			if selector == nil {
-				return usagef("%s: what? name a serial number, a machine, or --key-id", cmd.CommandPath())
-			}
-			r, err := a.certificates.RevokeCertificates(ctx, &adminv1.RevokeCertificatesRequest{Selector: selector, Reason: reason})
-			if err != nil {
-				return err
-			}
-			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error {
-				printRevocations(w, "revoked", r.GetRevoked())
-				printRevocations(w, "was revoked before", r.GetBefore())
-				_, err := fmt.Fprintf(w, "%s told\n", plural(int(r.GetConnectedNodes()), "connected node"))
-				return err
-			})
-		}),
-	}
-	cmd.Flags().StringVar(&key, "key-id", "", "the key itself, and every certificate with it: SHA-256 in hexadecimal")
+	}, func(ctx context.Context, a *api, cmd *cobra.Command, selector *adminv1.CertificateSelector) error {
+		r, err := a.certificates.RevokeCertificates(ctx, &adminv1.RevokeCertificatesRequest{Selector: selector, Reason: reason})
+		if err != nil {
+			return err
+		}
+		return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error {
+			printRevocations(w, "revoked", r.GetRevoked())
+			printRevocations(w, "was revoked before", r.GetBefore())
+			_, err := fmt.Fprintf(w, "%s told\n", plural(int(r.GetConnectedNodes()), "connected node"))
+			return err
+		})
+	})
 	cmd.Flags().StringVar(&reason, "reason", "unspecified", "why, by the names of RFC 5280")
 	return cmd
 }
@@ -261,35 +259,20 @@ func printRevocations(w io.Writer, what string, all []*adminv1.Revocation) {
 }
 
 func certReleaseCommand(c *client) *cobra.Command {
-	var key string
-	cmd := &cobra.Command{
+	return c.changing(&cobra.Command{
 		Use:   "release SERIAL|MACHINE|--key-id FINGERPRINT",
 		Short: "Let certificates that are on hold count again",
 		Long: `release lifts what cert revoke --reason certificateHold put on hold. No other revocation can be lifted, and the hold on the
-certificates of a machine that is disabled in the directory ends by itself when the machine is enabled there.
-
-` + selectorHelp,
-		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: c.complete(0, machineNames),
-		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, given []string) error {
-			selector, err := selectCertificates(given, key)
-			if err != nil {
-				return err
-			}
-			if selector == nil {
-				return usagef("%s: what? name a serial number, a machine, or --key-id", cmd.CommandPath())
-			}
-			r, err := a.certificates.ReleaseCertificates(ctx, &adminv1.ReleaseCertificatesRequest{Selector: selector})
-			if err != nil {
-				return err
-			}
-			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error {
-				printRevocations(w, "released", r.GetReleased())
-				printRevocations(w, "stays revoked", r.GetKept())
-				return nil
-			})
-		}),
-	}
-	cmd.Flags().StringVar(&key, "key-id", "", "the key itself, and every certificate with it: SHA-256 in hexadecimal")
-	return cmd
+certificates of a machine that is disabled in the directory ends by itself when the machine is enabled there.`,
+	}, func(ctx context.Context, a *api, cmd *cobra.Command, selector *adminv1.CertificateSelector) error {
+		r, err := a.certificates.ReleaseCertificates(ctx, &adminv1.ReleaseCertificatesRequest{Selector: selector})
+		if err != nil {
+			return err
+		}
+		return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error {
+			printRevocations(w, "released", r.GetReleased())
+			printRevocations(w, "stays revoked", r.GetKept())
+			return nil
+		})
+	})
 }
