@@ -32,7 +32,7 @@ func caStatusCommand(c *client) *cobra.Command {
 		Short: "Show the CAs, what counts of their certificates, and how far each node is",
 		Args:  args(),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, _ []string) error {
-			r, err := adminv1.NewAuthorityServiceClient(a.conn).GetAuthorities(ctx, &adminv1.GetAuthoritiesRequest{})
+			r, err := a.authorities.GetAuthorities(ctx, &adminv1.GetAuthoritiesRequest{})
 			if err != nil {
 				return err
 			}
@@ -95,7 +95,7 @@ rotate certify".
 for its successor.`,
 		Args: args(),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, _ []string) error {
-			r, err := adminv1.NewAuthorityServiceClient(a.conn).PrepareAuthority(ctx, &adminv1.PrepareAuthorityRequest{Root: root, Emergency: emergency})
+			r, err := a.authorities.PrepareAuthority(ctx, &adminv1.PrepareAuthorityRequest{Root: root, Emergency: emergency})
 			if err != nil {
 				return err
 			}
@@ -106,16 +106,15 @@ for its successor.`,
 				}
 			}
 			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error {
-				fmt.Fprintf(w, "CA %s is %s\n", x.GetId(), x.GetStatus())
+				err := printStep(w, x)
 				switch {
-				case len(x.GetRequest()) == 0:
+				case err != nil || len(x.GetRequest()) == 0:
 				case request != "":
-					fmt.Fprintf(w, "its request is in %s: sign it where the root is, with bailiwick ca sign\n", request)
+					_, err = fmt.Fprintf(w, "its request is in %s: sign it where the root is, with bailiwick ca sign\n", request)
 				default:
-					_, err := w.Write(x.GetRequest())
-					return err
+					_, err = w.Write(x.GetRequest())
 				}
-				return nil
+				return err
 			})
 		}),
 	}
@@ -136,7 +135,7 @@ func rotateCertifyCommand(c *client) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("reading the answer of the root: %w", err)
 			}
-			r, err := adminv1.NewAuthorityServiceClient(a.conn).CertifyAuthority(ctx, &adminv1.CertifyAuthorityRequest{Certificates: text})
+			r, err := a.authorities.CertifyAuthority(ctx, &adminv1.CertifyAuthorityRequest{Certificates: text})
 			if err != nil {
 				return err
 			}
@@ -157,7 +156,7 @@ func rotateActivateCommand(c *client) *cobra.Command {
 		Short: "Let the prepared CA issue; refused while a node does not trust it",
 		Args:  args(),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, _ []string) error {
-			r, err := adminv1.NewAuthorityServiceClient(a.conn).ActivateAuthority(ctx, &adminv1.ActivateAuthorityRequest{Emergency: emergency})
+			r, err := a.authorities.ActivateAuthority(ctx, &adminv1.ActivateAuthorityRequest{Emergency: emergency})
 			if err != nil {
 				return err
 			}
@@ -180,7 +179,7 @@ func rotateRetireCommand(c *client) *cobra.Command {
 		Short: "End the trust in a CA, or give up a prepared one; refused while certificates of it count",
 		Args:  args("CA"),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, args []string) error {
-			r, err := adminv1.NewAuthorityServiceClient(a.conn).RetireAuthority(ctx, &adminv1.RetireAuthorityRequest{Id: args[0], Emergency: emergency})
+			r, err := a.authorities.RetireAuthority(ctx, &adminv1.RetireAuthorityRequest{Id: args[0], Emergency: emergency})
 			if err != nil {
 				return err
 			}
@@ -197,13 +196,12 @@ func journalHeadCommand(c *client) *cobra.Command {
 		Short: "Print the head of the journal, to be kept where the controller cannot change it",
 		Args:  args(),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, _ []string) error {
-			r, err := adminv1.NewAuthorityServiceClient(a.conn).GetAuthorities(ctx, &adminv1.GetAuthoritiesRequest{})
+			r, err := a.authorities.GetAuthorities(ctx, &adminv1.GetAuthoritiesRequest{})
 			if err != nil {
 				return err
 			}
-			head := &adminv1.AuditJournalResponse{Head: r.GetJournalHead()}
-			return a.print(cmd.OutOrStdout(), &adminv1.ReadJournalResponse{Head: head.GetHead()}, func(w io.Writer) error {
-				_, err := fmt.Fprintln(w, head.GetHead())
+			return a.print(cmd.OutOrStdout(), &adminv1.ReadJournalResponse{Head: r.GetJournalHead()}, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, r.GetJournalHead())
 				return err
 			})
 		}),
@@ -212,9 +210,8 @@ func journalHeadCommand(c *client) *cobra.Command {
 
 // readJournal gives each line of the controller's journal to each, and returns the head that the controller tells.
 func (a *api) readJournal(ctx context.Context, each func(line []byte) error) (string, error) {
-	service := adminv1.NewAuthorityServiceClient(a.conn)
 	for from := uint64(1); ; {
-		r, err := service.ReadJournal(ctx, &adminv1.ReadJournalRequest{From: from})
+		r, err := a.authorities.ReadJournal(ctx, &adminv1.ReadJournalRequest{From: from})
 		if err != nil {
 			return "", err
 		}
@@ -284,15 +281,12 @@ Exit code 6: the journal does not hold together.`,
   bailiwick ca journal verify --file journal.jsonl --head 120:3b1f...`,
 		Args: args(),
 	}
-	local := func(cmd *cobra.Command, _ []string) error {
-		return verifyJournalFile(c, cmd.OutOrStdout(), file, remembered)
-	}
 	remote := c.with(func(ctx context.Context, a *api, cmd *cobra.Command, _ []string) error {
 		return a.verifyJournal(ctx, cmd.OutOrStdout(), remembered)
 	})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if file != "" {
-			return local(cmd, args)
+			return verifyJournalFile(c, cmd.OutOrStdout(), file, remembered)
 		}
 		return remote(cmd, args)
 	}
@@ -384,7 +378,7 @@ func (a *api) verifyJournal(ctx context.Context, w io.Writer, remembered []strin
 		return printAudit(a.client, w, audited(audit, broken))
 	}
 	// The controller has the certificates; what was seen here is one more head to be held against.
-	r, err := adminv1.NewAuthorityServiceClient(a.conn).AuditJournal(ctx, &adminv1.AuditJournalRequest{Remembered: append(remembered, audit.Head().String())})
+	r, err := a.authorities.AuditJournal(ctx, &adminv1.AuditJournalRequest{Remembered: append(remembered, audit.Head().String())})
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,7 @@ type api struct {
 	analysis     adminv1.AnalysisServiceClient
 	enrollment   adminv1.EnrollmentRequestServiceClient
 	certificates adminv1.CertificateServiceClient
+	authorities  adminv1.AuthorityServiceClient
 }
 
 // with makes the RunE of a command that talks to the controller.
@@ -113,6 +114,7 @@ func (c *client) open() (*api, error) {
 		plans:   adminv1.NewPlanServiceClient(conn), analysis: adminv1.NewAnalysisServiceClient(conn),
 		enrollment:   adminv1.NewEnrollmentRequestServiceClient(conn),
 		certificates: adminv1.NewCertificateServiceClient(conn),
+		authorities:  adminv1.NewAuthorityServiceClient(conn),
 	}, nil
 }
 
