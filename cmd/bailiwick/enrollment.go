@@ -134,12 +134,12 @@ func enrollmentDenyCommand(c *client) *cobra.Command {
 }
 
 func enrollmentPinCommand(c *client) *cobra.Command {
-	var ca bool
+	var encoded bool
 	cmd := &cobra.Command{
 		Use:   "pin",
 		Short: "Print the pin by which machines without a token know the controller",
 		Long: `pin prints the key id of the fleet's root, for "bailiwick-node join --request --pin"; it is
-no secret. With --ca it prints the roots and issuing CAs in PEM instead, which EST clients need.`,
+no secret. With --pem it prints the roots and issuing CAs in PEM instead, which EST clients need.`,
 		Args: args(),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, _ []string) error {
 			r, err := a.enrollment.GetEnrollmentAuthority(ctx, &adminv1.GetEnrollmentAuthorityRequest{})
@@ -147,7 +147,7 @@ no secret. With --ca it prints the roots and issuing CAs in PEM instead, which E
 				return err
 			}
 			return a.print(cmd.OutOrStdout(), r, func(w io.Writer) error {
-				if ca {
+				if encoded {
 					_, err := w.Write(r.GetCa())
 					return err
 				}
@@ -156,7 +156,7 @@ no secret. With --ca it prints the roots and issuing CAs in PEM instead, which E
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&ca, "ca", false, "print the CA certificates in PEM")
+	cmd.Flags().BoolVar(&encoded, "pem", false, "print the CA certificates in PEM instead")
 	return cmd
 }
 
