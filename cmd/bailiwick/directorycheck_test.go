@@ -17,13 +17,9 @@ func TestCheckOfAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := slapd.Start(t.Context(), slapd.Options{
+	server := slapd.ForTest(t, slapd.Options{
 		Offline: bank, Config: "access to attrs=userPassword by anonymous auth\naccess to attrs=userAccountControl by * none\naccess to * by * read\n",
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
 	run := func(schema, rest string) (string, int) {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "controller.yaml")

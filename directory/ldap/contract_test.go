@@ -2,8 +2,6 @@ package ldap
 
 import (
 	"context"
-	"errors"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +11,6 @@ import (
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/directory/sourcetest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/ds389"
-	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/samba"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/slapd"
 )
@@ -72,7 +69,7 @@ func TestContract389(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			first := start389(t, tc.options)
+			first := ds389.ForTest(t, tc.options)
 			p := newProxy(t, first.LDAP)
 			now := first
 			var sources []*Source
@@ -99,7 +96,7 @@ func TestContract389(t *testing.T) {
 					now.Stop()
 					options := tc.options
 					options.Copy = now
-					second := start389(t, options)
+					second := ds389.ForTest(t, options)
 					p.lead(second.LDAP)
 					p.cut()
 					now = second
@@ -120,18 +117,7 @@ func TestContract389(t *testing.T) {
 func TestContractSamba(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	dc, err := samba.Start(ctx, samba.Options{Prefix: "bwcontract-"})
-	if errors.Is(err, samba.ErrUnavailable) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := dc.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	dc := samba.ForTest(t, samba.Options{Prefix: "bwcontract-"})
 	dialect := sourcetest.ActiveDirectory(dc.Base)
 	for name, edit := range map[string]func(*Config){
 		"the best protocol": func(*Config) {},
@@ -176,26 +162,6 @@ func removeTree(t *testing.T, dc *samba.Server, dn string) {
 	if err := conn.Del(goldap.NewDelRequest(dn, []goldap.Control{goldap.NewControlSubtreeDelete()})); err != nil {
 		t.Error(err)
 	}
-}
-
-func start389(t *testing.T, o ds389.Options) *ds389.Server {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("the packages of 389 Directory Server are unpacked into a root, which needs root")
-	}
-	s, err := ds389.Start(t.Context(), o)
-	if errors.Is(err, root.ErrUnreachable) {
-		t.Skipf("the packages of 389 Directory Server are needed, and no mirror gives them: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
 }
 
 func mustOpen(t *testing.T, c Config) *Source {

@@ -33,12 +33,7 @@ type lab struct {
 
 func start(t *testing.T, o slapd.Options) *lab {
 	t.Helper()
-	s, err := slapd.Start(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return &lab{t, s}
+	return &lab{t, slapd.ForTest(t, o)}
 }
 
 func startBank(t *testing.T) *lab {

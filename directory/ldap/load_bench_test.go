@@ -42,11 +42,7 @@ func fleetLDIF(machines, ous, groups int) []byte {
 // what a bare paged search of go-ldap takes for the same entries, which it only decodes, and with ldapsearch, which prints
 // them to nowhere. It reports the median rates, their ratios, and the memory that is held afterwards.
 func BenchmarkFirstLoad(b *testing.B) {
-	server, err := slapd.Start(b.Context(), slapd.Options{Offline: fleetLDIF(loadMachines, loadOUs, loadGroups)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer server.Close()
+	server := slapd.ForTest(b, slapd.Options{Offline: fleetLDIF(loadMachines, loadOUs, loadGroups)})
 	const entries = loadMachines + loadOUs + loadGroups + 1
 	rates := map[string][]float64{}
 	measure := func(name string, read func(*testing.B)) {

@@ -11,11 +11,7 @@ import (
 // first poll makes).
 func BenchmarkRead(b *testing.B) {
 	const machines, ous = 20_000, 1000
-	server, err := slapd.Start(b.Context(), slapd.Options{Offline: branches(machines, ous)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer server.Close()
+	server := slapd.ForTest(b, slapd.Options{Offline: branches(machines, ous)})
 	c := Config{URL: server.LDAPS, Base: directory.MustParseDN(server.Suffix), CAFile: server.CAFile, Bind: Simple{server.RootDN, server.PasswordFile}}
 	t, err := c.target()
 	if err != nil {

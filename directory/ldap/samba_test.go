@@ -2,7 +2,6 @@ package ldap
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,19 +24,7 @@ type domain struct {
 
 func startDomain(t *testing.T) *domain {
 	t.Helper()
-	s, err := samba.Start(t.Context(), samba.Options{Prefix: "bwldap-"})
-	if errors.Is(err, samba.ErrUnavailable) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &domain{T: t, Server: s}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	d := &domain{T: t, Server: samba.ForTest(t, samba.Options{Prefix: "bwldap-"})}
 	d.dial()
 	return d
 }

@@ -37,11 +37,7 @@ func BenchmarkChange(b *testing.B) {
 }
 
 func benchmarkChange(b *testing.B, machines int) {
-	server, err := slapd.Start(b.Context(), slapd.Options{Offline: fleetLDIF(machines, 1000, machines/20)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer server.Close()
+	server := slapd.ForTest(b, slapd.Options{Offline: fleetLDIF(machines, 1000, machines/20)})
 	c := Config{
 		URL: server.LDAPS, Base: directory.MustParseDN(server.Suffix), CAFile: server.CAFile, Bind: Simple{server.RootDN, server.PasswordFile},
 		Interval: time.Hour, FullInterval: time.Hour,
@@ -102,11 +98,7 @@ func benchmarkChange(b *testing.B, machines int) {
 // BenchmarkMove measures the time from the server's answer to a move of a container with 10,000 machines, of 100,000, until
 // Next returns the one snapshot in which all of them are moved.
 func BenchmarkMove(b *testing.B) {
-	server, err := slapd.Start(b.Context(), slapd.Options{Offline: branches(100_000, 10)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer server.Close()
+	server := slapd.ForTest(b, slapd.Options{Offline: branches(100_000, 10)})
 	s, err := Open(loadConfig(server, false))
 	if err != nil {
 		b.Fatal(err)

@@ -24,11 +24,7 @@ type ldapController struct {
 
 func startLDAPController(t *testing.T) *ldapController {
 	t.Helper()
-	server, err := slapd.Start(t.Context(), slapd.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
+	server := slapd.ForTest(t, slapd.Options{})
 	if err := server.Load(t.Context(), bank.LDIF()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,6 @@
 package imported
 
 import (
-	"context"
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -105,21 +103,9 @@ func (d *domain) wantPolicy(machine, policy string) {
 // TestNativeAssignment has a domain assign its IPsec policies by Group Policy alone: links, their order, blocked inheritance,
 // enforced links and security filtering decide, and nothing was retyped.
 func TestNativeAssignment(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	dc, err := samba.Start(ctx, samba.Options{Prefix: "bwnative-"})
-	if errors.Is(err, samba.ErrUnavailable) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := dc.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	dc := samba.ForTest(t, samba.Options{Prefix: "bwnative-"})
 	d := &domain{T: t, Server: dc}
+	var err error
 	if d.conn, err = dc.Dial(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ package imported
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,18 +24,7 @@ import (
 func TestImportFromADomain(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	dc, err := samba.Start(ctx, samba.Options{Prefix: "bwad-"})
-	if errors.Is(err, samba.ErrUnavailable) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := dc.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	dc := samba.ForTest(t, samba.Options{Prefix: "bwad-"})
 	binary := filepath.Join(t.TempDir(), "bailiwick")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/bailiwick-net/bailiwick/cmd/bailiwick").CombinedOutput(); err != nil {
 		t.Fatalf("build bailiwick: %v\n%s", err, out)

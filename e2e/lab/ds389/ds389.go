@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
@@ -98,6 +99,27 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("start 389 Directory Server: %w", err), s.Close())
 	}
 	return s, nil
+}
+
+// ForTest starts a server that ends with the test, which is left out where there can be none.
+func ForTest(t testing.TB, o Options) *Server {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("the packages of 389 Directory Server are unpacked into a root, which needs root")
+	}
+	s, err := Start(t.Context(), o)
+	if errors.Is(err, root.ErrUnreachable) {
+		t.Skipf("the packages of 389 Directory Server are needed, and no mirror gives them: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 func (s *Server) path(elem ...string) string {

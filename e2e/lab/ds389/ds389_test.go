@@ -1,25 +1,12 @@
 package ds389
 
 import (
-	"errors"
 	"os"
 	"testing"
-
-	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 )
 
 func TestServerLoadsTheBankAndLeavesNothing(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("making a root needs root")
-	}
-	s, err := Start(t.Context(), Options{ContentSync: true, USN: true})
-	if errors.Is(err, root.ErrUnreachable) {
-		t.Skipf("the packages of 389 Directory Server are needed, and no mirror gives them: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := ForTest(t, Options{ContentSync: true, USN: true})
 	bank, err := os.ReadFile("../../bank/bank.ldif")
 	if err != nil {
 		t.Fatal(err)

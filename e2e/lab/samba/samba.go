@@ -1,7 +1,7 @@
 // Package samba runs a real Active Directory domain controller for tests: Samba makes the domain lab.example in a network
 // namespace of its own, and serves LDAP there; a relay on loopback leads to it.
 //
-//	dc, err := samba.Start(ctx, samba.Options{Prefix: "bwad-"})
+//	dc := samba.ForTest(t, samba.Options{Prefix: "bwad-"})
 //	conn, err := dc.Dial()                 // as Administrator
 //	... ldap.Config{URL: dc.LDAPS, CAFile: dc.CAFile, Bind: ldap.Simple{DN: dc.Administrator, PasswordFile: dc.PasswordFile}}
 //
@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	goldap "github.com/go-ldap/ldap/v3"
@@ -94,6 +95,26 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("start samba: %w", errors.Join(err, s.Close()))
 	}
 	return s, nil
+}
+
+// ForTest starts a domain controller that ends with the test, which is left out where there can be none.
+func ForTest(t testing.TB, o Options) *Server {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	s, err := Start(ctx, o)
+	if errors.Is(err, ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }

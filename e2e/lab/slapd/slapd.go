@@ -2,7 +2,7 @@
 // authority of its own and the schema of computer accounts.
 //
 // It owns the process and a temporary directory; Close removes both. It needs Debian's slapd and ldap-utils, and says
-// so when they are missing. What a directory means is not its business.
+// so when they are missing; tests begin with ForTest. What a directory means is not its business.
 package slapd
 
 import (
@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -82,6 +83,21 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("start slapd: %w", err)
 	}
 	return s, nil
+}
+
+// ForTest starts a server that ends with the test, which fails where slapd is not installed: left out, it would show nothing.
+func ForTest(t testing.TB, o Options) *Server {
+	t.Helper()
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 func find(tool string) (string, error) {

@@ -6,11 +6,7 @@ import (
 )
 
 func TestServerLoadsTheBankAndLeavesNothing(t *testing.T) {
-	s, err := Start(t.Context(), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := ForTest(t, Options{})
 	bank, err := os.ReadFile("../../bank/bank.ldif")
 	if err != nil {
 		t.Fatal(err)
