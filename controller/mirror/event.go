@@ -69,9 +69,8 @@ func (m *Mirror) count(change func(*Counts)) {
 	m.counts.Store(&c)
 }
 
-// letGo notes that nothing is held any more, without an administrator.
-func (m *Mirror) letGo() {
-	if held := m.held.Swap(nil); held != nil {
-		m.tell(Event{Kind: LetGo, ID: held.ID, Text: "the directory no longer says so"})
-	}
+// letGo notes that what was held is no more, without an administrator.
+func (m *Mirror) letGo(id guard.ID) {
+	m.held.Store(nil)
+	m.tell(Event{Kind: LetGo, ID: id, Text: "the directory no longer says so"})
 }

@@ -2,8 +2,9 @@
 // and publishes what was admitted as an immutable View.
 //
 // Invariants: a View is complete and was admitted by the guard or released by an administrator; an error of the source,
-// or a change that is held, leaves the last View in force; the last View survives a restart, so that the guard compares
-// with it and not with nothing; a machine that vanishes keeps its place among the vanished for a grace time.
+// or a change that is held, leaves the last View in force; the last View survives a restart with what the guard
+// knows, which compares with it and not with nothing; a machine that vanishes keeps its place among the vanished for a
+// grace time.
 //
 // It leaves reading to the directory's sources, the decision to directory/guard, and what a machine's place means to
 // the resolver.
@@ -112,7 +113,8 @@ type Mirror struct {
 
 	// Owned by the goroutine of Run.
 	guard   *guard.Guard
-	dirty   bool      // the View in force is not stored yet
+	version uint64    // counts what changed of the View in force and of what the guard knows
+	kept    uint64    // the version that is stored
 	storing bool      // one is being stored
 	rested  time.Time // before then, another one is not stored
 	failing bool      // the last read failed
@@ -173,6 +175,9 @@ func New(ctx context.Context, c Config) (*Mirror, error) {
 		c.Log.Warn("restored directory has another digest", "stored", accepted.Digest.Short(), "restored", view.Snapshot.Digest().Short())
 	}
 	if m.guard, err = guard.New(c.Limits, view.Snapshot, c.Containers...); err != nil {
+		return nil, err
+	}
+	if err := m.recall(accepted.Guard); err != nil {
 		return nil, err
 	}
 	m.view.Store(view)
@@ -321,9 +326,13 @@ func (m *Mirror) take(r read) {
 		m.config.Log.Info("directory is readable again", "source", m.config.Source.Status().Location)
 	}
 	m.failing = false
+	mark, waited := m.guard.Mark()
 	switch d := m.guard.Offer(m.config.Now(), r.snapshot).(type) {
 	case guard.Unchanged:
-		m.letGo()
+		if waited {
+			m.version++
+			m.letGo(mark.ID)
+		}
 		if v := m.view.Load(); v.Restored {
 			confirmed := *v
 			// The snapshot that was read also has the problems, which are not stored.
@@ -331,10 +340,14 @@ func (m *Mirror) take(r read) {
 			m.publish(&confirmed)
 		}
 	case guard.Admitted:
+		if waited {
+			m.letGo(mark.ID)
+		}
 		m.admit(d)
 	case guard.Stopped:
 		m.held.Store(&d.Held)
 		if d.Fresh {
+			m.version++
 			m.config.Log.Warn("directory change is held, the last state stays in force", "id", d.Held.ID, "reason", d.Held.Reason(), "change", d.Held.Diff.String())
 			m.count(func(c *Counts) { c.Held++ })
 			m.tell(Event{Kind: HeldBack, ID: d.Held.ID, Text: d.Held.Reason()})
@@ -343,9 +356,6 @@ func (m *Mirror) take(r read) {
 }
 
 func (m *Mirror) admit(a guard.Admitted) {
-	if a.Released == (guard.ID{}) {
-		m.letGo()
-	}
 	m.held.Store(nil)
 	now := m.config.Now()
 	if a.Raised {
@@ -369,7 +379,7 @@ func (m *Mirror) admit(a guard.Admitted) {
 		m.tell(Event{Kind: MachinesVanished, Text: fmt.Sprintf("%d machines, first %s; they keep their policy until %s", n, a.Diff.Removed[0].DN, now.Add(m.config.Grace).Format(time.RFC3339))})
 	}
 	m.config.Log.Info("directory changed", "change", a.Diff.String(), "digest", a.Snapshot.Digest().Short())
-	m.dirty = true
+	m.version++
 	m.publish(next)
 }
 
@@ -411,7 +421,7 @@ func (m *Mirror) expire() {
 	}
 	m.count(func(c *Counts) { c.Expired += uint64(over) })
 	m.tell(Event{Kind: GraceOver, Text: fmt.Sprintf("%d vanished machines lost their policy", over)})
-	m.dirty = true
+	m.version++
 	m.publish(&next)
 }
 
@@ -426,6 +436,7 @@ func (m *Mirror) serve(ctx context.Context, r request) {
 		err := m.guard.Raise(now, *r.raise)
 		if err == nil {
 			m.raised.Store(r.raise)
+			m.keep(ctx)
 			m.tell(Event{Kind: LimitsRaised, By: r.by, Text: fmt.Sprintf("one change of up to %d machines may pass until %s", r.raise.Machines, r.raise.Until.Format(time.RFC3339))})
 		}
 		r.answer <- answer{err: err}
@@ -437,6 +448,7 @@ func (m *Mirror) serve(ctx context.Context, r request) {
 			m.held.Store(&held)
 		}
 		if err == nil {
+			m.keep(ctx)
 			m.tell(Event{Kind: Discarded, By: r.by, ID: r.id, Text: m.held.Load().Reason()})
 		}
 		r.answer <- answer{err: err}

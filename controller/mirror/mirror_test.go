@@ -212,6 +212,110 @@ func TestViewOutlivesARestart(t *testing.T) {
 	})
 }
 
+// TestRestartKeepsWhatTheGuardKnows: what waits, what was refused, what was announced and what passed a while ago count on.
+func TestRestartKeepsWhatTheGuardKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := Config{Store: &fakeStore{}, Limits: guard.Limits{Share: 0.1, Floor: 1, Window: time.Minute}}
+		var held guard.ID
+		offers := func(m *Mirror, source *fakeSource, machines int) *guard.Held {
+			source.reads <- read{snapshot: tree(t, machines)}
+			synctest.Wait()
+			return m.Status().Held
+		}
+		play(t, c, func(m *Mirror, source *fakeSource) {
+			offers(m, source, 100)
+			if h := offers(m, source, 92); h != nil {
+				t.Fatalf("held: %s", h.Reason())
+			}
+		})
+		play(t, c, func(m *Mirror, source *fakeSource) {
+			h := offers(m, source, 86)
+			if h == nil || h.Recent != 8 {
+				t.Fatalf("after a restart the machines of before it do not count: %+v", h)
+			}
+			held = h.ID
+		})
+		<-time.After(time.Hour) // the window has moved on, but nobody decided
+		play(t, c, func(m *Mirror, source *fakeSource) {
+			if h := offers(m, source, 86); h == nil || h.ID != held || time.Since(h.Since) < time.Hour {
+				t.Fatalf("a restart let pass what was held: %+v", h)
+			}
+			if err := m.Discard(t.Context(), held, "alice"); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Raise(t.Context(), guard.Raise{Machines: 50, Until: time.Now().Add(time.Hour)}, "alice"); err != nil {
+				t.Fatal(err)
+			}
+		})
+		play(t, c, func(m *Mirror, source *fakeSource) {
+			if h := offers(m, source, 86); h == nil || h.Discarded.IsZero() {
+				t.Fatalf("a restart forgot that an administrator refused it: %+v", h)
+			}
+			if r := m.Status().Raised; r == nil || r.Machines != 50 {
+				t.Fatalf("a restart forgot what an administrator announced: %+v", r)
+			}
+			if h := offers(m, source, 60); h != nil {
+				t.Errorf("what was announced is held: %s", h.Reason())
+			}
+		})
+		play(t, c, func(m *Mirror, source *fakeSource) {
+			if r := m.Status().Raised; r != nil {
+				t.Errorf("what was used up is announced again: %+v", r)
+			}
+			if h := offers(m, source, 40); h == nil {
+				t.Error("one announcement let two changes pass")
+			}
+		})
+	})
+}
+
+// TestDecisionsAreStoredAtOnce: whoever was told that it is done can rely on it, whatever becomes of the controller.
+func TestDecisionsAreStoredAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &fakeStore{}
+		recorded := func() guard.Record {
+			a, err := s.AcceptedDirectory(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := guard.ParseRecord(a.Guard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		play(t, Config{Store: s}, func(m *Mirror, source *fakeSource) {
+			source.reads <- read{snapshot: tree(t, 100)}
+			source.reads <- read{snapshot: tree(t, 50)}
+			synctest.Wait()
+			if err := m.Raise(t.Context(), guard.Raise{Machines: 1, Until: time.Now().Add(time.Hour)}, "alice"); err != nil {
+				t.Fatal(err)
+			}
+			if r := recorded(); r.Raise == nil || r.Held == nil || !r.Held.Discarded.IsZero() {
+				t.Errorf("recorded is %+v", r)
+			}
+			if err := m.Discard(t.Context(), m.Status().Held.ID, "alice"); err != nil {
+				t.Fatal(err)
+			}
+			if r := recorded(); r.Held == nil || r.Held.Discarded.IsZero() {
+				t.Errorf("recorded is %+v", r)
+			}
+			// What the directory took back waits no more, and a poll that finds nothing new writes nothing.
+			source.reads <- read{snapshot: tree(t, 100)}
+			<-time.After(2 * persistDelay)
+			if r := recorded(); r.Held != nil {
+				t.Errorf("recorded is %+v", r)
+			}
+			writes := s.guarded.writes
+			source.reads <- read{snapshot: tree(t, 100)}
+			<-time.After(2 * persistDelay)
+			if s.guarded.writes != writes {
+				t.Error("a directory that did not change was written again")
+			}
+		})
+	})
+}
+
 func TestStoreThatFailsIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &fakeStore{}
@@ -260,6 +364,14 @@ func TestCorruptStateIsAnError(t *testing.T) {
 		if _, err := New(t.Context(), Config{Store: s, Source: newFakeSource()}); !errors.Is(err, store.ErrCorrupt) {
 			t.Fatalf("the first %d of %d octets gave %v, wanted ErrCorrupt", n, len(good.Entries), err)
 		}
+	}
+	s := &fakeStore{}
+	good.Guard = []byte("{")
+	if err := s.SetAcceptedDirectory(t.Context(), good); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(t.Context(), Config{Store: s, Source: newFakeSource()}); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("what cannot be read of the guard gave %v, wanted ErrCorrupt", err)
 	}
 }
 

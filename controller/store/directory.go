@@ -32,10 +32,12 @@ type AcceptedDirectory struct {
 	// Entries is the encoding of the snapshot; the store does not look into it.
 	Entries    []byte
 	Tombstones []Tombstone
-	Accepted   time.Time
+	// Guard is what the mass-change guard knows beside the snapshot, in its own encoding; the store does not look into it.
+	Guard    []byte
+	Accepted time.Time
 }
 
-// acceptedHead points at the chunks of the entries and, after them, of the tombstones.
+// acceptedHead points at the chunks of the entries and, after them, of the tombstones and of what the guard knows.
 type acceptedHead struct {
 	Digest         string    `json:"digest"`
 	Accepted       time.Time `json:"accepted"`
@@ -44,6 +46,8 @@ type acceptedHead struct {
 	Size           int       `json:"size"`
 	TombstoneParts int       `json:"tombstoneChunks,omitempty"`
 	TombstoneSize  int       `json:"tombstoneSize,omitempty"`
+	GuardParts     int       `json:"guardChunks,omitempty"`
+	GuardSize      int       `json:"guardSize,omitempty"`
 	// Tombstones stood here when a head had room for few.
 	Tombstones []Tombstone `json:"tombstones,omitempty"`
 }
@@ -109,7 +113,7 @@ func (d DirectoryState) SetAcceptedDirectory(ctx context.Context, a AcceptedDire
 		return err
 	}
 	head := acceptedHead{
-		Digest: a.Digest.String(), Accepted: a.Accepted.UTC(), Generation: old.Generation + 1, Size: len(a.Entries),
+		Digest: a.Digest.String(), Accepted: a.Accepted.UTC(), Generation: old.Generation + 1, Size: len(a.Entries), GuardSize: len(a.Guard),
 	}
 	if head.Chunks, err = d.putChunks(ctx, head.Generation, 0, a.Entries); err != nil {
 		return err
@@ -123,6 +127,9 @@ func (d DirectoryState) SetAcceptedDirectory(ctx context.Context, a AcceptedDire
 		if head.TombstoneParts, err = d.putChunks(ctx, head.Generation, head.Chunks, tombstones); err != nil {
 			return err
 		}
+	}
+	if head.GuardParts, err = d.putChunks(ctx, head.Generation, head.Chunks+head.TombstoneParts, a.Guard); err != nil {
+		return err
 	}
 	value, err := encode("accepted directory", head)
 	if err != nil {
@@ -181,7 +188,10 @@ func (d DirectoryState) AcceptedDirectory(ctx context.Context) (AcceptedDirector
 	if n, err := hex.Decode(a.Digest[:], []byte(head.Digest)); err != nil || n != len(a.Digest) || len(head.Digest) != 2*n {
 		return AcceptedDirectory{}, fmt.Errorf("accepted directory: digest %q: %w", head.Digest, ErrCorrupt)
 	}
-	if a.Entries, err = d.chunks(ctx, head.Generation, 0, head.Chunks, head.Size); err != nil || head.TombstoneParts == 0 {
+	if a.Entries, err = d.chunks(ctx, head.Generation, 0, head.Chunks, head.Size); err != nil {
+		return AcceptedDirectory{}, err
+	}
+	if a.Guard, err = d.chunks(ctx, head.Generation, head.Chunks+head.TombstoneParts, head.GuardParts, head.GuardSize); err != nil || head.TombstoneParts == 0 {
 		return a, err
 	}
 	tombstones, err := d.chunks(ctx, head.Generation, head.Chunks, head.TombstoneParts, head.TombstoneSize)

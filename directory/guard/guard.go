@@ -61,6 +61,12 @@ func (id ID) String() string { return hex.EncodeToString(id[:]) }
 // MarshalText returns String.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (id *ID) UnmarshalText(text []byte) (err error) {
+	*id, err = ParseID(string(text))
+	return err
+}
+
 // ParseID reads the 32 hex digits of String.
 func ParseID(s string) (ID, error) {
 	var id ID
@@ -156,6 +162,7 @@ type Guard struct {
 	containers []ContainerLimits
 	applied    *directory.Snapshot
 	held       *Held
+	before     *Mark // what another guard held, until the directory is read again
 	raise      *Raise
 	recent     map[directory.UUID]moment // machines affected by admitted changes
 }
@@ -186,12 +193,14 @@ func (g *Guard) Held() (Held, bool) {
 func (g *Guard) Offer(now time.Time, next *directory.Snapshot) Decision {
 	if g.applied != nil && g.applied.Digest() == next.Digest() {
 		// The directory went back to what is applied: whatever was held no longer exists.
-		g.held = nil
+		g.held, g.before = nil, nil
 		return Unchanged{}
 	}
 	h, pass, raised := g.judge(now, next)
 	// What is held stays held, though the window moves on: only the directory or an administrator changes that.
-	same := g.held != nil && g.held.ID == h.ID
+	mark, same := g.Mark()
+	same = same && mark.ID == h.ID
+	g.before = nil
 	if pass && !same {
 		g.applied, g.held = next, nil
 		if raised {
@@ -206,7 +215,7 @@ func (g *Guard) Offer(now time.Time, next *directory.Snapshot) Decision {
 	}
 	h.Since, h.Latest, h.next = now, now, next
 	if same {
-		h.Since, h.Discarded = g.held.Since, g.held.Discarded
+		h.Since, h.Discarded = mark.Since, mark.Discarded
 	}
 	g.held = &h
 	return Stopped{Held: h, Fresh: !same}
@@ -231,7 +240,8 @@ func (g *Guard) Consider(now time.Time, next *directory.Snapshot) (h Held, pass 
 		return Held{}, true
 	}
 	h, pass, _ = g.judge(now, next)
-	pass = pass && (g.held == nil || g.held.ID != h.ID)
+	mark, waits := g.Mark()
+	pass = pass && (!waits || mark.ID != h.ID)
 	h.Since, h.Latest, h.next = now, now, next
 	return h, pass
 }

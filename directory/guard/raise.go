@@ -12,9 +12,9 @@ const MaxRaise = 24 * time.Hour
 // up by the first such change, ends by itself, and never lets a change pass that leaves no machine.
 type Raise struct {
 	// Machines is how many that change may affect.
-	Machines int
+	Machines int `json:"machines"`
 	// Until is when the announcement ends.
-	Until time.Time
+	Until time.Time `json:"until"`
 }
 
 // Raise announces one change, in place of any announced before. The error wraps ErrLimits; nothing changes then.

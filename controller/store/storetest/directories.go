@@ -21,7 +21,12 @@ func accepted(t *testing.T, s *store.Store) {
 	for n := range byte(12) {
 		want := store.AcceptedDirectory{
 			Digest: directory.Digest{n, 9}, Entries: []byte{n, 0, 255}, Accepted: epoch,
-			Tombstones: []store.Tombstone{{Machine: directory.UUID{n + 1}, Name: "ws1", Since: epoch}},
+		}
+		if n%2 == 0 {
+			want.Tombstones = []store.Tombstone{{Machine: directory.UUID{n + 1}, Name: "ws1", Since: epoch}}
+		}
+		if n%3 == 0 {
+			want.Guard = []byte{255, n}
 		}
 		if err := s.Directory(store.DefaultDirectory).SetAcceptedDirectory(t.Context(), want); err != nil {
 			t.Fatal(err)
@@ -52,7 +57,7 @@ func acceptedLarge(t *testing.T, s *store.Store) {
 
 // everyTombstone: however many machines vanished, each keeps its place.
 func everyTombstone(t *testing.T, s *store.Store) {
-	want := store.AcceptedDirectory{Entries: []byte("entries"), Accepted: epoch}
+	want := store.AcceptedDirectory{Entries: []byte("entries"), Guard: bytes.Repeat([]byte("recent"), 1<<18), Accepted: epoch}
 	for i := range 20_000 {
 		want.Tombstones = append(want.Tombstones, store.Tombstone{
 			Machine: directory.UUID{1, byte(i >> 8), byte(i)}, Name: fmt.Sprintf("ws%05d", i), DN: fmt.Sprintf("cn=ws%05d,dc=bank,dc=example", i), Since: epoch,
