@@ -109,7 +109,7 @@ func (v validated) openCA(ctx context.Context, trustDomain string, s *store.Stor
 	}
 	config := authority.Config{
 		Store: s, Unlock: unlock, Folder: v.caDir(), Init: v.CA.Init, OfflineRoot: v.CA.OfflineRoot, CA: v.authorities,
-		Now: v.Now, Log: v.Log.Named("ca"),
+		RenewalGrace: v.renewalGrace(), Now: v.Now, Log: v.Log.Named("ca"),
 	}
 	config.CA.TrustDomain = trustDomain
 	if v.CA.CertificateFile != "" {

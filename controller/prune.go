@@ -77,12 +77,12 @@ func (c *Controller) pruneRevocations(ctx context.Context, before time.Time) (in
 
 // renewalGrace is how long after its end a certificate can be renewed. For that long it can still be revoked, and must stay
 // so: its record, and that of its revocation, are all that keeps it from being renewed.
-func (c *Controller) renewalGrace() time.Duration {
-	return cmp.Or(c.config.Enrollment.RenewalGrace, enrollment.DefaultRenewalGrace)
+func (c Config) renewalGrace() time.Duration {
+	return cmp.Or(c.Enrollment.RenewalGrace, enrollment.DefaultRenewalGrace)
 }
 
 func (c *Controller) prune(ctx context.Context, r records) {
-	now, grace := c.config.Now(), c.renewalGrace()
+	now, grace := c.config.Now(), c.config.renewalGrace()
 	for _, kind := range []struct {
 		what  string
 		keep  time.Duration

@@ -79,7 +79,10 @@ type Config struct {
 	// Certificates are those that the root answered the request with, in PEM; empty without any.
 	Certificates []byte
 	// CA says what CAs to make.
-	CA  ca.Config
+	CA ca.Config
+	// RenewalGrace is how long after its end a machine's certificate can still be renewed.
+	RenewalGrace time.Duration
+
 	Now func() time.Time
 	Log hclog.Logger
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
-	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki/ca"
@@ -189,7 +187,8 @@ func (k *Keeper) Activate(ctx context.Context, lagging []string, emergency bool,
 	})
 }
 
-// Retire ends the trust in a CA. It is refused while certificates of it count, unless emergency says that they shall not.
+// Retire ends the trust in a CA. It is refused while certificates of it count, or are all that a machine has to renew with,
+// unless emergency says that they shall not.
 func (k *Keeper) Retire(ctx context.Context, id string, emergency bool, by string) (slots.Slot, error) {
 	return k.step(ctx, by, func(state slots.State) (slots.State, slots.Slot, string, error) {
 		slot, ok := state.Slot(id)
@@ -202,7 +201,7 @@ func (k *Keeper) Retire(ctx context.Context, id string, emergency bool, by strin
 		}
 		use := uses[id]
 		if use.Certificates > 0 && slot.Status == slots.Superseded && !emergency {
-			return slots.State{}, slots.Slot{}, "", fmt.Errorf("%d certificates of the CA %s count, the last until %s, as those of %s: %w",
+			return slots.State{}, slots.Slot{}, "", fmt.Errorf("%d certificates of the CA %s count or may still be renewed, the last until %s, as those of %s: %w",
 				use.Certificates, id, use.Until.UTC().Format(time.RFC3339), some(use.Subjects), ErrNotReady)
 		}
 		after, err := state.Retire(k.config.Now(), id)
@@ -212,55 +211,6 @@ func (k *Keeper) Retire(ctx context.Context, id string, emergency bool, by strin
 		}
 		return after, slot, what, err
 	})
-}
-
-// Use is what counts of a CA's certificates.
-type Use struct {
-	// Certificates is how many have not ended and are not revoked, those of CAs and controllers excepted, and Until when the last one does.
-	Certificates int
-	Until        time.Time
-	// Subjects are some of theirs.
-	Subjects []string
-}
-
-// someSubjects is how many are named.
-const someSubjects = 5
-
-// Uses tells of every slot what counts of its certificates. A certificate that may have been signed counts as one that was.
-func (k *Keeper) Uses(ctx context.Context) (map[string]Use, error) {
-	entries, err := k.config.Store.Issuances(ctx)
-	if err != nil {
-		return nil, err
-	}
-	revoked := k.revoked()
-	serials := map[trust.Serial]bool{}
-	for _, s := range revoked.Serials() {
-		serials[s] = true
-	}
-	now, uses := k.config.Now(), map[string]Use{}
-	for _, e := range entries {
-		// A controller makes itself another certificate when another CA is activated, and at every start; one that signs OCSP
-		// responses, by each CA that strangers ask about, for as long as they do.
-		if profile := e.Intention.Profile; !e.Intention.NotAfter.After(now) || profile == ca.Server.String() || profile == ca.Responder.String() || ca.IsAuthorityProfile(profile) {
-			continue
-		}
-		if number, ok := new(big.Int).SetString(e.Intention.Serial, 16); ok {
-			if serial, err := trust.NewSerial(e.Intention.Issuer, number); err == nil && (serials[serial] || revoked.HasKey(e.Intention.Key)) {
-				continue
-			}
-		}
-		id := slots.IDOf(e.Intention.Issuer)
-		use := uses[id]
-		use.Certificates++
-		if e.Intention.NotAfter.After(use.Until) {
-			use.Until = e.Intention.NotAfter
-		}
-		if len(use.Subjects) < someSubjects && !slices.Contains(use.Subjects, e.Intention.Subject) {
-			use.Subjects = append(use.Subjects, e.Intention.Subject)
-		}
-		uses[id] = use
-	}
-	return uses, nil
 }
 
 func some(names []string) string {

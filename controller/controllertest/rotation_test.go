@@ -51,7 +51,7 @@ func TestRootIsRotatedUnderSessions(t *testing.T) {
 	}
 	late := "ws1"
 	for name, s := range sessions {
-		nodes[name].Trust = s.AwaitTrust(2)
+		nodes[name].Trust = s.AwaitTrust(f.TrustRevision())
 		if name != late {
 			s.AcknowledgeTrust(nodes[name].Trust)
 		}
@@ -89,8 +89,8 @@ func TestRootIsRotatedUnderSessions(t *testing.T) {
 	if err != nil {
 		t.Fatalf("joining with a token that pins the first root: %v", err)
 	}
-	if joined.Trust.Revision() != 2 {
-		t.Errorf("who joins during the overlap gets the bundle %d, want 2", joined.Trust.Revision())
+	if want := f.TrustRevision(); joined.Trust.Revision() != want {
+		t.Errorf("who joins during the overlap gets the bundle %d, want %d", joined.Trust.Revision(), want)
 	}
 	f.Restart()
 	connect()
@@ -134,7 +134,7 @@ func TestRetiredAuthorityHasNoSessions(t *testing.T) {
 	if _, err := f.Authorities().PrepareAuthority(f.Context(), &adminv1.PrepareAuthorityRequest{Root: true, Emergency: true}); err != nil {
 		t.Fatal(err)
 	}
-	renewed.Trust, left.Trust = before.AwaitTrust(2), stays.AwaitTrust(2)
+	renewed.Trust, left.Trust = before.AwaitTrust(f.TrustRevision()), stays.AwaitTrust(f.TrustRevision())
 	_, r := waiting(t, f)
 	old := r.GetAuthorities()[0].GetId()
 	if _, err := f.Authorities().ActivateAuthority(f.Context(), &adminv1.ActivateAuthorityRequest{Emergency: true}); err != nil {
@@ -148,7 +148,7 @@ func TestRetiredAuthorityHasNoSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It learns first whom not to believe any more.
-	if bundle := stays.AwaitTrust(3); len(bundle.Roots()) != 1 {
+	if bundle := stays.AwaitTrust(f.TrustRevision()); len(bundle.Roots()) != 1 {
 		t.Errorf("the last bundle has %d roots, want 1", len(bundle.Roots()))
 	}
 	for name, s := range map[string]*Session{"ws1": stays, "sql1": before} {
@@ -156,5 +156,5 @@ func TestRetiredAuthorityHasNoSessions(t *testing.T) {
 			t.Errorf("the session of %s ended with %v, want Unauthenticated", name, err)
 		}
 	}
-	renewed.Connect(&nodev1.Hello{}).AwaitTrust(3)
+	renewed.Connect(&nodev1.Hello{}).AwaitTrust(f.TrustRevision())
 }

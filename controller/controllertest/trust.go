@@ -12,6 +12,16 @@ func (f *Fleet) Authorities() adminv1.AuthorityServiceClient {
 	return adminv1.NewAuthorityServiceClient(f.Conn())
 }
 
+// TrustRevision is the revision of the present trust bundle.
+func (f *Fleet) TrustRevision() uint64 {
+	f.t.Helper()
+	r, err := f.Authorities().GetAuthorities(f.Context(), &adminv1.GetAuthoritiesRequest{})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return r.GetTrustRevision()
+}
+
 // AwaitTrust waits for a trust bundle of the revision.
 func (s *Session) AwaitTrust(revision uint64) trust.Bundle {
 	s.t.Helper()

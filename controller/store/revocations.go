@@ -194,14 +194,15 @@ type crlHead struct {
 	Number uint64 `json:"number"`
 }
 
-// NextCRLNumber draws the number of the next CRLs: each is drawn once (RFC 5280 5.2.3 wants them to increase).
+// NextCRLNumber draws the number of the next CRLs: each is drawn once (RFC 5280 5.2.3 wants them to increase). It is at least
+// the seconds of the Unix epoch, so that a store that comes back from a backup does not draw again what was drawn since.
 func (s *Store) NextCRLNumber(ctx context.Context) (uint64, error) {
 	key := s.key("crl-head")
 	head, revision, err := get[crlHead](ctx, s, "the number of the last CRL", key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return 0, err
 	}
-	head.Number++
+	head.Number = max(head.Number+1, uint64(max(0, s.now().Unix())))
 	value, err := encode("the number of the next CRL", head)
 	if err != nil {
 		return 0, err

@@ -77,7 +77,7 @@ func IDOf(key pki.KeyID) string { return key.String()[:16] }
 
 // State is all slots, in the order of their making. It encodes as JSON.
 type State struct {
-	// Revision is that of the trust bundle.
+	// Revision is that of the trust bundle. It grows with every change, also past what a backup has forgotten.
 	Revision uint64 `json:"revision"`
 	Slots    []Slot `json:"slots"`
 }
@@ -166,7 +166,7 @@ func (s State) Add(now time.Time, slot Slot) (State, error) {
 	next := s.clone()
 	if len(slot.Issuing) > 0 {
 		slot.Status = Prepared
-		next.Revision++
+		next.renumber(now)
 	}
 	next.Slots = append(next.Slots, slot)
 	return next, next.Check()
@@ -184,7 +184,7 @@ func (s State) Certify(now time.Time, id string, root, issuing []byte) (State, e
 	if first {
 		slot.Status, slot.Activated = Active, now.UTC()
 	}
-	next.Revision++
+	next.renumber(now)
 	return next, next.Check()
 }
 
@@ -213,7 +213,7 @@ func (s State) Retire(now time.Time, id string) (State, error) {
 		return State{}, err
 	}
 	if slot.Status.trusted() {
-		next.Revision++
+		next.renumber(now)
 	}
 	slot.Status, slot.Retired = Retired, now.UTC()
 	slot.Key, slot.RootKey, slot.Request, slot.Bridge = "", "", nil, nil
@@ -259,6 +259,13 @@ func (s State) rootKeys() (map[string]bool, error) {
 		names[string(root.RawSubject)] = true
 	}
 	return names, nil
+}
+
+// renumber gives the bundle its next revision: one more than before, and at least the seconds of the Unix epoch. A state that
+// comes back from a backup has an older revision than nodes have heard of, who refuse what is older; the clock is ahead of all
+// that was numbered before.
+func (s *State) renumber(now time.Time) {
+	s.Revision = max(s.Revision+1, uint64(max(0, now.Unix())))
 }
 
 func (s State) clone() State { return State{s.Revision, slices.Clone(s.Slots)} }

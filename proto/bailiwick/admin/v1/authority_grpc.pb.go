@@ -42,7 +42,8 @@ type AuthorityServiceClient interface {
 	CertifyAuthority(ctx context.Context, in *CertifyAuthorityRequest, opts ...grpc.CallOption) (*CertifyAuthorityResponse, error)
 	// ActivateAuthority lets the prepared CA issue. It is refused while a node does not trust it.
 	ActivateAuthority(ctx context.Context, in *ActivateAuthorityRequest, opts ...grpc.CallOption) (*ActivateAuthorityResponse, error)
-	// RetireAuthority ends the trust in a CA. It is refused while certificates of it count.
+	// RetireAuthority ends the trust in a CA. It is refused while certificates of it count, or are all that
+	// a machine has to renew with.
 	RetireAuthority(ctx context.Context, in *RetireAuthorityRequest, opts ...grpc.CallOption) (*RetireAuthorityResponse, error)
 	// ReadJournal gives out lines of the journal.
 	ReadJournal(ctx context.Context, in *ReadJournalRequest, opts ...grpc.CallOption) (*ReadJournalResponse, error)
@@ -142,7 +143,8 @@ type AuthorityServiceServer interface {
 	CertifyAuthority(context.Context, *CertifyAuthorityRequest) (*CertifyAuthorityResponse, error)
 	// ActivateAuthority lets the prepared CA issue. It is refused while a node does not trust it.
 	ActivateAuthority(context.Context, *ActivateAuthorityRequest) (*ActivateAuthorityResponse, error)
-	// RetireAuthority ends the trust in a CA. It is refused while certificates of it count.
+	// RetireAuthority ends the trust in a CA. It is refused while certificates of it count, or are all that
+	// a machine has to renew with.
 	RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error)
 	// ReadJournal gives out lines of the journal.
 	ReadJournal(context.Context, *ReadJournalRequest) (*ReadJournalResponse, error)
