@@ -42,7 +42,7 @@ func caStatusCommand(c *client) *cobra.Command {
 }
 
 func printAuthorities(w io.Writer, r *adminv1.GetAuthoritiesResponse) error {
-	table := rows{{"CA", "STATUS", "ISSUING ENDS", "ROOT ENDS", "ROOT'S KEY", "KEY", "CERTIFICATES", "LAST ENDS"}}
+	table := rows{{"CA", "STATUS", "ISSUING ENDS", "ROOT ENDS", "ROOT'S KEY", "KEY", "CERTIFICATES", "NEEDED UNTIL"}}
 	for _, x := range r.GetAuthorities() {
 		root := "here"
 		if x.GetRootOffline() {

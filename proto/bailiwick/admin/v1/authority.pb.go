@@ -43,7 +43,8 @@ type Authority struct {
 	Activated   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=activated,proto3" json:"activated,omitempty"`
 	Superseded  *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=superseded,proto3" json:"superseded,omitempty"`
 	Retired     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=retired,proto3" json:"retired,omitempty"`
-	// Certificates of it that have not ended, and when the last one does.
+	// Certificates of it that count: those that have not ended, and those that ended and are all that a machine has to renew with.
+	// Until is when the last one does not any more.
 	Certificates      uint32                 `protobuf:"varint,15,opt,name=certificates,proto3" json:"certificates,omitempty"`
 	CertificatesUntil *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=certificates_until,json=certificatesUntil,proto3" json:"certificates_until,omitempty"`
 	// What to sign where the root is, in PEM, for one that is requested.
