@@ -123,6 +123,7 @@ func (d *Desk) hold(ctx context.Context, c claim, id pki.Identity, key pki.KeyID
 		known := err == nil
 		next := former
 		next.Machine, next.Serial, next.Key = id.UUID(), issued.Leaf.SerialNumber.Text(16), key
+		next.Barred = "" // whoever let it in looked at it
 		next.NotAfter, next.Issued, next.How = issued.Leaf.NotAfter.UTC(), d.config.Now().UTC(), c.String()
 		renewed, renewal := c.(*renewalClaim)
 		// The machine may have enrolled anew since the claim was looked at: the old key must not take it back.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -35,9 +34,11 @@ var (
 
 // The bounds of the queue.
 const (
-	// MaxPending is how many requests wait at once, MaxPendingMachine how many of them for one machine.
+	// MaxPending is how many requests wait at once. MaxPendingMachine is how many of one machine wait or were denied.
 	MaxPending        = 1000
 	MaxPendingMachine = 4
+	// MaxRequests is how many there are at once, whatever became of them.
+	MaxRequests = 100_000
 	// DefaultRequestLifetime is how long a request waits, and how long an approved one is answered.
 	DefaultRequestLifetime = 7 * 24 * time.Hour
 )
@@ -172,11 +173,17 @@ func because(reason string) string {
 	return ", because: " + reason
 }
 
+// fileTime bounds what the store may take to file a request.
+const fileTime = 10 * time.Second
+
 // file finds the record of a request, or makes it.
 func (d *Desk) file(ctx context.Context, request enroll.Request, from Submitter) (store.JoinRequest, error) {
 	now := d.config.Now().UTC()
 	d.queue.mu.Lock()
 	defer d.queue.mu.Unlock()
+	// A stranger who hangs up must not have the queue forgotten, and read anew by whoever comes next.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fileTime)
+	defer cancel()
 	if err := d.queue.loadLocked(ctx, d.config.Requests); err != nil {
 		return store.JoinRequest{}, err
 	}
@@ -248,20 +255,24 @@ func (d *Desk) named(request enroll.Request) (directory.Machine, pki.Identity, e
 
 // roomLocked says whether one more request of a machine may wait.
 func (d *Desk) roomLocked(now time.Time, machine pki.UUID) error {
-	all, own := 0, 0
+	waiting, own := 0, 0
 	for _, r := range d.queue.known {
 		if !now.Before(r.NotAfter) {
 			continue
 		}
-		// Decided ones take room as well until they end: else denials would let a stranger fill the store.
-		all++
+		if r.State == store.RequestPending {
+			waiting++
+		}
+		// Denied ones take room as well until they end: else whoever is denied would ask with the next key.
 		if r.Machine == machine && r.State != store.RequestApproved {
 			own++
 		}
 	}
 	switch {
-	case all >= MaxPending:
-		return fmt.Errorf("%d of them: %w", all, ErrQueueFull)
+	case waiting >= MaxPending:
+		return fmt.Errorf("%d of them: %w", waiting, ErrQueueFull)
+	case len(d.queue.known) >= MaxRequests:
+		return fmt.Errorf("%d of them, with those that were decided: %w", len(d.queue.known), ErrQueueFull)
 	case own >= MaxPendingMachine:
 		return fmt.Errorf("%d of them for this machine: %w", own, ErrQueueFull)
 	}
@@ -269,7 +280,8 @@ func (d *Desk) roomLocked(now time.Time, machine pki.UUID) error {
 }
 
 // automatic returns the rule that approves a machine's request; "" where somebody has to look at it. No rule replaces a
-// certificate that a machine holds: whoever knows a machine's name could take its place.
+// certificate that a machine holds: whoever knows a machine's name could take its place. Nor does one let a machine in again
+// whose certificate was revoked, whenever that ended.
 func (d *Desk) automatic(ctx context.Context, m directory.Machine, key pki.KeyID) (string, error) {
 	snapshot := d.config.Snapshot()
 	at := slices.IndexFunc(d.config.Rules.Auto, func(r Rule) bool { return r.matches(snapshot, m) })
@@ -278,6 +290,10 @@ func (d *Desk) automatic(ctx context.Context, m directory.Machine, key pki.KeyID
 	}
 	switch held, err := d.config.Holdings.Holding(ctx, pki.UUID(m.UUID)); {
 	case err == nil && held.Key != key && d.config.Now().Before(held.NotAfter):
+		return "", nil
+	case err == nil && d.config.Barred != nil && d.config.Barred(held) != "":
+		d.config.Log.Warn("a request that a rule would approve waits for an administrator, because the machine's certificate was revoked",
+			"machine", m.Name, "reason", d.config.Barred(held))
 		return "", nil
 	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return "", err
@@ -435,27 +451,4 @@ func (d *Desk) forgetLocked(ctx context.Context, key pki.KeyID) error {
 	}
 	delete(d.queue.known, key)
 	return nil
-}
-
-// PruneJoinRequests removes the requests that ended before the given time, and tells how many also beside an error.
-func (d *Desk) PruneJoinRequests(ctx context.Context, before time.Time) (int, error) {
-	if d.config.Requests == nil {
-		return 0, nil
-	}
-	d.queue.mu.Lock()
-	defer d.queue.mu.Unlock()
-	if err := d.queue.loadLocked(ctx, d.config.Requests); err != nil {
-		return 0, err
-	}
-	pruned := 0
-	for _, key := range slices.Collect(maps.Keys(d.queue.known)) {
-		if !d.queue.known[key].NotAfter.Before(before) {
-			continue
-		}
-		if err := d.queue.dropLocked(d.forgetLocked(ctx, key)); err != nil {
-			return pruned, err
-		}
-		pruned++
-	}
-	return pruned, nil
 }

@@ -48,8 +48,8 @@ func (f *fakeRequests) fail() error {
 	return err
 }
 
-func (f *fakeRequests) CreateJoinRequest(_ context.Context, r store.JoinRequest) error {
-	if err := f.fail(); err != nil {
+func (f *fakeRequests) CreateJoinRequest(ctx context.Context, r store.JoinRequest) error {
+	if err := errors.Join(ctx.Err(), f.fail()); err != nil {
 		return err
 	}
 	if _, ok := f.held[r.Key]; ok {
@@ -214,7 +214,7 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 	// The queue is the same for all of them, whoever asks.
 	for n := range MaxPending {
-		o.queue.known[pki.KeyID{1, byte(n >> 8), byte(n)}] = store.JoinRequest{NotAfter: o.clock.Add(time.Hour), State: store.RequestDenied}
+		o.queue.known[pki.KeyID{1, byte(n >> 8), byte(n)}] = store.JoinRequest{NotAfter: o.clock.Add(time.Hour), State: store.RequestPending}
 	}
 	other := directory.Machine{UUID: directory.UUID{2}, DN: directory.MustParseDN("cn=ws1,dc=bank,dc=example"), Name: "ws1"}
 	o.put(sql1, other)

@@ -47,6 +47,8 @@ type Store interface {
 	IssuancesTo(ctx context.Context, subject string) ([]ca.Entry, error)
 	IssuancesOf(ctx context.Context, key pki.KeyID) ([]ca.Entry, error)
 	IssuedSubjects(ctx context.Context) ([]string, error)
+	Holdings(ctx context.Context) ([]store.Holding, error)
+	PutHolding(ctx context.Context, h store.Holding) error
 }
 
 // Config is what a Keeper works with.
@@ -407,6 +409,9 @@ func (k *Keeper) Release(ctx context.Context, o Order, by string) (Outcome, erro
 func (k *Keeper) Prune(ctx context.Context, before time.Time) (int, error) {
 	k.gate.Lock()
 	defer k.gate.Unlock()
+	if err := k.remember(ctx, before); err != nil {
+		return 0, err
+	}
 	pruned, err := k.config.Store.PruneRevocations(ctx, before)
 	if pruned == 0 {
 		return 0, err

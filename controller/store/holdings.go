@@ -23,6 +23,9 @@ type Holding struct {
 	Since time.Time `json:"since"`
 	// Superseded is the key that the machine held when it enrolled anew; zero when it never did.
 	Superseded pki.KeyID `json:"superseded,omitzero"`
+	// Barred is why the certificate was revoked, once the record of that has gone with its end: for CRLReasons after which no
+	// rule lets the machine in again, but a person alone.
+	Barred string `json:"barred,omitempty"`
 
 	// revision is that of the last change, 0 before the first.
 	revision int64
@@ -62,7 +65,8 @@ func (s *Store) Holdings(ctx context.Context) ([]Holding, error) {
 	return all, err
 }
 
-// PruneHoldings removes the records of machines whose latest certificate ended before the given time, in batches.
+// PruneHoldings removes the records of machines whose latest certificate ended before the given time, in batches; those of
+// machines that are barred stay.
 func (s *Store) PruneHoldings(ctx context.Context, before time.Time) (int, error) {
-	return prune(ctx, s, "ended certificates of machines", s.key("holdings", ""), func(h Holding) bool { return h.NotAfter.Before(before) })
+	return prune(ctx, s, "ended certificates of machines", s.key("holdings", ""), func(h Holding) bool { return h.NotAfter.Before(before) && h.Barred == "" })
 }

@@ -1,0 +1,125 @@
+package enrollment
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/bailiwick-net/bailiwick/controller/store"
+	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/pki"
+)
+
+// fill puts as many requests beside the present ones.
+func (o *office) fill(n int, state store.RequestState) {
+	for i := range n {
+		key := pki.KeyID{1, byte(i >> 16), byte(i >> 8), byte(i)}
+		o.queue.known[key] = store.JoinRequest{Key: key, NotAfter: o.clock.Add(time.Hour), Decided: o.clock, State: state}
+	}
+}
+
+// Requests that were decided wait no more, so a fleet that is let in by a rule does not fill the queue. What they take of the
+// store is bounded all the same.
+func TestDecidedRequestsDoNotFillTheQueue(t *testing.T) {
+	for _, state := range []store.RequestState{store.RequestApproved, store.RequestDenied} {
+		o := newOffice(t)
+		if err := o.queue.loadLocked(t.Context(), o.requests); err != nil {
+			t.Fatal(err)
+		}
+		o.fill(MaxPending, state)
+		if s, err := o.submit(o.request("sql1.bank.example")); err != nil || s.Request.State != store.RequestPending {
+			t.Errorf("beside %d %s ones a request gave %+v, error %v; want it to wait", MaxPending, state, s, err)
+		}
+		o.fill(MaxRequests, state)
+		if _, err := o.submit(o.request("sql1.bank.example")); !errors.Is(err, ErrQueueFull) {
+			t.Errorf("beside %d %s ones a request gave %v, want ErrQueueFull", MaxRequests, state, err)
+		}
+	}
+}
+
+// An approval is kept for a day after it came to a certificate, and one that nobody collected until it ends.
+func TestCollectedApprovalsArePruned(t *testing.T) {
+	o := newOffice(t)
+	other := directory.Machine{UUID: directory.UUID{2}, DN: directory.MustParseDN("cn=ws1,dc=bank,dc=example"), Name: "ws1"}
+	o.put(sql1, other)
+	collected, key := o.keyed("sql1.bank.example")
+	left, leftKey := o.keyed("ws1.bank.example")
+	for csr, key := range map[string]pki.KeyID{string(collected): key, string(left): leftKey} {
+		if _, err := o.submit([]byte(csr)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.Approve(t.Context(), key, "alice"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := o.submit(collected); err != nil || s.Issued == nil {
+		t.Fatalf("after the approval: %+v, error %v", s, err)
+	}
+	for _, step := range []struct {
+		after time.Duration
+		want  int
+	}{{keepCollected, 0}, {1, 1}, {time.Hour, 0}} {
+		o.clock = o.clock.Add(step.after)
+		if n, err := o.PruneJoinRequests(t.Context(), o.clock); n != step.want || err != nil {
+			t.Errorf("at %v %d were pruned, error %v; want %d", o.clock, n, err, step.want)
+		}
+	}
+	if _, ok := o.requests.held[leftKey]; !ok || len(o.requests.held) != 1 {
+		t.Errorf("left are %d requests; want the one that was not collected", len(o.requests.held))
+	}
+}
+
+// Who hangs up while the request is filed does not have the queue read anew.
+func TestHangingUpDoesNotForgetTheQueue(t *testing.T) {
+	o := newOffice(t)
+	if err := o.queue.loadLocked(t.Context(), o.requests); err != nil {
+		t.Fatal(err)
+	}
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	if _, err := o.Submit(gone, o.request("sql1.bank.example"), Submitter{}); err != nil {
+		t.Errorf("a request whose sender hung up was not filed: %v", err)
+	}
+	if _, err := o.submit(o.request("sql1.bank.example")); err != nil || o.requests.listed != 1 {
+		t.Errorf("the store was listed %d times, error %v; want once", o.requests.listed, err)
+	}
+}
+
+// A rule does not let a machine in again whose certificate was revoked, be it that it ended long ago; a person does, and with
+// that it counts as any other.
+func TestNoRuleForARevokedMachine(t *testing.T) {
+	o := newOffice(t)
+	o.config.Rules.Auto = []Rule{{Container: directory.MustParseDN("dc=bank,dc=example")}}
+	revoked := ""
+	o.config.Barred = func(h store.Holding) string {
+		if h.Barred != "" || h.Serial == revoked {
+			return "keyCompromise"
+		}
+		return ""
+	}
+	s, err := o.submit(o.request("sql1.bank.example"))
+	if err != nil || s.Issued == nil {
+		t.Fatalf("got %+v, error %v; want a certificate by the rule", s, err)
+	}
+	u := pki.UUID(sql1.UUID)
+	revoked = o.holdings[u].Serial
+	o.clock = s.Issued.Leaf.NotAfter.Add(time.Hour)
+	csr, key := o.keyed("sql1.bank.example")
+	if s, err := o.submit(csr); err != nil || s.Issued != nil || s.Request.State != store.RequestPending {
+		t.Fatalf("after the end of the revoked certificate: %+v, error %v; want it to wait for a person", s, err)
+	}
+	held := o.holdings[u]
+	held.Barred = "keyCompromise"
+	o.holdings[u] = held
+	if _, err := o.Approve(t.Context(), key, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := o.submit(csr); err != nil || s.Issued == nil || o.holdings[u].Barred != "" {
+		t.Fatalf("after the approval: %+v, error %v, barred for %q", s, err, o.holdings[u].Barred)
+	}
+	o.clock = o.holdings[u].NotAfter.Add(time.Hour)
+	if s, err := o.submit(o.request("sql1.bank.example")); err != nil || s.Issued == nil {
+		t.Errorf("after the end of the next certificate: %+v, error %v; want one by the rule", s, err)
+	}
+}
