@@ -262,15 +262,19 @@ func (d *Driver) installed(what string, outbound bool, spi sa.SPI, err error) ik
 	return ike.InstallFailed{SPI: spi, Outbound: outbound, Detail: err.Error()}
 }
 
-// start runs a job: here when it is quick, else in a goroutine of its own, a few at a time.
+// start runs a job: here when it is quick, else in a goroutine of its own, a few at a time where it takes processors.
 func (d *Driver) start(j ike.Job) ike.Event {
 	if !d.cfg.Jobs.slow(j.Work) {
 		return ike.JobDone{ID: j.ID, Result: d.cfg.Jobs.run(time.Now(), j.Work)}
 	}
+	slots := d.slots
+	if d.cfg.Jobs.outside(j.Work) {
+		slots = make(chan struct{}, 1)
+	}
 	go func() {
-		d.slots <- struct{}{}
+		slots <- struct{}{}
 		r := ike.JobDone{ID: j.ID, Result: d.cfg.Jobs.run(time.Now(), j.Work)}
-		<-d.slots
+		<-slots
 		select {
 		case d.results <- r:
 		case <-d.done:

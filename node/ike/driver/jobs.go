@@ -2,6 +2,8 @@ package driver
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"fmt"
@@ -41,8 +43,8 @@ const rememberedChains = 1024
 // NewJobsWith returns jobs with another judge of peers.
 func NewJobsWith(s Signer, v Verifier) *Jobs { return &Jobs{signer: s, verifier: v} }
 
-// slow tells which work takes longer than handing it to another goroutine: exponentiations, and everything with
-// certificates, whose keys and chains can be of any kind.
+// slow tells which work takes longer than handing it to another goroutine: exponentiations, keys
+// that are not in memory, and everything with certificates, whose keys and chains can be of any kind.
 func (j *Jobs) slow(work ike.Work) bool {
 	switch w := work.(type) {
 	case ike.Generate:
@@ -52,12 +54,23 @@ func (j *Jobs) slow(work ike.Work) bool {
 	case ike.Encapsulate:
 		return false
 	case ike.Sign:
-		s := j.signer.Signer()
-		if s == nil {
+		switch j.signer.Signer().(type) {
+		case nil, *ecdsa.PrivateKey, ed25519.PrivateKey:
 			return false
 		}
-		_, slow := s.Public().(*rsa.PublicKey)
-		return slow
+	}
+	return true
+}
+
+// outside reports whether the work is done by a device, such as a TPM, and not by this machine's processors: it has a queue of
+// its own and a bound, and a slow one must not keep processors from the work of others.
+func (j *Jobs) outside(work ike.Work) bool {
+	if _, sign := work.(ike.Sign); !sign {
+		return false
+	}
+	switch j.signer.Signer().(type) {
+	case nil, *ecdsa.PrivateKey, ed25519.PrivateKey, *rsa.PrivateKey:
+		return false
 	}
 	return true
 }
