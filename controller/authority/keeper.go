@@ -247,10 +247,9 @@ func (k *Keeper) compareFolder(state slots.State) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := state.Slot(slots.IDOf(key)); ok {
+	if state.Knows(slots.IDOf(key)) {
 		return nil
 	}
-	// Retired slots are forgotten in the end, but their roots are known to be of this fleet.
 	return fmt.Errorf("the store holds the CA %s, and the folder %s another one, %s: this is the wrong store or the wrong folder; "+
 		"if the store is right, move the folder away: %w", state.Active().ID, k.config.Folder, slots.IDOf(key), ErrOther)
 }

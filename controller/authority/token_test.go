@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	cryptoki "github.com/miekg/pkcs11"
+
 	"github.com/bailiwick-net/bailiwick/controller/authority"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/pkcs11"
@@ -102,4 +104,72 @@ func TestIssuingKeyInAToken(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The PIN of a token was changed while the controller runs: it shows the wrong one once, when its session is gone, and never
+// again by itself, whatever asks for signatures.
+func TestWrongPINIsShownOnce(t *testing.T) {
+	const right, other = "123456", "999999"
+	config := token(t)
+	m, err := pkcs11.Load(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	uri, _, err := m.Generate(t.Context(), ca.ECDSAP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The same library again: its sessions are those of the process.
+	module := cryptoki.New(softHSM)
+	slot := tokenSlot(t, module, config.Token)
+	change := func(from, to string) {
+		t.Helper()
+		if err := module.CloseAllSessions(slot); err != nil {
+			t.Fatal(err)
+		}
+		session, err := module.OpenSession(slot, cryptoki.CKF_SERIAL_SESSION|cryptoki.CKF_RW_SESSION)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(module.Login(session, cryptoki.CKU_USER, from), module.SetPIN(session, from, to), module.CloseAllSessions(slot)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A session that is gone is opened anew.
+	change(right, right)
+	if _, err := m.Open(t.Context(), uri); err != nil {
+		t.Fatalf("after its session was closed: %v", err)
+	}
+	change(right, other)
+	if _, err := m.Open(t.Context(), uri); !errors.Is(err, pkcs11.ErrPIN) {
+		t.Fatalf("with a PIN that was changed: %v, want ErrPIN", err)
+	}
+	// Another attempt would succeed now, so there is none.
+	change(other, right)
+	for range 3 {
+		if _, err := m.Open(t.Context(), uri); !errors.Is(err, pkcs11.ErrPIN) || !errors.Is(err, pkcs11.ErrToken) {
+			t.Fatalf("after the token refused the PIN: %v, want ErrPIN without another attempt", err)
+		}
+	}
+}
+
+// tokenSlot finds the slot of a token.
+func tokenSlot(t *testing.T, module *cryptoki.Ctx, label string) uint {
+	t.Helper()
+	present, err := module.GetSlotList(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, slot := range present {
+		if info, err := module.GetTokenInfo(slot); err == nil && strings.TrimRight(info.Label, " \x00") == label {
+			return slot
+		}
+	}
+	t.Fatalf("no token %q", label)
+	return 0
 }

@@ -17,6 +17,9 @@ var (
 	ErrNoModule = errors.New("PKCS #11 module cannot be used")
 	// ErrToken is wrapped when the token is not there, refuses the PIN, or fails.
 	ErrToken = errors.New("PKCS #11 token cannot be used")
+	// ErrPIN is wrapped, beside ErrToken, when the token refused the PIN, or allows one more attempt alone. It is not shown
+	// again by this process: tokens lock themselves after a few wrong ones.
+	ErrPIN = errors.New("the PIN is not to be tried again")
 	// ErrKey is wrapped when a URI does not name one key, or a key is of a kind that cannot be used.
 	ErrKey = errors.New("key in the PKCS #11 token cannot be used")
 )

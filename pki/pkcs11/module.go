@@ -35,6 +35,8 @@ type Module struct {
 		module  *pkcs11.Ctx
 		session pkcs11.SessionHandle
 		open    bool
+		// refused is what the token said to the PIN; nil while it did not refuse it.
+		refused error
 	}
 }
 
@@ -58,14 +60,19 @@ func Load(c Config) (*Module, error) {
 	return m, nil
 }
 
-// loginLocked opens a session at the token with the label.
+// loginLocked opens a session at the token with the label. Once the token refused the PIN it does nothing: each attempt counts,
+// and whatever asks for signatures would lock the token within seconds.
 func (m *Module) loginLocked() error {
+	if m.guarded.refused != nil {
+		return m.guarded.refused
+	}
 	module := m.guarded.module
 	present, err := module.GetSlotList(true)
 	if err != nil {
 		return fmt.Errorf("listing the tokens of %s: %w: %w", m.config.Module, ErrToken, err)
 	}
 	var found []uint
+	var flags uint
 	var labels []string
 	for _, slot := range present {
 		info, err := module.GetTokenInfo(slot)
@@ -75,11 +82,14 @@ func (m *Module) loginLocked() error {
 		label := strings.TrimRight(info.Label, " \x00")
 		labels = append(labels, label)
 		if label == m.config.Token {
-			found = append(found, slot)
+			found, flags = append(found, slot), info.Flags
 		}
 	}
 	if len(found) != 1 {
 		return fmt.Errorf("%d tokens have the label %q, there are %q: %w", len(found), m.config.Token, labels, ErrToken)
+	}
+	if err := mayLogIn(flags); err != nil {
+		return fmt.Errorf("logging in at the token %q: %w: %w", m.config.Token, ErrToken, err)
 	}
 	session, err := module.OpenSession(found[0], pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
 	if err != nil {
@@ -87,9 +97,36 @@ func (m *Module) loginLocked() error {
 	}
 	err = module.Login(session, pkcs11.CKU_USER, string(m.config.PIN))
 	if err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN)) {
-		return fmt.Errorf("logging in at the token %q: %w: %w", m.config.Token, ErrToken, errors.Join(err, module.CloseSession(session)))
+		refused := isAny(err, refusals)
+		err = fmt.Errorf("logging in at the token %q: %w: %w", m.config.Token, ErrToken, errors.Join(err, module.CloseSession(session)))
+		if refused {
+			err = fmt.Errorf("%w: %w: put the right one into the PIN file, and restart the controller", err, ErrPIN)
+			m.guarded.refused = err
+		}
+		return err
 	}
 	m.guarded.session, m.guarded.open = session, true
+	return nil
+}
+
+// refusals are what a token says to a PIN that it will not take the next time either.
+var refusals = []pkcs11.Error{
+	pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_LOCKED,
+}
+
+func isAny(err error, of []pkcs11.Error) bool {
+	return slices.ContainsFunc(of, func(e pkcs11.Error) bool { return errors.Is(err, e) })
+}
+
+// mayLogIn refuses the last attempt that a token allows (PKCS #11 3.1, CK_TOKEN_INFO): a controller that is started again and again
+// with a wrong PIN must not lock the token.
+func mayLogIn(flags uint) error {
+	switch {
+	case flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
+		return fmt.Errorf("the token locked itself after too many wrong PINs, unlock it with the PIN of its security officer: %w", ErrPIN)
+	case flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
+		return fmt.Errorf("one more wrong PIN would lock the token: log in by hand with the right one (pkcs11-tool --login --list-objects), and put it into the PIN file: %w", ErrPIN)
+	}
 	return nil
 }
 
@@ -111,7 +148,7 @@ func (m *Module) with(ctx context.Context, run func(*pkcs11.Ctx, pkcs11.SessionH
 	}
 	if m.guarded.open {
 		err := run(m.guarded.module, m.guarded.session)
-		if !slices.ContainsFunc(gone, func(e pkcs11.Error) bool { return errors.Is(err, e) }) {
+		if !isAny(err, gone) {
 			return err
 		}
 		m.guarded.open = false

@@ -80,10 +80,15 @@ type State struct {
 	// Revision is that of the trust bundle. It grows with every change, also past what a backup has forgotten.
 	Revision uint64 `json:"revision"`
 	Slots    []Slot `json:"slots"`
+	// Forgotten are the IDs of retired slots that are not among Slots any more, in the order of their retirement.
+	Forgotten []string `json:"forgotten,omitempty"`
 }
 
-// maxRetired is how many retired slots are remembered here; the journal knows all.
+// maxRetired is how many retired slots are remembered here as a whole, those that were retired last; of the others the IDs alone.
 const maxRetired = 8
+
+// maxForgotten bounds the IDs. A fleet that replaces its CA every month has them for eighty years.
+const maxForgotten = 1000
 
 // Begin is the state of a fleet with its first CA.
 func Begin(now time.Time, s Slot) State {
@@ -169,7 +174,7 @@ func (s State) Add(now time.Time, slot Slot) (State, error) {
 		next.renumber(now)
 	}
 	next.Slots = append(next.Slots, slot)
-	return next, next.Check()
+	return next.told()
 }
 
 // Certify gives a requested slot its certificates; the first CA of a fleet is active then. Errors wrap ErrStep.
@@ -185,7 +190,18 @@ func (s State) Certify(now time.Time, id string, root, issuing []byte) (State, e
 		slot.Status, slot.Activated = Active, now.UTC()
 	}
 	next.renumber(now)
-	return next, next.Check()
+	return next.told()
+}
+
+// told returns a state that has another CA to trust, if nodes can be told so: a bundle has a bound.
+func (s State) told() (State, error) {
+	if err := s.Check(); err != nil || s.Awaiting() {
+		return s, err
+	}
+	if _, err := s.Bundle(); err != nil {
+		return State{}, fmt.Errorf("another CA cannot be trusted beside those that are, retire those that are superseded: %w: %w", ErrStep, err)
+	}
+	return s, nil
 }
 
 // Activate makes the prepared slot issue, and the present one superseded. Errors wrap ErrStep.
@@ -234,15 +250,36 @@ func (s State) Retire(now time.Time, id string) (State, error) {
 			next.Slots[i].Bridge = nil
 		}
 	}
-	retired := 0
-	for i := len(next.Slots) - 1; i >= 0; i-- {
-		if next.Slots[i].Status == Retired {
-			if retired++; retired > maxRetired {
-				next.Slots = slices.Delete(next.Slots, i, i+1)
+	next.forget()
+	return next, next.Check()
+}
+
+// forget reduces the slots that were retired first to their IDs. Nothing is trusted by a retired slot, and its keys are gone: what
+// is lost is its description.
+func (s *State) forget() {
+	for {
+		first, retired := -1, 0
+		for i, slot := range s.Slots {
+			if slot.Status != Retired {
+				continue
+			}
+			if retired++; first < 0 || slot.Retired.Before(s.Slots[first].Retired) {
+				first = i
 			}
 		}
+		if retired <= maxRetired {
+			return
+		}
+		s.Forgotten = append(s.Forgotten, s.Slots[first].ID)
+		s.Forgotten = s.Forgotten[max(0, len(s.Forgotten)-maxForgotten):]
+		s.Slots = slices.Delete(s.Slots, first, first+1)
 	}
-	return next, next.Check()
+}
+
+// Knows reports whether a slot is or was one of this fleet.
+func (s State) Knows(id string) bool {
+	_, ok := s.Slot(id)
+	return ok || slices.Contains(s.Forgotten, id)
 }
 
 // rootKeys are the names of the roots that are trusted.
@@ -268,7 +305,9 @@ func (s *State) renumber(now time.Time) {
 	s.Revision = max(s.Revision+1, uint64(max(0, now.Unix())))
 }
 
-func (s State) clone() State { return State{s.Revision, slices.Clone(s.Slots)} }
+func (s State) clone() State {
+	return State{s.Revision, slices.Clone(s.Slots), slices.Clone(s.Forgotten)}
+}
 
 // at finds a slot that is in one of the statuses.
 func (s State) at(id, step string, statuses ...Status) (*Slot, error) {

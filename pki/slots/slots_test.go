@@ -10,6 +10,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/slots"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
 
 var epoch = time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
@@ -128,6 +129,84 @@ func TestRetiredSlotsAreForgottenInTheEnd(t *testing.T) {
 	}
 	if len(state.Slots) != 9 {
 		t.Errorf("%d slots, want the active one and 8 retired ones", len(state.Slots))
+	}
+}
+
+// However many CAs are replaced: those that still count are trusted, whichever was retired stays known by its name, and the one
+// that was retired last is described, although it was made long before the others.
+func TestForgettingTakesNothingThatCounts(t *testing.T) {
+	state := slots.Begin(epoch, slot(t))
+	now, first := epoch, state.Active()
+	var made []string
+	for range 12 {
+		now = now.Add(time.Hour)
+		s := slot(t)
+		made = append(made, s.ID)
+		next, err := state.Add(now, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		former := next.Active().ID
+		if next, err = next.Activate(now, s.ID); err != nil {
+			t.Fatal(err)
+		}
+		if state = next; former == first.ID {
+			continue // it counts to the end
+		}
+		if state, err = next.Retire(now, former); err != nil {
+			t.Fatal(err)
+		}
+		bundle, err := state.Bundle()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(bundle.Intermediates()); n != 2 {
+			t.Fatalf("%d issuing CAs are trusted, want the active one and the first", n)
+		}
+	}
+	state, err := state.Retire(now.Add(time.Hour), first.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, ok := state.Slot(first.ID); !ok || s.Status != slots.Retired {
+		t.Error("what was retired last is not described, because it was made first")
+	}
+	for _, id := range append(made, first.ID) {
+		if !state.Knows(id) {
+			t.Errorf("the CA %s is not known any more", id)
+		}
+	}
+	if state.Knows("0123456789abcdef") {
+		t.Error("a CA of another fleet is known")
+	}
+}
+
+// A fleet that retires nothing comes to the bound of what nodes can be told. The step that would pass it is refused, and the state
+// before is as good as it was.
+func TestNoMoreCAsThanNodesCanBeTold(t *testing.T) {
+	state, full := slots.Begin(epoch, slot(t)), false
+	for range trust.MaxBundleCertificates {
+		s := slot(t)
+		next, err := state.Add(epoch, s)
+		if full = errors.Is(err, slots.ErrStep); full {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state, err = next.Activate(epoch, s.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := state.Bundle(); err != nil || !full {
+		t.Fatalf("with %d CAs the next one was refused: %v, the bundle: %v", len(state.Slots), full, err)
+	}
+	state, err := state.Retire(epoch, state.Slots[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.Add(epoch, slot(t)); err != nil {
+		t.Errorf("after one was retired: %v", err)
 	}
 }
 
