@@ -299,6 +299,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	if c.listsL != nil {
 		start("revocation listener", func() error { return c.serveRevocations(parts) })
+		start("revocation lists", func() error { return c.revoked.TendLists(parts) })
 	}
 	c.log.Info("administrators may connect", "socket", c.config.Admin.Socket)
 	ended := make(chan error, 1)

@@ -93,9 +93,24 @@ func (c *Controller) issuers() []revocation.Issuer {
 	return out
 }
 
+// replaceWait is how long nodes are not told of a revocation so that the controller has another certificate before, where it
+// is its own that was revoked. The key of the CA may hang.
+const replaceWait = time.Second
+
 // revocationsChanged tells everybody who believes certificates.
 func (c *Controller) revocationsChanged() {
-	c.replaceServer()
+	replaced := make(chan struct{})
+	go func() {
+		defer close(replaced)
+		c.replaceServer()
+	}()
+	late := time.NewTimer(replaceWait)
+	defer late.Stop()
+	select {
+	case <-replaced:
+	case <-late.C:
+		c.log.Warn("nodes hear of revocations before the controller has another certificate, because the CA does not sign one")
+	}
 	c.sessions.NotifyRevoked()
 }
 

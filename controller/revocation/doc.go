@@ -5,8 +5,10 @@
 // Invariants:
 //
 //   - a revocation is in the store before anybody acts on it, and in force when Revoke returns;
-//   - no certificate comes out of a request that began before a revocation and would have been refused after it: issuing
-//     and revoking exclude each other (the gate);
+//   - no certificate comes out of a request that began before a revocation and would have been refused after it: whoever
+//     issues asks again once the certificate is in the journal, and nobody revokes meanwhile (the gate);
+//   - nothing waits for a signature but who wants what is signed: a revocation is recorded and told while the keys of all
+//     CAs hang, and the list before is given out while it is good;
 //   - what an administrator revoked is never lifted by the directory; only a hold can be lifted at all (RFC 5280 5.3.1);
 //   - the directory is believed only where it was read in this run and its change admitted by the guard;
 //   - the number of a list is drawn from the store, so that no two lists have the same, whatever clock and restarts do.

@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"time"
 
@@ -49,23 +50,44 @@ func (g guarded) Prepare(now time.Time, profile ca.Profile, request enroll.Reque
 	return g.Authority.Prepare(now, profile, request, subject)
 }
 
-// Issue implements Authority. From the check to the end of issuing nothing can be revoked: a revocation that comes then
-// finds the new certificate in the journal.
+// Issue implements Authority. Nobody who revokes waits for a signature, which a token that hangs may never make. Instead the
+// question is asked again when the certificate is in the journal, behind whoever is about to revoke: a revocation from before
+// is seen then, and one from after finds the certificate.
 func (g guarded) Issue(ctx context.Context, p *ca.Prepared) (ca.Issued, error) {
-	g.keeper.gate.RLock()
-	defer g.keeper.gate.RUnlock()
-	if err := g.keeper.admits(p.Intention().Key); err != nil {
+	if err := g.keeper.mayIssue(ctx, p); err != nil {
 		return ca.Issued{}, fmt.Errorf("issuing a certificate for %v: %w", p.Subject(), err)
 	}
-	if err := g.keeper.admitsMachine(p.Subject()); err != nil {
-		return ca.Issued{}, fmt.Errorf("issuing a certificate for %v: %w", p.Subject(), err)
+	issued, err := g.Authority.Issue(ctx, p)
+	if err != nil {
+		return ca.Issued{}, err
 	}
-	if caller, ok := Caller(ctx); ok {
-		if err := g.keeper.Set().CheckPath(caller.Path); err != nil {
-			return ca.Issued{}, fmt.Errorf("issuing a certificate for %v: %w: %w", p.Subject(), ErrKeyRevoked, err)
+	if err = g.keeper.mayIssue(ctx, p); err == nil {
+		if revoked := g.keeper.Set().CheckPath(append([]*x509.Certificate{issued.Leaf}, issued.Issuers...)); revoked != nil {
+			err = fmt.Errorf("%w: %w", ErrKeyRevoked, revoked)
 		}
 	}
-	return g.Authority.Issue(ctx, p)
+	if err != nil {
+		return ca.Issued{}, fmt.Errorf("giving away the certificate %s of %v, which was signed: %w", p.Intention().Serial, p.Subject(), err)
+	}
+	return issued, nil
+}
+
+// mayIssue holds what is to be certified, and the caller, against what is in force.
+func (k *Keeper) mayIssue(ctx context.Context, p *ca.Prepared) error {
+	k.gate.RLock()
+	defer k.gate.RUnlock()
+	if err := k.admits(p.Intention().Key); err != nil {
+		return err
+	}
+	if err := k.admitsMachine(p.Subject()); err != nil {
+		return err
+	}
+	if caller, ok := Caller(ctx); ok {
+		if err := k.Set().CheckPath(caller.Path); err != nil {
+			return fmt.Errorf("%w: %w", ErrKeyRevoked, err)
+		}
+	}
+	return nil
 }
 
 func (k *Keeper) admits(key pki.KeyID) error {

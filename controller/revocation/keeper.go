@@ -17,6 +17,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
+	"github.com/bailiwick-net/bailiwick/pki/journal"
 	"github.com/bailiwick-net/bailiwick/pki/revocation"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
@@ -49,6 +50,7 @@ type Store interface {
 	IssuedSubjects(ctx context.Context) ([]string, error)
 	Holdings(ctx context.Context) ([]store.Holding, error)
 	PutHolding(ctx context.Context, h store.Holding) error
+	RecordEvent(ctx context.Context, e journal.Event) error
 }
 
 // Config is what a Keeper works with.
@@ -74,13 +76,15 @@ type Config struct {
 // A Keeper is safe for concurrent use.
 type Keeper struct {
 	config Config
-	// gate is held for reading while a certificate is issued, and for writing while revocations change.
+	// gate is held for writing while revocations are worked out and change, and for reading by whoever decides about issuing.
 	gate    sync.RWMutex
 	current atomic.Pointer[state]
 	// changed is told of every new state; it is set before Run.
 	changed func()
 	wake    chan struct{}
+	tend    chan struct{}
 	lists   lists
+	health  health
 	busy    chan struct{} // one place for each response that is being made
 }
 
@@ -105,7 +109,8 @@ func Open(ctx context.Context, c Config) (*Keeper, error) {
 	if c.ResponseLifetime == 0 {
 		c.ResponseLifetime = DefaultResponseLifetime
 	}
-	k := &Keeper{config: c, changed: func() {}, wake: make(chan struct{}, 1), busy: make(chan struct{}, maxResponses)}
+	k := &Keeper{config: c, changed: func() {}, wake: make(chan struct{}, 1), tend: make(chan struct{}, 1), busy: make(chan struct{}, maxResponses), health: newHealth()}
+	k.lists.byScope, k.lists.signing = map[revocation.Scope]SignedList{}, map[revocation.Scope]*signature{}
 	k.DirectoryChanged()
 	if err := c.Store.IndexIssuances(ctx); err != nil {
 		return nil, err
@@ -336,6 +341,7 @@ func (k *Keeper) write(ctx context.Context, put, release []store.Revocation, by 
 	// Whoever hangs up must not leave a part of an order undone without anybody hearing of the rest.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
+	defer k.tendSoon()
 	defer k.changed()
 	for len(put)+len(release) > 0 {
 		now := min(len(put), store.MaxRevocationChange)

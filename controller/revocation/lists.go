@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"sync"
 	"time"
@@ -21,8 +22,12 @@ const (
 	DefaultResponseLifetime = time.Hour
 )
 
-// ErrNoList is wrapped when there is no such list.
-var ErrNoList = errors.New("no such certificate revocation list")
+var (
+	// ErrNoList is wrapped when there is no such list.
+	ErrNoList = errors.New("no such certificate revocation list")
+	// ErrSilent is wrapped when the key of a CA did not sign in time.
+	ErrSilent = errors.New("the key of the CA does not sign in time")
+)
 
 // Issuer is a CA as lists need it.
 type Issuer interface {
@@ -37,15 +42,25 @@ type Responder struct {
 	Key         crypto.Signer
 }
 
-// lists are the signed lists of the present round: one number, one state, made when they are asked for.
+// lists are the signed lists. A round is one number and one state; its lists are made when they are asked for, and those of
+// the round before are given out until then.
 type lists struct {
 	sync.Mutex
 	number   uint64 // 0 before the first round
 	of       uint64 // the number of the state
 	made     time.Time
-	byScope  map[revocation.Scope][]byte
+	byScope  map[revocation.Scope]SignedList
+	signing  map[revocation.Scope]*signature
 	failed   error
 	failedAt time.Time
+}
+
+// A signature is a list that is being signed, or was not. Exactly one exists of each scope, however many wait for it: a token
+// that hangs holds one goroutine and not one for each stranger. The lists guard it.
+type signature struct {
+	done chan struct{} // closed when there is an outcome
+	err  error         // why there was none so far
+	at   time.Time     // of err
 }
 
 // A SignedList is a list as it is given away.
@@ -55,39 +70,126 @@ type SignedList struct {
 	ThisUpdate, NextUpdate time.Time
 }
 
-// List returns the present list of a scope. The error wraps ErrNoList when it is of no issuer here.
+// good reports whether the list may still be given out.
+func (s SignedList) good(now time.Time) bool { return s.DER != nil && now.Before(s.NextUpdate) }
+
+// List returns the present list of a scope, or the one before while that is good and no new one can be made. The error wraps
+// ErrNoList when it is of no issuer here.
 func (k *Keeper) List(ctx context.Context, scope revocation.Scope) (SignedList, error) {
 	issuer, ok := k.issuer(func(i Issuer) bool { return revocation.IssuerName(i.IssuerKeyID()) == scope.Issuer })
 	if !ok {
 		return SignedList{}, fmt.Errorf("issuer %s: %w", scope.Issuer, ErrNoList)
 	}
+	k.lists.Lock()
+	present, wait, err := k.present(ctx, issuer, scope)
+	k.lists.Unlock()
+	if wait == nil {
+		return present, err
+	}
+	// The list is everybody's: whoever asked first may have hung up.
+	patience := time.NewTimer(signingTime)
+	defer patience.Stop()
+	select {
+	case <-wait.done:
+	case <-patience.C:
+		k.notSigned(wait, scope, ErrSilent, false)
+	}
+	k.lists.Lock()
+	defer k.lists.Unlock()
+	// Whatever came of it, what is kept now is the best that there is.
+	if kept := k.lists.byScope[scope]; kept.good(k.config.Now()) {
+		return kept, nil
+	}
+	return SignedList{}, fmt.Errorf("signing the list %s: %w", scope.Path(), wait.err)
+}
+
+// present returns a list that can be given out at once, or the signature to wait for. The lists are locked.
+func (k *Keeper) present(ctx context.Context, issuer Issuer, scope revocation.Scope) (SignedList, *signature, error) {
 	l := &k.lists
-	l.Lock()
-	defer l.Unlock()
 	now, state := k.config.Now(), k.current.Load()
-	stale := l.number == 0 || l.of != state.number || now.Sub(l.made) >= k.config.ListLifetime/2 || now.Before(l.made)
-	if stale {
-		if err := k.begin(ctx, now, state); err != nil && (l.number == 0 || !now.Before(l.made.Add(k.config.ListLifetime))) {
-			return SignedList{}, err
+	var err error
+	if l.number == 0 || l.of != state.number || now.Sub(l.made) >= k.config.ListLifetime/2 || now.Before(l.made) {
+		err = k.begin(ctx, now, state)
+	}
+	kept := l.byScope[scope]
+	switch {
+	case kept.good(now) && kept.Number == l.number:
+		return kept, nil, nil
+	// A list of a round that could not be begun would hold what is newer than its number, or be over.
+	case l.number == 0 || l.of != state.number || !now.Before(l.made.Add(k.config.ListLifetime)):
+		if kept.good(now) {
+			return kept, nil, nil
+		}
+		return SignedList{}, nil, fmt.Errorf("making the list %s: %w", scope.Path(), err)
+	}
+	if present, ok := l.signing[scope]; ok {
+		switch failedFor := now.Sub(present.at); {
+		case present.at.IsZero():
+			return SignedList{}, present, nil
+		// It failed just now, or hangs still: whoever asks gets what there is at once.
+		case failedFor >= 0 && failedFor < retrySigning || !ended(present):
+			if kept.good(now) {
+				return kept, nil, nil
+			}
+			return SignedList{}, nil, fmt.Errorf("signing the list %s: %w", scope.Path(), present.err)
 		}
 	}
-	signed := SignedList{Number: l.number, ThisUpdate: l.made, NextUpdate: l.made.Add(k.config.ListLifetime)}
-	if signed.DER, ok = l.byScope[scope]; ok {
-		return signed, nil
+	next := &signature{done: make(chan struct{})}
+	l.signing[scope] = next
+	list := SignedList{Number: l.number, ThisUpdate: l.made, NextUpdate: l.made.Add(k.config.ListLifetime)}
+	content := k.compose(issuer, scope, list, state)
+	go k.sign(issuer, scope, next, list, content)
+	return SignedList{}, next, nil
+}
+
+func ended(s *signature) bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
 	}
-	// A list that was not signed in its round, when no round can be begun, would hold what is newer than its number.
-	if l.of != state.number {
-		return SignedList{}, fmt.Errorf("making the list %s: %w", scope.Path(), l.failed)
-	}
+}
+
+// sign signs a list, for as long as that takes, and keeps it.
+func (k *Keeper) sign(issuer Issuer, scope revocation.Scope, s *signature, list SignedList, content revocation.List) {
 	var err error
-	if signed.DER, err = issuer.SignCRL(k.compose(issuer, scope, signed, state)); err != nil {
-		return SignedList{}, err
+	if list.DER, err = issuer.SignCRL(content); err != nil {
+		k.notSigned(s, scope, err, true)
+		return
 	}
-	l.byScope[scope] = signed.DER
-	return signed, nil
+	l := &k.lists
+	l.Lock()
+	if list.Number > l.byScope[scope].Number {
+		l.byScope[scope] = list
+	}
+	delete(l.signing, scope)
+	close(s.done)
+	l.Unlock()
+	k.health.signed(k, scope)
+}
+
+// notSigned keeps a failure and tells of it, unless the signature has come meanwhile. over says that it will not come.
+func (k *Keeper) notSigned(s *signature, scope revocation.Scope, err error, over bool) {
+	k.lists.Lock()
+	if ended(s) {
+		k.lists.Unlock()
+		return
+	}
+	s.err, s.at = err, k.config.Now()
+	if over {
+		close(s.done)
+	}
+	kept := k.lists.byScope[scope]
+	k.lists.Unlock()
+	k.health.failed(k, scope, err, kept)
 }
 
 const (
+	// signingTime is how long whoever asks for a list waits for its signature.
+	signingTime = 5 * time.Second
+	// retrySigning is how long a key that did not sign is left alone.
+	retrySigning = 5 * time.Second
 	// retryRound is how long a store that gave no number is left alone.
 	retryRound = time.Second
 	// roundWork bounds the wait for that number.
@@ -109,7 +211,8 @@ func (k *Keeper) begin(ctx context.Context, now time.Time, state *state) error {
 		k.config.Log.Error("no new certificate revocation lists can be made, the present ones are given out while they are good", "error", err)
 		return err
 	}
-	l.number, l.of, l.made, l.byScope, l.failed = number, state.number, now.UTC().Truncate(time.Second), map[revocation.Scope][]byte{}, nil
+	l.number, l.of, l.made, l.failed = number, state.number, now.UTC().Truncate(time.Second), nil
+	maps.DeleteFunc(l.byScope, func(_ revocation.Scope, s SignedList) bool { return !s.good(now) })
 	return nil
 }
 

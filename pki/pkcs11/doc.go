@@ -4,6 +4,9 @@
 // Invariants: a key is made inside the token, sensitive and not extractable, and never leaves it; a key is named by a URI
 // (RFC 7512) with the token's label and the key's id, and only a URI that names exactly one private key opens one.
 //
+// No call waits longer than ten seconds for the token, or five minutes for a new key, whatever that does; one that hangs holds
+// back the others, and each of them fails in its time.
+//
 // A module is foreign code in C that is loaded into the process, which needs cgo. A binary that was built without cgo
 // refuses with [ErrNoModule] and says so; nothing else depends on it.
 //
@@ -20,6 +23,8 @@ var (
 	// ErrPIN is wrapped, beside ErrToken, when the token refused the PIN, or allows one more attempt alone. It is not shown
 	// again by this process: tokens lock themselves after a few wrong ones.
 	ErrPIN = errors.New("the PIN is not to be tried again")
+	// ErrSilent is wrapped when the token did not answer in time.
+	ErrSilent = errors.New("it does not answer")
 	// ErrKey is wrapped when a URI does not name one key, or a key is of a kind that cannot be used.
 	ErrKey = errors.New("key in the PKCS #11 token cannot be used")
 )

@@ -16,7 +16,7 @@ import (
 	"math/big"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/miekg/pkcs11"
 	"golang.org/x/crypto/cryptobyte"
@@ -29,9 +29,10 @@ import (
 // Module is a loaded module with a session at one token. It is safe for concurrent use; signatures are made one after the
 // other.
 type Module struct {
-	config  Config
+	config Config
+	// turn has room for one: whoever put something in owns guarded. A call of the module that hangs keeps its turn.
+	turn    chan struct{}
 	guarded struct {
-		sync.Mutex
 		module  *pkcs11.Ctx
 		session pkcs11.SessionHandle
 		open    bool
@@ -45,7 +46,7 @@ func Load(c Config) (*Module, error) {
 	if c.Module == "" || c.Token == "" {
 		return nil, fmt.Errorf("the path of a module and the label of a token are both needed: %w", ErrNoModule)
 	}
-	m := &Module{config: c}
+	m := &Module{config: c, turn: make(chan struct{}, 1)}
 	m.guarded.module = pkcs11.New(c.Module)
 	if m.guarded.module == nil {
 		return nil, fmt.Errorf("loading %s: it is not there, or no PKCS #11 module: %w", c.Module, ErrNoModule)
@@ -136,13 +137,42 @@ var gone = []pkcs11.Error{
 	pkcs11.CKR_USER_NOT_LOGGED_IN, pkcs11.CKR_DEVICE_ERROR,
 }
 
-// with runs something in the session, again in a new one where that one is gone.
-func (m *Module) with(ctx context.Context, run func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
+// The bounds of a call, with the wait for what was asked before: a token over a network that vanished hangs in foreign code,
+// which nothing can end. Smart cards make an RSA key in minutes.
+const (
+	patience   = 10 * time.Second
+	generating = 5 * time.Minute
+)
+
+// with runs something in the session, again in a new one where that one is gone. It returns when ctx ends, or wraps
+// ErrSilent when the bound is over, and leaves what runs alone then: run must give away nothing but what its caller reads
+// after a success.
+func (m *Module) with(ctx context.Context, bound time.Duration, run func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	m.guarded.Lock()
-	defer m.guarded.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, bound, ErrSilent)
+	defer cancel()
+	select {
+	case m.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for what was asked before: %w", context.Cause(ctx))
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-m.turn }()
+		done <- m.withLocked(run)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// withLocked is with for whoever has the turn.
+func (m *Module) withLocked(run func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
 	if m.guarded.module == nil {
 		return fmt.Errorf("the module was closed: %w", ErrNoModule)
 	}
@@ -184,7 +214,7 @@ func (m *Module) Generate(ctx context.Context, algorithm ca.Algorithm) (string, 
 		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true), pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
 		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true))
 	public = append(public, append(both, pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true))...)
-	err = m.with(ctx, func(module *pkcs11.Ctx, session pkcs11.SessionHandle) error {
+	err = m.with(ctx, generating, func(module *pkcs11.Ctx, session pkcs11.SessionHandle) error {
 		_, _, err := module.GenerateKeyPair(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}, public, private)
 		return err
 	})
@@ -229,7 +259,7 @@ func (m *Module) Open(ctx context.Context, uri string) (crypto.Signer, error) {
 		return nil, fmt.Errorf("%s is in another token than %q, which is configured: %w", uri, m.config.Token, ErrKey)
 	}
 	s := &signer{module: m, name: n}
-	err = m.with(ctx, func(module *pkcs11.Ctx, session pkcs11.SessionHandle) error {
+	err = m.with(ctx, patience, func(module *pkcs11.Ctx, session pkcs11.SessionHandle) error {
 		if _, err := find(module, session, n, pkcs11.CKO_PRIVATE_KEY); err != nil {
 			return err
 		}
@@ -338,7 +368,7 @@ func (s *signer) Sign(_ io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, 
 		mechanism, input = pkcs11.CKM_RSA_PKCS, append(slices.Clone(prefix), digest...)
 	}
 	var signature []byte
-	err := s.module.with(context.Background(), func(module *pkcs11.Ctx, session pkcs11.SessionHandle) error {
+	err := s.module.with(context.Background(), patience, func(module *pkcs11.Ctx, session pkcs11.SessionHandle) error {
 		handle, err := find(module, session, s.name, pkcs11.CKO_PRIVATE_KEY)
 		if err != nil {
 			return err
@@ -368,10 +398,16 @@ func (s *signer) Sign(_ io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, 
 	return out.Bytes()
 }
 
-// Close ends the session and unloads the module.
+// Close ends the session and unloads the module. The error wraps ErrSilent where a call of it hangs: it stays loaded then.
 func (m *Module) Close() error {
-	m.guarded.Lock()
-	defer m.guarded.Unlock()
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	select {
+	case m.turn <- struct{}{}:
+		defer func() { <-m.turn }()
+	case <-over.C:
+		return fmt.Errorf("closing the PKCS #11 module: %w", ErrSilent)
+	}
 	if m.guarded.module == nil {
 		return nil
 	}
