@@ -46,6 +46,7 @@ type Controller struct {
 	// authority keeps the CAs of the fleet.
 	authority *authority.Keeper
 	revoked   *revocation.Keeper
+	ends      *certificateEnds
 	// groupPolicy reads what Group Policy says in the domains that are configured so.
 	groupPolicy []*grouppolicy.Follower
 	server      *serverCertificate
@@ -183,6 +184,7 @@ func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bund
 		Trust: bundle, TrustDomain: trustDomain,
 		Services: c.config.services(), GroupPolicy: c.groupPolicyStatus, Now: c.config.Now, Log: log,
 	})
+	c.ends = &certificateEnds{source: service, now: c.config.Now, log: log}
 	c.openGroupPolicy(service)
 	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
 	c.admins = adminServer(admin.SocketCredentials(), verifier, log, authorizer)

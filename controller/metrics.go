@@ -141,9 +141,13 @@ func (c *Controller) sourceStatuses() []sourceStatus {
 // serveMetrics answers Prometheus until ctx ends.
 func (c *Controller) serveMetrics(ctx context.Context) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		if err := writeMetrics(w, c.sourceStatuses(), c.config.Now()); err != nil {
+		err := writeMetrics(w, c.sourceStatuses(), c.config.Now())
+		if err == nil {
+			_, err = w.Write(append(c.ends.text(r.Context()), listFigures(c.revoked.Health())...))
+		}
+		if err != nil {
 			c.log.Debug("metrics could not be sent", "error", err)
 		}
 	})

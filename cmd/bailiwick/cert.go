@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/bailiwick-net/bailiwick/pki/expiry"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 )
 
@@ -142,12 +143,7 @@ func (a *api) listCertificates(ctx context.Context, r *adminv1.ListCertificatesR
 }
 
 // whose names the holder: the machine, or the end of the identity URI.
-func whose(machine, subject string) string {
-	if machine != "" {
-		return machine
-	}
-	return orDash(subject[strings.LastIndexByte(subject, '/')+1:])
-}
+func whose(machine, subject string) string { return orDash(expiry.Whose(machine, subject)) }
 
 // standing is the status with its reason.
 func standing(x *adminv1.Certificate) string {

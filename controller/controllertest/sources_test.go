@@ -66,6 +66,15 @@ func TestSecondDirectory(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), `bailiwick_directory_machines{source="branch"} 2`) {
 		t.Errorf("metrics: %v\n%s", err, text)
 	}
+	// When CAs and certificates end stands beside it.
+	for _, want := range []string{
+		`bailiwick_certificate_not_after_timestamp_seconds{profile="machine",whose="ws1"} `, `{profile="server",whose=`, `{profile="root-ca",whose="CN=Bailiwick root CA `,
+		`{profile="issuing-ca",whose="CN=Bailiwick issuing CA `, `bailiwick_revocation_lists_failing 0`,
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the metrics lack %q:\n%s", want, text)
+		}
+	}
 
 	// Both files are lost, and nobody is cut off.
 	for _, p := range []string{path, f.LDIF()} {

@@ -23,7 +23,7 @@ const module = "github.com/bailiwick-net/bailiwick"
 var pure = []string{
 	"directory", "directory/descriptor", "directory/guard", "directory/ldap/contentsync", "directory/ldap/replication",
 	"policies", "policies/predefined", "policies/preshared", "policies/proposal", "policies/resolve", "policies/spd/...", "policies/compile", "policies/analyze", "policies/plan", "policies/gpipsec", "policies/foreign",
-	"pki", "pki/certlint", "pki/enroll", "pki/journal", "pki/revocation", "pki/slots", "pki/trust",
+	"pki", "pki/certlint", "pki/enroll", "pki/expiry", "pki/journal", "pki/revocation", "pki/slots", "pki/trust",
 	"node/sa", "node/ike", "node/ike/wire", "node/ike/suite", "node/ike/ikev2", "node/ike/engine", "node/ike/impair",
 	"node/packet", "node/esp/...",
 }
