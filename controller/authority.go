@@ -31,7 +31,7 @@ import (
 func (v validated) unlock() (ca.Unlock, error) {
 	switch {
 	case strings.HasPrefix(v.CA.KeyFile, credentialPrefix):
-		content, err := readCredential(v.CA.KeyFile)
+		content, err := readCredential(v.CA.KeyFile, "the key that opens the CA's keys (ca.keyFile)", maxCredential)
 		if err != nil {
 			return ca.Unlock{}, err
 		}
@@ -48,9 +48,15 @@ func (v validated) unlock() (ca.Unlock, error) {
 
 // readSecretFile reads a secret that is a line of text: from a file for its owner alone, or from a credential.
 func readSecretFile(path, what string) ([]byte, error) {
+	text, err := readSecretOctets(path, what, maxCredential)
+	// Editors end a file with a line feed, which nobody means to be part of the secret.
+	return bytes.TrimRight(text, "\r\n"), err
+}
+
+// readSecretOctets reads up to so many octets from a file for its owner alone, or from a credential.
+func readSecretOctets(path, what string, most int64) ([]byte, error) {
 	if strings.HasPrefix(path, credentialPrefix) {
-		text, err := readCredential(path)
-		return bytes.TrimRight(text, "\r\n"), err
+		return readCredential(path, what, most)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -64,12 +70,11 @@ func readSecretFile(path, what string) ([]byte, error) {
 	if mode := info.Mode().Perm(); info.Mode().IsRegular() && mode&0o077 != 0 {
 		return nil, fmt.Errorf("reading %s: %s has the mode %04o, so others than its owner can reach it; chmod 600 %s: %w", what, path, mode, path, ca.ErrKeyFile)
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxCredential))
+	content, err := io.ReadAll(io.LimitReader(f, most))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
-	// Editors end a file with a line feed, which nobody means to be part of the secret.
-	return bytes.TrimRight(text, "\r\n"), nil
+	return content, nil
 }
 
 // credentialPrefix names a credential that systemd passes, in place of a file.
@@ -80,7 +85,7 @@ const maxCredential = 4096
 
 // readCredential reads "credential:NAME" where systemd puts it. Who may read it is systemd's to see to: with an access
 // control list its mode shows more than there is.
-func readCredential(text string) ([]byte, error) {
+func readCredential(text, what string, most int64) ([]byte, error) {
 	name := strings.TrimPrefix(text, credentialPrefix)
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
 	if dir == "" {
@@ -91,12 +96,12 @@ func readCredential(text string) ([]byte, error) {
 	}
 	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
-		return nil, fmt.Errorf("reading the credential that opens the CA's keys: %w", err)
+		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxCredential))
+	content, err := io.ReadAll(io.LimitReader(f, most))
 	if err != nil {
-		return nil, fmt.Errorf("reading the credential that opens the CA's keys: %w", err)
+		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
 	return content, nil
 }

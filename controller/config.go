@@ -193,6 +193,7 @@ type validated struct {
 	admin       ca.Profile
 	peer        ca.Profile
 	rules       enrollment.Rules
+	kerberos    *enrollment.KerberosRules // nil without Kerberos
 	responder   ca.Profile
 	// pointers are what certificates say of revocation.
 	pointers lists.Pointers

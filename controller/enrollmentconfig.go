@@ -20,6 +20,8 @@ type EnrollmentConfig struct {
 	// RenewalGrace is how long after its end a certificate can still be renewed, for the same key; default 14 days, 1 s to
 	// 90 days.
 	RenewalGrace time.Duration `yaml:"renewalGrace"`
+	// Kerberos takes machines that prove their account in a realm; nil takes none.
+	Kerberos *KerberosConfig `yaml:"kerberos"`
 }
 
 // AutoApproveConfig names machines by exactly one of Container and Group, which are DNs.
@@ -61,5 +63,5 @@ func (v *validated) checkEnrollment() error {
 		}
 		v.rules.Auto = append(v.rules.Auto, rule)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, v.checkKerberos())...)
 }

@@ -26,8 +26,8 @@ var (
 	ErrOtherKey = errors.New("a certificate that has ended is renewed for the same key only")
 )
 
-// A claim is why somebody may have a certificate of a machine: a tokenClaim, a requestClaim, a renewalClaim or an
-// administratorClaim, and nothing else.
+// A claim is why somebody may have a certificate of a machine: a tokenClaim, a requestClaim, an accountClaim, a renewalClaim or
+// an administratorClaim, and nothing else.
 type claim interface {
 	// machine is whose certificate it is about.
 	machine() pki.UUID

@@ -1,12 +1,12 @@
 // Package enrollment decides who may get which certificate, and is the only caller of pki/ca for anybody but the
 // controller itself.
 //
-// There are four claims to a certificate of a machine: a join token, a request that somebody approved, the certificate that
-// the machine has, and the word of an administrator. Each of them, whichever way it came, goes through the same steps, in
+// There are five claims to a certificate of a machine: a join token, a request that somebody approved, the machine's Kerberos
+// account, the certificate that the machine has, and the word of an administrator. Each of them, whichever way it came, goes through the same steps, in
 // this order (Desk.authorize):
 //
-//  1. the claim: a token known, its secret right, not expired, not used (by another key); a request approved; a certificate
-//     believed by the caller;
+//  1. the claim: a token known, its secret right, not expired, not used (by another key); a request approved; a proof
+//     of an account that is for this request on this connection; a certificate believed by the caller;
 //  2. the machine that the claim is for: in the directory, its account enabled; its entry gives the names;
 //  3. the request: well formed, signed by its key, stating no name but those, and what the claim admits;
 //  4. a place among those that are worked on at once; then the certificate is prepared, in the profile of the claim, and

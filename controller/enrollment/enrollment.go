@@ -57,6 +57,8 @@ type Config struct {
 	// Requests keeps the requests that came without a token, and Rules says what becomes of them; nil Requests takes none.
 	Requests Requests
 	Rules    Rules
+	// Kerberos says which accounts are machines; nil takes none.
+	Kerberos *KerberosRules
 	// Holdings keeps the latest certificate of every machine.
 	Holdings Holdings
 	// RenewalGrace is how long after its end a certificate can still be renewed; 0 means DefaultRenewalGrace.

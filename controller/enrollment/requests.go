@@ -238,19 +238,26 @@ func (d *Desk) named(request enroll.Request) (directory.Machine, pki.Identity, e
 	refuse := func() (directory.Machine, pki.Identity, error) {
 		return directory.Machine{}, pki.Identity{}, fmt.Errorf("request for %q: %w", name, ErrRequestMachine)
 	}
-	m, ok := snapshot.MachineByName(name)
+	m, ok := machineCalled(snapshot, name)
 	if !ok {
-		// A machine whose entry has no DNS name is called by its short name in the trust domain.
-		label, _, _ := strings.Cut(name, ".")
-		if m, ok = snapshot.MachineByName(label); !ok {
-			return refuse()
-		}
+		return refuse()
 	}
 	id, err := Identity(d.config.TrustDomain, m)
 	if err != nil || m.Disabled || enroll.Match(request, id) != nil {
 		return refuse()
 	}
 	return m, id, nil
+}
+
+// machineCalled finds a machine by its DNS name, or the short name alone where the entry has no other.
+func machineCalled(s *directory.Snapshot, name string) (directory.Machine, bool) {
+	m, ok := s.MachineByName(name)
+	if !ok {
+		// A machine whose entry has no DNS name is called by its short name in the trust domain.
+		label, _, _ := strings.Cut(name, ".")
+		m, ok = s.MachineByName(label)
+	}
+	return m, ok
 }
 
 // roomLocked says whether one more request of a machine may wait.

@@ -18,6 +18,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/certlint"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
+	"github.com/bailiwick-net/bailiwick/pki/kerberos"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
 
@@ -41,6 +42,9 @@ func (s *Service) Identify(ctx context.Context, r *nodev1.IdentifyRequest) (*nod
 
 // Enroll implements nodev1.EnrollmentServiceServer.
 func (s *Service) Enroll(ctx context.Context, r *nodev1.EnrollRequest) (*nodev1.EnrollResponse, error) {
+	if len(r.GetKerberos()) > 0 {
+		return s.enrollAccount(ctx, r)
+	}
 	issued, err := s.desk.Enroll(ctx, r.GetToken(), r.GetCsr())
 	if err != nil {
 		return nil, s.refuse(ctx, "a machine wants to join", err)
@@ -148,6 +152,18 @@ func Code(err error) (codes.Code, string) {
 		{ErrSuperseded, codes.PermissionDenied, "if this machine is the right one, make it a new token: bailiwick token create MACHINE"},
 		{ErrGraceOver, codes.PermissionDenied, "enrol the machine anew: bailiwick token create MACHINE"},
 		{ErrOtherKey, codes.PermissionDenied, ""},
+		{ErrKerberosClosed, codes.FailedPrecondition, "ask for a token, or for enrollment.kerberos in the controller's configuration"},
+		{ErrKeytab, codes.Unavailable, ""},
+		{ErrAccount, codes.PermissionDenied, "the account has to be that of exactly one machine of the directory; look at: bailiwick get machines"},
+		{kerberos.ErrMalformed, codes.InvalidArgument, ""},
+		{kerberos.ErrPrincipal, codes.InvalidArgument, ""},
+		{kerberos.ErrEncryption, codes.Unauthenticated, "give the account of the machine and that of the controller keys of AES, and make their keytabs anew"},
+		{kerberos.ErrService, codes.Unauthenticated, ""},
+		{kerberos.ErrKeyVersion, codes.Unauthenticated, "if the password of the controller's account has changed, make its keytab anew, and let the machine ask again with a new ticket"},
+		{kerberos.ErrTicketTime, codes.Unauthenticated, "ask again; if that does not help, set the clocks"},
+		{kerberos.ErrClockSkew, codes.Unauthenticated, "set the clocks of machine and controller"},
+		{kerberos.ErrRealm, codes.PermissionDenied, "realms that are accepted stand in enrollment.kerberos.realms of the controller's configuration"},
+		{kerberos.ErrProof, codes.Unauthenticated, "ask again; nothing between machine and controller may end TLS"},
 		{ErrRequestsClosed, codes.FailedPrecondition, "ask for a token, or for enrollment.requests in the controller's configuration"},
 		{ErrRequestDenied, codes.PermissionDenied, ""},
 		{ErrRequestMachine, codes.PermissionDenied, "the name has to be that of an enabled machine of the directory; ask an administrator"},

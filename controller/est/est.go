@@ -249,7 +249,7 @@ func checkBinding(connection *tls.ConnectionState, csr []byte) error {
 
 func channelBinding(c *tls.ConnectionState) ([]byte, error) {
 	if c.Version >= tls.VersionTLS13 {
-		return c.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32) // RFC 9266 4.2
+		return enroll.TLSExporter(c)
 	}
 	if len(c.TLSUnique) == 0 {
 		return nil, errors.New("TLS gave no tls-unique")

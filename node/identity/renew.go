@@ -80,10 +80,17 @@ type Joiner interface {
 	Enroll(ctx context.Context, token enroll.Token, request []byte, hostname string) (Issued, error)
 }
 
-// Join redeems the token for a certificate and stores it with its key. name is the DNS name that the machine claims: the
-// token must be for it. The key is stored before the token is sent, so that a join whose answer was lost can be repeated
-// with the same token. ErrJoined where the machine is a member already.
+// Join redeems the token for a certificate and stores it with its key, as Enroll does. name is the DNS name that the machine
+// claims: the token must be for it. A join whose answer was lost can be repeated with the same token.
 func Join(ctx context.Context, now time.Time, s Store, j Joiner, token enroll.Token, name string, controllers []string) (Credentials, error) {
+	return Enroll(ctx, now, s, name, controllers, func(ctx context.Context, request []byte) (Issued, error) {
+		return j.Enroll(ctx, token, request, name)
+	})
+}
+
+// Enroll makes a request in the machine's name, has it exchanged for a certificate, and stores that with its key. The key is
+// stored before anything is asked, so that asking again is for the same key. ErrJoined where the machine is a member already.
+func Enroll(ctx context.Context, now time.Time, s Store, name string, controllers []string, exchange func(ctx context.Context, request []byte) (Issued, error)) (Credentials, error) {
 	if _, err := s.Load(); err == nil {
 		return Credentials{}, ErrJoined
 	} else if !errors.Is(err, ErrNotJoined) {
@@ -97,7 +104,7 @@ func Join(ctx context.Context, now time.Time, s Store, j Joiner, token enroll.To
 	if err != nil {
 		return Credentials{}, fmt.Errorf("make certificate request for %q: %w", name, err)
 	}
-	issued, err := j.Enroll(ctx, token, request, name)
+	issued, err := exchange(ctx, request)
 	if err != nil {
 		return Credentials{}, err
 	}

@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"crypto/tls"
 	"encoding/asn1"
 	"fmt"
 
@@ -59,4 +60,15 @@ func ChallengePassword(der []byte) (password string, present bool, err error) {
 		password, present = string(value), true
 	}
 	return password, present, nil
+}
+
+// ExporterSize is the length of tls-exporter, in octets.
+const ExporterSize = 32
+
+// TLSExporter returns tls-exporter of a connection of TLS 1.3 (RFC 9266 4.2), which no other connection shares.
+func TLSExporter(c *tls.ConnectionState) ([]byte, error) {
+	if c.Version < tls.VersionTLS13 {
+		return nil, fmt.Errorf("%s has no tls-exporter that is safe without an extended master secret (RFC 9266 4.1)", tls.VersionName(c.Version))
+	}
+	return c.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, ExporterSize)
 }

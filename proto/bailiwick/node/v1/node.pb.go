@@ -72,7 +72,88 @@ func (x Association_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Association_Kind.Descriptor instead.
 func (Association_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16, 0}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18, 0}
+}
+
+type ServicePrincipalRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServicePrincipalRequest) Reset() {
+	*x = ServicePrincipalRequest{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServicePrincipalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServicePrincipalRequest) ProtoMessage() {}
+
+func (x *ServicePrincipalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServicePrincipalRequest.ProtoReflect.Descriptor instead.
+func (*ServicePrincipalRequest) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{0}
+}
+
+type ServicePrincipalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The principal, as bailiwick/controller.bank.example@BANK.EXAMPLE. Its first component is always "bailiwick".
+	Principal     string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServicePrincipalResponse) Reset() {
+	*x = ServicePrincipalResponse{}
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServicePrincipalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServicePrincipalResponse) ProtoMessage() {}
+
+func (x *ServicePrincipalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServicePrincipalResponse.ProtoReflect.Descriptor instead.
+func (*ServicePrincipalResponse) Descriptor() ([]byte, []int) {
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ServicePrincipalResponse) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
 }
 
 type SubmitRequest struct {
@@ -85,7 +166,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[0]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -97,7 +178,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[0]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -110,7 +191,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{0}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SubmitRequest) GetCsr() []byte {
@@ -136,7 +217,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[1]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -148,7 +229,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[1]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -161,7 +242,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{1}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SubmitResponse) GetRequest() string {
@@ -199,14 +280,17 @@ type EnrollRequest struct {
 	// PKCS #10 request, DER. Its names must be those of the directory entry that the token is bound to.
 	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
 	// The name that the machine believes to have, for a better error message.
-	Hostname      string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Hostname string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// An AP-REQ (RFC 4120 5.5.1) in place of a token. The checksum in its authenticator, of key usage 10, is over
+	// "bailiwick enrolment with Kerberos v1", a zero octet, tls-exporter (RFC 9266) of this connection, and csr.
+	Kerberos      []byte `protobuf:"bytes,4,opt,name=kerberos,proto3" json:"kerberos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[2]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -218,7 +302,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[2]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -231,7 +315,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -255,6 +339,13 @@ func (x *EnrollRequest) GetHostname() string {
 	return ""
 }
 
+func (x *EnrollRequest) GetKerberos() []byte {
+	if x != nil {
+		return x.Kerberos
+	}
+	return nil
+}
+
 type EnrollResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Certificates, DER, leaf first, without the root.
@@ -267,7 +358,7 @@ type EnrollResponse struct {
 
 func (x *EnrollResponse) Reset() {
 	*x = EnrollResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[3]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +370,7 @@ func (x *EnrollResponse) String() string {
 func (*EnrollResponse) ProtoMessage() {}
 
 func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[3]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +383,7 @@ func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollResponse.ProtoReflect.Descriptor instead.
 func (*EnrollResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EnrollResponse) GetChain() [][]byte {
@@ -318,7 +409,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[4]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +421,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[4]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +434,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -363,7 +454,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[5]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +466,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[5]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +479,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RenewResponse) GetChain() [][]byte {
@@ -414,7 +505,7 @@ type IdentifyRequest struct {
 
 func (x *IdentifyRequest) Reset() {
 	*x = IdentifyRequest{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[6]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +517,7 @@ func (x *IdentifyRequest) String() string {
 func (*IdentifyRequest) ProtoMessage() {}
 
 func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[6]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +530,7 @@ func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyRequest.ProtoReflect.Descriptor instead.
 func (*IdentifyRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *IdentifyRequest) GetToken() string {
@@ -461,7 +552,7 @@ type IdentifyResponse struct {
 
 func (x *IdentifyResponse) Reset() {
 	*x = IdentifyResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[7]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +564,7 @@ func (x *IdentifyResponse) String() string {
 func (*IdentifyResponse) ProtoMessage() {}
 
 func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[7]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +577,7 @@ func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentifyResponse.ProtoReflect.Descriptor instead.
 func (*IdentifyResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *IdentifyResponse) GetMachineUuid() string {
@@ -527,7 +618,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[8]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +630,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[8]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +643,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ConnectRequest) GetMessage() isConnectRequest_Message {
@@ -654,7 +745,7 @@ type TrustAcknowledgement struct {
 
 func (x *TrustAcknowledgement) Reset() {
 	*x = TrustAcknowledgement{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +757,7 @@ func (x *TrustAcknowledgement) String() string {
 func (*TrustAcknowledgement) ProtoMessage() {}
 
 func (x *TrustAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[9]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +770,7 @@ func (x *TrustAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustAcknowledgement.ProtoReflect.Descriptor instead.
 func (*TrustAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TrustAcknowledgement) GetDigest() []byte {
@@ -714,7 +805,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +817,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[10]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +830,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Hello) GetVersion() string {
@@ -787,7 +878,7 @@ type Want struct {
 
 func (x *Want) Reset() {
 	*x = Want{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +890,7 @@ func (x *Want) String() string {
 func (*Want) ProtoMessage() {}
 
 func (x *Want) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[11]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +903,7 @@ func (x *Want) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Want.ProtoReflect.Descriptor instead.
 func (*Want) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Want) GetDigest() []byte {
@@ -835,7 +926,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +938,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[12]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +951,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Acknowledgement) GetRevision() uint64 {
@@ -903,7 +994,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1006,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[13]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1019,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Report) GetTime() *timestamppb.Timestamp {
@@ -1007,7 +1098,7 @@ type Facts struct {
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1110,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[14]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1123,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Facts) GetAddresses() []string {
@@ -1102,7 +1193,7 @@ type ResolvedName struct {
 
 func (x *ResolvedName) Reset() {
 	*x = ResolvedName{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1205,7 @@ func (x *ResolvedName) String() string {
 func (*ResolvedName) ProtoMessage() {}
 
 func (x *ResolvedName) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[15]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1218,7 @@ func (x *ResolvedName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolvedName.ProtoReflect.Descriptor instead.
 func (*ResolvedName) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResolvedName) GetName() string {
@@ -1166,7 +1257,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1269,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[16]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1282,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Association) GetKind() Association_Kind {
@@ -1304,7 +1395,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1407,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[17]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1420,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Failure) GetTime() *timestamppb.Timestamp {
@@ -1408,7 +1499,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1511,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[18]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1524,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -1583,7 +1674,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1686,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[19]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1699,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Assignment) GetRevision() uint64 {
@@ -1651,7 +1742,7 @@ type Bundle struct {
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1754,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[20]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1767,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Bundle) GetDigest() []byte {
@@ -1703,7 +1794,7 @@ type TrustBundle struct {
 
 func (x *TrustBundle) Reset() {
 	*x = TrustBundle{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1806,7 @@ func (x *TrustBundle) String() string {
 func (*TrustBundle) ProtoMessage() {}
 
 func (x *TrustBundle) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[21]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1819,7 @@ func (x *TrustBundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustBundle.ProtoReflect.Descriptor instead.
 func (*TrustBundle) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TrustBundle) GetContent() []byte {
@@ -1750,7 +1841,7 @@ type Denials struct {
 
 func (x *Denials) Reset() {
 	*x = Denials{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1853,7 @@ func (x *Denials) String() string {
 func (*Denials) ProtoMessage() {}
 
 func (x *Denials) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[22]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1866,7 @@ func (x *Denials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denials.ProtoReflect.Descriptor instead.
 func (*Denials) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Denials) GetContent() []byte {
@@ -1797,7 +1888,7 @@ type Groups struct {
 
 func (x *Groups) Reset() {
 	*x = Groups{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1900,7 @@ func (x *Groups) String() string {
 func (*Groups) ProtoMessage() {}
 
 func (x *Groups) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[23]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1913,7 @@ func (x *Groups) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Groups.ProtoReflect.Descriptor instead.
 func (*Groups) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Groups) GetContent() []byte {
@@ -1844,7 +1935,7 @@ type Secrets struct {
 
 func (x *Secrets) Reset() {
 	*x = Secrets{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +1947,7 @@ func (x *Secrets) String() string {
 func (*Secrets) ProtoMessage() {}
 
 func (x *Secrets) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[24]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +1960,7 @@ func (x *Secrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secrets.ProtoReflect.Descriptor instead.
 func (*Secrets) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Secrets) GetSecrets() []*Secret {
@@ -1896,7 +1987,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +1999,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[25]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2012,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Secret) GetName() string {
@@ -1982,7 +2073,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2085,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[26]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2098,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Settings) GetReportInterval() *durationpb.Duration {
@@ -2049,7 +2140,7 @@ type Confirmed struct {
 
 func (x *Confirmed) Reset() {
 	*x = Confirmed{}
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[27]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2152,7 @@ func (x *Confirmed) String() string {
 func (*Confirmed) ProtoMessage() {}
 
 func (x *Confirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_node_v1_node_proto_msgTypes[27]
+	mi := &file_bailiwick_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2165,7 @@ func (x *Confirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Confirmed.ProtoReflect.Descriptor instead.
 func (*Confirmed) Descriptor() ([]byte, []int) {
-	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_bailiwick_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Confirmed) GetRevision() uint64 {
@@ -2088,18 +2179,22 @@ var File_bailiwick_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbailiwick/node/v1/node.proto\x12\x11bailiwick.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"!\n" +
+	"\x1cbailiwick/node/v1/node.proto\x12\x11bailiwick.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x19\n" +
+	"\x17ServicePrincipalRequest\"8\n" +
+	"\x18ServicePrincipalResponse\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\"!\n" +
 	"\rSubmitRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"\xa6\x01\n" +
 	"\x0eSubmitResponse\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\tR\arequest\x12\x14\n" +
 	"\x05chain\x18\x02 \x03(\fR\x05chain\x12!\n" +
 	"\ftrust_bundle\x18\x03 \x01(\fR\vtrustBundle\x12A\n" +
-	"\x0fask_again_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\raskAgainAfter\"S\n" +
+	"\x0fask_again_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\raskAgainAfter\"o\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1a\n" +
-	"\bhostname\x18\x03 \x01(\tR\bhostname\"I\n" +
+	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x1a\n" +
+	"\bkerberos\x18\x04 \x01(\fR\bkerberos\"I\n" +
 	"\x0eEnrollResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12!\n" +
 	"\ftrust_bundle\x18\x02 \x01(\fR\vtrustBundle\" \n" +
@@ -2235,12 +2330,13 @@ const file_bailiwick_node_v1_node_proto_rawDesc = "" +
 	"\x06issuer\x18\x03 \x01(\fR\x06issuer\x12<\n" +
 	"\frenew_within\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vrenewWithin\"'\n" +
 	"\tConfirmed\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision2\xd2\x02\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision2\xbf\x03\n" +
 	"\x11EnrollmentService\x12S\n" +
 	"\bIdentify\x12\".bailiwick.node.v1.IdentifyRequest\x1a#.bailiwick.node.v1.IdentifyResponse\x12M\n" +
 	"\x06Enroll\x12 .bailiwick.node.v1.EnrollRequest\x1a!.bailiwick.node.v1.EnrollResponse\x12J\n" +
 	"\x05Renew\x12\x1f.bailiwick.node.v1.RenewRequest\x1a .bailiwick.node.v1.RenewResponse\x12M\n" +
-	"\x06Submit\x12 .bailiwick.node.v1.SubmitRequest\x1a!.bailiwick.node.v1.SubmitResponse2f\n" +
+	"\x06Submit\x12 .bailiwick.node.v1.SubmitRequest\x1a!.bailiwick.node.v1.SubmitResponse\x12k\n" +
+	"\x10ServicePrincipal\x12*.bailiwick.node.v1.ServicePrincipalRequest\x1a+.bailiwick.node.v1.ServicePrincipalResponse2f\n" +
 	"\x0eSessionService\x12T\n" +
 	"\aConnect\x12!.bailiwick.node.v1.ConnectRequest\x1a\".bailiwick.node.v1.ConnectResponse(\x010\x01BCZAgithub.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1;nodev1b\x06proto3"
 
@@ -2257,84 +2353,88 @@ func file_bailiwick_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_bailiwick_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_bailiwick_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_bailiwick_node_v1_node_proto_goTypes = []any{
-	(Association_Kind)(0),         // 0: bailiwick.node.v1.Association.Kind
-	(*SubmitRequest)(nil),         // 1: bailiwick.node.v1.SubmitRequest
-	(*SubmitResponse)(nil),        // 2: bailiwick.node.v1.SubmitResponse
-	(*EnrollRequest)(nil),         // 3: bailiwick.node.v1.EnrollRequest
-	(*EnrollResponse)(nil),        // 4: bailiwick.node.v1.EnrollResponse
-	(*RenewRequest)(nil),          // 5: bailiwick.node.v1.RenewRequest
-	(*RenewResponse)(nil),         // 6: bailiwick.node.v1.RenewResponse
-	(*IdentifyRequest)(nil),       // 7: bailiwick.node.v1.IdentifyRequest
-	(*IdentifyResponse)(nil),      // 8: bailiwick.node.v1.IdentifyResponse
-	(*ConnectRequest)(nil),        // 9: bailiwick.node.v1.ConnectRequest
-	(*TrustAcknowledgement)(nil),  // 10: bailiwick.node.v1.TrustAcknowledgement
-	(*Hello)(nil),                 // 11: bailiwick.node.v1.Hello
-	(*Want)(nil),                  // 12: bailiwick.node.v1.Want
-	(*Acknowledgement)(nil),       // 13: bailiwick.node.v1.Acknowledgement
-	(*Report)(nil),                // 14: bailiwick.node.v1.Report
-	(*Facts)(nil),                 // 15: bailiwick.node.v1.Facts
-	(*ResolvedName)(nil),          // 16: bailiwick.node.v1.ResolvedName
-	(*Association)(nil),           // 17: bailiwick.node.v1.Association
-	(*Failure)(nil),               // 18: bailiwick.node.v1.Failure
-	(*ConnectResponse)(nil),       // 19: bailiwick.node.v1.ConnectResponse
-	(*Assignment)(nil),            // 20: bailiwick.node.v1.Assignment
-	(*Bundle)(nil),                // 21: bailiwick.node.v1.Bundle
-	(*TrustBundle)(nil),           // 22: bailiwick.node.v1.TrustBundle
-	(*Denials)(nil),               // 23: bailiwick.node.v1.Denials
-	(*Groups)(nil),                // 24: bailiwick.node.v1.Groups
-	(*Secrets)(nil),               // 25: bailiwick.node.v1.Secrets
-	(*Secret)(nil),                // 26: bailiwick.node.v1.Secret
-	(*Settings)(nil),              // 27: bailiwick.node.v1.Settings
-	(*Confirmed)(nil),             // 28: bailiwick.node.v1.Confirmed
-	nil,                           // 29: bailiwick.node.v1.Report.CountersEntry
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(Association_Kind)(0),            // 0: bailiwick.node.v1.Association.Kind
+	(*ServicePrincipalRequest)(nil),  // 1: bailiwick.node.v1.ServicePrincipalRequest
+	(*ServicePrincipalResponse)(nil), // 2: bailiwick.node.v1.ServicePrincipalResponse
+	(*SubmitRequest)(nil),            // 3: bailiwick.node.v1.SubmitRequest
+	(*SubmitResponse)(nil),           // 4: bailiwick.node.v1.SubmitResponse
+	(*EnrollRequest)(nil),            // 5: bailiwick.node.v1.EnrollRequest
+	(*EnrollResponse)(nil),           // 6: bailiwick.node.v1.EnrollResponse
+	(*RenewRequest)(nil),             // 7: bailiwick.node.v1.RenewRequest
+	(*RenewResponse)(nil),            // 8: bailiwick.node.v1.RenewResponse
+	(*IdentifyRequest)(nil),          // 9: bailiwick.node.v1.IdentifyRequest
+	(*IdentifyResponse)(nil),         // 10: bailiwick.node.v1.IdentifyResponse
+	(*ConnectRequest)(nil),           // 11: bailiwick.node.v1.ConnectRequest
+	(*TrustAcknowledgement)(nil),     // 12: bailiwick.node.v1.TrustAcknowledgement
+	(*Hello)(nil),                    // 13: bailiwick.node.v1.Hello
+	(*Want)(nil),                     // 14: bailiwick.node.v1.Want
+	(*Acknowledgement)(nil),          // 15: bailiwick.node.v1.Acknowledgement
+	(*Report)(nil),                   // 16: bailiwick.node.v1.Report
+	(*Facts)(nil),                    // 17: bailiwick.node.v1.Facts
+	(*ResolvedName)(nil),             // 18: bailiwick.node.v1.ResolvedName
+	(*Association)(nil),              // 19: bailiwick.node.v1.Association
+	(*Failure)(nil),                  // 20: bailiwick.node.v1.Failure
+	(*ConnectResponse)(nil),          // 21: bailiwick.node.v1.ConnectResponse
+	(*Assignment)(nil),               // 22: bailiwick.node.v1.Assignment
+	(*Bundle)(nil),                   // 23: bailiwick.node.v1.Bundle
+	(*TrustBundle)(nil),              // 24: bailiwick.node.v1.TrustBundle
+	(*Denials)(nil),                  // 25: bailiwick.node.v1.Denials
+	(*Groups)(nil),                   // 26: bailiwick.node.v1.Groups
+	(*Secrets)(nil),                  // 27: bailiwick.node.v1.Secrets
+	(*Secret)(nil),                   // 28: bailiwick.node.v1.Secret
+	(*Settings)(nil),                 // 29: bailiwick.node.v1.Settings
+	(*Confirmed)(nil),                // 30: bailiwick.node.v1.Confirmed
+	nil,                              // 31: bailiwick.node.v1.Report.CountersEntry
+	(*durationpb.Duration)(nil),      // 32: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 33: google.protobuf.Timestamp
 }
 var file_bailiwick_node_v1_node_proto_depIdxs = []int32{
-	30, // 0: bailiwick.node.v1.SubmitResponse.ask_again_after:type_name -> google.protobuf.Duration
-	11, // 1: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
-	12, // 2: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
-	13, // 3: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
-	14, // 4: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
-	10, // 5: bailiwick.node.v1.ConnectRequest.trust_acknowledgement:type_name -> bailiwick.node.v1.TrustAcknowledgement
-	31, // 6: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
-	31, // 7: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
-	17, // 8: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
-	18, // 9: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
-	29, // 10: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
-	15, // 11: bailiwick.node.v1.Report.facts:type_name -> bailiwick.node.v1.Facts
-	16, // 12: bailiwick.node.v1.Facts.names:type_name -> bailiwick.node.v1.ResolvedName
+	32, // 0: bailiwick.node.v1.SubmitResponse.ask_again_after:type_name -> google.protobuf.Duration
+	13, // 1: bailiwick.node.v1.ConnectRequest.hello:type_name -> bailiwick.node.v1.Hello
+	14, // 2: bailiwick.node.v1.ConnectRequest.want:type_name -> bailiwick.node.v1.Want
+	15, // 3: bailiwick.node.v1.ConnectRequest.acknowledgement:type_name -> bailiwick.node.v1.Acknowledgement
+	16, // 4: bailiwick.node.v1.ConnectRequest.report:type_name -> bailiwick.node.v1.Report
+	12, // 5: bailiwick.node.v1.ConnectRequest.trust_acknowledgement:type_name -> bailiwick.node.v1.TrustAcknowledgement
+	33, // 6: bailiwick.node.v1.Report.time:type_name -> google.protobuf.Timestamp
+	33, // 7: bailiwick.node.v1.Report.certificate_not_after:type_name -> google.protobuf.Timestamp
+	19, // 8: bailiwick.node.v1.Report.associations:type_name -> bailiwick.node.v1.Association
+	20, // 9: bailiwick.node.v1.Report.failures:type_name -> bailiwick.node.v1.Failure
+	31, // 10: bailiwick.node.v1.Report.counters:type_name -> bailiwick.node.v1.Report.CountersEntry
+	17, // 11: bailiwick.node.v1.Report.facts:type_name -> bailiwick.node.v1.Facts
+	18, // 12: bailiwick.node.v1.Facts.names:type_name -> bailiwick.node.v1.ResolvedName
 	0,  // 13: bailiwick.node.v1.Association.kind:type_name -> bailiwick.node.v1.Association.Kind
-	31, // 14: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
-	31, // 15: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
-	20, // 16: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
-	21, // 17: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
-	22, // 18: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
-	27, // 19: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
-	28, // 20: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
-	23, // 21: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
-	24, // 22: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
-	25, // 23: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
-	26, // 24: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
-	31, // 25: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
-	31, // 26: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
-	30, // 27: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
-	30, // 28: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
-	30, // 29: bailiwick.node.v1.Settings.renew_within:type_name -> google.protobuf.Duration
-	7,  // 30: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
-	3,  // 31: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
-	5,  // 32: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
-	1,  // 33: bailiwick.node.v1.EnrollmentService.Submit:input_type -> bailiwick.node.v1.SubmitRequest
-	9,  // 34: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
-	8,  // 35: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
-	4,  // 36: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
-	6,  // 37: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
-	2,  // 38: bailiwick.node.v1.EnrollmentService.Submit:output_type -> bailiwick.node.v1.SubmitResponse
-	19, // 39: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
-	35, // [35:40] is the sub-list for method output_type
-	30, // [30:35] is the sub-list for method input_type
+	33, // 14: bailiwick.node.v1.Association.established:type_name -> google.protobuf.Timestamp
+	33, // 15: bailiwick.node.v1.Failure.time:type_name -> google.protobuf.Timestamp
+	22, // 16: bailiwick.node.v1.ConnectResponse.assignment:type_name -> bailiwick.node.v1.Assignment
+	23, // 17: bailiwick.node.v1.ConnectResponse.bundle:type_name -> bailiwick.node.v1.Bundle
+	24, // 18: bailiwick.node.v1.ConnectResponse.trust_bundle:type_name -> bailiwick.node.v1.TrustBundle
+	29, // 19: bailiwick.node.v1.ConnectResponse.settings:type_name -> bailiwick.node.v1.Settings
+	30, // 20: bailiwick.node.v1.ConnectResponse.confirmed:type_name -> bailiwick.node.v1.Confirmed
+	25, // 21: bailiwick.node.v1.ConnectResponse.denials:type_name -> bailiwick.node.v1.Denials
+	26, // 22: bailiwick.node.v1.ConnectResponse.groups:type_name -> bailiwick.node.v1.Groups
+	27, // 23: bailiwick.node.v1.ConnectResponse.secrets:type_name -> bailiwick.node.v1.Secrets
+	28, // 24: bailiwick.node.v1.Secrets.secrets:type_name -> bailiwick.node.v1.Secret
+	33, // 25: bailiwick.node.v1.Secret.previous_until:type_name -> google.protobuf.Timestamp
+	33, // 26: bailiwick.node.v1.Secret.changed:type_name -> google.protobuf.Timestamp
+	32, // 27: bailiwick.node.v1.Settings.report_interval:type_name -> google.protobuf.Duration
+	32, // 28: bailiwick.node.v1.Settings.reconnect_after:type_name -> google.protobuf.Duration
+	32, // 29: bailiwick.node.v1.Settings.renew_within:type_name -> google.protobuf.Duration
+	9,  // 30: bailiwick.node.v1.EnrollmentService.Identify:input_type -> bailiwick.node.v1.IdentifyRequest
+	5,  // 31: bailiwick.node.v1.EnrollmentService.Enroll:input_type -> bailiwick.node.v1.EnrollRequest
+	7,  // 32: bailiwick.node.v1.EnrollmentService.Renew:input_type -> bailiwick.node.v1.RenewRequest
+	3,  // 33: bailiwick.node.v1.EnrollmentService.Submit:input_type -> bailiwick.node.v1.SubmitRequest
+	1,  // 34: bailiwick.node.v1.EnrollmentService.ServicePrincipal:input_type -> bailiwick.node.v1.ServicePrincipalRequest
+	11, // 35: bailiwick.node.v1.SessionService.Connect:input_type -> bailiwick.node.v1.ConnectRequest
+	10, // 36: bailiwick.node.v1.EnrollmentService.Identify:output_type -> bailiwick.node.v1.IdentifyResponse
+	6,  // 37: bailiwick.node.v1.EnrollmentService.Enroll:output_type -> bailiwick.node.v1.EnrollResponse
+	8,  // 38: bailiwick.node.v1.EnrollmentService.Renew:output_type -> bailiwick.node.v1.RenewResponse
+	4,  // 39: bailiwick.node.v1.EnrollmentService.Submit:output_type -> bailiwick.node.v1.SubmitResponse
+	2,  // 40: bailiwick.node.v1.EnrollmentService.ServicePrincipal:output_type -> bailiwick.node.v1.ServicePrincipalResponse
+	21, // 41: bailiwick.node.v1.SessionService.Connect:output_type -> bailiwick.node.v1.ConnectResponse
+	36, // [36:42] is the sub-list for method output_type
+	30, // [30:36] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
 	30, // [30:30] is the sub-list for extension extendee
 	0,  // [0:30] is the sub-list for field type_name
@@ -2345,14 +2445,14 @@ func file_bailiwick_node_v1_node_proto_init() {
 	if File_bailiwick_node_v1_node_proto != nil {
 		return
 	}
-	file_bailiwick_node_v1_node_proto_msgTypes[8].OneofWrappers = []any{
+	file_bailiwick_node_v1_node_proto_msgTypes[10].OneofWrappers = []any{
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Want)(nil),
 		(*ConnectRequest_Acknowledgement)(nil),
 		(*ConnectRequest_Report)(nil),
 		(*ConnectRequest_TrustAcknowledgement)(nil),
 	}
-	file_bailiwick_node_v1_node_proto_msgTypes[18].OneofWrappers = []any{
+	file_bailiwick_node_v1_node_proto_msgTypes[20].OneofWrappers = []any{
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Bundle)(nil),
 		(*ConnectResponse_TrustBundle)(nil),
@@ -2368,7 +2468,7 @@ func file_bailiwick_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_node_v1_node_proto_rawDesc), len(file_bailiwick_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -22,10 +22,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	EnrollmentService_Identify_FullMethodName = "/bailiwick.node.v1.EnrollmentService/Identify"
-	EnrollmentService_Enroll_FullMethodName   = "/bailiwick.node.v1.EnrollmentService/Enroll"
-	EnrollmentService_Renew_FullMethodName    = "/bailiwick.node.v1.EnrollmentService/Renew"
-	EnrollmentService_Submit_FullMethodName   = "/bailiwick.node.v1.EnrollmentService/Submit"
+	EnrollmentService_Identify_FullMethodName         = "/bailiwick.node.v1.EnrollmentService/Identify"
+	EnrollmentService_Enroll_FullMethodName           = "/bailiwick.node.v1.EnrollmentService/Enroll"
+	EnrollmentService_Renew_FullMethodName            = "/bailiwick.node.v1.EnrollmentService/Renew"
+	EnrollmentService_Submit_FullMethodName           = "/bailiwick.node.v1.EnrollmentService/Submit"
+	EnrollmentService_ServicePrincipal_FullMethodName = "/bailiwick.node.v1.EnrollmentService/ServicePrincipal"
 )
 
 // EnrollmentServiceClient is the client API for EnrollmentService service.
@@ -37,14 +38,17 @@ type EnrollmentServiceClient interface {
 	// Identify tells a machine that holds a token which names its certificate request must carry. It does not consume the
 	// token.
 	Identify(ctx context.Context, in *IdentifyRequest, opts ...grpc.CallOption) (*IdentifyResponse, error)
-	// Enroll exchanges a single-use join token and a certificate request for a machine certificate. The node trusts the
-	// controller by the CA pin inside the token; it has no certificate of its own yet.
+	// Enroll exchanges a single-use join token, or a proof of the machine's Kerberos account, and a certificate request for a
+	// machine certificate. The node trusts the controller by the CA pin inside the token, or one that it was given; it has no
+	// certificate of its own yet.
 	Enroll(ctx context.Context, in *EnrollRequest, opts ...grpc.CallOption) (*EnrollResponse, error)
 	// Renew replaces the machine certificate of the caller, who is authenticated by the present one.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 	// Submit asks for a machine certificate without a token. The request waits until an administrator, or a rule of the
 	// controller, approves it; the same key asks again to learn what became of it. A request that was denied is refused.
 	Submit(ctx context.Context, in *SubmitRequest, opts ...grpc.CallOption) (*SubmitResponse, error)
+	// ServicePrincipal tells a machine with a Kerberos account for which service it needs a ticket.
+	ServicePrincipal(ctx context.Context, in *ServicePrincipalRequest, opts ...grpc.CallOption) (*ServicePrincipalResponse, error)
 }
 
 type enrollmentServiceClient struct {
@@ -95,6 +99,16 @@ func (c *enrollmentServiceClient) Submit(ctx context.Context, in *SubmitRequest,
 	return out, nil
 }
 
+func (c *enrollmentServiceClient) ServicePrincipal(ctx context.Context, in *ServicePrincipalRequest, opts ...grpc.CallOption) (*ServicePrincipalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ServicePrincipalResponse)
+	err := c.cc.Invoke(ctx, EnrollmentService_ServicePrincipal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EnrollmentServiceServer is the server API for EnrollmentService service.
 // All implementations must embed UnimplementedEnrollmentServiceServer
 // for forward compatibility.
@@ -104,14 +118,17 @@ type EnrollmentServiceServer interface {
 	// Identify tells a machine that holds a token which names its certificate request must carry. It does not consume the
 	// token.
 	Identify(context.Context, *IdentifyRequest) (*IdentifyResponse, error)
-	// Enroll exchanges a single-use join token and a certificate request for a machine certificate. The node trusts the
-	// controller by the CA pin inside the token; it has no certificate of its own yet.
+	// Enroll exchanges a single-use join token, or a proof of the machine's Kerberos account, and a certificate request for a
+	// machine certificate. The node trusts the controller by the CA pin inside the token, or one that it was given; it has no
+	// certificate of its own yet.
 	Enroll(context.Context, *EnrollRequest) (*EnrollResponse, error)
 	// Renew replaces the machine certificate of the caller, who is authenticated by the present one.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	// Submit asks for a machine certificate without a token. The request waits until an administrator, or a rule of the
 	// controller, approves it; the same key asks again to learn what became of it. A request that was denied is refused.
 	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
+	// ServicePrincipal tells a machine with a Kerberos account for which service it needs a ticket.
+	ServicePrincipal(context.Context, *ServicePrincipalRequest) (*ServicePrincipalResponse, error)
 	mustEmbedUnimplementedEnrollmentServiceServer()
 }
 
@@ -133,6 +150,9 @@ func (UnimplementedEnrollmentServiceServer) Renew(context.Context, *RenewRequest
 }
 func (UnimplementedEnrollmentServiceServer) Submit(context.Context, *SubmitRequest) (*SubmitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Submit not implemented")
+}
+func (UnimplementedEnrollmentServiceServer) ServicePrincipal(context.Context, *ServicePrincipalRequest) (*ServicePrincipalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ServicePrincipal not implemented")
 }
 func (UnimplementedEnrollmentServiceServer) mustEmbedUnimplementedEnrollmentServiceServer() {}
 func (UnimplementedEnrollmentServiceServer) testEmbeddedByValue()                           {}
@@ -227,6 +247,24 @@ func _EnrollmentService_Submit_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EnrollmentService_ServicePrincipal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ServicePrincipalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EnrollmentServiceServer).ServicePrincipal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EnrollmentService_ServicePrincipal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EnrollmentServiceServer).ServicePrincipal(ctx, req.(*ServicePrincipalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EnrollmentService_ServiceDesc is the grpc.ServiceDesc for EnrollmentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -249,6 +287,10 @@ var EnrollmentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Submit",
 			Handler:    _EnrollmentService_Submit_Handler,
+		},
+		{
+			MethodName: "ServicePrincipal",
+			Handler:    _EnrollmentService_ServicePrincipal_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
