@@ -124,6 +124,16 @@ func (f *Fleet) Node(machine string) *Node {
 	return n
 }
 
+// Joined is a node that joined by other means than Join.
+func (f *Fleet) Joined(key *ecdsa.PrivateKey, chain [][]byte, bundle trust.Bundle) *Node {
+	f.t.Helper()
+	n, err := newNode(f, key, chain, bundle.Append(nil))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}
+
 // A Node has a machine certificate and the fleet's trust bundle.
 type Node struct {
 	Certificate tls.Certificate

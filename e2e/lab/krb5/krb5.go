@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -60,6 +61,22 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("start krb5kdc: %w", err), s.Close())
 	}
 	return s, nil
+}
+
+// ForTest starts a server that ends with the test, which fails where Kerberos is not installed: left out, it would show
+// nothing.
+func ForTest(t testing.TB, o Options) *Server {
+	t.Helper()
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }

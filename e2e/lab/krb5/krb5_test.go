@@ -6,11 +6,7 @@ import (
 )
 
 func TestServerMakesPrincipalsAndLeavesNothing(t *testing.T) {
-	s, err := Start(t.Context(), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := ForTest(t, Options{})
 	if err := s.AddPrincipal(t.Context(), "host/sql1.bank.example"); err != nil {
 		t.Fatal(err)
 	}
