@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
@@ -24,6 +25,8 @@ var (
 	ErrKerberosClosed = errors.New("this controller takes no Kerberos accounts")
 	// ErrKeytab stands for an error that its log tells.
 	ErrKeytab = errors.New("the controller cannot use its keytab; its log has the reason")
+	// ErrBarred is wrapped when a machine whose certificate was revoked asks without anybody having looked at it.
+	ErrBarred = errors.New("somebody has to let this machine in again")
 	// ErrAccount is wrapped when a principal is not that of exactly one machine of the directory.
 	ErrAccount = errors.New("the account is not that of one machine")
 )
@@ -130,14 +133,28 @@ func isCalled(trustDomain string, m directory.Machine, name string) bool {
 
 // An accountClaim is a proof of a machine's Kerberos account, which was verified.
 type accountClaim struct {
+	desk      *Desk
 	uuid      pki.UUID
 	principal kerberos.Principal
 }
 
 func (c accountClaim) machine() pki.UUID { return c.uuid }
 
-// admits has nothing to add, because the proof is over the request itself.
-func (c accountClaim) admits(context.Context, *enroll.Request, pki.Identity) error { return nil }
+// admits refuses a machine whose certificate was revoked: its account proves who it is, and not in whose hands. The proof is
+// over the request itself, which leaves nothing to compare.
+func (c accountClaim) admits(ctx context.Context, _ *enroll.Request, present pki.Identity) error {
+	held, err := c.desk.config.Holdings.Holding(ctx, c.uuid)
+	switch {
+	case errors.Is(err, store.ErrNotFound) || err == nil && c.desk.config.Barred == nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	if reason := c.desk.config.Barred(held); reason != "" {
+		return fmt.Errorf("certificate %s of %v was revoked (%s): %w", held.Serial, present, reason, ErrBarred)
+	}
+	return nil
+}
 
 // spend has nothing to use up: the proof counts on one connection and for one key, and whoever could make it can make more.
 func (c accountClaim) spend(context.Context, pki.KeyID) error { return nil }
@@ -180,7 +197,7 @@ func (d *Desk) EnrollAccount(ctx context.Context, proof []byte, exporter [kerber
 	if err != nil {
 		return ca.Issued{}, err
 	}
-	return d.authorize(ctx, accountClaim{uuid: pki.UUID(m.UUID), principal: principal}, csr)
+	return d.authorize(ctx, accountClaim{desk: d, uuid: pki.UUID(m.UUID), principal: principal}, csr)
 }
 
 // ServicePrincipal implements nodev1.EnrollmentServiceServer.

@@ -153,6 +153,7 @@ func Code(err error) (codes.Code, string) {
 		{ErrGraceOver, codes.PermissionDenied, "enrol the machine anew: bailiwick token create MACHINE"},
 		{ErrOtherKey, codes.PermissionDenied, ""},
 		{ErrKerberosClosed, codes.FailedPrecondition, "ask for a token, or for enrollment.kerberos in the controller's configuration"},
+		{ErrBarred, codes.PermissionDenied, "if this machine is the right one, make it a token: bailiwick token create MACHINE"},
 		{ErrKeytab, codes.Unavailable, ""},
 		{ErrAccount, codes.PermissionDenied, "the account has to be that of exactly one machine of the directory; look at: bailiwick get machines"},
 		{kerberos.ErrMalformed, codes.InvalidArgument, ""},

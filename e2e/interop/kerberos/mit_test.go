@@ -16,6 +16,7 @@ import (
 	nodekerberos "github.com/bailiwick-net/bailiwick/node/kerberos"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
 	"github.com/bailiwick-net/bailiwick/pki/kerberos"
+	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
 
@@ -184,6 +185,23 @@ func TestAccountIsRefused(t *testing.T) {
 		s.keys("controller.keytab", service)
 		if _, err := s.join(sql1, ""); err != nil {
 			t.Errorf("with a new keytab: %v", err)
+		}
+	})
+	t.Run("machine whose certificate was revoked", func(t *testing.T) {
+		keytab := s.machine("files1")
+		joined, err := s.join(keytab, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := adminv1.NewCertificateServiceClient(s.fleet.Conn()).RevokeCertificates(t.Context(), &adminv1.RevokeCertificatesRequest{
+			Selector: &adminv1.CertificateSelector{By: &adminv1.CertificateSelector_Serial{Serial: joined.Leaf().SerialNumber.Text(16)}}, Reason: "keyCompromise"}); err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.join(keytab, "")
+		s.wantRefusal(err, "was revoked (keyCompromise)", "token create")
+		s.fleet.Node("files1") // with a token
+		if _, err = s.join(keytab, ""); err != nil {
+			t.Errorf("after somebody let it in again: %v", err)
 		}
 	})
 	t.Run("service that the realm does not know", func(t *testing.T) {
