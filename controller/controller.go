@@ -182,7 +182,7 @@ func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bund
 	service := admin.New(admin.Config{
 		Store: c.state.store, Mirror: c.mirror, Sources: c.config.directories.Sources, Resolver: c.resolver, Sessions: c.sessions, Desk: desk, Secrets: c.secrets, Revocations: c.revoked, Authority: c.authority,
 		Trust: bundle, TrustDomain: trustDomain,
-		Services: c.config.services(), GroupPolicy: c.groupPolicyStatus, Now: c.config.Now, Log: log,
+		Services: c.config.services(), GroupPolicy: c.groupPolicyStatus, ReadGroupPolicy: c.readGroupPolicy, Now: c.config.Now, Log: log,
 	})
 	c.ends = &certificateEnds{source: service, now: c.config.Now, log: log}
 	c.openGroupPolicy(service)
@@ -283,7 +283,15 @@ func (c *Controller) Run(ctx context.Context) error {
 	start("directory", func() error { return c.mirror.Run(parts) })
 	start("directory events", func() error { return c.events.run(parts) })
 	for _, f := range c.groupPolicy {
-		start("group policy", func() error { return f.Run(parts) })
+		start("group policy", func() error {
+			// The guard weighs what it says against what the machines have.
+			select {
+			case <-c.resolver.First():
+				return f.Run(parts)
+			case <-parts.Done():
+				return nil
+			}
+		})
 	}
 	start("resolver", func() error { return c.resolver.Run(parts, c.sessions.Notify) })
 	start("secrets", func() error { return c.secrets.Run(parts, c.sessions.NotifySecrets) })

@@ -26,3 +26,10 @@ func (c *Controller) groupPolicyStatus() []grouppolicy.Status {
 	}
 	return out
 }
+
+// readGroupPolicy has it read now.
+func (c *Controller) readGroupPolicy() {
+	for _, f := range c.groupPolicy {
+		f.Wake()
+	}
+}

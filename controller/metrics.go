@@ -85,12 +85,13 @@ func figures() []figure {
 			}
 			return float64(len(s.View.Vanished)), true
 		}},
-		{"held", "gauge", "Whether a change waits for an administrator.", always(func(s mirror.Status) float64 { return flag(s.Held != nil && s.Held.Discarded.IsZero()) })},
-		{"held_machines", "gauge", "Machines that the held change affects.", always(func(s mirror.Status) float64 {
-			if s.Held == nil {
-				return 0
+		{"held", "gauge", "Whether a change waits for an administrator.", always(func(s mirror.Status) float64 { return flag(s.Waits()) })},
+		{"held_machines", "gauge", "Machines that what is held affects.", always(func(s mirror.Status) float64 {
+			n := 0
+			for _, held := range s.AllHeld() {
+				n += held.Affected()
 			}
-			return float64(s.Held.Affected())
+			return float64(n)
 		})},
 		{"raised", "gauge", "Whether an announced change may pass the guard.", always(func(s mirror.Status) float64 { return flag(s.Raised != nil) })},
 		{"reads_total", "counter", "Reads that succeeded.", always(func(s mirror.Status) float64 { return float64(s.Counts.Reads) })},

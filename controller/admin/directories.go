@@ -102,7 +102,7 @@ func (s *Server) describeView(response *adminv1.GetDirectoryStatusResponse, v *m
 // describeHeld lists at most the given number of changes.
 func describeHeld(h guard.Held, most int) *adminv1.HeldChange {
 	out := &adminv1.HeldChange{
-		Id: h.ID.String(), Since: stamp(h.Since), Discarded: stamp(h.Discarded), Summary: h.Diff.String(), Reason: h.Reason(), Total: uint32(h.Affected()),
+		Id: h.ID.String(), Since: stamp(h.Since), Discarded: stamp(h.Discarded), Summary: h.Summary(), Reason: h.Reason(), Total: uint32(h.Affected()),
 	}
 	add := func(text string) {
 		if len(out.Changes) < most {
@@ -114,6 +114,9 @@ func describeHeld(h guard.Held, most int) *adminv1.HeldChange {
 	}
 	for _, c := range h.Changed {
 		add(c.String())
+	}
+	for _, r := range h.Reassigned {
+		add(r.String())
 	}
 	return out
 }
@@ -130,8 +133,8 @@ func (s *Server) ListHeld(_ context.Context, r *adminv1.ListHeldRequest) (*admin
 		if err != nil {
 			return nil, refuse(err)
 		}
-		if st.Held != nil {
-			response.Held = append(response.Held, &adminv1.HeldInSource{Source: name, Change: describeHeld(*st.Held, math.MaxInt)})
+		for _, held := range st.AllHeld() {
+			response.Held = append(response.Held, &adminv1.HeldInSource{Source: name, Change: describeHeld(held, math.MaxInt)})
 		}
 	}
 	return response, nil
@@ -162,12 +165,15 @@ func (s *Server) ReleaseChange(ctx context.Context, r *adminv1.ReleaseChangeRequ
 	if err != nil {
 		return nil, err
 	}
-	admitted, err := s.config.Mirror.Release(ctx, id, actor(ctx).Name)
+	released, err := s.config.Mirror.Release(ctx, id, actor(ctx).Name)
 	if err != nil {
 		return nil, refuse(err)
 	}
 	s.config.Log.Warn("held directory change released", "id", id, "by", actor(ctx).Name)
-	return &adminv1.ReleaseChangeResponse{Summary: admitted.Diff.String()}, nil
+	if len(released.Reassigned) > 0 && s.config.ReadGroupPolicy != nil {
+		s.config.ReadGroupPolicy()
+	}
+	return &adminv1.ReleaseChangeResponse{Summary: released.Summary()}, nil
 }
 
 // DiscardChange implements adminv1.FleetServiceServer.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/controller/grouppolicy"
 	"github.com/bailiwick-net/bailiwick/controller/store"
+	"github.com/bailiwick-net/bailiwick/directory/guard"
 	"github.com/bailiwick-net/bailiwick/policies"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 )
@@ -32,7 +33,8 @@ func (s *Server) describeGroupPolicy(source string) *adminv1.GroupPolicy {
 // Replace makes documents all that an owner has: those that it wrote before and that are not among them are deleted. What
 // somebody else wrote stays, also under the name of one of them, unless that is a source that comes later in the
 // configuration. Like the directory, and unlike an administrator, an owner is not held up by policy tests; documents that
-// would not be valid together with all others change nothing.
+// would not be valid together with all others change nothing. What gives many machines another policy waits for the guard of
+// the source, unless the owner had nothing before; the error then wraps grouppolicy.ErrHeld.
 func (s *Server) Replace(ctx context.Context, owner string, docs policies.Documents) (grouppolicy.Written, error) {
 	for range attempts {
 		out, err := s.replace(ctx, owner, docs)
@@ -55,18 +57,44 @@ func (s *Server) replace(ctx context.Context, owner string, docs policies.Docume
 	out, put, change := replacement(c.stored, owner, docs, sources)
 	change.At = s.config.Now()
 	out.Changed = len(change.Put) + len(change.Delete)
+	source := grouppolicy.Source(owner)
 	if out.Changed == 0 {
-		return out, nil
+		_, _, err := s.config.Mirror.Reassign(ctx, source, nil)
+		return out, err
 	}
 	next := c.with(put, change.Delete...)
 	if err := policies.Check(policies.Validate(next)); err != nil {
 		return grouppolicy.Written{}, err
 	}
-	s.config.Log.Info("documents of an owner are replaced", "by", owner, "documents", out.Changed, "machines", s.affected(next))
+	var held guard.Held
+	if slices.ContainsFunc(c.stored.List, func(d store.Document) bool { return d.By == owner }) {
+		if held, err = s.weigh(ctx, source, next); err != nil {
+			return grouppolicy.Written{}, err
+		}
+	}
+	s.config.Log.Info("documents of an owner are replaced", "by", owner, "documents", out.Changed, "machines", held.Affected())
 	if _, err := s.change(ctx, c, change); err != nil {
 		return grouppolicy.Written{}, err
 	}
-	return out, nil
+	return out, s.config.Mirror.Apply(ctx, source, held)
+}
+
+// weigh asks the guard of a source about documents that would be. The error wraps grouppolicy.ErrHeld when they must wait,
+// and is resolver.ErrNotReady while nobody knows what the machines have.
+func (s *Server) weigh(ctx context.Context, source string, next policies.Documents) (guard.Held, error) {
+	reassigned, err := s.config.Resolver.Reassigned(next)
+	if err != nil {
+		return guard.Held{}, err
+	}
+	all := make([]guard.Reassigned, len(reassigned))
+	for i, r := range reassigned {
+		all[i] = guard.Reassigned{Machine: r.Machine, From: r.Before.Policy, To: r.After.Policy, Content: r.After.Digest.String()}
+	}
+	held, pass, err := s.config.Mirror.Reassign(ctx, source, all)
+	if err == nil && !pass {
+		err = fmt.Errorf("%w as %s: %s; look at: bailiwick directory held", grouppolicy.ErrHeld, held.ID, held.Reason())
+	}
+	return held, err
 }
 
 // replacement finds out what makes documents all that an owner has, of those that are stored.

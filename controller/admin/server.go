@@ -50,6 +50,8 @@ type Config struct {
 	TrustDomain string
 	// GroupPolicy tells what is read of Group Policy; nil for nothing.
 	GroupPolicy func() []grouppolicy.Status
+	// ReadGroupPolicy has it read now; nil for nothing.
+	ReadGroupPolicy func()
 	// Services are the servers that a plan tells about when machines lose them.
 	Services []plan.Service
 	Now      func() time.Time

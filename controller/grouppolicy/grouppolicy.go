@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,9 @@ const DefaultInterval = time.Minute
 
 // ErrUnstable says that two reads in a row found different things.
 var ErrUnstable = errors.New("what Group Policy says changes while it is read")
+
+// ErrHeld says that a change waits for an administrator.
+var ErrHeld = errors.New("held by the mass-change guard")
 
 // A Reader reads entries of the domain; ldap.Reader is one.
 type Reader interface {
@@ -86,6 +90,7 @@ type Status struct {
 // A Follower reads one domain. It runs once.
 type Follower struct {
 	config Config
+	wake   chan struct{}
 	mu     sync.Mutex
 	status Status
 }
@@ -101,7 +106,7 @@ func New(c Config) *Follower {
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
 	}
-	return &Follower{config: c, status: Status{Source: c.Source, Assignment: c.Assignment}}
+	return &Follower{config: c, wake: make(chan struct{}, 1), status: Status{Source: c.Source, Assignment: c.Assignment}}
 }
 
 // Status may be called by any goroutine.
@@ -112,7 +117,20 @@ func (f *Follower) Status() Status {
 }
 
 // Owner is who documents of a source are written by.
-func Owner(source string) string { return "group-policy:" + source }
+func Owner(source string) string { return ownerPrefix + source }
+
+// Source is the inverse of Owner.
+func Source(owner string) string { return strings.TrimPrefix(owner, ownerPrefix) }
+
+const ownerPrefix = "group-policy:"
+
+// Wake has it read now.
+func (f *Follower) Wake() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
 
 // Run reads again and again until ctx ends.
 func (f *Follower) Run(ctx context.Context) error {
@@ -123,6 +141,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-due.C:
+		case <-f.wake:
 		}
 		if err := f.Once(ctx); err != nil && ctx.Err() == nil {
 			f.config.Log.Error("what Group Policy says is not taken over, the documents of before stay in force", "source", f.config.Source, "error", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/bailiwick-net/bailiwick/controller/grouppolicy"
 	"github.com/bailiwick-net/bailiwick/directory"
@@ -81,6 +82,34 @@ func TestSites(t *testing.T) {
 	}
 	if !strings.Contains(strings.Join(st.Notes, "\n"), `Site "Graz" was written by somebody else`) {
 		t.Errorf("notes %q", st.Notes)
+	}
+}
+
+// TestWake: what was released is read again at once.
+func TestWake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, k := &forest{subnets: []string{"10.1.0.0/16"}}, &keeper{err: grouppolicy.ErrHeld}
+		g := follower(f, k, false)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- g.Run(ctx) }()
+		synctest.Wait()
+		if k.times != 0 || !strings.Contains(g.Status().LastError, "mass-change guard") {
+			t.Errorf("written %d times, status %+v", k.times, g.Status())
+		}
+		k.err = nil
+		g.Wake()
+		synctest.Wait()
+		if k.times != 1 || g.Status().LastError != "" {
+			t.Errorf("written %d times, status %+v", k.times, g.Status())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	if owner := grouppolicy.Owner("lab"); grouppolicy.Source(owner) != "lab" {
+		t.Errorf("%s is of source %s", owner, grouppolicy.Source(owner))
 	}
 }
 

@@ -90,6 +90,8 @@ type Status struct {
 	View *View
 	// Held is the change that waits, nil when there is none.
 	Held *guard.Held
+	// HeldPolicy is the change of Group Policy that waits, nil when there is none.
+	HeldPolicy *guard.Held
 	// Raised is the change that an administrator announced, nil when there is none.
 	Raised *guard.Raise
 	// Unguarded are containers with limits that the directory does not have.
@@ -100,9 +102,12 @@ type Status struct {
 
 // A Mirror runs once.
 type Mirror struct {
-	config   Config
-	view     atomic.Pointer[View]
-	held     atomic.Pointer[guard.Held]
+	config Config
+	view   atomic.Pointer[View]
+	held   atomic.Pointer[guard.Held]
+
+	heldPolicy atomic.Pointer[guard.Held]
+
 	raised   atomic.Pointer[guard.Raise]
 	missing  atomic.Pointer[[]directory.DN]
 	counts   atomic.Pointer[Counts]
@@ -120,8 +125,9 @@ type Mirror struct {
 	failing bool      // the last read failed
 }
 
-// request is one of: release of id, discard of id, consider, raise.
+// request is one of: release of id, discard of id, consider, raise, or what with does.
 type request struct {
+	with     func(ctx context.Context, now time.Time) answer
 	id       guard.ID
 	by       string // the administrator
 	discard  bool
@@ -131,10 +137,9 @@ type request struct {
 }
 
 type answer struct {
-	admitted guard.Admitted
-	held     guard.Held
-	pass     bool
-	err      error
+	held guard.Held
+	pass bool
+	err  error
 }
 
 // New restores what was accepted before. An accepted directory that cannot be read is an error: to go on without it
@@ -193,7 +198,7 @@ func (m *Mirror) First() <-chan struct{} { return m.first }
 
 // Status describes the mirror.
 func (m *Mirror) Status() Status {
-	s := Status{Source: m.config.Source.Status(), View: m.view.Load(), Held: m.held.Load()}
+	s := Status{Source: m.config.Source.Status(), View: m.view.Load(), Held: m.held.Load(), HeldPolicy: m.heldPolicy.Load()}
 	if r := m.raised.Load(); r != nil && m.config.Now().Before(r.Until) {
 		s.Raised = r
 	}
@@ -206,37 +211,32 @@ func (m *Mirror) Status() Status {
 	return s
 }
 
-// Release applies the held change with the id, for an administrator. Errors wrap guard.ErrNothingHeld,
-// guard.ErrOtherHeld or ErrStopped.
-func (m *Mirror) Release(ctx context.Context, id guard.ID, by string) (guard.Admitted, error) {
-	return m.ask(ctx, request{id: id, by: by, answer: make(chan answer, 1)})
+// Release applies the held change with the id, for an administrator, and returns it; one of Group Policy may pass when that
+// is read again. Errors wrap guard.ErrNothingHeld, guard.ErrOtherHeld or ErrStopped.
+func (m *Mirror) Release(ctx context.Context, id guard.ID, by string) (guard.Held, error) {
+	a := m.answer(ctx, request{id: id, by: by})
+	return a.held, a.err
 }
 
 // Discard marks the held change with the id as not to be applied. Errors are those of Release.
 func (m *Mirror) Discard(ctx context.Context, id guard.ID, by string) error {
-	_, err := m.ask(ctx, request{id: id, by: by, discard: true, answer: make(chan answer, 1)})
-	return err
+	return m.answer(ctx, request{id: id, by: by, discard: true}).err
 }
 
 // Raise announces one change that the guard is to let pass. Errors wrap guard.ErrLimits or ErrStopped.
 func (m *Mirror) Raise(ctx context.Context, r guard.Raise, by string) error {
-	_, err := m.ask(ctx, request{raise: &r, by: by, answer: make(chan answer, 1)})
-	return err
+	return m.answer(ctx, request{raise: &r, by: by}).err
 }
 
 // Consider tells what the guard would do with a directory that nobody has read: let it pass, or hold it. Nothing is
 // decided. The errors are ErrStopped and that of ctx.
 func (m *Mirror) Consider(ctx context.Context, next *directory.Snapshot) (held guard.Held, pass bool, err error) {
-	a := m.answer(ctx, request{consider: next, answer: make(chan answer, 1)})
+	a := m.answer(ctx, request{consider: next})
 	return a.held, a.pass, a.err
 }
 
-func (m *Mirror) ask(ctx context.Context, r request) (guard.Admitted, error) {
-	a := m.answer(ctx, r)
-	return a.admitted, a.err
-}
-
 func (m *Mirror) answer(ctx context.Context, r request) answer {
+	r.answer = make(chan answer, 1)
 	select {
 	case m.requests <- r:
 	case <-m.stopped:
@@ -425,43 +425,47 @@ func (m *Mirror) expire() {
 	m.publish(&next)
 }
 
-func (m *Mirror) serve(ctx context.Context, r request) {
-	now := m.config.Now()
-	if r.consider != nil {
+func (m *Mirror) serve(ctx context.Context, r request) { r.answer <- m.decide(ctx, m.config.Now(), r) }
+
+func (m *Mirror) decide(ctx context.Context, now time.Time, r request) answer {
+	switch {
+	case r.with != nil:
+		return r.with(ctx, now)
+	case r.consider != nil:
 		held, pass := m.guard.Consider(now, r.consider)
-		r.answer <- answer{held: held, pass: pass}
-		return
-	}
-	if r.raise != nil {
+		return answer{held: held, pass: pass}
+	case r.raise != nil:
 		err := m.guard.Raise(now, *r.raise)
 		if err == nil {
 			m.raised.Store(r.raise)
 			m.keep(ctx)
 			m.tell(Event{Kind: LimitsRaised, By: r.by, Text: fmt.Sprintf("one change of up to %d machines may pass until %s", r.raise.Machines, r.raise.Until.Format(time.RFC3339))})
 		}
-		r.answer <- answer{err: err}
-		return
+		return answer{err: err}
 	}
+	if a, ok := m.decidePolicy(ctx, now, r); ok {
+		return a
+	}
+	held, _ := m.guard.Held()
 	if r.discard {
-		err := m.guard.Discard(now, r.id)
-		if held, ok := m.guard.Held(); ok {
-			m.held.Store(&held)
+		if err := m.guard.Discard(now, r.id); err != nil {
+			return answer{err: err}
 		}
-		if err == nil {
-			m.keep(ctx)
-			m.tell(Event{Kind: Discarded, By: r.by, ID: r.id, Text: m.held.Load().Reason()})
-		}
-		r.answer <- answer{err: err}
-		return
+		held.Discarded = now
+		m.held.Store(&held)
+		m.keep(ctx)
+		m.tell(Event{Kind: Discarded, By: r.by, ID: r.id, Text: held.Reason()})
+		return answer{held: held}
 	}
 	admitted, err := m.guard.Release(r.id)
-	if err == nil {
-		m.config.Log.Warn("held directory change was released", "id", r.id, "change", admitted.Diff.String())
-		m.tell(Event{Kind: Released, By: r.by, ID: r.id, Text: admitted.Diff.String()})
-		m.admit(admitted)
-		m.persist(ctx)
+	if err != nil {
+		return answer{err: err}
 	}
-	r.answer <- answer{admitted: admitted, err: err}
+	m.config.Log.Warn("held directory change was released", "id", r.id, "change", held.Summary())
+	m.tell(Event{Kind: Released, By: r.by, ID: r.id, Text: held.Summary()})
+	m.admit(admitted)
+	m.persist(ctx)
+	return answer{held: held}
 }
 
 // Close closes the source of a mirror that is not run.

@@ -134,7 +134,10 @@ func (u *Union) member(source string) (Member, error) {
 func (u *Union) holder(id guard.ID) Member {
 	found := u.members[0]
 	for _, m := range slices.Backward(u.members) {
-		if held := m.Mirror.held.Load(); held != nil {
+		for _, held := range []*guard.Held{m.Mirror.heldPolicy.Load(), m.Mirror.held.Load()} {
+			if held == nil {
+				continue
+			}
 			if found = m; held.ID == id {
 				return m
 			}
@@ -144,13 +147,31 @@ func (u *Union) holder(id guard.ID) Member {
 }
 
 // Release applies the held change with the id, whatever source it is of. Errors are those of Mirror.Release.
-func (u *Union) Release(ctx context.Context, id guard.ID, by string) (guard.Admitted, error) {
+func (u *Union) Release(ctx context.Context, id guard.ID, by string) (guard.Held, error) {
 	return u.holder(id).Mirror.Release(ctx, id, by)
 }
 
 // Discard marks the held change with the id as not to be applied. Errors are those of Mirror.Discard.
 func (u *Union) Discard(ctx context.Context, id guard.ID, by string) error {
 	return u.holder(id).Mirror.Discard(ctx, id, by)
+}
+
+// Reassign asks the guard of a source; see Mirror.Reassign. Errors wrap ErrSource and those of Mirror.Reassign.
+func (u *Union) Reassign(ctx context.Context, source string, all []guard.Reassigned) (held guard.Held, pass bool, err error) {
+	m, err := u.member(source)
+	if err != nil {
+		return guard.Held{}, false, err
+	}
+	return m.Mirror.Reassign(ctx, all)
+}
+
+// Apply tells the guard of a source; see Mirror.Apply. Errors are those of Reassign.
+func (u *Union) Apply(ctx context.Context, source string, h guard.Held) error {
+	m, err := u.member(source)
+	if err != nil {
+		return err
+	}
+	return m.Mirror.Apply(ctx, h)
 }
 
 // Raise announces one change of a source. Errors wrap ErrSource and those of Mirror.Raise.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -88,6 +89,45 @@ func TestRevisionsGrowWithChangesAlone(t *testing.T) {
 	}
 	if same := evaluate(v, documents(link(predefined.Client, base)), nil, third, nil); len(same.changedFrom(third)) != 0 {
 		t.Error("evaluating again changes something")
+	}
+}
+
+// TestReassigned: only who would have another policy counts, and not who has it by another link.
+func TestReassigned(t *testing.T) {
+	v := view(t, map[string]int{"a": 2, "b": 1})
+	r := New(Config{})
+	if _, err := r.Reassigned(documents().parsed); !errors.Is(err, ErrNotReady) {
+		t.Errorf("before the first table: %v", err)
+	}
+	r.table.Store(evaluate(v, documents(link(predefined.Client, "ou=a,"+base)), nil, nil, nil))
+	for _, test := range []struct {
+		links []policies.Link
+		want  map[string]string
+	}{
+		{[]policies.Link{link(predefined.Client, "ou=a,"+base)}, nil},
+		{[]policies.Link{link(predefined.Client, base)}, map[string]string{"b0": predefined.Client}},
+		{nil, map[string]string{"a0": policies.NoneName, "a1": policies.NoneName}},
+		{[]policies.Link{link(predefined.Server, "ou=a,"+base)}, map[string]string{"a0": predefined.Server, "a1": predefined.Server}},
+	} {
+		got := map[string]string{}
+		all, err := r.Reassigned(documents(test.links...).parsed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range all {
+			got[c.Machine.Name] = c.After.Policy
+		}
+		if !maps.Equal(got, test.want) {
+			t.Errorf("links %v reassign %v, want %v", test.links, got, test.want)
+		}
+	}
+	// The same name with another content is another policy.
+	other := documents(link(predefined.Client, "ou=a,"+base)).parsed
+	for i := range other.Policies {
+		other.Policies[i].Exemptions.BreakGlassTCP = append(other.Policies[i].Exemptions.BreakGlassTCP, 2222)
+	}
+	if all, err := r.Reassigned(other); err != nil || len(all) != 2 {
+		t.Errorf("another content reassigns %v, %v", all, err)
 	}
 }
 

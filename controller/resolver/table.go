@@ -359,8 +359,35 @@ func (r *Resolver) Preview(docs policies.Documents) ([]directory.UUID, error) {
 	if present == nil {
 		return nil, ErrNotReady
 	}
-	next := evaluate(present.view, documentSet{present.revision, docs}, r.locations.of, present, nil)
-	return next.changedFrom(present), nil
+	return r.instead(present, docs).changedFrom(present), nil
+}
+
+// instead is the table that other documents would make.
+func (r *Resolver) instead(present *Table, docs policies.Documents) *Table {
+	return evaluate(present.view, documentSet{present.revision, docs}, r.locations.of, present, nil)
+}
+
+// A Reassignment is a machine to which other documents give another policy, or one of the same name with another content.
+type Reassignment struct {
+	Machine       directory.Machine
+	Before, After Assignment
+}
+
+// Reassigned is Preview without the machines that keep their policy, if by another link.
+func (r *Resolver) Reassigned(docs policies.Documents) ([]Reassignment, error) {
+	present := r.table.Load()
+	if present == nil {
+		return nil, ErrNotReady
+	}
+	next := r.instead(present, docs)
+	var out []Reassignment
+	for _, u := range next.changedFrom(present) {
+		before, after := present.Assignment(u), next.Assignment(u)
+		if machine, _, ok := present.view.Machine(u); ok && (before.Policy != after.Policy || before.Digest != after.Digest) {
+			out = append(out, Reassignment{machine, before, after})
+		}
+	}
+	return out, nil
 }
 
 // Explain tells which link won for a machine that the directory holds, and why every other one did not.

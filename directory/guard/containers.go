@@ -132,6 +132,11 @@ func (h Held) affectedNames() iter.Seq2[directory.UUID, directory.DN] {
 				return
 			}
 		}
+		for _, r := range h.Reassigned {
+			if !yield(r.Machine.UUID, r.Machine.DN) {
+				return
+			}
+		}
 	}
 }
 

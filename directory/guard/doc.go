@@ -5,6 +5,8 @@
 // without any machine is never admitted without release. The guard does not know why a change came: a wrong base DN, a
 // filter with a typing error and a script gone wild all look like this.
 //
+// Changes of what Group Policy assigns are weighed beside those of the directory, by the same limits.
+//
 // The package is pure: one goroutine owns a Guard and passes the time in. Reading the directory, applying what was
 // admitted and asking people is left to the caller.
 package guard

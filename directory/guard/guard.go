@@ -87,6 +87,8 @@ type Held struct {
 	Diff    directory.Diff
 	Removed []directory.Machine
 	Changed []directory.MachineChange
+	// Reassigned is all of a change of Group Policy, of which Diff is empty.
+	Reassigned []Reassigned
 	// Allowed is how many affected machines would have passed, Recent how many others were affected by changes that were
 	// admitted within the window.
 	Allowed, Recent int
@@ -100,21 +102,38 @@ type Held struct {
 	next      *directory.Snapshot
 }
 
-// Affected returns how many machines the change takes away or alters.
-func (h Held) Affected() int { return len(h.Removed) + len(h.Changed) }
+// Affected returns how many machines the change takes away, alters or gives another policy.
+func (h Held) Affected() int { return len(h.Removed) + len(h.Changed) + len(h.Reassigned) }
+
+// tooMuch says that the change affects more machines than it may.
+func (h Held) tooMuch() bool {
+	return len(h.Exceeded) > 0 || h.Affected() > 0 && h.Affected()+h.Recent > h.Allowed
+}
+
+// Summary tells in a few words what a release applies.
+func (h Held) Summary() string {
+	if n := len(h.Reassigned); n > 0 {
+		return fmt.Sprintf("another policy by Group Policy for %d machines", n)
+	}
+	return h.Diff.String()
+}
 
 // Next returns the directory as it would be after a release.
 func (h Held) Next() *directory.Snapshot { return h.next }
 
 // Reason says in one sentence why the change is held.
 func (h Held) Reason() string {
-	if h.Diff.NewMachines == 0 {
+	if h.Diff.NewMachines == 0 && len(h.Reassigned) == 0 {
 		return fmt.Sprintf("the directory holds no machine any more (%d before)", h.Diff.OldMachines)
 	}
 	var reasons []string
 	if h.Affected()+h.Recent > h.Allowed || len(h.Exceeded) == 0 {
-		reasons = append(reasons, fmt.Sprintf("%d of %d machines are affected (%d removed, %d altered)%s; %d are allowed at once",
-			h.Affected(), h.Diff.OldMachines, len(h.Removed), len(h.Changed), others(h.Recent), h.Allowed))
+		how := fmt.Sprintf("%d removed, %d altered", len(h.Removed), len(h.Changed))
+		if len(h.Reassigned) > 0 {
+			how = "another policy by Group Policy"
+		}
+		reasons = append(reasons, fmt.Sprintf("%d of %d machines are affected (%s)%s; %d are allowed at once",
+			h.Affected(), h.Diff.OldMachines, how, others(h.Recent), h.Allowed))
 	}
 	for _, e := range h.Exceeded {
 		reasons = append(reasons, e.String())
@@ -149,7 +168,7 @@ func (Unchanged) decision() {}
 func (Admitted) decision()  {}
 func (Stopped) decision()   {}
 
-// A Guard holds the applied snapshot and at most one held change.
+// A Guard holds the applied snapshot and at most one held change of it; beside that one of Group Policy, see Reassign.
 //
 //	            Offer: allowed                     Offer: too much
 //	(idle) ------------------------> (idle)  (idle) --------------> (held)
@@ -163,6 +182,7 @@ type Guard struct {
 	applied    *directory.Snapshot
 	held       *Held
 	before     *Mark // what another guard held, until the directory is read again
+	policy     reassignment
 	raise      *Raise
 	recent     map[directory.UUID]moment // machines affected by admitted changes
 }
@@ -227,7 +247,7 @@ func (g *Guard) judge(now time.Time, next *directory.Snapshot) (h Held, pass, ra
 	h.Allowed = g.limits.Allowed(h.Diff.OldMachines)
 	h.Recent = g.others(now, h)
 	h.Exceeded = g.excesses(h, next)
-	tooMuch := len(h.Exceeded) > 0 || h.Affected() > 0 && h.Affected()+h.Recent > h.Allowed
+	tooMuch := h.tooMuch()
 	emptied := h.Diff.NewMachines == 0 && (g.applied == nil || h.Diff.OldMachines > 0)
 	raised = tooMuch && !emptied && g.raisedFor(now, h)
 	return h, !emptied && (!tooMuch || raised), raised

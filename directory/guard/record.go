@@ -20,6 +20,9 @@ type Record struct {
 	Raise *Raise `json:"raise,omitempty"`
 	// Held marks the change that waits, nil when none does.
 	Held *Mark `json:"held,omitempty"`
+	// Policy marks the change of Group Policy that waits, and Released the one that may come.
+	Policy   *Mark `json:"policy,omitempty"`
+	Released *ID   `json:"released,omitempty"`
 }
 
 // Recent is a machine that an admitted change affected.
@@ -70,7 +73,7 @@ func ParseRecord(data []byte) (Record, error) {
 
 // Record tells what the guard knows.
 func (g *Guard) Record() Record {
-	r := Record{Raise: g.raise}
+	r := Record{Raise: g.raise, Released: g.policy.released}
 	for u, m := range g.recent {
 		r.Recent = append(r.Recent, Recent{u, m.at, m.dn.String()})
 	}
@@ -78,16 +81,21 @@ func (g *Guard) Record() Record {
 	if mark, ok := g.Mark(); ok {
 		r.Held = &mark
 	}
+	if mark, ok := g.policy.mark(); ok {
+		r.Policy = &mark
+	}
 	return r
 }
 
 // Mark tells which change waits: unlike Held also one of before a restart, until the directory is read again.
-func (g *Guard) Mark() (Mark, bool) {
+func (g *Guard) Mark() (Mark, bool) { return markOf(g.held, g.before) }
+
+func markOf(held *Held, before *Mark) (Mark, bool) {
 	switch {
-	case g.held != nil:
-		return Mark{g.held.ID, g.held.Since, g.held.Discarded}, true
-	case g.before != nil:
-		return *g.before, true
+	case held != nil:
+		return Mark{held.ID, held.Since, held.Discarded}, true
+	case before != nil:
+		return *before, true
 	}
 	return Mark{}, false
 }
@@ -104,5 +112,6 @@ func (g *Guard) Restore(r Record) error {
 		recent[m.Machine] = moment{m.At, dn}
 	}
 	g.recent, g.raise, g.before = recent, r.Raise, r.Held
+	g.policy = reassignment{before: r.Policy, released: r.Released}
 	return nil
 }

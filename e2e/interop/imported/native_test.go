@@ -112,7 +112,8 @@ func TestNativeAssignment(t *testing.T) {
 	defer d.conn.Close()
 	d.add("OU=Servers", "organizationalUnit")
 	d.add("OU=Lonely", "organizationalUnit", "gPOptions=1")
-	for _, m := range []string{"sql,OU=Servers", "web,OU=Servers", "alone,OU=Lonely", "plain,CN=Computers"} {
+	many := []string{"pc1,CN=Computers", "pc2,CN=Computers", "pc3,CN=Computers", "pc4,CN=Computers", "pc5,CN=Computers", "pc6,CN=Computers"}
+	for _, m := range append(many, "sql,OU=Servers", "web,OU=Servers", "alone,OU=Lonely", "plain,CN=Computers") {
 		name, _, _ := strings.Cut(m, ",")
 		d.add("CN="+m, "computer", "sAMAccountName="+name+"$", "userAccountControl=4096")
 	}
@@ -158,6 +159,8 @@ func TestNativeAssignment(t *testing.T) {
 	})
 	d.wantPolicy("alone", request1)
 
+	d.massChange(link(request, "1"), request1)
+
 	// A Group Policy object whose pointer is gone says nothing any more: what was known stays.
 	if err := d.conn.Del(goldap.NewDelRequest("CN=IPSEC,CN=Windows,CN=Microsoft,CN=Machine,"+request, nil)); err != nil {
 		t.Fatal(err)
@@ -174,4 +177,54 @@ func (d *domain) groupPolicy() *adminv1.GroupPolicy {
 		d.Fatal(err)
 	}
 	return status.GetGroupPolicy()
+}
+
+// massChange has the link of the whole domain disabled: that takes the policy from more machines than may lose it at once,
+// and waits for an administrator, also over a restart.
+func (d *domain) massChange(disabled, policy string) {
+	d.Helper()
+	machines := []string{"pc1", "pc2", "pc3", "pc4", "pc5", "pc6"}
+	for _, m := range machines {
+		d.wantPolicy(m, policy)
+	}
+	d.replace(d.Base, "gPLink", disabled)
+	directories := func() adminv1.DirectoryServiceClient { return adminv1.NewDirectoryServiceClient(d.fleet.Conn()) }
+	var held []*adminv1.HeldInSource
+	wait := func() string {
+		d.fleet.Restart()
+		d.fleet.Eventually("the change of Group Policy is held", func() bool {
+			r, err := directories().ListHeld(d.Context(), &adminv1.ListHeldRequest{})
+			if err != nil {
+				d.Fatal(err)
+			}
+			held = r.GetHeld()
+			return len(held) > 0
+		})
+		d.wantPolicy("pc1", policy)
+		d.fleet.Eventually("the status tells of it", func() bool {
+			return strings.Contains(d.groupPolicy().GetLastError(), "held by the mass-change guard as "+held[0].GetChange().GetId())
+		})
+		return held[0].GetChange().GetId()
+	}
+	first := wait()
+	if text := strings.Join(held[0].GetChange().GetChanges(), "\n"); len(held) != 1 || !strings.Contains(text, "pc6: policy \"none\" instead of \""+policy+"\"") {
+		d.Errorf("held are %v", held)
+	}
+	if _, err := d.fleet.Machines().DiscardChange(d.Context(), &adminv1.DiscardChangeRequest{Id: first}); err != nil {
+		d.Fatal(err)
+	}
+	if again := wait(); again != first || held[0].GetChange().GetDiscarded() == nil {
+		d.Errorf("after a restart %s waits: %v; before it was %s", again, held, first)
+	}
+	// What is released is read again at once.
+	if _, err := d.fleet.Machines().ReleaseChange(d.Context(), &adminv1.ReleaseChangeRequest{Id: first}); err != nil {
+		d.Fatal(err)
+	}
+	for _, m := range machines {
+		d.wantPolicy(m, "none")
+	}
+	d.fleet.Eventually("nothing is held", func() bool {
+		r, err := directories().ListHeld(d.Context(), &adminv1.ListHeldRequest{})
+		return err == nil && len(r.GetHeld()) == 0
+	})
 }
