@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/guest"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/guest/guesttest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 	"github.com/bailiwick-net/bailiwick/node/datapath/datapathtest"
 )
@@ -36,21 +36,8 @@ func tests(pkg string) program {
 // start boots a guest with programs, and memory in MiB.
 func start(t *testing.T, memory int, programs ...program) *guest.Guest {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("a guest on a wire of a lab needs root")
-	}
-	installed, err := root.Open(t.Context(), tools)
-	if errors.Is(err, root.ErrUnreachable) {
-		t.Skipf("a guest needs Debian's kernel: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "kesp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	installed := guesttest.Root(t.Context(), t, tools)
+	dir := t.TempDir()
 	files := map[string]string{}
 	for i, p := range programs {
 		file := filepath.Join(dir, fmt.Sprint(i))
@@ -61,31 +48,7 @@ func start(t *testing.T, memory int, programs ...program) *guest.Guest {
 			t.Fatalf("%v: %v\n%s", p.command, err, out)
 		}
 	}
-	l, err := lab.New(fmt.Sprintf("bwkesp%d-", guests.Add(1)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	bridge, err := l.Bridge("switch")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := guest.Start(t.Context(), guest.Config{Switch: bridge, Root: installed, Dir: dir, Memory: memory, Programs: files})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("console of the guest:\n%s", g.Console())
-		}
-		if err := g.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	_, g := guesttest.Start(t.Context(), t, fmt.Sprintf("bwkesp%d-", guests.Add(1)), guest.Config{Root: installed, Memory: memory, Programs: files})
 	// Links of the tests' own are made as eth0 in this namespace, and moved.
 	for _, command := range []string{"ip link set eth0 down", "ip link set eth0 name wire"} {
 		if _, err := g.Run(strings.Fields(command)...); err != nil {

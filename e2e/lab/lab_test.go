@@ -15,23 +15,13 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 )
 
 // pair builds two hosts on a switch: a 10.9.0.1, b 10.9.0.2.
 func pair(t *testing.T, prefix string) (a, b *lab.Host) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	l, err := lab.New(prefix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, prefix)
 	bridge, err := l.Bridge("switch")
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/tshark"
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
@@ -69,21 +70,15 @@ func connectAnalysed(t *testing.T, addresses [2]netip.Addr) *analysed {
 		})
 		a.dirs[i] = dir
 	}
-	l, err := lab.New("bwio-judge-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, "bwio-judge-")
 	var ends [2]lab.End
 	for i, name := range analysedNames {
 		short, _, _ := strings.Cut(name, ".")
-		if a.hosts[i], err = l.Host(short); err != nil {
+		host, err := l.Host(short)
+		if err != nil {
 			t.Fatal(err)
 		}
+		a.hosts[i] = host
 		bits := 24
 		if addresses[i].Is6() {
 			bits = 64

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
 
@@ -79,14 +79,7 @@ func TestGatherTreatsUnreadableAsError(t *testing.T) {
 }
 
 func TestRemoteAccessIsKnownByNames(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	l, err := lab.New("bwfct-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := labtest.New(t, "bwfct-")
 	h, err := l.Host("h")
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/e2e/interop/pair"
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/guest"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/guest/guesttest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/policies/foreign"
@@ -72,45 +72,10 @@ func TestLibreswanTalks(t *testing.T) {
 // libreswanGuest boots a guest with libreswan, ready for a Pair.
 func libreswanGuest(t *testing.T) (*lab.Bridge, *guest.Guest) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("a guest on a wire of a lab needs root")
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	installed, err := root.Open(ctx, root.Config{Suite: libreswan.Suite, Packages: append([]string{"iputils-ping"}, libreswan.Packages...)})
-	if errors.Is(err, root.ErrUnreachable) {
-		t.Skipf("a guest with libreswan is needed: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "lsg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	l, err := lab.New("bwlgs-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	bridge, err := l.Bridge("switch")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := guest.Start(ctx, guest.Config{Switch: bridge, Root: installed, Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := g.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	installed := guesttest.Root(ctx, t, root.Config{Suite: libreswan.Suite, Packages: append([]string{"iputils-ping"}, libreswan.Packages...)})
+	bridge, g := guesttest.Start(ctx, t, "bwlgs-", guest.Config{Root: installed})
 	if err := pair.SetUp(ctx, g); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 	"github.com/bailiwick-net/bailiwick/policies/foreign"
 	"github.com/bailiwick-net/bailiwick/policies/predefined"
@@ -52,15 +53,7 @@ func startPluto(t *testing.T, config []byte) pluto {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := lab.New("bwls-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, "bwls-")
 	host, err := l.Host("peer")
 	if err == nil {
 		err = host.AddAddress("lo", netip.PrefixFrom(machine.Facts.Addresses[0], 32))

@@ -23,6 +23,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/charon"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/guest"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 )
 
@@ -193,9 +194,6 @@ func (p *Pair) route() {
 
 func newPair(t testing.TB, prefix string) (*Pair, *lab.Lab) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	// The directory goes after the processes that write to it. Its path leaves room for the name of a unix socket.
@@ -208,15 +206,7 @@ func newPair(t testing.TB, prefix string) (*Pair, *lab.Lab) {
 			t.Error(err)
 		}
 	})
-	l, err := lab.New(fmt.Sprintf("%s%d-", prefix, pairs.Add(1)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, fmt.Sprintf("%s%d-", prefix, pairs.Add(1)))
 	p := &Pair{T: t, Ctx: ctx, Dir: dir, Path: Inner, Client: localapi.NewClient(filepath.Join(dir, "node.sock"))}
 	if p.Node, err = l.Host("node"); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 )
 
@@ -45,15 +46,7 @@ func TestTwoDaemonsTalk(t *testing.T) {
 // twoDaemonsTalk starts two daemons of a kind. Encapsulated says how its userspace ESP travels without a NAT.
 func twoDaemonsTalk(ctx context.Context, t *testing.T, config Config, ike string, encapsulated bool) {
 	t.Helper()
-	l, err := lab.New("bwio-charon-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, "bwio-charon-")
 	var ends [2]lab.End
 	var daemons [2]*Daemon
 	for i, name := range []string{"a", "b"} {
@@ -140,18 +133,7 @@ func twoDaemonsTalk(ctx context.Context, t *testing.T, config Config, ike string
 }
 
 func TestConfigurationThatDoesNotLoadIsAnError(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	l, err := lab.New("bwio-chbad-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, "bwio-chbad-")
 	host, err := l.Host("a")
 	if err != nil {
 		t.Fatal(err)

@@ -12,26 +12,16 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
 	"github.com/bailiwick-net/bailiwick/pki/revocation"
 )
 
 // strongSwan takes our list: it lets a machine in that is not on it, having looked, and refuses one that is.
 func TestRefusesWhomOurListNames(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	l, err := lab.New("bwio-crl-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, "bwio-crl-")
 	var ends [2]lab.End
 	for i, name := range []string{"a", "b"} {
 		host, err := l.Host(name)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 )
 
@@ -31,15 +32,7 @@ func TestGuest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := lab.New("bwguest-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, "bwguest-")
 	bridge, err := l.Bridge("switch")
 	if err != nil {
 		t.Fatal(err)

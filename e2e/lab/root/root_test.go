@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 )
 
 // TestStrongSwan makes the root that peers need, and runs a program of it: the suite's own version, with a directory of
@@ -25,15 +25,7 @@ func TestStrongSwan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := lab.New("bwroot-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, "bwroot-")
 	host, err := l.Host("host")
 	if err != nil {
 		t.Fatal(err)

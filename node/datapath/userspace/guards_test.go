@@ -2,11 +2,10 @@ package userspace
 
 import (
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/packet"
@@ -38,7 +37,7 @@ func guardPolicy() spd.Policy {
 
 func guardBench(t *testing.T, prefix string) *bench {
 	t.Helper()
-	l := newLab(t, prefix)
+	l := labtest.New(t, prefix)
 	return newBench(t, l, spd.Out)
 }
 
@@ -225,22 +224,4 @@ func TestOthersOpenNoWayOut(t *testing.T) {
 			}
 		})
 	}
-}
-
-// newLab makes a lab that goes with the test. CI runs as root, so nothing is left out there.
-func newLab(t testing.TB, prefix string) *lab.Lab {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	l, err := lab.New(prefix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return l
 }

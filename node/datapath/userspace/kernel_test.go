@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/packet"
@@ -264,7 +265,7 @@ func octets(p spd.Packet, serial uint32) []byte {
 
 // TestLargePolicy puts thousands of filters into force, and replaces them while nothing else changes.
 func TestLargePolicy(t *testing.T) {
-	l := newLab(t, "bwdpl-")
+	l := labtest.New(t, "bwdpl-")
 	h, err := l.Host("large")
 	if err != nil {
 		t.Fatal(err)

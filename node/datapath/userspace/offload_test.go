@@ -1,11 +1,10 @@
 package userspace_test
 
 import (
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/node/datapath"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace"
 	"github.com/bailiwick-net/bailiwick/node/esp/aesgcm"
@@ -14,14 +13,7 @@ import (
 
 // Who looks for the reason of slow packets finds it in the status; where nothing is missing, nothing is said.
 func TestStatusNamesMissingOffloads(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	l, err := lab.New("bwdpo-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := labtest.New(t, "bwdpo-")
 	h, err := l.Host("a")
 	if err != nil {
 		t.Fatal(err)

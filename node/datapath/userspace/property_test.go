@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/tun"
@@ -45,7 +46,7 @@ type verdict struct {
 // in and are forwarded. The kernel has to do what the definition says, and to count the packet under the very filter that
 // the definition names. "make steering" runs more of it.
 func TestKernelAgreesWithLookup(t *testing.T) {
-	l := newLab(t, "bwdpk-")
+	l := labtest.New(t, "bwdpk-")
 	ways := []*way{
 		{name: wayOut, bench: newPropertyBench(t, l, wayOut, spd.Out)},
 		{name: wayIn, bench: newPropertyBench(t, l, wayIn, spd.In)},

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
@@ -119,7 +120,7 @@ func (e example) clone() example {
 // TestAMistakeShowsASmallExample plants mistakes in the rules. Each has to be found, and what is printed has to show
 // nothing beside it.
 func TestAMistakeShowsASmallExample(t *testing.T) {
-	l := newLab(t, "bwdps-")
+	l := labtest.New(t, "bwdps-")
 	w := &way{name: wayIn, bench: newPropertyBench(t, l, wayIn, spd.In)}
 	changed := func(change func(f *spd.Filter, r *spd.Rule)) func(example) (steering.Ruleset, error) {
 		return func(e example) (steering.Ruleset, error) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/node/datapath/nftable"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/node/tun"
@@ -74,7 +75,7 @@ func mixedSet(tb testing.TB, filters int) spd.Set {
 // steeringHost is a host with a device that swallows what is sent.
 func steeringHost(b *testing.B) (*lab.Host, *nftable.Table) {
 	b.Helper()
-	l := newLab(b, "bwsb-")
+	l := labtest.New(b, "bwsb-")
 	h, err := l.Host("a")
 	if err != nil {
 		b.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/labtest"
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
 	"github.com/bailiwick-net/bailiwick/policies/proposal"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
@@ -126,18 +126,7 @@ func TestGolden(t *testing.T) {
 
 // The text is not only for people: nft must take it.
 func TestTextIsNFT(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("nft asks the kernel, which needs root")
-	}
-	l, err := lab.New("bwdps-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := labtest.New(t, "bwdps-")
 	h, err := l.Host("nft")
 	if err != nil {
 		t.Fatal(err)
