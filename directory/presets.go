@@ -111,6 +111,12 @@ func anyClass(classes []string) string {
 	return b.String()
 }
 
+// GroupsFilter returns the LDAP filter (RFC 4515) of every entry that Map takes for a group and GroupFilter does not leave
+// aside.
+func (s Schema) GroupsFilter() string {
+	return "(&(|" + anyClass(s.GroupClasses) + ")(!(|" + anyClass(s.MachineClasses) + "))" + s.GroupFilter + ")"
+}
+
 // Filter returns the LDAP filter (RFC 4515) of every entry that Map would not leave aside for its class, or that one of
 // the schema's own filters leaves aside.
 func (s Schema) Filter() string {
@@ -121,6 +127,6 @@ func (s Schema) Filter() string {
 	// An entry that its filter leaves aside must not come back as one of another kind: Map looks for machines first, then
 	// for groups.
 	return "(|(&(|" + machines + ")" + s.MachineFilter + ")" +
-		"(&(|" + groups + ")(!(|" + machines + "))" + s.GroupFilter + ")" +
+		s.GroupsFilter() +
 		"(&(|" + containers + ")(!(|" + machines + groups + "))))"
 }

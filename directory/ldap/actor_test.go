@@ -32,6 +32,8 @@ type actor struct {
 	noSync bool
 	// search may answer a search of the tree in another way; what it returns false for is answered as ever.
 	search func(c *actorConn, id int64, request *ber.Packet, cookie string) bool
+	// object may answer a search of one entry in another way.
+	object func(c *actorConn, id int64, base string) bool
 	// wrap goes between the server's answers and the connection.
 	wrap func(net.Conn) net.Conn
 	tls  *tls.Config
@@ -49,6 +51,8 @@ type actorConn struct {
 	net.Conn
 	out chan []byte // closed by nobody
 	end chan struct{}
+
+	controls *ber.Packet // of the request that is being answered, or nil
 }
 
 type actorStream struct {
@@ -242,7 +246,9 @@ func (c *actorConn) serve() {
 			c.send(resultMessage(id, goldap.ApplicationBindResponse, 0))
 		case goldap.ApplicationSearchRequest:
 			cookie, sync := "", false
+			c.controls = nil
 			if len(p.Children) > 2 {
+				c.controls = p.Children[2]
 				cookie, sync = controlCookie(p.Children[2])
 			}
 			c.answer(id, request, cookie, sync)
@@ -279,6 +285,9 @@ func (c *actorConn) answer(id int64, request *ber.Packet, cookie string, sync bo
 	live := slices.DeleteFunc(slices.Clone(c.entries), func(e actorEntry) bool { return e.gone })
 	c.mu.Unlock()
 	if scope != goldap.ScopeBaseObject && hook != nil && hook(c, id, request, cookie) {
+		return
+	}
+	if scope == goldap.ScopeBaseObject && c.object != nil && c.object(c, id, base) {
 		return
 	}
 	switch {

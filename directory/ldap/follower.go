@@ -35,6 +35,8 @@ type follower struct {
 	resumed bool
 	began   time.Time
 	first   bool // nothing was handed out yet
+	// messages counts those that were applied.
+	messages int
 
 	believed bool
 	wanted   []string  // contextCSN that the content has not reached yet
@@ -125,7 +127,7 @@ func (f *follower) persisting() bool { return f.session.Stage() == contentsync.P
 func (f *follower) take(e event, ok bool) error {
 	f.heard = time.Now()
 	young := !f.persisting()
-	for {
+	for range streamBuffer {
 		if (!ok || e.err != nil) && f.probing {
 			// A probe without answer ends the stream, and knows why; the end of the stream ends a probe.
 			f.probing = false
@@ -141,6 +143,9 @@ func (f *follower) take(e event, ok bool) error {
 		}
 		if err := f.session.Apply(e.message); err != nil {
 			return err
+		}
+		if f.messages++; !f.persisting() && f.messages > maxEntries {
+			return f.wrapAs(ErrProtocol, duringSync, fmt.Errorf("%w: a refresh has more than %d messages", errEndless, maxEntries))
 		}
 		select {
 		case e, ok = <-f.stream.events:

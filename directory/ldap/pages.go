@@ -27,13 +27,19 @@ func (s *session) pagesOf(base, filter string, each func(directory.Entry) error,
 	go func() { fetched <- s.fetch(in, base, filter, attributes, controls) }()
 	var d decoder
 	var references []string
+	seen := newArrivals(s.PageSize)
 	take := func() error {
 		for _, batch := range in.take() {
 			err := d.each(batch, func(r received) error {
 				switch r.op {
 				case opSearchResultReference:
-					references = append(references, r.uri)
+					if !s.SkipReferences {
+						references = append(references, r.uri)
+					}
 				case opSearchResultEntry:
+					if err := seen.add(r.entry.DN); err != nil {
+						return s.wrapAs(ErrProtocol, duringSearch, err)
+					}
 					if err := s.completeAll(&r.entry); err != nil {
 						return err
 					}
@@ -58,7 +64,7 @@ func (s *session) pagesOf(base, filter string, each func(directory.Entry) error,
 			in.abandon()
 			return err
 		}
-		if len(references) > 0 && !s.SkipReferences {
+		if len(references) > 0 {
 			in.abandon()
 			return s.wrapAs(ErrReferral, duringSearch, fmt.Errorf("part of the tree is at %s", strings.Join(references, ", ")))
 		}
@@ -84,12 +90,14 @@ func (s *session) completeAll(e *directory.Entry) error {
 // fetch asks for page after page. When it returns, every entry that came is in the intake.
 func (s *session) fetch(in *intake, base, filter string, attributes []string, controls []goldap.Control) error {
 	var cookie []byte
+	var watch parts
 	for page := 0; ; page++ {
 		in.settle(pagesAhead)
 		if in.abandoned() {
 			return nil
 		}
 		paging := &goldap.ControlPaging{PagingSize: s.PageSize, Cookie: cookie}
+		before := in.entries.Load()
 		s.tap.announce(in)
 		result, err := s.search(base, goldap.ScopeWholeSubtree, filter, attributes, append(slices.Clip(controls), paging)...)
 		if err != nil {
@@ -112,6 +120,9 @@ func (s *session) fetch(in *intake, base, filter string, attributes []string, co
 		}
 		if len(answer.Cookie) == 0 {
 			return nil
+		}
+		if err := watch.next(cookie, answer.Cookie, in.entries.Load()-before); err != nil {
+			return s.wrapAs(ErrProtocol, duringSearch, fmt.Errorf("page %d: %w", page+1, err))
 		}
 		cookie = answer.Cookie
 	}

@@ -17,8 +17,8 @@ import (
 
 // answerRanges plays the part of Active Directory that OpenLDAP does not have: it answers each search for
 // "member;range=N-*" with at most step of the members from N on, as MS-ADTS 3.1.1.3.1.3.3 says. With a negative step it
-// leaves the attribute out.
-func answerRanges(conn net.Conn, members []string, step int) {
+// leaves the attribute out. Each answer lacks as many values of its range as short says.
+func answerRanges(conn net.Conn, members []string, step, short int) {
 	for {
 		request, err := ber.ReadPacket(conn)
 		if err != nil || len(request.Children) < 2 || request.Children[1].Tag != goldap.ApplicationSearchRequest {
@@ -38,7 +38,7 @@ func answerRanges(conn net.Conn, members []string, step int) {
 				last = "*"
 			}
 			values := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSet, nil, "")
-			for _, m := range members[from:to] {
+			for _, m := range members[from:max(from, to-short)] {
 				values.AppendChild(octetString(m))
 			}
 			attribute := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSequence, nil, "")
@@ -71,19 +71,21 @@ func TestRangedRetrieval(t *testing.T) {
 	}
 	schema := directory.ActiveDirectory()
 	for name, tc := range map[string]struct {
-		step int
-		kind error
+		step, short int
+		kind        error
 	}{
-		"three ranges":  {1500, nil},
-		"ranges of 999": {999, nil},
-		"nothing more":  {-1, ErrUnstable},
+		"three ranges":         {1500, 0, nil},
+		"ranges of 999":        {999, 0, nil},
+		"nothing more":         {-1, 0, ErrUnstable},
+		"less than it says":    {1000, 1, ErrUnstable},
+		"ranges without value": {1, 1, ErrUnstable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, far := net.Pipe()
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
-				answerRanges(far, members, tc.step)
+				answerRanges(far, members, tc.step, tc.short)
 			}()
 			below := newTap(near)
 			conn := goldap.NewConn(below, false)

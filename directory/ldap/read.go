@@ -114,7 +114,10 @@ func (s *session) complete(dn string, a directory.Attribute) (directory.Attribut
 		return a, nil
 	}
 	values := a.Values
-	for end >= 0 {
+	for part := 1; end >= 0; part++ {
+		if part > maxRanges || len(values) > maxEntries {
+			return directory.Attribute{}, s.wrapAs(ErrProtocol, duringSearch, fmt.Errorf("%w: entry %q: after %d parts with %d values of %s more is to come", errEndless, dn, part, len(values), name))
+		}
 		want := fmt.Sprintf("%s;range=%d-*", name, end+1)
 		result, err := s.search(dn, goldap.ScopeBaseObject, "(objectClass=*)", []string{want})
 		if err != nil {
@@ -124,7 +127,8 @@ func (s *session) complete(dn string, a directory.Attribute) (directory.Attribut
 		if len(result.Entries) == 1 {
 			for _, more := range result.Entries[0].Attributes {
 				n, e, ok := parseRange(more.Name)
-				if ok && strings.EqualFold(n, name) && (e < 0 || e > end) {
+				// A range that ends holds as many values as it says: fewer would be a part of the group, and none no progress.
+				if ok && strings.EqualFold(n, name) && (e < 0 || e-end == len(more.Values)) && next == -2 {
 					values = append(values, more.Values...)
 					next = e
 				}

@@ -14,14 +14,8 @@ import (
 	"github.com/bailiwick-net/bailiwick/directory/ldap/replication"
 )
 
-const (
-	// deletedObjects is the well-known identity of the container that deleted entries are kept in (MS-ADTS 6.1.1.4).
-	deletedObjects = "18E2EA80684F11D2B9AA00C04F79F805"
-	// guidsPerSearch bounds the filter of a search for entries by identity.
-	guidsPerSearch = 100
-	// dirSyncBytes is about how much one answer of DirSync may hold.
-	dirSyncBytes = 1 << 20
-)
+// deletedObjects is the well-known identity of the container that deleted entries are kept in (MS-ADTS 6.1.1.4).
+const deletedObjects = "18E2EA80684F11D2B9AA00C04F79F805"
 
 // replica is a domain controller that is asked for changes.
 type replica struct {
@@ -88,6 +82,8 @@ func (r *replica) tryDirSync(root *goldap.Entry) (note string, err error) {
 	}
 	_, deleted, err := r.cookie0()
 	switch {
+	case errors.Is(err, errEndless):
+		return fmt.Sprintf("no DirSync: %v", err), nil
 	case errors.Is(err, ErrDenied), errors.Is(err, ErrProtocol):
 		return fmt.Sprintf(`no DirSync: %s lacks the right "Replicating Directory Changes" on %s`, r.who(), r.context), nil
 	case err == nil && !deleted:
@@ -189,74 +185,6 @@ func (r *replica) change(e directory.Entry) (replication.Change, error) {
 	return c, err
 }
 
-// changes asks for what changed since a state, or since a cookie where that is DirSync's, and returns the next cookie.
-func (r *replica) changes(since replication.Server, cookie []byte) ([]replication.Change, []byte, error) {
-	if r.dirSync {
-		return r.changesByDirSync(cookie)
-	}
-	var batch []replication.Change
-	filter := fmt.Sprintf("(&(uSNChanged>=%d)(|(isDeleted=TRUE)%s))", since.USN+1, r.Schema.Filter())
-	err := r.pagesOf(r.context, filter, func(e directory.Entry) error {
-		c, err := r.change(e)
-		batch = append(batch, c)
-		return err
-	}, r.attributes(), showDeleted())
-	return batch, nil, err
-}
-
-// changesByDirSync learns from DirSync which entries changed, and reads those: DirSync tells attributes that changed, and
-// never a part of the values of one.
-func (r *replica) changesByDirSync(cookie []byte) ([]replication.Change, []byte, error) {
-	var batch []replication.Change
-	var read []string
-	for more := true; more; {
-		var result *goldap.SearchResult
-		var err error
-		// "name" changes when an entry is moved or renamed.
-		attributes := append(r.attributes(), "name")
-		result, cookie, more, err = r.ask("(|(isDeleted=TRUE)"+r.Schema.Filter()+")", attributes, cookie)
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, e := range result.Entries {
-			guid := e.GetEqualFoldRawAttributeValue("objectGUID")
-			u, err := directory.UUIDFromObjectGUID(guid)
-			switch {
-			case err != nil:
-				return nil, nil, r.wrapAs(ErrProtocol, duringSync, fmt.Errorf("DirSync tells of entry %q: %w", e.DN, err))
-			case strings.EqualFold(e.GetEqualFoldAttributeValue("isDeleted"), "TRUE"):
-				batch = append(batch, replication.Change{UUID: u, Gone: true})
-			default:
-				read = append(read, string(guid))
-			}
-		}
-	}
-	slices.Sort(read)
-	found := 0
-	read = slices.Compact(read)
-	for chunk := range slices.Chunk(read, guidsPerSearch) {
-		var filter strings.Builder
-		filter.WriteString("(|")
-		for _, guid := range chunk {
-			filter.WriteString("(objectGUID=" + escapeOctets(guid) + ")")
-		}
-		filter.WriteString(")")
-		err := r.pagesOf(r.context, filter.String(), func(e directory.Entry) error {
-			c, err := r.change(e)
-			batch = append(batch, c)
-			found++
-			return err
-		}, r.attributes(), showDeleted())
-		if err != nil {
-			return nil, nil, err
-		}
-	}
-	if found < len(read) {
-		return nil, nil, fmt.Errorf("%w: DirSync tells of %d entries that cannot be seen", replication.ErrAnew, len(read)-found)
-	}
-	return batch, cookie, nil
-}
-
 // escapeOctets writes octets as a filter has them (RFC 4515 3).
 func escapeOctets(s string) string {
 	var b strings.Builder
@@ -264,36 +192,4 @@ func escapeOctets(s string) string {
 		fmt.Fprintf(&b, `\%02x`, s[i])
 	}
 	return b.String()
-}
-
-// cookie0 asks for the state that DirSync is at, with no entries but deleted containers. One that everybody has is that of
-// the deleted entries, which counts as deleted itself: a server that does not show it tells nothing of deletions.
-func (r *replica) cookie0() (cookie []byte, deleted bool, err error) {
-	for more := true; more; {
-		var result *goldap.SearchResult
-		if result, cookie, more, err = r.ask("(&(isDeleted=TRUE)(objectClass=container))", []string{"isDeleted", "objectGUID"}, cookie); err != nil {
-			return nil, false, err
-		}
-		for _, e := range result.Entries {
-			deleted = deleted || strings.EqualFold(e.GetEqualFoldAttributeValue("isDeleted"), "TRUE")
-		}
-	}
-	return cookie, deleted, nil
-}
-
-// ask sends one request of DirSync.
-func (r *replica) ask(filter string, attributes []string, cookie []byte) (result *goldap.SearchResult, next []byte, more bool, err error) {
-	request := goldap.NewRequestControlDirSync(0, dirSyncBytes, cookie)
-	if result, err = r.search(r.context, goldap.ScopeWholeSubtree, filter, attributes, request); err != nil {
-		if len(cookie) > 0 && !errors.Is(err, ErrInterrupted) && !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrUnreachable) {
-			// A cookie that the server does not take is that of another one.
-			err = fmt.Errorf("%w: %w", replication.ErrAnew, err)
-		}
-		return nil, nil, false, err
-	}
-	answer, ok := goldap.FindControl(result.Controls, goldap.ControlTypeDirSync).(*goldap.ControlDirSync)
-	if !ok || len(answer.Cookie) == 0 {
-		return nil, nil, false, r.wrapAs(ErrProtocol, duringSync, errors.New("the answer carries no DirSync cookie"))
-	}
-	return result, answer.Cookie, answer.Flags != 0, nil
 }

@@ -62,8 +62,8 @@ type known struct {
 
 // replicator keeps content up to date by asking one domain controller for what changed. It is used by one goroutine.
 //
-// Content is handed out when a round of asking found nothing new: then everything that was read before is still so, and
-// the content is a state that the server had as a whole.
+// Content is handed out when a round of asking found nothing new, or nothing was changed while it asked: then everything that
+// was read before is still so, and the content is a state that the server had as a whole.
 type replicator struct {
 	known
 	*replica
@@ -165,7 +165,7 @@ func (r *replicator) update() error {
 		return nil
 	}
 	// Whatever happens in between, the content has all changes up to its own USN and cookie.
-	if err = r.catchUp(&r.known, server); err == nil {
+	if err = r.catchUp(&r.known, server, false); err == nil {
 		err = r.build(&r.known)
 	}
 	if errors.Is(err, replication.ErrAnew) || errors.Is(err, directory.ErrInconsistent) {
@@ -191,7 +191,7 @@ func (r *replicator) readAll(server replication.Server) error {
 	if k.content, err = replication.New(r.inner, all); err != nil {
 		return r.wrapAs(ErrContent, duringBuild, err)
 	}
-	err = r.catchUp(&k, server)
+	err = r.catchUp(&k, server, true)
 	switch {
 	case errors.Is(err, replication.ErrAnew):
 		return r.wrapAs(ErrUnstable, duringSearch, err)
@@ -213,28 +213,44 @@ func (r *replicator) build(k *known) error {
 	return err
 }
 
-// catchUp asks for changes until a round finds none. The state of the server is always asked for before the changes up to it.
-func (r *replicator) catchUp(k *known, server replication.Server) error {
+// catchUp asks for changes until what was read is a state that the server had as a whole. The state of the server is always
+// asked for before the changes up to it. With whole, what is known was read in many searches, while it may have changed.
+//
+// One round asks in several searches. A domain controller names the members of a group as they are called at that moment, and
+// does not tell of the group when one is renamed: with a rename between two searches the group may have been read with the old
+// name, and the member with the new. So a round counts when nothing was changed while it asked, or when it finds all as it was
+// found before; else it is repeated from its beginning, and after a whole read with all groups.
+func (r *replicator) catchUp(k *known, server replication.Server, whole bool) error {
 	for range maxRounds {
-		batch, cookie, err := r.changes(k.server, k.cookie)
+		batch, cookie, err := r.changes(k)
 		if err != nil {
 			return err
+		}
+		if whole && len(batch) > 0 {
+			groups, err := r.groups()
+			if err != nil {
+				return err
+			}
+			batch = append(batch, groups...)
 		}
 		different, err := k.content.Apply(batch)
 		if err != nil {
 			k.content = nil
 			return err
 		}
-		k.server, k.cookie, k.stale = server, cookie, k.stale || different > 0
-		if server, err = r.state(); err != nil {
+		k.stale = k.stale || different > 0
+		after, err := r.state()
+		if err != nil {
 			return err
 		}
-		if err := server.Continues(k.server); err != nil {
+		if err := after.Continues(server); err != nil {
 			return err
 		}
-		if different == 0 || server.USN == k.server.USN {
+		if different == 0 || after.USN == server.USN {
+			k.server, k.cookie = server, cookie
 			return nil
 		}
+		server = after
 	}
 	return r.wrapAs(ErrUnstable, duringSearch, fmt.Errorf("each of %d rounds found changes", maxRounds))
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // maxMessage bounds one message of a tapped search: an entry with more than a million values.
@@ -43,6 +44,8 @@ func newTap(c net.Conn) *tap {
 // came. The end of a search is the client's to tell; everything before it is here by then.
 type intake struct {
 	batch []byte // of the reading goroutine
+	// entries is how many entries have come; those of a search are counted before the client tells of its end.
+	entries atomic.Int64
 
 	// limit is how many octets may wait until the server has to; 0 for any number.
 	limit int
@@ -207,6 +210,9 @@ func (t *tap) sort() bool {
 		return false
 	}
 	t.hand(i)
+	if op == opSearchResultEntry {
+		i.entries.Add(1)
+	}
 	if !i.abandoned() {
 		i.batch = append(i.batch, in[:header+length]...)
 		t.open = i

@@ -192,6 +192,10 @@ func (c *converter) filter(l *policies.Link, gpo object) {
 	for _, n := range a.notes {
 		c.note(doc, "%s", n)
 	}
+	if a.unfound != "" && !l.Disabled {
+		// Without the denial it would be for too many machines, and disabled it would leave those in clear that it protects.
+		c.lack("the security filtering of the Group Policy object %s denies it to %s, which was not found: delete that entry, or let the reader see whom it names", gpo.called(), a.unfound)
+	}
 	l.Apply, l.Deny = a.apply, a.deny
 	if a.nobody != "" {
 		l.Disabled = true

@@ -81,7 +81,6 @@ func TestSecurityFiltering(t *testing.T) {
 		"denied to everybody":    {security(deny(descriptor.Everyone), allow(servers)), "", "", true, "denies it to every machine"},
 		"a stranger":             {security(allow(stranger)), "", "", true, "names nobody who was found"},
 		"a group and a stranger": {security(allow(servers), allow(stranger)), "Servers", "", false, "S-1-5-21-9-9-9-500, which was not found"},
-		"denied to a stranger":   {security(deny(stranger), allow(servers)), "", "", true, "denies it to S-1-5-21-9-9-9-500"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := convert(t, native(test.rights), gpipsec.Options{Native: true})
@@ -124,6 +123,10 @@ func TestNativeAssignmentIsWholeOrNot(t *testing.T) {
 	dangling[5].Attributes[1].Values = []string{dn("ipsecPolicy", "GONE")}
 	unreadable := native(good)
 	unreadable[3].Attributes[2].Values = []string{"nonsense"}
+	// Rules and the policy's list of them may be hidden each by itself, or both.
+	unlisted := native(good)
+	unlisted[0].Attributes = unlisted[0].Attributes[:3]
+	unruled := slices.Delete(slices.Clone(unlisted), 1, 2)
 	for name, entries := range map[string][]directory.Entry{
 		"no rule":                 without("CN=ipsecNFA"),
 		"no filter action":        without("CN=ipsecNegotiationPolicy"),
@@ -132,6 +135,9 @@ func TestNativeAssignmentIsWholeOrNot(t *testing.T) {
 		"no access rights":        native(""),
 		"malformed access rights": native("nonsense"),
 		"no object":               without("CN={11}"),
+		"denied to a stranger":    native(security(deny(stranger), allow(servers))),
+		"no rule to be seen":      unruled,
+		"no list of rules":        unlisted,
 		"no pointer":              without("CN=IPSEC"),
 		"dangling pointer":        dangling,
 	} {
@@ -140,6 +146,22 @@ func TestNativeAssignmentIsWholeOrNot(t *testing.T) {
 		}
 		convert(t, entries, gpipsec.Options{})
 	}
+}
+
+// TestDeniedStrangerIsTold: whoever imports sees a link that is disabled, and why; native assignment keeps what it had.
+func TestDeniedStrangerIsTold(t *testing.T) {
+	entries := native(security(deny(stranger), allow(servers)))
+	_, err := gpipsec.Convert(entries, gpipsec.Options{Native: true})
+	if !errors.Is(err, gpipsec.ErrUnknown) || !strings.Contains(err.Error(), "denies it to S-1-5-21-9-9-9-500") {
+		t.Errorf("error %v, want one that names the stranger", err)
+	}
+	r := convert(t, entries, gpipsec.Options{})
+	if l := r.Documents.Links[0]; !l.Disabled || !strings.Contains(fmt.Sprint(r.Notes), "denies it to S-1-5-21-9-9-9-500") {
+		t.Errorf("imported as disabled %t with notes %v", l.Disabled, r.Notes)
+	}
+	// A link that is switched off anyway says nothing of any machine.
+	entries[6].Attributes[1].Values = []string{strings.Replace(entries[6].Attributes[1].Values[0], ";2]", ";1]", 1)}
+	convert(t, entries, gpipsec.Options{Native: true})
 }
 
 // TestNativeAssignmentOfOtherPolicies: what a policy lacks that no machine has makes no difference.

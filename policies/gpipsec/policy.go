@@ -58,6 +58,13 @@ func (c *converter) rulesOf(doc string, o object) []object {
 			found[key] = r
 		}
 	}
+	switch {
+	case len(found) == 0:
+		// Windows makes no policy without a rule: that of the default response is always there.
+		c.gap(o, doc, "has no rule that can be seen: it is empty, or the reader may not see its rules")
+	case len(o.entry.Values("ipsecNFAReference")) == 0:
+		c.gap(o, doc, "names no rule, though rules name it: the reader may not see all of them")
+	}
 	return sorted(found)
 }
 

@@ -58,6 +58,7 @@ func everyMachine(s descriptor.SID) bool {
 type audience struct {
 	apply, deny []directory.DN // empty apply means all
 	nobody      string         // why it is for none; "" when it is for some
+	unfound     string         // who is denied it and was not found; "" when everybody was
 	notes       []string
 }
 
@@ -74,7 +75,7 @@ func (c *converter) audience(d descriptor.Descriptor) audience {
 		dn, ok := c.named[s]
 		if !ok {
 			// Who is denied and cannot be named is not let in by leaving the entry out.
-			return audience{nobody: fmt.Sprintf("its security filtering denies it to %s, which was not found", s)}
+			return audience{nobody: fmt.Sprintf("its security filtering denies it to %s, which was not found", s), unfound: s.String()}
 		}
 		a.deny = append(a.deny, dn)
 	}

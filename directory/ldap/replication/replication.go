@@ -76,6 +76,13 @@ func (c *Content) Len() int {
 	return c.replica.Len()
 }
 
+// Has says whether the entry is known.
+func (c *Content) Has(u directory.UUID) bool {
+	c.rest()
+	_, known := c.replica.Item(u)
+	return known
+}
+
 // rest ends the session of the last batch.
 func (c *Content) rest() {
 	if c.session != nil {
