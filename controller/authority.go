@@ -236,7 +236,8 @@ func (s *serverCertificate) run(ctx context.Context) error {
 // authoritiesChanged follows a step of a rotation: the controller's own certificate is by the CA that issues, and nodes are
 // told whom to trust.
 func (c *Controller) authoritiesChanged(ctx context.Context) error {
-	err := errors.Join(c.server.issue(ctx), c.config.writeTrust(c.authority))
+	// In this order: who believes no CA of before must not be left with the controller's certificate of one.
+	err := errors.Join(c.server.issue(ctx), c.config.writeTrust(c.authority), c.shutRetired(ctx))
 	c.sessions.NotifyTrust()
 	return err
 }

@@ -134,6 +134,10 @@ func (c *Controller) load(ctx context.Context) error {
 	c.revoked.Notify(c.revocationsChanged)
 	c.authority.OnChange(c.authoritiesChanged)
 	c.authority.ConsiderRevoked(c.revoked.Set)
+	// A controller that died in the middle of a retirement finishes it.
+	if err := c.shutRetired(ctx); err != nil {
+		return err
+	}
 	c.desk = enrollment.New(enrollment.Config{
 		Tokens: s, Authority: c.revoked.Guard(c.authority), Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
 		Machine: v.machine, Admin: v.admin, Peer: v.peer, Requests: s, Rules: v.rules, Kerberos: v.kerberos, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace, Supersede: c.revoked.Supersede, Barred: c.revoked.Barred,

@@ -1,17 +1,21 @@
 package controller
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/revocation"
 	"github.com/bailiwick-net/bailiwick/pki"
 	lists "github.com/bailiwick-net/bailiwick/pki/revocation"
+	"github.com/bailiwick-net/bailiwick/pki/slots"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
 
@@ -78,7 +82,7 @@ func (c *Controller) openRevocations(ctx context.Context, trustDomain string, su
 			}
 			return c.mirror.View()
 		},
-		Issuers: c.issuers, Responder: sign.get, Pointers: v.pointers,
+		Issuers: c.issuers, Roots: c.roots, Responder: sign.get, Pointers: v.pointers,
 		ListLifetime: v.Revocation.ListLifetime, ResponseLifetime: v.Revocation.ResponseLifetime,
 	})
 	return err
@@ -91,6 +95,34 @@ func (c *Controller) issuers() []revocation.Issuer {
 		out = append(out, other)
 	}
 	return out
+}
+
+// roots are the roots whose keys the fleet has: each signs the list of the CAs below it.
+func (c *Controller) roots() []revocation.Issuer {
+	var out []revocation.Issuer
+	for _, root := range c.authority.Roots() {
+		out = append(out, root)
+	}
+	return out
+}
+
+// shutRetired revokes the CAs that are retired below roots that are not.
+func (c *Controller) shutRetired(ctx context.Context) error {
+	var retired []revocation.Retired
+	trusted := c.authority.Trust().Roots()
+	for _, slot := range c.authority.State().Slots {
+		if slot.Status != slots.Retired || len(slot.Issuing) == 0 {
+			continue
+		}
+		issuing, err := trust.ParseCertificate(slot.Issuing)
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(trusted, func(root *x509.Certificate) bool { return bytes.Equal(root.Raw, slot.Root) }); i >= 0 {
+			retired = append(retired, revocation.Retired{Issuing: issuing, Root: trusted[i]})
+		}
+	}
+	return c.revoked.ShutOut(ctx, retired)
 }
 
 // replaceWait is how long nodes are not told of a revocation so that the controller has another certificate before, where it

@@ -15,8 +15,13 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ocsp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/revocation"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
+	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
 
 // published is a fleet with lists and OCSP, and files for openssl.
@@ -220,6 +225,67 @@ func TestOpenSSLAsksTheResponder(t *testing.T) {
 		answer, _ := p.fetch("/ocsp/"+strings.ReplaceAll(text, "/", "%2F"), http.StatusOK)
 		if _, err := ocsp.ParseResponse(answer, nil); err == nil || !strings.Contains(err.Error(), "malformed") {
 			t.Errorf("the request %q: %v, wanted malformed", text, err)
+		}
+	}
+}
+
+// An issuing CA is replaced while its root stays. Retired, it leads to the root nowhere any more: the controller refuses whoever
+// shows its certificate beside his own, nodes are told so, and so does the root's list to OpenSSL, also after a restart.
+func TestRetiredIssuingCAIsRevokedByItsRoot(t *testing.T) {
+	p := publish(t, 1)
+	n := p.Node("sql1")
+	session := n.Connect(&nodev1.Hello{})
+	leaf, issuing, root := p.files(n, "sql1")
+	// The list of the CA itself ends with it; a day later nobody has one that is good.
+	own, _ := p.listOf(n, "issuing.crl")
+	key, err := pki.KeyIDOf(n.Trust.Roots()[0].PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify := func() string {
+		t.Helper()
+		der, _ := p.fetch("/crl/"+revocation.IssuerName(key)+".crl", http.StatusOK)
+		above := p.write("root.crl", &pem.Block{Type: "X509 CRL", Bytes: der})
+		out, _ := openssl(t, "verify", "-x509_strict", "-crl_check_all", "-CRLfile", own, "-CRLfile", above, "-trusted", root, "-untrusted", issuing, leaf)
+		return out
+	}
+	if out := verify(); !strings.Contains(out, "sql1.pem: OK") {
+		t.Fatalf("before the retirement openssl says:\n%s", out)
+	}
+	old := ""
+	for _, step := range []func() error{
+		func() error {
+			_, r := waiting(t, p.Fleet)
+			old = r.GetAuthorities()[0].GetId()
+			_, err := p.Authorities().PrepareAuthority(p.Context(), &adminv1.PrepareAuthorityRequest{})
+			return err
+		},
+		func() error {
+			_, err := p.Authorities().ActivateAuthority(p.Context(), &adminv1.ActivateAuthorityRequest{Emergency: true})
+			return err
+		},
+		func() error {
+			_, err := p.Authorities().RetireAuthority(p.Context(), &adminv1.RetireAuthorityRequest{Id: old, Emergency: true})
+			return err
+		},
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := session.WantEnd(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("the session with a certificate of the retired CA ended with %v, want Unauthenticated", err)
+	}
+	for _, when := range []string{"after the retirement", "after a restart"} {
+		wantRefusal(t, n.Open(n.Certificate).WantEnd(), codes.Unauthenticated, "revoked")
+		if out := verify(); !strings.Contains(out, "certificate revoked") || !strings.Contains(out, "at 1 depth") {
+			t.Errorf("%s openssl says:\n%s", when, out)
+		}
+		// Another machine, of the CA that issues now, is not concerned.
+		p.Node("ws1").Connect(&nodev1.Hello{}).AcceptAssignment()
+		if when == "after the retirement" {
+			p.Restart()
+			p.base = "http://" + p.running.controller.RevocationAddress().String()
 		}
 	}
 }

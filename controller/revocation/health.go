@@ -86,7 +86,7 @@ func (k *Keeper) Health() Health {
 	k.health.Lock()
 	// Nobody signs for a CA that is retired.
 	maps.DeleteFunc(k.health.failing, func(scope revocation.Scope, _ struct{}) bool {
-		_, ok := k.issuer(func(i Issuer) bool { return revocation.IssuerName(i.IssuerKeyID()) == scope.Issuer })
+		_, ok := k.signer(scope)
 		return !ok
 	})
 	if len(k.health.failing) == 0 {

@@ -62,6 +62,8 @@ type Config struct {
 	TrustDomain string
 	// Issuers are the CAs whose lists are made.
 	Issuers func() []Issuer
+	// Roots are the roots whose keys are at hand: each signs the list of the CAs below it. Nil means none.
+	Roots func() []Issuer
 	// Responder returns who signs OCSP responses for an issuer.
 	Responder func(ctx context.Context, issuer Issuer) (Responder, error)
 	// Pointers are the places that certificates name.
@@ -102,6 +104,9 @@ func Open(ctx context.Context, c Config) (*Keeper, error) {
 	}
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
+	}
+	if c.Roots == nil {
+		c.Roots = func() []Issuer { return nil }
 	}
 	if c.ListLifetime == 0 {
 		c.ListLifetime = DefaultListLifetime

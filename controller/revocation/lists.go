@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,7 +77,7 @@ func (s SignedList) good(now time.Time) bool { return s.DER != nil && now.Before
 // List returns the present list of a scope, or the one before while that is good and no new one can be made. The error wraps
 // ErrNoList when it is of no issuer here.
 func (k *Keeper) List(ctx context.Context, scope revocation.Scope) (SignedList, error) {
-	issuer, ok := k.issuer(func(i Issuer) bool { return revocation.IssuerName(i.IssuerKeyID()) == scope.Issuer })
+	issuer, ok := k.signer(scope)
 	if !ok {
 		return SignedList{}, fmt.Errorf("issuer %s: %w", scope.Issuer, ErrNoList)
 	}
@@ -242,6 +243,19 @@ func (k *Keeper) compose(issuer Issuer, scope revocation.Scope, s SignedList, st
 		list.Entries = append(list.Entries, revocation.Entry{Serial: serial, At: r.At, Reason: reason})
 	}
 	return list
+}
+
+// signer is who signs the lists of a scope: a CA, or a root, which has no parts.
+func (k *Keeper) signer(scope revocation.Scope) (Issuer, bool) {
+	named := func(i Issuer) bool { return revocation.IssuerName(i.IssuerKeyID()) == scope.Issuer }
+	if issuer, ok := k.issuer(named); ok {
+		return issuer, true
+	}
+	roots := k.config.Roots()
+	if i := slices.IndexFunc(roots, named); i >= 0 && scope.Whole() {
+		return roots[i], true
+	}
+	return nil, false
 }
 
 func (k *Keeper) issuer(is func(Issuer) bool) (Issuer, bool) {

@@ -17,7 +17,7 @@ import (
 // What a journal calls the certificates of CAs.
 const (
 	profileRoot    = "root-ca"
-	profileIssuing = "issuing-ca"
+	ProfileIssuing = "issuing-ca"
 )
 
 const authorityKeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
@@ -54,7 +54,7 @@ func CertifyIssuing(ctx context.Context, journal Journal, now time.Time, config 
 		return nil, fmt.Errorf("the root %q: %w", root.Subject, &IssuerValidityError{Now: now, NotBefore: root.NotBefore, NotAfter: root.NotAfter, Needed: minAuthorityLifetime})
 	}
 	return authorityCertificate{
-		issuer: root, signer: rootKey, public: public, profile: profileIssuing, name: "Bailiwick issuing CA", organization: c.TrustDomain,
+		issuer: root, signer: rootKey, public: public, profile: ProfileIssuing, name: "Bailiwick issuing CA", organization: c.TrustDomain,
 		notBefore: start, notAfter: end, domains: c.Domains,
 	}.issue(ctx, journal, now)
 }
@@ -192,7 +192,7 @@ func (a authorityCertificate) lintTwin(template *x509.Certificate, keyID pki.Key
 
 // IsAuthorityProfile reports whether a journal's profile is that of CA certificates.
 func IsAuthorityProfile(profile string) bool {
-	return profile == profileRoot || profile == profileIssuing
+	return profile == profileRoot || profile == ProfileIssuing
 }
 
 // CheckIssuing holds the certificate of an issuing CA that was made elsewhere against the rules, as if it was made here.
