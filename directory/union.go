@@ -291,16 +291,23 @@ func (u *union) nameMachine(p Part, m *Machine, own map[string]bool) {
 }
 
 func (u *union) freeName(p Part, m Machine, own map[string]bool) string {
-	for _, name := range []string{m.DNSName, m.Name + "." + p.Snapshot.base.Domain(), m.Name + "." + p.Name} {
+	free := func(name string) bool {
 		key := fold(name)
 		_, occupied := u.names[key]
 		_, called := u.dnsNames[key] // a machine is found by either name
-		if !occupied && !own[key] && (!called || key == m.DNSName) && validHostName(name) {
+		return !occupied && !own[key] && (!called || key == m.DNSName) && validHostName(name)
+	}
+	for _, name := range []string{m.DNSName, m.Name + "." + p.Snapshot.base.Domain(), m.Name + "." + p.Name} {
+		if free(name) {
 			return name
 		}
 	}
-	// A UUID is nobody else's, and short enough for a name.
-	return "machine-" + m.UUID.String()
+	// A UUID is nobody else's, and short enough for a name; but anybody can call a machine so.
+	name := "machine-" + m.UUID.String()
+	for n := 2; !free(name); n++ {
+		name = fmt.Sprintf("machine-%s-%d", m.UUID, n)
+	}
+	return name
 }
 
 // roof puts plain containers above the bases, so that there is one tree: up to the empty name.

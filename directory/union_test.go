@@ -104,6 +104,29 @@ func TestUnionTellsEveryCollision(t *testing.T) {
 	}
 }
 
+// TestNameOfLastResortIsFree: somebody else may be called like the name that a machine gets when all others are taken.
+func TestNameOfLastResortIsFree(t *testing.T) {
+	last := "machine-" + UUID{13}.String()
+	taken := []Object{at(1, "dc=bank,dc=example")}
+	for i, name := range []string{"sql", "sql.branch.test", "sql.branch", last, last + "-2"} {
+		taken = append(taken, box(byte(20+i), fmt.Sprintf("cn=m%d,dc=bank,dc=example", i), name, ""))
+	}
+	bank := forest(t, taken...)
+	// One of the same source is called by the next one.
+	branch := forest(t, at(11, "dc=branch,dc=test"), box(13, "cn=sql,dc=branch,dc=test", "sql", ""), box(14, "cn=other,dc=branch,dc=test", last+"-3", ""))
+	s := joined(t, Part{"bank", bank}, Part{"branch", branch})
+	names := map[string]bool{}
+	for m := range s.Machines() {
+		if names[m.Name] {
+			t.Errorf("two machines are called %s", m.Name)
+		}
+		names[m.Name] = true
+	}
+	if m, _ := s.Machine(UUID{13}); m.Name != last+"-4" {
+		t.Errorf("the machine is called %s", m.Name)
+	}
+}
+
 // randomPart draws a tree in which much is alike whatever the source.
 func randomPart(t *rapid.T, name string) Part {
 	base := rapid.SampledFrom([]string{"dc=a", "dc=b,dc=a", "dc=c", "ou=x,dc=a", "dc=z,cn=1,dc=a"}).Draw(t, "base")
