@@ -56,6 +56,9 @@ func TestScripts(t *testing.T) {
 				UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("BAILIWICK_SOCKET", f.Socket())
+					// A program with the race detector sleeps for a second before it exits unless it is told not to; there are
+					// hundreds of commands, and nothing of them goes on when they are done.
+					env.Setenv("GORACE", "atexit_sleep_ms=0")
 					env.Setenv("LDIF", f.LDIF())
 					env.Setenv("BRANCH", branch)
 					env.Setenv("ADMIN", f.AdminAddress().String())
