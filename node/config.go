@@ -17,6 +17,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/bailiwick-net/bailiwick/node/identity"
+	"github.com/bailiwick-net/bailiwick/node/tpm"
 	"github.com/bailiwick-net/bailiwick/node/transport"
 	"github.com/bailiwick-net/bailiwick/policies/spd"
 )
@@ -37,6 +39,8 @@ func DefaultRemoteAccess() []string {
 type Config struct {
 	// StateDir keeps key, certificate and the last good policy.
 	StateDir string `yaml:"stateDir"`
+	// Identity says where the machine's private key is made.
+	Identity IdentityConfig `yaml:"identity"`
 	// Socket is the local socket for status.
 	Socket string `yaml:"socket"`
 	// Encapsulation is "always" (ESP in UDP between all peers, the default: faster in user space) or "nat" (only where a
@@ -107,6 +111,9 @@ func (c Config) validated() (Config, error) {
 	if c.Socket == "" {
 		c.Socket = DefaultSocket
 	}
+	if c.Identity.Device == "" {
+		c.Identity.Device = tpm.DefaultDevice
+	}
 	if c.SecretsDir == "" {
 		c.SecretsDir = filepath.Join(c.StateDir, "secrets")
 	}
@@ -118,6 +125,8 @@ func (c Config) validated() (Config, error) {
 		value   *string
 		choices []string
 	}{
+		{"identity.key", &c.Identity.Key, []string{identity.InFile.String(), identity.InTPM.String(), identity.Auto.String()}},
+		{"identity.algorithm", &c.Identity.Algorithm, []string{algorithmP256, algorithmP384}},
 		{"encapsulation", &c.Encapsulation, []string{"always", "nat"}},
 		{"datapath", &c.Datapath, []string{datapathAuto, datapathUserspace, datapathXFRM}},
 		{"onStop", &c.OnStop, []string{"block", "release"}},

@@ -26,10 +26,11 @@ func Join(ctx context.Context, config Config, controller, token, name string) (i
 	if err != nil {
 		return identity.Credentials{}, err
 	}
-	store, err := identity.Open(config.StateDir)
+	store, err := config.store()
 	if err != nil {
 		return identity.Credentials{}, err
 	}
+	defer store.Keys().Close()
 	if _, err := store.Load(); err == nil {
 		return identity.Credentials{}, identity.ErrJoined
 	} else if !errors.Is(err, identity.ErrNotJoined) {
@@ -73,10 +74,11 @@ func JoinByRequest(ctx context.Context, config Config, r JoinRequest) (identity.
 	if r.Name, err = fullName(r.Name); err != nil {
 		return identity.Credentials{}, err
 	}
-	store, err := identity.Open(config.StateDir)
+	store, err := config.store()
 	if err != nil {
 		return identity.Credentials{}, err
 	}
+	defer store.Keys().Close()
 	enrollment, err := control.NewEnrollment(r.Controller, time.Now)
 	if err != nil {
 		return identity.Credentials{}, err

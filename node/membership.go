@@ -147,8 +147,9 @@ func (m *membership) renew(ctx context.Context, issuer identity.Issuer, renewed 
 			continue
 		}
 		renewed()
+		m.tellKeyProblem(log)
 		at, most = identity.RenewAt(credentials.Leaf(), rand.Float64()), 0
-		log.Info("machine certificate was renewed", "serial", credentials.Leaf().SerialNumber.Text(16), "not after", credentials.Leaf().NotAfter)
+		log.Info("machine certificate was renewed", "serial", credentials.Leaf().SerialNumber.Text(16), "not after", credentials.Leaf().NotAfter, "key", identity.Where(credentials.Key))
 	}
 }
 

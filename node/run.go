@@ -54,7 +54,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 		return err
 	}
 	log := config.logger(logs)
-	store, err := identity.Open(config.StateDir)
+	store, err := config.store()
 	if err != nil {
 		return err
 	}
@@ -152,6 +152,7 @@ func Run(ctx context.Context, config Config, version string, logs io.Writer, hel
 	group.Go(func() error { return localapi.Serve(groupContext, listener, config.Socket, n) })
 	group.Go(func() error { return facts.Watch(groupContext, reconciler.FactsChanged) })
 	group.Go(func() error { return names.Run(groupContext, reconciler.FactsChanged) })
+	group.Go(func() error { return members.watchKey(groupContext, log.Named("identity")) })
 	if client != nil {
 		group.Go(func() error { return client.Run(groupContext) })
 		group.Go(func() error {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bailiwick-net/bailiwick/node/datapath/userspace/steering"
+	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/ike"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
 	"github.com/bailiwick-net/bailiwick/node/sa"
@@ -33,9 +34,13 @@ func (n *Node) Status(ctx context.Context) (localapi.Status, error) {
 		Version: n.version, Identity: known.Identity, NotAfter: known.NotAfter,
 		Policy: known.Policy, Container: known.Container, Revision: known.Revision, Digest: known.Digest, Probation: known.Pending,
 		Controller: known.Controller, Controllers: known.Controllers, Problem: known.Problem,
+		Key:     identity.Where(n.membership.Credentials().Key),
 		Backend: moved.Backend, Notes: moved.Notes,
 		IKESAs: len(negotiated.SAs), ChildSAs: len(moved.Children), SoftSAs: len(moved.Soft),
 		Counters: map[string]uint64{}, Keys: known.Keys,
+	}
+	if problem := n.membership.keyProblem(); problem != nil {
+		s.KeyProblem = problem.Error()
 	}
 	if own := known.Own; own.Policy != "" {
 		s.Local = &localapi.LocalPolicy{Name: own.Policy, File: own.File, Suppressed: own.Suppressed}

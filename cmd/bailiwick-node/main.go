@@ -21,6 +21,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/node/identity"
 	"github.com/bailiwick-net/bailiwick/node/keyring"
 	"github.com/bailiwick-net/bailiwick/node/localapi"
+	"github.com/bailiwick-net/bailiwick/node/tpm"
 )
 
 // Exit codes.
@@ -98,6 +99,8 @@ func (f *flags) load(cmd *cobra.Command) (node.Config, error) {
 		"queues":            func() { c.Queues = f.file.Queues },
 		"device":            func() { c.Device = f.file.Device },
 		"audit-file":        func() { c.AuditFile = f.file.AuditFile },
+		"identity-key":      func() { c.Identity.Key = f.file.Identity.Key },
+		"tpm-device":        func() { c.Identity.Device = f.file.Identity.Device },
 		"keylog":            func() { c.KeyLog = f.file.KeyLog },
 	} {
 		if given := cmd.Flags().Lookup(flag); given != nil && given.Changed {
@@ -126,6 +129,8 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 refused by the controller,
 	persistent.StringVar(&f.config, "config", node.DefaultConfigFile, "configuration file")
 	persistent.StringVar(&f.file.StateDir, "state-dir", node.DefaultStateDir, "directory of key, certificate and last good policy")
 	persistent.StringVar(&f.file.Socket, "socket", node.DefaultSocket, "local socket")
+	persistent.StringVar(&f.file.Identity.Key, "identity-key", "file", "where the machine's private key is made: file, tpm, or auto, which is the TPM where there is one")
+	persistent.StringVar(&f.file.Identity.Device, "tpm-device", tpm.DefaultDevice, "the TPM 2.0: a device, or a unix socket")
 	root.AddCommand(runCommand(f), joinCommand(f), leaveCommand(f), statusCommand(f), sasCommand(f), filtersCommand(f), rekeyCommand(f), ruleCommand(f), ikeCommand(f), countersCommand(f))
 	return root
 }

@@ -48,8 +48,8 @@ func printJoined(w io.Writer, c identity.Credentials) error {
 	for _, u := range leaf.URIs {
 		names = append(names, u.String())
 	}
-	_, err := fmt.Fprintf(w, "joined as %s\n  subject   %s\n  names     %s\n  valid     %s to %s\n  issuer    %s\n  serial    %x\n",
-		c.Identity, leaf.Subject, strings.Join(names, ", "), stamp(leaf.NotBefore), stamp(leaf.NotAfter), leaf.Issuer, leaf.SerialNumber)
+	_, err := fmt.Fprintf(w, "joined as %s\n  subject   %s\n  names     %s\n  valid     %s to %s\n  issuer    %s\n  serial    %x\n  key       %s\n",
+		c.Identity, leaf.Subject, strings.Join(names, ", "), stamp(leaf.NotBefore), stamp(leaf.NotAfter), leaf.Issuer, leaf.SerialNumber, identity.Where(c.Key))
 	return err
 }
 
@@ -126,6 +126,8 @@ func printStatus(w io.Writer, s localapi.Status) {
 	if !s.NotAfter.IsZero() {
 		row("certificate", "valid until "+stamp(s.NotAfter))
 	}
+	row("key", s.Key)
+	row("key problem", s.KeyProblem)
 	policy := s.Policy
 	if policy == "" {
 		policy = "none yet"

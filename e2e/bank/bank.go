@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,6 +88,7 @@ type Bank struct {
 	hosts      map[string]*lab.Host
 	controller *lab.Process
 	nodes      map[string]*lab.Process
+	tpms       map[string]string // devices of the machines that have one, by name
 	stopEcho   context.CancelFunc
 }
 
@@ -98,7 +100,7 @@ func New(ctx context.Context, config Config) (_ *Bank, err error) {
 		return nil, err
 	}
 	echoContext, stopEcho := context.WithCancel(context.WithoutCancel(ctx))
-	b := &Bank{config: config, lab: l, hosts: map[string]*lab.Host{}, nodes: map[string]*lab.Process{}, stopEcho: stopEcho}
+	b := &Bank{config: config, lab: l, hosts: map[string]*lab.Host{}, nodes: map[string]*lab.Process{}, tpms: map[string]string{}, stopEcho: stopEcho}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.Close())
@@ -279,8 +281,20 @@ func (b *Bank) Join(ctx context.Context, m Machine) (string, error) {
 	if err := os.MkdirAll(b.path(m.Name), 0o700); err != nil {
 		return "", err
 	}
-	return b.run(ctx, b.Host(m), "bailiwick-node", "join", "--state-dir", b.path(m.Name),
-		"--controller", fmt.Sprintf("%s:%d", controllerAddress, nodePort), "--token-file", file, "--name", m.DNSName())
+	args := append([]string{"join", "--state-dir", b.path(m.Name), "--controller", fmt.Sprintf("%s:%d", controllerAddress, nodePort),
+		"--token-file", file, "--name", m.DNSName()}, b.keyArgs(m)...)
+	return b.run(ctx, b.Host(m), "bailiwick-node", args...)
+}
+
+// UseTPM has a machine make its next keys in a TPM.
+func (b *Bank) UseTPM(m Machine, device string) { b.tpms[m.Name] = device }
+
+// keyArgs are the arguments that say where a machine's key is made.
+func (b *Bank) keyArgs(m Machine) []string {
+	if device := b.tpms[m.Name]; device != "" {
+		return []string{"--identity-key", "tpm", "--tpm-device", device}
+	}
+	return nil
 }
 
 // StartNode starts the daemon of a machine that has joined.
@@ -289,7 +303,7 @@ func (b *Bank) StartNode(m Machine) error {
 	if b.config.KeyLog {
 		args = append(args, "--keylog", b.KeyLog(m))
 	}
-	process, err := b.start(b.Host(m), m.Name+".log", append(args, b.config.NodeArgs...)...)
+	process, err := b.start(b.Host(m), m.Name+".log", slices.Concat(args, b.config.NodeArgs, b.keyArgs(m))...)
 	if err != nil {
 		return err
 	}

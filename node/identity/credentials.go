@@ -1,6 +1,6 @@
 // Package identity owns the node's key and certificate: how they are made, kept, renewed and replaced.
 //
-// Its invariant: the private key never leaves the machine, a certificate is only ever stored with its own key, and a
+// Its invariant: the private key never leaves the machine, and one that was made in the TPM never the TPM; a certificate is only ever stored with its own key, and a
 // failed join or renewal leaves what was there. It leaves the conversation with the controller to node/control, and the
 // decision whether a peer is believed to pki/trust.
 package identity
@@ -8,9 +8,6 @@ package identity
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -93,15 +90,6 @@ func (c Credentials) TLS() tls.Certificate {
 	return tls.Certificate{Certificate: c.RawChain(), PrivateKey: c.Key, Leaf: c.Chain[0]}
 }
 
-// NewKey makes a private key for a certificate request: ECDSA P-256.
-func NewKey() (*ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a machine key: %w", err)
-	}
-	return key, nil
-}
-
 const (
 	credentialsFile = "credentials.pem"
 	pendingFile     = "join.key"
@@ -114,15 +102,24 @@ const (
 )
 
 // Store keeps Credentials in one file, so that key, certificate and trust change together or not at all.
-type Store struct{ dir string }
+type Store struct {
+	dir  string
+	keys Keys
+}
 
-// Open prepares the directory.
+// Open prepares the directory. Keys are made in files; see With.
 func Open(dir string) (Store, error) {
 	if err := statefile.Dir(dir); err != nil {
 		return Store{}, err
 	}
-	return Store{dir}, nil
+	return Store{dir: dir}, nil
 }
+
+// With is the store whose keys are made as these say.
+func (s Store) With(keys Keys) Store { return Store{s.dir, keys} }
+
+// Keys says where keys are made.
+func (s Store) Keys() Keys { return s.keys }
 
 // Dir is the state directory.
 func (s Store) Dir() string { return s.dir }
@@ -131,13 +128,12 @@ func (s Store) path() string { return filepath.Join(s.dir, credentialsFile) }
 
 // Save replaces the stored credentials.
 func (s Store) Save(c Credentials) error {
-	key, err := x509.MarshalPKCS8PrivateKey(c.Key)
+	blocks, err := encodeKey(c.Key)
 	if err != nil {
-		return fmt.Errorf("encode machine key: %w", err)
+		return err
 	}
-	defer clear(key)
+	defer clear(blocks[0].Bytes)
 	var out bytes.Buffer
-	blocks := []*pem.Block{{Type: typeKey, Bytes: key}}
 	for _, cert := range c.Chain {
 		blocks = append(blocks, &pem.Block{Type: typeCert, Bytes: cert.Raw})
 	}
@@ -163,15 +159,16 @@ func (s Store) Load() (Credentials, error) {
 	if err != nil {
 		return Credentials{}, fmt.Errorf("load credentials: %w", err)
 	}
-	c, err := parse(content)
+	c, err := parse(content, s.keys)
 	if err != nil {
 		return Credentials{}, fmt.Errorf("load credentials from %s: %w; remove the file and join again", s.path(), err)
 	}
 	return c, nil
 }
 
-func parse(content []byte) (Credentials, error) {
+func parse(content []byte, keys Keys) (Credentials, error) {
 	var c Credentials
+	stored := storedKey{keys: keys}
 	var chain [][]byte
 	for len(bytes.TrimSpace(content)) > 0 {
 		block, rest := pem.Decode(content)
@@ -179,17 +176,12 @@ func parse(content []byte) (Credentials, error) {
 			return Credentials{}, fmt.Errorf("%d octets at the end are not PEM", len(content))
 		}
 		content = rest
+		if taken, err := stored.take(block); err != nil {
+			return Credentials{}, err
+		} else if taken {
+			continue
+		}
 		switch block.Type {
-		case typeKey:
-			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-			if err != nil {
-				return Credentials{}, fmt.Errorf("private key: %w", err)
-			}
-			signer, ok := key.(crypto.Signer)
-			if !ok || c.Key != nil {
-				return Credentials{}, errors.New("not exactly one signing key")
-			}
-			c.Key = signer
 		case typeCert:
 			chain = append(chain, block.Bytes)
 		case typeBundle:
@@ -203,6 +195,10 @@ func parse(content []byte) (Credentials, error) {
 		default:
 			return Credentials{}, fmt.Errorf("unexpected PEM block %q", block.Type)
 		}
+	}
+	var err error
+	if c.Key, err = stored.key(); err != nil {
+		return Credentials{}, err
 	}
 	certs, err := trust.ParseChain(chain)
 	if err != nil {

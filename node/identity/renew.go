@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,12 +34,13 @@ func RenewAt(leaf *x509.Certificate, jitter float64) time.Time {
 	return leaf.NotBefore.Add(life*2/3 - time.Duration(jitter*float64(life)/10))
 }
 
-// Renew asks for a certificate for a fresh key, or for the same one where the certificate has ended, and stores it. After an error the old credentials are still in place.
+// Renew asks for a certificate for a fresh key, or for the same one where the certificate has ended, and stores it. After an
+// error the old credentials are still in place.
 func Renew(ctx context.Context, now time.Time, s Store, issuer Issuer, c Credentials) (Credentials, error) {
 	key := c.Key
 	// A certificate that has ended is renewed for the same key only: the key is all that still tells who we are.
 	if now.Before(c.Leaf().NotAfter) {
-		fresh, err := NewKey()
+		fresh, err := s.keys.successor(c.Key)
 		if err != nil {
 			return Credentials{}, err
 		}
@@ -120,25 +122,54 @@ func (s Store) pendingKey() (crypto.Signer, error) {
 	path := filepath.Join(s.dir, pendingFile)
 	content, err := statefile.Read(path, maxFile)
 	if err == nil {
-		key, err := x509.ParsePKCS8PrivateKey(content)
-		if signer, ok := key.(crypto.Signer); err == nil && ok {
-			return signer, nil
+		key, err := s.parsePending(content)
+		if err != nil {
+			return nil, fmt.Errorf("the key of an earlier join in %s cannot be read (%w); remove the file", path, err)
 		}
-		return nil, fmt.Errorf("the key of an earlier join in %s cannot be read (%w); remove the file", path, err)
+		if s.keys.Place == InTPM && !inTPM(key) {
+			return nil, fmt.Errorf("the key of an earlier join is in the file %s, and identity.key is %s; remove the file to join with a key in the TPM (a token that was shown with the former key needs a successor)", path, s.keys.Place)
+		}
+		return key, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	key, err := NewKey()
+	key, err := s.keys.fresh(nil)
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	blocks, err := encodeKey(key)
 	if err != nil {
-		return nil, fmt.Errorf("encode machine key: %w", err)
+		return nil, err
 	}
-	defer clear(encoded)
+	defer clear(blocks[0].Bytes)
+	if !inTPM(key) {
+		return key, statefile.Write(path, blocks[0].Bytes)
+	}
+	var encoded []byte
+	for _, block := range blocks {
+		encoded = append(encoded, pem.EncodeToMemory(block)...)
+	}
 	return key, statefile.Write(path, encoded)
+}
+
+// parsePending reads a key of a join: as PKCS #8, or as the PEM of one in a TPM.
+func (s Store) parsePending(content []byte) (crypto.Signer, error) {
+	stored := storedKey{keys: s.keys}
+	block, rest := pem.Decode(content)
+	if block == nil {
+		block, rest = &pem.Block{Type: typeKey, Bytes: content}, nil
+	}
+	for ; block != nil; block, rest = pem.Decode(rest) {
+		if taken, err := stored.take(block); err != nil || !taken {
+			return nil, errors.Join(err, fmt.Errorf("PEM block %q", block.Type))
+		}
+	}
+	key, err := stored.key()
+	if err == nil && key == nil {
+		err = errors.New("there is none")
+	}
+	return key, err
 }
 
 // Leave forgets key and certificate. The certificate stays valid until it expires or is revoked.

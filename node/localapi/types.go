@@ -15,6 +15,8 @@ type Status struct {
 	Version     string    `json:"version"`
 	Identity    string    `json:"identity,omitempty"`
 	NotAfter    time.Time `json:"certificateNotAfter,omitzero"`
+	Key         string    `json:"key,omitempty"`        // where the machine's private key is
+	KeyProblem  string    `json:"keyProblem,omitempty"` // what is wrong with it, and what to do
 	Policy      string    `json:"policy"`
 	Container   string    `json:"container,omitempty"`
 	Revision    uint64    `json:"revision"`
