@@ -142,10 +142,11 @@ func JoinByKerberos(ctx context.Context, config Config, j JoinAccount) (identity
 	if j.Name, err = fullName(j.Name); err != nil {
 		return identity.Credentials{}, err
 	}
-	store, err := identity.Open(config.StateDir)
+	store, err := config.store()
 	if err != nil {
 		return identity.Credentials{}, err
 	}
+	defer store.Keys().Close()
 	enrollment, err := control.NewEnrollment(j.Controller, time.Now)
 	if err != nil {
 		return identity.Credentials{}, err
