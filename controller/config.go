@@ -50,6 +50,8 @@ type Config struct {
 	Enrollment EnrollmentConfig `yaml:"enrollment"`
 	// EST is for machines without our daemon.
 	EST ESTConfig `yaml:"est"`
+	// Connections bounds what callers may hold of the listeners.
+	Connections ConnectionConfig `yaml:"connections"`
 	// ReportInterval is how often a node reports without a change; default 30 s, 1 s to 1 h.
 	ReportInterval time.Duration `yaml:"reportInterval"`
 
@@ -221,7 +223,7 @@ func (c Config) validate() (validated, error) {
 	if v.ReportInterval == 0 {
 		v.ReportInterval = 30 * time.Second
 	}
-	errs := []error{v.checkAddresses(), v.checkNames(), v.checkDirectory(), v.checkStore(), v.checkRevocation(), v.checkCA(), v.checkEnrollment()}
+	errs := []error{v.checkAddresses(), v.checkNames(), v.checkDirectory(), v.checkStore(), v.checkRevocation(), v.checkCA(), v.checkEnrollment(), v.Connections.complete()}
 	if v.ReportInterval < time.Second || v.ReportInterval > time.Hour {
 		errs = append(errs, fmt.Errorf("reportInterval %v, wanted 1s to 1h", v.ReportInterval))
 	}

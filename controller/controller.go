@@ -49,6 +49,7 @@ type Controller struct {
 	ends      *certificateEnds
 	// groupPolicy reads what Group Policy says in the domains that are configured so.
 	groupPolicy []*grouppolicy.Follower
+	connections connections
 	server      *serverCertificate
 
 	nodes      *grpc.Server
@@ -70,7 +71,7 @@ func Load(ctx context.Context, config Config) (*Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Controller{config: v, log: v.Log, health: health.NewServer(), openNodes: make(chan struct{})}
+	c := &Controller{config: v, log: v.Log, health: health.NewServer(), openNodes: make(chan struct{}), connections: newConnections(v.Connections)}
 	c.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	if c.state, err = v.openStore(ctx); err != nil {
 		return nil, err
@@ -143,7 +144,7 @@ func (c *Controller) load(ctx context.Context) error {
 		Machine: v.machine, Admin: v.admin, Peer: v.peer, Requests: s, Rules: v.rules, Kerberos: v.kerberos, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace, Supersede: c.revoked.Supersede, Barred: c.revoked.Barred,
 		Now: v.Now, Log: v.Log.Named("enrollment"),
 	})
-	verifier := peerVerifier{bundle: currentTrust, revoked: c.revoked.Set, now: v.Now, log: v.Log, grace: c.desk.RenewalGrace()}
+	verifier := peerVerifier{bundle: currentTrust, revoked: c.revoked.Set, now: v.Now, log: v.Log, grace: c.desk.RenewalGrace(), callers: c.connections.grpc}
 	c.serveNodes(c.desk, verifier)
 	c.serveEST(currentTrust, verifier)
 	c.serveAdmins(c.desk, currentTrust, verifier, trustDomain)
@@ -175,7 +176,7 @@ func (c *Controller) snapshot() *directory.Snapshot {
 }
 
 func (c *Controller) serveNodes(desk *enrollment.Desk, verifier peerVerifier) {
-	c.nodes = nodeServer(tlsConfig(c.server), verifier, c.log.Named("nodes"))
+	c.nodes = nodeServer(tlsConfig(c.server), verifier, c.config.Connections.IdleTime, c.log.Named("nodes"))
 	nodev1.RegisterEnrollmentServiceServer(c.nodes, enrollment.NewService(desk))
 	nodev1.RegisterSessionServiceServer(c.nodes, c.sessions)
 	healthpb.RegisterHealthServer(c.nodes, c.health)
@@ -191,13 +192,13 @@ func (c *Controller) serveAdmins(desk *enrollment.Desk, bundle func() trust.Bund
 	c.ends = &certificateEnds{source: service, now: c.config.Now, log: log}
 	c.openGroupPolicy(service)
 	authorizer := &admin.Authorizer{TrustDomain: trustDomain}
-	c.admins = adminServer(admin.SocketCredentials(), verifier, log, authorizer)
+	c.admins = adminServer(admin.SocketCredentials(), verifier, c.config.Connections.IdleTime, log, authorizer)
 	service.Register(c.admins)
 	healthpb.RegisterHealthServer(c.admins, c.health)
 	if c.config.Admin.Listen == "" {
 		return
 	}
-	c.remote = adminServer(credentials.NewTLS(tlsConfig(c.server)), verifier, log, authorizer)
+	c.remote = adminServer(credentials.NewTLS(tlsConfig(c.server)), verifier, c.config.Connections.IdleTime, log, authorizer)
 	service.Register(c.remote)
 	healthpb.RegisterHealthServer(c.remote, c.health)
 }
@@ -210,19 +211,20 @@ func (c *Controller) listen(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("listening for nodes: %w", err)
 		}
-		c.nodeLs = append(c.nodeLs, listener)
+		c.nodeLs = append(c.nodeLs, c.connections.grpc.over(listener))
 	}
 	if c.remote != nil {
 		if c.remoteLs, err = open.Listen(ctx, "tcp", c.config.Admin.Listen); err != nil {
 			return fmt.Errorf("listening for administrators: %w", err)
 		}
+		c.remoteLs = c.connections.grpc.over(c.remoteLs)
 	}
 	if c.config.Metrics.Listen != "" {
 		if c.metricsLs, err = open.Listen(ctx, "tcp", c.config.Metrics.Listen); err != nil {
 			return fmt.Errorf("listening for metrics: %w", err)
 		}
 	}
-	if err := c.est.listen(ctx, c.config.EST.Listen); err != nil {
+	if err := c.est.listen(ctx, c.config.EST.Listen, c.connections.est); err != nil {
 		return err
 	}
 	if err := c.listenRevocations(ctx); err != nil {

@@ -76,7 +76,7 @@ func recoverHTTP(log hclog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-func (e *estListener) listen(ctx context.Context, address string) error {
+func (e *estListener) listen(ctx context.Context, address string, bound *callers) error {
 	if e.server == nil {
 		return nil
 	}
@@ -85,7 +85,7 @@ func (e *estListener) listen(ctx context.Context, address string) error {
 	if err != nil {
 		return fmt.Errorf("listening for EST: %w", err)
 	}
-	e.listener = listener
+	e.listener = bound.over(listener)
 	return nil
 }
 

@@ -56,6 +56,8 @@ type peerVerifier struct {
 	log     hclog.Logger
 	// grace is how long after its end a certificate is still good for its own renewal.
 	grace time.Duration
+	// callers hears whose connection is no stranger's; nil tells nobody.
+	callers *callers
 }
 
 // verify holds a chain against the trust bundle. With late a certificate that has ended within the grace is held against it
@@ -88,6 +90,7 @@ func (v peerVerifier) check(ctx context.Context, method string) (context.Context
 		v.log.Warn("caller's certificate refused", "address", p.Addr, "error", err)
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
+	v.callers.know(p.LocalAddr, p.Addr)
 	return revocation.WithCaller(ctx, verdict), nil
 }
 
@@ -117,7 +120,7 @@ type verifiedStream struct {
 func (s verifiedStream) Context() context.Context { return s.ctx }
 
 // nodeServer makes the gRPC server for nodes, tuned for many idle streams.
-func nodeServer(config *tls.Config, verifier peerVerifier, log hclog.Logger) *grpc.Server {
+func nodeServer(config *tls.Config, verifier peerVerifier, idle time.Duration, log hclog.Logger) *grpc.Server {
 	return grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(config)),
 		grpc.MaxRecvMsgSize(maxNodeMessage),
@@ -126,7 +129,7 @@ func nodeServer(config *tls.Config, verifier peerVerifier, log hclog.Logger) *gr
 		// grpc pools read buffers for plain TCP only: under TLS each would stay with its connection, 32 KiB of it.
 		grpc.ReadBufferSize(0),
 		// A node that went without a word is noticed within a minute; nodes ping every 30 s themselves.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 40 * time.Second, Timeout: 15 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: 40 * time.Second, Timeout: 15 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(recoverUnary(log), verifier.unary),
 		grpc.ChainStreamInterceptor(recoverStream(log), verifier.stream),
@@ -134,11 +137,12 @@ func nodeServer(config *tls.Config, verifier peerVerifier, log hclog.Logger) *gr
 }
 
 // adminServer makes a gRPC server for administrators.
-func adminServer(creds credentials.TransportCredentials, verifier peerVerifier, log hclog.Logger, authorize *admin.Authorizer) *grpc.Server {
+func adminServer(creds credentials.TransportCredentials, verifier peerVerifier, idle time.Duration, log hclog.Logger, authorize *admin.Authorizer) *grpc.Server {
 	return grpc.NewServer(
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(maxAdminMessage),
 		grpc.ConnectionTimeout(20*time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(recoverUnary(log), verifier.unary, authorize.Unary),
 		grpc.ChainStreamInterceptor(recoverStream(log), verifier.stream, authorize.Stream),

@@ -144,7 +144,7 @@ func (c *Controller) serveMetrics(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		err := writeMetrics(w, c.sourceStatuses(), c.config.Now())
+		err := errors.Join(writeMetrics(w, c.sourceStatuses(), c.config.Now()), c.connections.writeMetrics(w))
 		if err == nil {
 			_, err = w.Write(append(c.ends.text(r.Context()), listFigures(c.revoked.Health())...))
 		}

@@ -184,6 +184,7 @@ func (c *Controller) listenRevocations(ctx context.Context) error {
 	if c.listsL, err = open.Listen(ctx, "tcp", c.config.Revocation.Listen); err != nil {
 		return fmt.Errorf("listening for requests of revocation lists: %w", err)
 	}
+	c.listsL = c.connections.lists.over(c.listsL)
 	return nil
 }
 
