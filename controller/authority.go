@@ -260,7 +260,7 @@ func (v validated) writeTrust(keeper *authority.Keeper) error {
 // headInterval is how often the head of the issuing journal goes to the log, where it cannot be changed afterwards.
 const headInterval = time.Hour
 
-// tellHead writes the head of the issuing journal to the log, now and then, until ctx ends.
+// tellHead writes the head of the issuing journal to the log, and whether the store has room for it, now and then, until ctx ends.
 func (c *Controller) tellHead(ctx context.Context) error {
 	tick := time.NewTicker(headInterval)
 	defer tick.Stop()
@@ -271,6 +271,12 @@ func (c *Controller) tellHead(ctx context.Context) error {
 			c.log.Info("issuing journal", "head", head.String())
 		case ctx.Err() == nil:
 			c.log.Warn("the head of the issuing journal cannot be read", "error", err)
+		}
+		switch capacity, err := c.state.store.Capacity(ctx); {
+		case err == nil && capacity.Short():
+			c.log.Error("the store is nearly full, and takes no writes past its quota", "octets", capacity.Used, "quota", capacity.Quota)
+		case err != nil && ctx.Err() == nil:
+			c.log.Warn("the size of the store cannot be asked for", "error", err)
 		}
 		select {
 		case <-tick.C:

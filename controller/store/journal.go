@@ -105,16 +105,22 @@ func (s *Store) takeLocked() []*entry {
 
 func (s *Store) writeBatch(batch []*entry) {
 	err := s.tryBatch(batch)
-	if !errors.Is(err, ErrConflict) || len(batch) == 1 {
+	if !ofOne(err) || len(batch) == 1 {
 		for _, e := range batch {
 			e.done <- err
 		}
 		return
 	}
-	// One of them compares something that is not so. The others must not suffer for it.
+	// The others must not suffer for it.
 	for _, e := range batch {
 		e.done <- s.tryBatch([]*entry{e})
 	}
+}
+
+// ofOne reports whether an error may be the fault of one entry in a batch: it compares something that is not so, its record is
+// none, or together they are too large.
+func ofOne(err error) bool {
+	return errors.Is(err, ErrConflict) || errors.Is(err, ErrTooLarge) || errors.Is(err, journal.ErrJournal)
 }
 
 // tryBatch commits a batch. A head that another writer moved on is read again.

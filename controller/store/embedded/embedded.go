@@ -26,6 +26,9 @@ import (
 // MaxTxnOps is the number of operations that the embedded etcd allows in one transaction.
 const MaxTxnOps = 8192
 
+// Quota is how large the database may become, in octets: the largest that etcd is made for. Past it no write is taken.
+const Quota = 8 << 30
+
 // ErrInUse is wrapped when another process uses the data directory.
 var ErrInUse = errors.New("data directory is in use")
 
@@ -132,6 +135,7 @@ func config(c Config) *embed.Config {
 	// History older than five minutes is of no use: watches begin at the present.
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "5m"
 	cfg.SnapshotCount = 10_000
+	cfg.QuotaBackendBytes = Quota
 	cfg.UnsafeNoFsync = c.NoSync
 	log := c.Log
 	if log == nil {
