@@ -133,7 +133,7 @@ func (o *domainObject) entry() directory.Entry {
 // matches evaluates a filter.
 func matches(f *ber.Packet, e directory.Entry) bool {
 	value := func() []string { return e.Values(f.Children[0].Data.String()) }
-	switch f.Tag {
+	switch uint64(f.Tag) {
 	case goldap.FilterAnd:
 		return !slices.ContainsFunc(f.Children, func(c *ber.Packet) bool { return !matches(c, e) })
 	case goldap.FilterOr:
@@ -157,8 +157,8 @@ func (d *domainActor) one(c *actorConn, id int64, base string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := directory.Entry{DN: base, Attributes: []directory.Attribute{{Name: "objectClass", Values: []string{"top"}}}}
-	switch {
-	case base == "":
+	switch base {
+	case "":
 		e.Attributes = []directory.Attribute{
 			{Name: "namingContexts", Values: []string{domainTop}}, {Name: "dsServiceName", Values: []string{"CN=NTDS"}},
 			{Name: "highestCommittedUSN", Values: []string{fmt.Sprint(d.usn)}},
@@ -166,7 +166,7 @@ func (d *domainActor) one(c *actorConn, id int64, base string) bool {
 		if d.offersDirSync {
 			e.Attributes = append(e.Attributes, directory.Attribute{Name: "supportedControl", Values: []string{goldap.ControlTypeDirSync}})
 		}
-	case base == "CN=NTDS":
+	case "CN=NTDS":
 		e.Attributes = []directory.Attribute{{Name: "invocationId", Values: []string{"0123456789abcdef"}}}
 	}
 	c.send(slices.Concat(entryMessage(id, e), resultMessage(id, goldap.ApplicationSearchResultDone, 0)))
