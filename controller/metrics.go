@@ -94,6 +94,7 @@ func figures() []figure {
 			return float64(n)
 		})},
 		{"raised", "gauge", "Whether an announced change may pass the guard.", always(func(s mirror.Status) float64 { return flag(s.Raised != nil) })},
+		{"unstored", "gauge", "Whether the latest attempt to store what is in force failed.", always(func(s mirror.Status) float64 { return flag(s.Unstored != "") })},
 		{"reads_total", "counter", "Reads that succeeded.", always(func(s mirror.Status) float64 { return float64(s.Counts.Reads) })},
 		{"failures_total", "counter", "Reads that failed.", always(func(s mirror.Status) float64 { return float64(s.Counts.Failures) })},
 		{"changes_total", "counter", "Changes that came into force.", always(func(s mirror.Status) float64 { return float64(s.Counts.Changes) })},

@@ -22,11 +22,13 @@ const (
 	Passed                                // the announced change came
 	MachinesVanished                      // machines are missing from the directory
 	GraceOver                             // vanished machines lost their policy
+	Unstored                              // what is in force could not be stored, after it could
+	Stored                                // it could, after it could not
 )
 
 var eventNames = map[EventKind]string{
 	Failed: "failed", Recovered: "recovered", HeldBack: "held", LetGo: "let-go", Released: "released", Discarded: "discarded",
-	LimitsRaised: "raised", Passed: "passed", MachinesVanished: "vanished", GraceOver: "grace-over",
+	LimitsRaised: "raised", Passed: "passed", MachinesVanished: "vanished", GraceOver: "grace-over", Unstored: "unstored", Stored: "stored",
 }
 
 func (k EventKind) String() string {

@@ -96,6 +96,8 @@ type Status struct {
 	Raised *guard.Raise
 	// Unguarded are containers with limits that the directory does not have.
 	Unguarded []directory.DN
+	// Unstored is the error of the latest attempt to store what is in force, "" when it succeeded.
+	Unstored string
 	// Counts since the start.
 	Counts Counts
 }
@@ -111,6 +113,7 @@ type Mirror struct {
 	raised   atomic.Pointer[guard.Raise]
 	missing  atomic.Pointer[[]directory.DN]
 	counts   atomic.Pointer[Counts]
+	unstored atomic.Pointer[string]
 	requests chan request
 	stopped  chan struct{}
 	first    chan struct{} // closed with the first View
@@ -118,11 +121,12 @@ type Mirror struct {
 
 	// Owned by the goroutine of Run.
 	guard   *guard.Guard
-	version uint64    // counts what changed of the View in force and of what the guard knows
-	kept    uint64    // the version that is stored
-	storing bool      // one is being stored
-	rested  time.Time // before then, another one is not stored
-	failing bool      // the last read failed
+	version uint64        // counts what changed of the View in force and of what the guard knows
+	kept    uint64        // the version that is stored
+	storing bool          // one is being stored
+	allowed time.Duration // for the next attempt
+	rested  time.Time     // before then, another one is not stored
+	failing bool          // the last read failed
 }
 
 // request is one of: release of id, discard of id, consider, raise, or what with does.
@@ -163,7 +167,7 @@ func New(ctx context.Context, c Config) (*Mirror, error) {
 	if c.Tell == nil {
 		c.Tell = func(Event) {}
 	}
-	m := &Mirror{config: c, requests: make(chan request), stopped: make(chan struct{}), first: make(chan struct{}), stored: make(chan stored, 1)}
+	m := &Mirror{config: c, requests: make(chan request), stopped: make(chan struct{}), first: make(chan struct{}), stored: make(chan stored, 1), allowed: storeTimeout}
 	accepted, err := c.Store.AcceptedDirectory(ctx)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -204,6 +208,9 @@ func (m *Mirror) Status() Status {
 	}
 	if missing := m.missing.Load(); missing != nil {
 		s.Unguarded = *missing
+	}
+	if err := m.unstored.Load(); err != nil {
+		s.Unstored = *err
 	}
 	if c := m.counts.Load(); c != nil {
 		s.Counts = *c
@@ -291,6 +298,9 @@ func (m *Mirror) Run(ctx context.Context) error {
 			last, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			m.persist(last)
 			stop()
+			if m.dirty() {
+				m.config.Log.Error("what is in force was not stored: the next start goes on from what was stored before")
+			}
 			return nil
 		}
 	}

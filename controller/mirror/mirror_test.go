@@ -46,6 +46,7 @@ type fakeStore struct {
 		sync.Mutex
 		accepted *store.AcceptedDirectory
 		fails    error
+		takes    time.Duration // of a write
 		writes   int
 	}
 }
@@ -59,10 +60,22 @@ func (f *fakeStore) AcceptedDirectory(context.Context) (store.AcceptedDirectory,
 	return *f.guarded.accepted, nil
 }
 
-func (f *fakeStore) SetAcceptedDirectory(_ context.Context, a store.AcceptedDirectory) error {
+func (f *fakeStore) SetAcceptedDirectory(ctx context.Context, a store.AcceptedDirectory) error {
+	f.guarded.Lock()
+	f.guarded.writes++
+	takes := f.guarded.takes
+	f.guarded.Unlock()
+	if takes > 0 {
+		written := time.NewTimer(takes)
+		defer written.Stop()
+		select {
+		case <-written.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	f.guarded.Lock()
 	defer f.guarded.Unlock()
-	f.guarded.writes++
 	if f.guarded.fails != nil {
 		return f.guarded.fails
 	}

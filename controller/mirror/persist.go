@@ -12,13 +12,23 @@ import (
 // persistDelay joins the changes of a second into one write of the whole directory.
 const persistDelay = time.Second
 
-// persistTimeout bounds one attempt.
-const persistTimeout = 10 * time.Second
+const (
+	// storeTimeout bounds the first attempt beside the loop. One that is cut off is repeated with twice the time: a directory
+	// of 100,000 machines takes a slow disk long, and would never be stored within any bound that stays.
+	storeTimeout = 30 * time.Second
+	// longestStore bounds every attempt.
+	longestStore = 10 * time.Minute
+	// storeWait is how long the loop itself waits for the store.
+	storeWait = 10 * time.Second
+	// longestRest is the longest time between an attempt that failed and the next.
+	longestRest = time.Minute
+)
 
 // stored is what came of storing a version.
 type stored struct {
 	version uint64
 	took    time.Duration
+	allowed time.Duration
 	err     error
 }
 
@@ -26,20 +36,20 @@ type stored struct {
 // with, nor anything to store.
 func (m *Mirror) dirty() bool { return m.version != m.kept && m.view.Load() != nil }
 
-// writing returns what writes the View in force with what the guard knows beside it: both as they are now, whenever it is
+// writing returns what writes, within the time that is allowed, the View in force with what the guard knows beside it: both as they are now, whenever it is
 // called.
-func (m *Mirror) writing(ctx context.Context) func() stored {
+func (m *Mirror) writing(ctx context.Context, allowed time.Duration) func() stored {
 	version, view, record := m.version, m.view.Load(), m.guard.Record()
 	return func() stored {
-		ctx, cancel := context.WithTimeout(ctx, persistTimeout)
-		defer cancel()
-		began := time.Now()
 		accepted, err := encode(view)
+		began := time.Now()
 		if err == nil {
+			ctx, cancel := context.WithTimeout(ctx, allowed)
+			defer cancel()
 			accepted.Guard = record.Append(nil)
 			err = m.config.Store.SetAcceptedDirectory(ctx, accepted)
 		}
-		return stored{version, time.Since(began), err}
+		return stored{version, time.Since(began), allowed, err}
 	}
 }
 
@@ -65,13 +75,22 @@ func (m *Mirror) keep(ctx context.Context) {
 	m.persist(ctx)
 }
 
-// persist stores what is in force. A store that cannot be written does not stop the fleet: it is tried again.
+// persist stores what is in force. A store that cannot be written does not stop the fleet: it is tried again, beside the
+// loop.
 func (m *Mirror) persist(ctx context.Context) {
 	if m.storing {
-		m.noteStored(<-m.stored) // what is older must not come later
+		wait := time.NewTimer(storeWait)
+		defer wait.Stop()
+		select {
+		case s := <-m.stored: // what is older must not come later
+			m.noteStored(s)
+		case <-wait.C:
+			m.config.Log.Warn("the store takes long: what was decided is in force, and will be stored later")
+			return
+		}
 	}
 	if m.dirty() {
-		m.noteStored(m.writing(ctx)())
+		m.noteStored(m.writing(ctx, storeWait)())
 	}
 }
 
@@ -82,7 +101,7 @@ func (m *Mirror) persistAside(ctx context.Context) {
 		return
 	}
 	m.storing = true
-	write := m.writing(ctx)
+	write := m.writing(ctx, m.allowed)
 	go func() { m.stored <- write() }()
 }
 
@@ -91,10 +110,22 @@ const storingShare = 10
 
 func (m *Mirror) noteStored(s stored) {
 	m.storing = false
-	m.rested = time.Now().Add((storingShare - 1) * s.took)
+	rest := (storingShare - 1) * s.took
 	if s.err != nil {
-		m.config.Log.Error("cannot store the accepted directory, will try again", "error", s.err)
+		m.rested = time.Now().Add(min(rest, longestRest))
+		if s.took >= s.allowed {
+			m.allowed = min(max(m.allowed, 2*s.allowed), longestStore)
+		}
+		m.config.Log.Error("cannot store the accepted directory, will try again", "error", s.err, "after", s.took, "allowed", s.allowed)
+		text := s.err.Error()
+		if m.unstored.Swap(&text) == nil {
+			m.tell(Event{Kind: Unstored, Text: "what is in force could not be stored and would be lost by a restart: " + text})
+		}
 		return
+	}
+	m.rested = time.Now().Add(rest)
+	if m.unstored.Swap(nil) != nil {
+		m.tell(Event{Kind: Stored, Text: "what is in force can be stored again"})
 	}
 	m.kept = s.version
 }

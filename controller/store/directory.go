@@ -113,7 +113,10 @@ func (d DirectoryState) SetAcceptedDirectory(ctx context.Context, a AcceptedDire
 		return err
 	}
 	head := acceptedHead{
-		Digest: a.Digest.String(), Accepted: a.Accepted.UTC(), Generation: old.Generation + 1, Size: len(a.Entries), GuardSize: len(a.Guard),
+		Digest: a.Digest.String(), Accepted: a.Accepted.UTC(), Size: len(a.Entries), GuardSize: len(a.Guard),
+		// A number of this attempt alone: the head of one that was given up may still come to be written, and must find its
+		// own chunks.
+		Generation: max(old.Generation+1, time.Now().UnixNano()),
 	}
 	if head.Chunks, err = d.putChunks(ctx, head.Generation, 0, a.Entries); err != nil {
 		return err
