@@ -60,7 +60,6 @@ func (t *TPM) Start() error {
 	t.log.Reset()
 	t.cmd = exec.Command("swtpm", "socket", "--tpm2", "--server", "type=unixio,path="+t.Device, "--tpmstate", "dir="+t.state(), "--flags", "not-need-init,startup-clear")
 	t.cmd.Stdout, t.cmd.Stderr = &t.log, &t.log
-	t.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := t.cmd.Start(); err != nil {
 		t.cmd = nil
 		return fmt.Errorf("start swtpm: %w", err)
