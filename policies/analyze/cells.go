@@ -11,9 +11,9 @@ import (
 // it or nothing. What Lookup says of one packet of it, it says of all, and so does everything that is decided by the
 // filters: one packet stands for the cell.
 //
-// Filters tell packets apart by protocol and ports; the class of the interface is that of the own address. The exemptions that every machine has
-// alike are left out: they accept what they are about in either direction, whoever protects it or not, and nobody
-// negotiates by them.
+// Filters tell packets apart by protocol and ports; the class of the interface is that of the own address. The exemptions
+// that every machine has alike are left out: they accept what they are about in either direction, whoever protects it or
+// not, and nobody negotiates by them.
 
 // cellLimit bounds the cells of one pair of addresses.
 const cellLimit = 1 << 16

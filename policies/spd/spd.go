@@ -1,9 +1,9 @@
 // Package spd owns the semantics of a security policy database: symbolic rules as a policy carries them, their expansion
 // with the facts of one machine, the weight that orders the filters, and the verdict for a packet.
 //
-// Its invariant: Set.Lookup is the one definition of what happens to a packet; every faster path (nftables, the
-// userspace index, XFRM priorities) is tested against it. It leaves documents to policies, encoding to spdpb and
-// enforcement to node/datapath.
+// Its invariant: Set.Lookup is the one definition of what happens to a packet; every faster path (rules in
+// nftables, XFRM priorities) is tested against it. It leaves documents to policies, encoding to spdpb and enforcement to
+// node/datapath.
 package spd
 
 import (
