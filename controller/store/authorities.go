@@ -25,7 +25,8 @@ func (s *Store) PutAuthorities(ctx context.Context, state slots.State, revision 
 		return err
 	}
 	key := s.authoritiesKey()
-	return s.record(ctx, "writing the CAs of the fleet",
+	_, err = s.record(ctx, "writing the CAs of the fleet",
 		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)},
 		[]clientv3.Op{clientv3.OpPut(key, value)}, journal.Record{Event: &e})
+	return err
 }

@@ -49,9 +49,9 @@ func (s *Store) PutHolding(ctx context.Context, h Holding) error {
 		return err
 	}
 	key := s.holdingKey(h.Machine)
-	_, err = s.commit(ctx, what,
+	_, err = s.together(ctx, what,
 		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", h.revision)},
-		[]clientv3.Op{clientv3.OpPut(key, value)})
+		[]clientv3.Op{clientv3.OpPut(key, value)}, nil)
 	return err
 }
 

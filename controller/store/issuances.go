@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -28,7 +29,7 @@ func (s *Store) Record(ctx context.Context, intention ca.Intention) error {
 		return fmt.Errorf("%w: %w", ca.ErrJournal, err)
 	}
 	key := s.issuanceKey(intention.Serial)
-	err = s.record(ctx, what,
+	revision, err := s.record(ctx, what,
 		[]clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)},
 		append([]clientv3.Op{clientv3.OpPut(key, value)}, s.indexOps(intention)...), journal.Record{Intention: &journal.Intention{
 			Serial: intention.Serial, Issuer: intention.Issuer, Profile: intention.Profile, Subject: intention.Subject, Key: intention.Key,
@@ -40,15 +41,20 @@ func (s *Store) Record(ctx context.Context, intention ca.Intention) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ca.ErrJournal, err)
 	}
+	s.intended.put(intention, revision)
 	return nil
 }
 
 // Complete implements ca.Journal: it keeps the certificate of a recorded intention.
 func (s *Store) Complete(ctx context.Context, serial string, certificate []byte) error {
 	what := "recording the certificate " + serial
-	entry, revision, err := get[ca.Entry](ctx, s, "intention "+serial, s.issuanceKey(serial))
-	if err != nil {
-		return fmt.Errorf("%w: %w", ca.ErrJournal, err)
+	var entry ca.Entry
+	intention, revision, known := s.intended.take(serial)
+	if entry.Intention = intention; !known {
+		var err error
+		if entry, revision, err = get[ca.Entry](ctx, s, "intention "+serial, s.issuanceKey(serial)); err != nil {
+			return fmt.Errorf("%w: %w", ca.ErrJournal, err)
+		}
 	}
 	if entry.Certificate != nil {
 		return fmt.Errorf("certificate with the serial number %s is complete already: %w", serial, ca.ErrJournal)
@@ -59,13 +65,46 @@ func (s *Store) Complete(ctx context.Context, serial string, certificate []byte)
 		return fmt.Errorf("%w: %w", ca.ErrJournal, err)
 	}
 	key := s.issuanceKey(serial)
-	err = s.record(ctx, what,
+	_, err = s.record(ctx, what,
 		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)},
 		[]clientv3.Op{clientv3.OpPut(key, value)}, journal.Record{Certificate: &journal.Certificate{Serial: serial, Digest: journal.Sum(certificate)}})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ca.ErrJournal, err)
 	}
 	return nil
+}
+
+// maxIntended bounds the intentions that are remembered.
+const maxIntended = 1024
+
+// intended remembers the intentions of a moment ago, with the revision of each, so that they need not be read back to be
+// completed. Whoever writes compares the revision: what changed meanwhile is not overwritten. Its zero value is ready.
+type intended struct {
+	sync.Mutex
+	bySerial map[string]intentionAt
+}
+
+type intentionAt struct {
+	ca.Intention
+	revision int64
+}
+
+func (i *intended) put(intention ca.Intention, revision int64) {
+	i.Lock()
+	defer i.Unlock()
+	if i.bySerial == nil || len(i.bySerial) >= maxIntended {
+		// Whatever was never completed goes with the rest: it can be read.
+		i.bySerial = map[string]intentionAt{}
+	}
+	i.bySerial[intention.Serial] = intentionAt{intention, revision}
+}
+
+func (i *intended) take(serial string) (ca.Intention, int64, bool) {
+	i.Lock()
+	defer i.Unlock()
+	found, ok := i.bySerial[serial]
+	delete(i.bySerial, serial)
+	return found.Intention, found.revision, ok
 }
 
 // Issuances lists the journal by serial number.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,17 +16,24 @@ import (
 
 // The journal of the CA is one record for each key below journal/records/, and the head in journal/head. A record is
 // written in the transaction that changes what it tells of, and compares the head, so that there is one order, whoever
-// writes. Records that are wanted at the same time go into one transaction: each costs a write to the disk.
+// writes. Records that are wanted at the same time go into one transaction: each costs a write to the disk. Other changes that
+// every enrolment makes go along without a record.
 
 // commitTime bounds one transaction of the journal. It belongs to several callers, so none of theirs ends it.
 const commitTime = 10 * time.Second
 
-// An entry waits to be written: what must hold, what changes, and the record of it.
+// An entry waits to be written: what must hold, what changes, and the record of it, nil for none.
 type entry struct {
 	compare []clientv3.Cmp
 	ops     []clientv3.Op
-	record  journal.Record
-	done    chan error // room for one
+	record  *journal.Record
+	done    chan outcome // room for one
+}
+
+// An outcome is the revision of the transaction, or why there is none.
+type outcome struct {
+	revision int64
+	err      error
 }
 
 // appender writes the journal. Its zero value is ready.
@@ -46,12 +54,18 @@ func (s *Store) journalRecordKey(number uint64) string {
 	return s.key("journal", "records", fmt.Sprintf("%016x", number))
 }
 
-// record commits a change together with its record in the journal. The error is that of commit.
-func (s *Store) record(ctx context.Context, what string, compare []clientv3.Cmp, ops []clientv3.Op, r journal.Record) error {
+// record commits a change together with its record in the journal. The error is that of commit, as is the revision.
+func (s *Store) record(ctx context.Context, what string, compare []clientv3.Cmp, ops []clientv3.Op, r journal.Record) (int64, error) {
 	if r.Time.IsZero() {
 		r.Time = s.now()
 	}
-	e := &entry{compare, ops, r, make(chan error, 1)}
+	return s.together(ctx, what, compare, ops, &r)
+}
+
+// together commits a change in one transaction with what others want to be written at the same time. Each holds or fails by
+// itself. The journal may be nil.
+func (s *Store) together(ctx context.Context, what string, compare []clientv3.Cmp, ops []clientv3.Op, r *journal.Record) (int64, error) {
+	e := &entry{compare, ops, r, make(chan outcome, 1)}
 	s.journal.Lock()
 	s.journal.waiting = append(s.journal.waiting, e)
 	if !s.journal.writing {
@@ -60,14 +74,14 @@ func (s *Store) record(ctx context.Context, what string, compare []clientv3.Cmp,
 	}
 	s.journal.Unlock()
 	select {
-	case err := <-e.done:
-		if err != nil {
-			return fmt.Errorf("%s: %w", what, err)
+	case o := <-e.done:
+		if o.err != nil {
+			return 0, fmt.Errorf("%s: %w", what, o.err)
 		}
-		return nil
+		return o.revision, nil
 	case <-ctx.Done():
 		// It may still be written, which is what every caller must reckon with whenever a write fails.
-		return fmt.Errorf("%s: %w", what, ctx.Err())
+		return 0, fmt.Errorf("%s: %w", what, ctx.Err())
 	}
 }
 
@@ -86,15 +100,20 @@ func (s *Store) writeJournal() {
 	}
 }
 
-// takeLocked takes as many as fit into a transaction.
+// takeLocked takes as many as fit into a transaction, in which no key may be written twice.
 func (s *Store) takeLocked() []*entry {
 	const own = 3 // the head, the next record, and the claim
 	compares, ops := own, own
 	n := 0
+	written := map[string]struct{}{}
 	for _, e := range s.journal.waiting {
 		compares, ops = compares+len(e.compare), ops+len(e.ops)+1
-		if n > 0 && max(compares, ops) > s.maxOps {
+		again := slices.ContainsFunc(e.ops, func(op clientv3.Op) bool { _, ok := written[string(op.KeyBytes())]; return ok })
+		if n > 0 && (again || max(compares, ops) > s.maxOps) {
 			break
+		}
+		for _, op := range e.ops {
+			written[string(op.KeyBytes())] = struct{}{}
 		}
 		n++
 	}
@@ -104,10 +123,10 @@ func (s *Store) takeLocked() []*entry {
 }
 
 func (s *Store) writeBatch(batch []*entry) {
-	err := s.tryBatch(batch)
-	if !ofOne(err) || len(batch) == 1 {
+	o := s.tryBatch(batch)
+	if !ofOne(o.err) || len(batch) == 1 {
 		for _, e := range batch {
-			e.done <- err
+			e.done <- o
 		}
 		return
 	}
@@ -124,50 +143,62 @@ func ofOne(err error) bool {
 }
 
 // tryBatch commits a batch. A head that another writer moved on is read again.
-func (s *Store) tryBatch(batch []*entry) error {
+func (s *Store) tryBatch(batch []*entry) outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
 	defer cancel()
+	if !slices.ContainsFunc(batch, func(e *entry) bool { return e.record != nil }) {
+		var compare []clientv3.Cmp
+		var ops []clientv3.Op
+		for _, e := range batch {
+			compare, ops = append(compare, e.compare...), append(ops, e.ops...)
+		}
+		revision, err := s.commit(ctx, "writing several changes", compare, ops)
+		return outcome{revision, err}
+	}
 	for {
 		if !s.journal.known {
 			if err := s.readHead(ctx); err != nil {
-				return err
+				return outcome{err: err}
 			}
 		}
 		head := s.journal.head
 		compare := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.journalHeadKey()), "=", s.journal.revision)}
 		var ops []clientv3.Op
 		for _, e := range batch {
-			line, next, err := journal.Append(head, e.record)
+			compare, ops = append(compare, e.compare...), append(ops, e.ops...)
+			if e.record == nil {
+				continue
+			}
+			line, next, err := journal.Append(head, *e.record)
 			if err != nil {
-				return err
+				return outcome{err: err}
 			}
 			head = next
-			compare, ops = append(compare, e.compare...), append(ops, e.ops...)
 			// Nothing may stand there: a record is never overwritten, whatever the head says.
 			ops = append(ops, clientv3.OpPut(s.journalRecordKey(next.Number), string(line)))
 		}
 		compare = append(compare, clientv3.Compare(clientv3.CreateRevision(s.journalRecordKey(s.journal.head.Number+1)), "=", 0))
 		value, err := encode("head of the issuing journal", head)
 		if err != nil {
-			return err
+			return outcome{err: err}
 		}
 		ops = append(ops, clientv3.OpPut(s.journalHeadKey(), value))
 		revision, err := s.commit(ctx, "writing the issuing journal", compare, ops)
 		if err == nil {
 			s.journal.head, s.journal.revision = head, revision
-			return nil
+			return outcome{revision: revision}
 		}
 		// After any failure nobody knows where the head is.
 		before := s.journal.revision
 		s.journal.known = false
 		if !errors.Is(err, ErrConflict) {
-			return err
+			return outcome{err: err}
 		}
 		if err := s.readHead(ctx); err != nil {
-			return err
+			return outcome{err: err}
 		}
 		if s.journal.revision == before {
-			return err
+			return outcome{err: err}
 		}
 	}
 }
@@ -195,7 +226,8 @@ func (s *Store) JournalHead(ctx context.Context) (journal.Head, error) {
 
 // RecordEvent appends something to the journal that no transaction of its own tells of.
 func (s *Store) RecordEvent(ctx context.Context, e journal.Event) error {
-	return s.record(ctx, "recording an event in the issuing journal", nil, nil, journal.Record{Event: &e})
+	_, err := s.record(ctx, "recording an event in the issuing journal", nil, nil, journal.Record{Event: &e})
+	return err
 }
 
 // ReadJournal calls each with every line from the record with the given number on, in order, all at one revision of the

@@ -148,7 +148,7 @@ func (s *Store) ChangeRevocations(ctx context.Context, c RevocationChange) (uint
 			return 0, err
 		}
 	}
-	err = s.record(ctx, what, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(headKey), "=", revision)}, ops,
+	_, err = s.record(ctx, what, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(headKey), "=", revision)}, ops,
 		journal.Record{Event: c.event()})
 	if err != nil {
 		return 0, err

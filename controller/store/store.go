@@ -45,6 +45,8 @@ type Store struct {
 	fence   atomic.Int64
 	now     func() time.Time
 	journal appender
+	// intended is what this Store recorded and did not complete yet.
+	intended intended
 }
 
 // New makes a Store over a client.

@@ -82,9 +82,9 @@ func (s *Store) RedeemToken(ctx context.Context, t Token, now time.Time, key pki
 		return err
 	}
 	at := s.tokenKey(t.ID)
-	_, err = s.commit(ctx, "redeeming join token "+t.ID.String(),
+	_, err = s.together(ctx, "redeeming join token "+t.ID.String(),
 		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(at), "=", t.revision)},
-		[]clientv3.Op{clientv3.OpPut(at, value)})
+		[]clientv3.Op{clientv3.OpPut(at, value)}, nil)
 	return err
 }
 

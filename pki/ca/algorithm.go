@@ -96,17 +96,3 @@ func signatureAlgorithm(public crypto.PublicKey) (x509.SignatureAlgorithm, error
 	}
 	return x509.SHA256WithRSA, nil
 }
-
-// throwAway makes a key that signs with the same algorithm as the one given, for twins.
-func throwAway(public crypto.PublicKey) (crypto.Signer, error) {
-	switch k := public.(type) {
-	case *ecdsa.PublicKey:
-		return signer(ecdsa.GenerateKey(k.Curve, rand.Reader))
-	case ed25519.PublicKey:
-		return Ed25519.GenerateKey()
-	case *rsa.PublicKey:
-		// What it signs is looked at here and never leaves.
-		return signer(rsa.GenerateKey(rand.Reader, pki.MinRSABits))
-	}
-	return nil, fmt.Errorf("key of the type %T: %w", public, ErrAuthority)
-}

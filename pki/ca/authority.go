@@ -165,11 +165,6 @@ type CA struct {
 	journal       Journal
 	bundle        trust.Bundle
 	pin           pki.KeyID
-
-	// twinKey signs the twins that are linted, and twinIssuer is the issuing certificate with that key in place of
-	// its own, so that a twin has the same octets to be signed.
-	twinKey    crypto.Signer
-	twinIssuer *x509.Certificate
 }
 
 // New makes a CA from the root's certificate, the issuing CA's certificate and key, and the journal. The key and the
@@ -201,19 +196,12 @@ func New(root, issuing *x509.Certificate, signer crypto.Signer, journal Journal)
 	if err != nil {
 		return nil, fmt.Errorf("the issuing CA %q: %w", issuing.Subject, err)
 	}
-	twinKey, err := throwAway(issuing.PublicKey)
-	if err != nil {
-		return nil, fmt.Errorf("making the throw-away key: %w", err)
-	}
-	twinIssuer := *issuing
-	twinIssuer.PublicKey = twinKey.Public()
 	pin, err := pki.KeyIDOf(root.PublicKey)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAuthority, err)
 	}
 	return &CA{
 		root: root, issuing: issuing, issuerKeyID: certified, signer: signer, algorithm: algorithm, journal: journal, bundle: bundle, pin: pin,
-		twinKey: twinKey, twinIssuer: &twinIssuer,
 	}, nil
 }
 

@@ -16,9 +16,8 @@ type nowhere struct{}
 func (nowhere) Record(context.Context, Intention) error        { return nil }
 func (nowhere) Complete(context.Context, string, []byte) error { return nil }
 
-// BenchmarkIssue is everything from the octets of a request to a certificate: three verifications and two signatures,
-// because twin and certificate are each signed, and crypto/x509 checks what it signed. BenchmarkFloor is one of each,
-// the least that a CA without these checks would need.
+// BenchmarkIssue is everything from the octets of a request to a certificate: two verifications and one signature, because
+// crypto/x509 checks what it signed. BenchmarkFloor is one of each, the least that a CA without this check would need.
 func BenchmarkIssue(b *testing.B) {
 	authority, err := Generate(start, Config{TrustDomain: "bank.example"})
 	if err != nil {

@@ -160,25 +160,15 @@ func (a authorityCertificate) template() (*x509.Certificate, pki.KeyID, error) {
 	return template, keyID, nil
 }
 
-// lintTwin signs the template with a throw-away key, applies the rules to that, and returns the octets to be signed.
+// lintTwin applies the rules to the twin of the certificate, and returns the octets to be signed.
 func (a authorityCertificate) lintTwin(template *x509.Certificate, keyID pki.KeyID) ([]byte, error) {
-	key, err := throwAway(a.signer.Public())
-	if err != nil {
-		return nil, err
-	}
 	parent := template
 	if a.issuer != nil {
-		stand := *a.issuer
-		stand.PublicKey = key.Public()
-		parent = &stand
+		parent = a.issuer
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, a.public, key)
+	twin, err := newTwin(template, parent, a.public, a.signer.Public())
 	if err != nil {
-		return nil, fmt.Errorf("encoding its twin: %w", err)
-	}
-	twin, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("reading back its twin: %w", err)
+		return nil, err
 	}
 	issuer := a.issuer
 	if issuer == nil {

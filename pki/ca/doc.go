@@ -3,8 +3,8 @@
 //
 // The steps are explicit and in this order; none can be left out:
 //
-//  1. Prepare checks request, subject, profile and the issuer's remaining life, draws the serial number, signs a twin
-//     of the certificate with a throw-away key and lints it (pki/certlint). The result can be redeemed once.
+//  1. Prepare checks request, subject, profile and the issuer's remaining life, draws the serial number, and lints
+//     a twin of the certificate that nobody signed (pki/certlint). The result can be redeemed once.
 //  2. Issue redeems it and records the intention, with the very octets to be signed, in the [Journal]. A journal that
 //     fails ends it here: nothing was signed.
 //  3. Issue signs, compares the octets with the intention, and records the certificate.

@@ -108,16 +108,11 @@ func (c *CA) newTemplate(profile Profile, key pki.KeyID, subject pki.Subject, no
 	return template, nil
 }
 
-// lintTwin signs the template with the throw-away key, applies the rules to the result, and returns the octets that
-// the CA's key is to sign. A twin that got out would be worthless: nobody trusts its key.
+// lintTwin applies the rules to the twin of the certificate, and returns the octets that the CA's key is to sign.
 func (c *CA) lintTwin(profile Profile, template *x509.Certificate, request enroll.Request, subject pki.Subject) ([]byte, error) {
-	der, err := x509.CreateCertificate(rand.Reader, template, c.twinIssuer, request.PublicKey, c.twinKey)
+	twin, err := newTwin(template, c.issuing, request.PublicKey, c.issuing.PublicKey)
 	if err != nil {
-		return nil, fmt.Errorf("encoding its twin: %w", err)
-	}
-	twin, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("reading back its twin: %w", err)
+		return nil, err
 	}
 	_, _, usages := profile.extKeyUsages()
 	err = certlint.Check(twin, certlint.Expected{

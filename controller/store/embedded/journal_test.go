@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/controller/store/embedded"
+	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
+	"github.com/bailiwick-net/bailiwick/pki/enroll"
 	"github.com/bailiwick-net/bailiwick/pki/journal"
 )
 
@@ -91,6 +94,63 @@ func TestTwoWritersMakeOneJournal(t *testing.T) {
 	head, err := stores[1].JournalHead(t.Context())
 	if err != nil || head != a.Head() {
 		t.Errorf("the other store sees the head %v, %v, want %v", head, err, a.Head())
+	}
+}
+
+// Changes that are wanted at the same time go into one transaction, and hold or fail each by itself: one of many that redeem a
+// token, one of two that are the first of a machine, and everything that nothing stands against.
+func TestChangesOfAMomentHoldEachByItself(t *testing.T) {
+	e := start(t, t.TempDir())
+	defer e.Close()
+	s := store.New(e.Client(), store.Options{MaxOps: embedded.MaxTxnOps})
+	at := intention("").NotBefore
+	presented := enroll.NewToken([enroll.EntropySize]byte{1}, pki.KeyID{1})
+	if err := s.CreateToken(t.Context(), store.Token{Stored: enroll.NewStored(at, presented, pki.UUID{1}, time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	token, err := s.Token(t.Context(), presented.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each = 20
+	var running sync.WaitGroup
+	var redeemed, held atomic.Int32
+	once := func(counter *atomic.Int32, err error) {
+		switch {
+		case err == nil:
+			counter.Add(1)
+		case !errors.Is(err, store.ErrConflict):
+			t.Errorf("what somebody else was faster with gave %v, want ErrConflict", err)
+		}
+	}
+	for n := range each {
+		serial, machine := fmt.Sprintf("c%02x", n), pki.UUID{2, byte(n)}
+		running.Go(func() { once(&redeemed, s.RedeemToken(t.Context(), token, at, pki.KeyID{byte(n)})) })
+		running.Go(func() { once(&held, s.PutHolding(t.Context(), store.Holding{Machine: pki.UUID{1}, Serial: serial})) })
+		running.Go(func() {
+			if err := s.PutHolding(t.Context(), store.Holding{Machine: machine, Serial: serial}); err != nil {
+				t.Errorf("a machine that nobody else wrote: %v", err)
+			}
+		})
+		running.Go(func() {
+			if err := errors.Join(s.Record(t.Context(), intention(serial)), s.Complete(t.Context(), serial, []byte("der"))); err != nil {
+				t.Errorf("certificate %s: %v", serial, err)
+			}
+			if err := s.Complete(t.Context(), serial, []byte("other")); !errors.Is(err, ca.ErrJournal) {
+				t.Errorf("completing %s twice gave %v, want ErrJournal", serial, err)
+			}
+		})
+	}
+	running.Wait()
+	if redeemed.Load() != 1 || held.Load() != 1 {
+		t.Errorf("%d redeemed the token, and %d were the first of the machine; want one each", redeemed.Load(), held.Load())
+	}
+	all, err := s.Holdings(t.Context())
+	if err != nil || len(all) != each+1 {
+		t.Errorf("%d machines hold something, %v; want %d", len(all), err, each+1)
+	}
+	if a := audit(t, s); a.Head().Number != 2*each {
+		t.Errorf("the journal has %d records, want %d", a.Head().Number, 2*each)
 	}
 }
 
