@@ -121,6 +121,12 @@ bench-directory: deps ## measure the first load of 100,000 machines beside go-ld
 	$(GO) test ./directory/ldap -run '^$$' -bench 'Change|Read' -benchtime 100x
 	$(GO) test ./directory ./controller/resolver -run '^$$' -bench 100k -benchtime 20x
 
+.PHONY: bench-enrolment
+bench-enrolment: ## measure joins and renewals beside their cryptography, and how 10,000 machines come back after an outage
+	@mkdir -p $(BIN) && echo '*' > $(BIN)/.gitignore
+	$(GO) build -o $(BIN)/bench-enrolment ./e2e/bench/enrolment
+	$(BIN)/bench-enrolment
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf $(BIN)

@@ -1,9 +1,8 @@
-// Package enrolment measures what certificates cost a controller, beside the cryptography that they cannot do without, and
-// how a fleet comes back after an outage. Its benchmarks run a whole controller with its store in this process, and the
-// machines as well: a figure is what both ends need together. Run them with a fixed number:
+// Command enrolment measures what certificates cost a controller, beside the cryptography that they cannot do without, and
+// how a fleet comes back after an outage.
 //
-//	go test -run '^$' -bench 'Join|Renew' -benchtime 1000x ./e2e/bench/enrolment
-//	go test -run '^$' -bench Storm -benchtime 1x ./e2e/bench/enrolment -args -nodes 10000
-//
-// Figures are processor time and hold within one run only. It asserts nothing about them.
-package enrolment
+// The controller runs in this process with its store, which writes to the disk, and the machines in another one, so that
+// processor time is the controller's alone: with its TLS, HTTP/2, store, log and garbage collection, without what the machines
+// need. The floor is measured on one thread in the same run, part by part, and the parts are printed: it holds only what a
+// certificate needs of asymmetric cryptography on the side of the controller. Figures hold within one run only.
+package main

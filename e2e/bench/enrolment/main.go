@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime/pprof"
+	"strings"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "enrolment:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the flags.
+type options struct {
+	only     string
+	n, nodes int
+	spread   time.Duration
+	profile  string
+}
+
+func run(args []string, out io.Writer) (err error) {
+	if len(args) > 0 && args[0] == roleArgument {
+		return obey(os.Stdin, out)
+	}
+	var o options
+	flags := flag.NewFlagSet("enrolment", flag.ContinueOnError)
+	flags.StringVar(&o.only, "only", "join,renew,storm", "what to measure, separated by commas")
+	flags.IntVar(&o.n, "n", 2000, "machines that join and renew")
+	flags.IntVar(&o.nodes, "nodes", 10000, "machines of the storm")
+	flags.DurationVar(&o.spread, "spread", time.Minute, "time within which the machines come back after the outage: the longest pause of the node's client")
+	flags.StringVar(&o.profile, "profile", "", "write a processor profile of the controller to this file")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	parts := map[string]bool{}
+	for _, part := range strings.Split(o.only, ",") {
+		parts[part] = true
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	command := exec.Command(program, roleArgument)
+	if parts["join"] || parts["renew"] {
+		if err := o.scene(ctx, command, o.n, func(s *scene) error { return s.costs(ctx, out, parts) }); err != nil {
+			return err
+		}
+		command = exec.Command(program, roleArgument)
+	}
+	if !parts["storm"] {
+		return nil
+	}
+	return o.scene(ctx, command, o.nodes, func(s *scene) error { return s.storm(ctx, out, o.spread) })
+}
+
+// A scene is a controller here, and its machines in another process.
+type scene struct {
+	*fleet
+	machines int
+	profile  string
+	orders   *json.Encoder
+	answers  *json.Decoder
+}
+
+// scene sets one up, and takes it down after the play. The command is the process of the machines.
+func (o options) scene(ctx context.Context, command *exec.Cmd, machines int, play func(*scene) error) (err error) {
+	dir, err := os.MkdirTemp("", "bailiwick-enrolment-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	f, err := startFleet(dir, machines)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.close()) }()
+	in, err := command.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := command.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	command.Stderr = os.Stderr
+	if err := command.Start(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close(), command.Wait()) }()
+	return play(&scene{f, machines, o.profile, json.NewEncoder(in), json.NewDecoder(bufio.NewReader(out))})
+}
+
+// have gives an order and waits for what came of it. begun, where not nil, is called when the machines are ready.
+func (s *scene) have(o order, begun func() error) (answer, error) {
+	o.Address = s.address()
+	if err := s.tell(o); err != nil {
+		return answer{}, err
+	}
+	if _, err := s.hear(); err != nil {
+		return answer{}, err
+	}
+	if begun != nil {
+		if err := begun(); err != nil {
+			return answer{}, err
+		}
+	}
+	if err := s.tell(order{}); err != nil {
+		return answer{}, err
+	}
+	return s.hear()
+}
+
+func (s *scene) tell(o order) error {
+	if err := s.orders.Encode(o); err != nil {
+		return fmt.Errorf("telling the machines what to do: %w", err)
+	}
+	return nil
+}
+
+func (s *scene) hear() (answer, error) {
+	var a answer
+	if err := s.answers.Decode(&a); err != nil {
+		return answer{}, fmt.Errorf("waiting for the machines: %w", err)
+	}
+	if a.Failed != "" {
+		return answer{}, errors.New(a.Failed)
+	}
+	return a, nil
+}
+
+// joinAll lets all machines join.
+func (s *scene) joinAll(ctx context.Context, begun func() error) (answer, error) {
+	tokens, err := s.tokens(ctx, s.machines)
+	if err != nil {
+		return answer{}, err
+	}
+	return s.have(order{Tokens: tokens}, begun)
+}
+
+// costs measures joins and renewals.
+func (s *scene) costs(ctx context.Context, out io.Writer, parts map[string]bool) error {
+	if !parts["join"] {
+		if _, err := s.joinAll(ctx, nil); err != nil {
+			return err
+		}
+	} else if err := s.cost(out, "a machine joins with a token", joinParts, func(begun func() error) (answer, error) { return s.joinAll(ctx, begun) }); err != nil {
+		return err
+	}
+	if !parts["renew"] {
+		return nil
+	}
+	return s.cost(out, "a machine renews its certificate over mutual TLS", renewParts, func(begun func() error) (answer, error) { return s.have(order{Renew: true}, begun) })
+}
+
+// cost measures the controller while the machines do something, and prints that beside the floor.
+func (s *scene) cost(out io.Writer, what string, parts []part, have func(begun func() error) (answer, error)) error {
+	before, err := measureFloor()
+	if err != nil {
+		return err
+	}
+	var start time.Duration
+	a, err := have(func() error {
+		if err := s.beginProfile(); err != nil {
+			return err
+		}
+		start, err = processor()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	end, err := processor()
+	if err != nil {
+		return err
+	}
+	pprof.StopCPUProfile()
+	after, err := measureFloor()
+	if err != nil {
+		return err
+	}
+	costs := mean(before, after)
+	each, least := (end-start)/time.Duration(s.machines), costs.of(parts)
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s (%d machines, %d at a time)\n", what, s.machines, workers)
+	for _, p := range parts {
+		fmt.Fprintf(&text, "  %5d us  %d x %s\n", (time.Duration(p.times) * costs[p.kind]).Microseconds(), p.times, p.what)
+	}
+	fmt.Fprintf(&text, "  %5d us  floor\n  %5d us  processor time of the controller: %.1f %% of it is the floor\n", least.Microseconds(), each.Microseconds(), 100*least.Seconds()/each.Seconds())
+	fmt.Fprintf(&text, "  %5.0f a second and core; %.0f a second by the clock, machines beside it\n", 1/each.Seconds(), float64(s.machines)/a.Took.Seconds())
+	_, err = io.WriteString(out, text.String())
+	return err
+}
+
+// beginProfile begins one where it was asked for; the last one of a run stays.
+func (s *scene) beginProfile() error {
+	if s.profile == "" {
+		return nil
+	}
+	f, err := os.Create(s.profile)
+	if err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(f)
+}
