@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 )
 
 // ErrBusy is wrapped when more machines ask at once than can be answered soon.
@@ -20,14 +22,17 @@ const (
 // A gate lets so many work at a time, and so many wait. It is safe for concurrent use.
 type gate struct {
 	working, waiting chan struct{}
+	// usual is how long those who worked of late took, each weighing an eighth.
+	usual atomic.Int64
 }
 
 func newGate(working, waiting int) *gate {
 	return &gate{working: make(chan struct{}, working), waiting: make(chan struct{}, waiting)}
 }
 
-// enter waits for a place; leave gives it back. The error wraps ErrBusy where there is not even room to wait. Who gives up
-// waiting, because ctx ends, costs nothing more.
+// enter waits for a place; leave gives it back. The error wraps ErrBusy where there is not even room to wait, and where the
+// caller would have given up before the work is done: it would be done for nobody, and the caller come back for the same. Who
+// gives up waiting, because ctx ends, costs nothing more.
 func (g *gate) enter(ctx context.Context) (leave func(), err error) {
 	select {
 	case g.waiting <- struct{}{}:
@@ -37,8 +42,25 @@ func (g *gate) enter(ctx context.Context) (leave func(), err error) {
 	defer func() { <-g.waiting }()
 	select {
 	case g.working <- struct{}{}:
-		return func() { <-g.working }, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("waiting for other machines' certificates: %w", ctx.Err())
 	}
+	start := time.Now()
+	usual := time.Duration(g.usual.Load())
+	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(start) < usual {
+		// The next may try sooner: where all are sent away, nobody shows that it is faster again.
+		g.usual.Store(int64(usual - usual/8))
+		<-g.working
+		return nil, fmt.Errorf("a certificate takes %v, and the caller waits for %v: %w", usual.Round(time.Millisecond), deadline.Sub(start).Round(time.Millisecond), ErrBusy)
+	}
+	return func() {
+		g.took(time.Since(start))
+		<-g.working
+	}, nil
+}
+
+// took lets one who worked count. Of two at once one may be lost, which changes little.
+func (g *gate) took(t time.Duration) {
+	usual := g.usual.Load()
+	g.usual.Store(usual + (int64(t)-usual)/8)
 }

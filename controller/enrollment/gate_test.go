@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc/codes"
 )
@@ -54,6 +55,44 @@ func TestGate(t *testing.T) {
 			t.Errorf("the empty gate gave %v", err)
 		} else {
 			l()
+		}
+	})
+}
+
+// Who would have given up before the answer is sent away before anything is done, until it is faster again.
+func TestGateSendsAwayWhoCannotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1, 1)
+		work := func(patience, needs time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			leave, err := g.enter(ctx)
+			if err == nil {
+				<-time.After(needs)
+				leave()
+			}
+			return err
+		}
+		for range 20 {
+			if err := work(time.Minute, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start := time.Now()
+		if err := work(5*time.Second, time.Second); !errors.Is(err, ErrBusy) || time.Since(start) > 0 {
+			t.Errorf("who waits for less than it takes got %v after %v, want ErrBusy at once", err, time.Since(start))
+		}
+		if err := work(20*time.Second, 10*time.Second); err != nil {
+			t.Errorf("who waits for longer than it takes got %v", err)
+		}
+		tries := 0
+		for ; work(5*time.Second, time.Second) != nil; tries++ {
+			if tries > 20 {
+				t.Fatal("nobody is let in again")
+			}
+		}
+		if len(g.working) != 0 || len(g.waiting) != 0 {
+			t.Errorf("%d work and %d wait, want nobody", len(g.working), len(g.waiting))
 		}
 	})
 }
