@@ -58,12 +58,12 @@ func run(args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	command := exec.Command(program, roleArgument)
+	command := exec.CommandContext(ctx, program, roleArgument)
 	if parts["join"] || parts["renew"] {
 		if err := o.scene(ctx, command, o.n, func(s *scene) error { return s.costs(ctx, out, parts) }); err != nil {
 			return err
 		}
-		command = exec.Command(program, roleArgument)
+		command = exec.CommandContext(ctx, program, roleArgument)
 	}
 	if !parts["storm"] {
 		return nil

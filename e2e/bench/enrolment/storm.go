@@ -183,11 +183,16 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// storm lets all machines come back, gives them a policy meanwhile, and prints how they fared.
+// storm lets all machines join and come back.
 func (s *scene) storm(ctx context.Context, out io.Writer, spread time.Duration) error {
 	if _, err := s.joinAll(ctx, nil); err != nil {
 		return err
 	}
+	return s.back(ctx, out, spread)
+}
+
+// back lets all machines come back, gives them a policy meanwhile, and prints how they fared.
+func (s *scene) back(ctx context.Context, out io.Writer, spread time.Duration) error {
 	before, err := resident()
 	if err != nil {
 		return err

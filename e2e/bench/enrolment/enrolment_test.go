@@ -1,0 +1,48 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain lets the test's program be the machines as well, as the command is.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == roleArgument {
+		if err := obey(os.Stdin, os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// Everything that is measured happens, with a few machines: none goes without, and the report has all of its lines.
+func TestFewMachines(t *testing.T) {
+	const machines = 4
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	err = options{}.scene(t.Context(), exec.CommandContext(t.Context(), program, roleArgument), machines, func(s *scene) error {
+		if err := s.costs(t.Context(), &out, map[string]bool{"join": true, "renew": true}); err != nil {
+			return err
+		}
+		return s.back(t.Context(), &out, time.Second)
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{
+		"a machine joins with a token (4 machines", "a machine renews its certificate over mutual TLS (4 machines", "2 x verify the machine's certificate",
+		"4 machines come back within 1s", "the last certificate", "sent away 0 times",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the report has no %q:\n%s", want, out.String())
+		}
+	}
+}
