@@ -98,6 +98,7 @@ func (k Keys) wantTPM(present crypto.Signer) (bool, error) {
 		return false, nil
 	case InTPM:
 		return true, nil
+	case Auto:
 	}
 	if inTPM(present) {
 		return true, nil
