@@ -132,6 +132,8 @@ type CAConfig struct {
 	AdminLifetime   time.Duration `yaml:"adminLifetime"`
 	// PeerLifetime is that of certificates for peers that run other software; default 90 days.
 	PeerLifetime time.Duration `yaml:"peerLifetime"`
+	// GatewayLifetime is that of the machines of enrollment.gateways; default 30 days.
+	GatewayLifetime time.Duration `yaml:"gatewayLifetime"`
 }
 
 // TokenConfig is a PKCS #11 token.
@@ -194,7 +196,9 @@ type validated struct {
 	server      ca.Profile
 	admin       ca.Profile
 	peer        ca.Profile
+	gateway     ca.Profile
 	rules       enrollment.Rules
+	gateways    []enrollment.Rule
 	kerberos    *enrollment.KerberosRules // nil without Kerberos
 	responder   ca.Profile
 	// pointers are what certificates say of revocation.
@@ -354,7 +358,7 @@ func (v *validated) checkCA() error {
 		profile  *ca.Profile
 		kind     ca.Kind
 		lifetime time.Duration
-	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}, {&v.peer, ca.Peer, v.CA.PeerLifetime}, {&v.responder, ca.Responder, 0}} {
+	}{{&v.machine, ca.Machine, v.CA.MachineLifetime}, {&v.server, ca.Server, v.CA.ServerLifetime}, {&v.admin, ca.Admin, v.CA.AdminLifetime}, {&v.peer, ca.Peer, v.CA.PeerLifetime}, {&v.gateway, ca.Gateway, v.CA.GatewayLifetime}, {&v.responder, ca.Responder, 0}} {
 		profile, err := ca.NewProfile(p.kind, ca.ProfileConfig{Lifetime: p.lifetime, Pointers: v.pointers})
 		*p.profile = profile
 		errs = append(errs, err)

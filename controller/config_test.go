@@ -107,7 +107,11 @@ func TestValidateRefuses(t *testing.T) {
 		"CA locked":               {func(c *Config) { c.CA.KeyFile = "" }, "unlocks the CA's keys"},
 		"CA locked twice":         {func(c *Config) { c.CA.PassphraseFile = "x" }, "exactly one of"},
 		"lifetime":                {func(c *Config) { c.CA.MachineLifetime = time.Minute }, "lifetime"},
-		"report interval":         {func(c *Config) { c.ReportInterval = time.Millisecond }, "reportInterval"},
+		"gateways": {func(c *Config) {
+			c.Enrollment.Gateways = []MachinesConfig{{Group: "cn=gateways,dc=bank,dc=example"}, {}}
+		}, "enrollment.gateways, entry 2"},
+		"gateway lifetime": {func(c *Config) { c.CA.GatewayLifetime = time.Hour }, "gateway profile"},
+		"report interval":  {func(c *Config) { c.ReportInterval = time.Millisecond }, "reportInterval"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good()

@@ -16,7 +16,10 @@ type EnrollmentConfig struct {
 	// RequestLifetime is how long a request waits; default 7 days, 1 min to 30 days.
 	RequestLifetime time.Duration `yaml:"requestLifetime"`
 	// AutoApprove are the machines whose requests are approved without asking anybody, as long as they hold no certificate.
-	AutoApprove []AutoApproveConfig `yaml:"autoApprove"`
+	AutoApprove []MachinesConfig `yaml:"autoApprove"`
+	// Gateways are the machines that others reach networks through: their certificates say so to peers that want to see it,
+	// from the next one on that each of them gets.
+	Gateways []MachinesConfig `yaml:"gateways"`
 	// RenewalGrace is how long after its end a certificate can still be renewed, for the same key; default 14 days, 1 s to
 	// 90 days.
 	RenewalGrace time.Duration `yaml:"renewalGrace"`
@@ -24,8 +27,8 @@ type EnrollmentConfig struct {
 	Kerberos *KerberosConfig `yaml:"kerberos"`
 }
 
-// AutoApproveConfig names machines by exactly one of Container and Group, which are DNs.
-type AutoApproveConfig struct {
+// MachinesConfig names machines by exactly one of Container and Group, which are DNs.
+type MachinesConfig struct {
 	Container string `yaml:"container"`
 	Group     string `yaml:"group"`
 }
@@ -46,22 +49,30 @@ func (v *validated) checkEnrollment() error {
 		errs = append(errs, errors.New("enrollment.autoApprove has no effect without enrollment.requests: true"))
 	}
 	v.rules = enrollment.Rules{Accept: c.Requests, Lifetime: c.RequestLifetime}
-	for i, a := range c.AutoApprove {
-		var rule enrollment.Rule
-		var err error
-		switch {
-		case (a.Container == "") == (a.Group == ""):
-			err = errors.New("wanted exactly one of container and group")
-		case a.Container != "":
-			rule.Container, err = directory.ParseDN(a.Container)
-		default:
-			rule.Group, err = directory.ParseDN(a.Group)
+	for _, list := range []struct {
+		name  string
+		named []MachinesConfig
+		rules *[]enrollment.Rule
+	}{{"autoApprove", c.AutoApprove, &v.rules.Auto}, {"gateways", c.Gateways, &v.gateways}} {
+		for i, m := range list.named {
+			rule, err := m.rule()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("enrollment.%s, entry %d: %w", list.name, i+1, err))
+			}
+			*list.rules = append(*list.rules, rule)
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("enrollment.autoApprove, entry %d: %w", i+1, err))
-			continue
-		}
-		v.rules.Auto = append(v.rules.Auto, rule)
 	}
 	return errors.Join(append(errs, v.checkKerberos())...)
+}
+
+func (m MachinesConfig) rule() (rule enrollment.Rule, err error) {
+	switch {
+	case (m.Container == "") == (m.Group == ""):
+		err = errors.New("wanted exactly one of container and group")
+	case m.Container != "":
+		rule.Container, err = directory.ParseDN(m.Container)
+	default:
+		rule.Group, err = directory.ParseDN(m.Group)
+	}
+	return rule, err
 }

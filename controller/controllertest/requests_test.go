@@ -49,7 +49,7 @@ func TestRequestsAreClosedUnlessConfigured(t *testing.T) {
 func TestRuleApprovesWhatItNames(t *testing.T) {
 	f := New(t, Bank)
 	f.Config.Enrollment.Requests = true
-	f.Config.Enrollment.AutoApprove = []controller.AutoApproveConfig{{Container: "ou=Workstations,dc=bank,dc=example"}}
+	f.Config.Enrollment.AutoApprove = []controller.MachinesConfig{{Container: "ou=Workstations,dc=bank,dc=example"}}
 	f.Start()
 	if n, _, err := f.Join("").Submit(f.Context(), "ws1.bank.example"); n == nil || err != nil {
 		t.Errorf("below the container: %v, error %v; want a certificate", n, err)

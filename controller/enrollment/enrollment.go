@@ -54,6 +54,9 @@ type Config struct {
 	// Peer is the profile for what an administrator passes on to a peer that runs other software; the zero value means
 	// Machine.
 	Peer ca.Profile
+	// Gateway is the profile of the machines that Gateways match, which may be none.
+	Gateway  ca.Profile
+	Gateways []Rule
 	// Requests keeps the requests that came without a token, and Rules says what becomes of them; nil Requests takes none.
 	Requests Requests
 	Rules    Rules

@@ -117,13 +117,13 @@ func newOffice(t *testing.T) *office {
 	return o
 }
 
-// put makes a directory of the given machines.
-func (o *office) put(machines ...directory.Machine) {
+// put makes a directory of the given objects.
+func (o *office) put(objects ...directory.Object) {
 	o.t.Helper()
 	b := directory.NewBuilder(directory.DN{})
 	base := directory.MustParseDN("dc=bank,dc=example")
 	b.Add(directory.Container{UUID: directory.UUID{0xff}, DN: base, Kind: directory.KindOf(base)})
-	for _, m := range machines {
+	for _, m := range objects {
 		b.Add(m)
 	}
 	snapshot, err := b.Build()
