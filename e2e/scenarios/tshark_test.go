@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -335,6 +336,7 @@ func TestAnalyserReadsWhatTheNodesSay(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.judge(frames, keys, question, answer)
+			a.certificates(frames, keys)
 			a.profile(frames, len(keys))
 		})
 	}
@@ -399,5 +401,21 @@ func (a *analysed) judge(frames []lab.Frame, keys tshark.Keys, question, answer 
 	}
 	if bad := a.analyse(frames, keys, "(isakmp.ikev2.integrity_checksum || _ws.malformed) && !(isakmp.exchangetype == 43)", "frame.number"); len(bad) != 0 {
 		a.t.Errorf("tshark finds packets %v malformed or with a wrong integrity checksum", bad)
+	}
+}
+
+// certificates requires that tshark takes apart the certificates that the nodes show each other in IKE_AUTH, each with that of
+// its issuer, and finds what RFC 4945 5.1.3 and RFC 5280 4.2.1 ask for, and nothing to remark.
+func (a *analysed) certificates(frames []lab.Frame, keys tshark.Keys) {
+	a.t.Helper()
+	shown := a.analyse(frames, keys, "isakmp.exchangetype == 35 && x509af.signedCertificate_element", "x509ce.dNSName", "x509ce.uniformResourceIdentifier",
+		"x509ce.KeyPurposeId", "x509ce.KeyUsage.digitalSignature", "x509ce.KeyUsage.keyCertSign", "_ws.expert.message")
+	var want []tshark.Packet
+	for _, name := range analysedNames {
+		const clientAuth, ipsecIKE = "1.3.6.1.5.5.7.3.2", "1.3.6.1.5.5.7.3.17"
+		want = append(want, tshark.Packet{{name}, {catest.Identity(a.t, name).URI()}, {clientAuth, ipsecIKE}, {"1", "0"}, {"0", "1"}, nil})
+	}
+	if !reflect.DeepEqual(shown, want) {
+		a.t.Errorf("tshark finds the certificates %q, want %q", shown, want)
 	}
 }
