@@ -234,15 +234,20 @@ func (d *domainActor) dirSync(c *actorConn, id int64, request *ber.Packet, cooki
 	if d.endless {
 		more = 1
 	}
+	c.send(dirSyncDone(id, more, fmt.Sprint(d.usn)))
+}
+
+// dirSyncDone ends an answer of DirSync (MS-ADTS 3.1.1.3.4.1.3).
+func dirSyncDone(id, more int64, cookie string) []byte {
 	value := ber.NewSequence("")
 	value.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, more, ""))
 	value.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, int64(0), ""))
-	value.AppendChild(octetString(fmt.Sprint(d.usn)))
+	value.AppendChild(octetString(cookie))
 	done := ber.Encode(ber.ClassApplication, ber.TypeConstructed, goldap.ApplicationSearchResultDone, nil, "")
 	done.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, int64(0), ""))
 	done.AppendChild(octetString(""))
 	done.AppendChild(octetString(""))
-	c.send(message(id, done, controlPacket(goldap.ControlTypeDirSync, value)))
+	return message(id, done, controlPacket(goldap.ControlTypeDirSync, value))
 }
 
 // tree is what a read of everything would find now, of what the schema's filter matches.
