@@ -127,7 +127,7 @@ func (f *follower) persisting() bool { return f.session.Stage() == contentsync.P
 func (f *follower) take(e event, ok bool) error {
 	f.heard = time.Now()
 	young := !f.persisting()
-	for range streamBuffer {
+	for left := streamBuffer; ; left-- {
 		if (!ok || e.err != nil) && f.probing {
 			// A probe without answer ends the stream, and knows why; the end of the stream ends a probe.
 			f.probing = false
@@ -146,6 +146,9 @@ func (f *follower) take(e event, ok bool) error {
 		}
 		if f.messages++; !f.persisting() && f.messages > maxEntries {
 			return f.wrapAs(ErrProtocol, duringSync, fmt.Errorf("%w: a refresh has more than %d messages", errEndless, maxEntries))
+		}
+		if left == 1 {
+			break // before another is received, which would be lost
 		}
 		select {
 		case e, ok = <-f.stream.events:
