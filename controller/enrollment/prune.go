@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/controller/store"
-	"github.com/bailiwick-net/bailiwick/pki"
 )
 
 // keepCollected is how long an approved request stays after it was decided, once its machine has the certificate: for a machine
@@ -25,9 +24,16 @@ func (d *Desk) PruneJoinRequests(ctx context.Context, before time.Time) (int, er
 	}
 	d.queue.mu.Lock()
 	defer d.queue.mu.Unlock()
+	if err := d.queue.loadLocked(ctx, d.config.Requests); err != nil {
+		return 0, err
+	}
 	pruned := 0
-	for _, key := range over {
-		if err := d.queue.dropLocked(d.forgetLocked(ctx, key)); err != nil {
+	for _, r := range over {
+		// Its key may have asked again meanwhile, or somebody denied it.
+		if now, ok := d.queue.known[r.Key]; !ok || now.State != r.State || !now.Created.Equal(r.Created) || !now.Decided.Equal(r.Decided) {
+			continue
+		}
+		if err := d.queue.dropLocked(d.forgetLocked(ctx, r.Key)); err != nil {
 			return pruned, err
 		}
 		pruned++
@@ -35,19 +41,19 @@ func (d *Desk) PruneJoinRequests(ctx context.Context, before time.Time) (int, er
 	return pruned, nil
 }
 
-// overRequests are the requests to prune. What machines hold is read without keeping others from filing meanwhile.
-func (d *Desk) overRequests(ctx context.Context, before time.Time) ([]pki.KeyID, error) {
+// overRequests are the requests to prune, as they were looked at. What machines hold is read without keeping others from filing
+// meanwhile.
+func (d *Desk) overRequests(ctx context.Context, before time.Time) ([]store.JoinRequest, error) {
 	d.queue.mu.Lock()
 	if err := d.queue.loadLocked(ctx, d.config.Requests); err != nil {
 		d.queue.mu.Unlock()
 		return nil, err
 	}
-	var over []pki.KeyID
-	var approved []store.JoinRequest
-	for key, r := range d.queue.known {
+	var over, approved []store.JoinRequest
+	for _, r := range d.queue.known {
 		switch {
 		case r.NotAfter.Before(before):
-			over = append(over, key)
+			over = append(over, r)
 		case r.State == store.RequestApproved && r.Decided.Before(before.Add(-keepCollected)):
 			approved = append(approved, r)
 		}
@@ -60,7 +66,7 @@ func (d *Desk) overRequests(ctx context.Context, before time.Time) ([]pki.KeyID,
 		case err != nil:
 			return over, err
 		case held.Key == r.Key || held.Issued.After(r.Decided): // another key of the machine makes the approval worthless, too
-			over = append(over, r.Key)
+			over = append(over, r)
 		}
 	}
 	return over, nil

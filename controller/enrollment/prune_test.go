@@ -123,3 +123,61 @@ func TestNoRuleForARevokedMachine(t *testing.T) {
 		t.Errorf("after the end of the next certificate: %+v, error %v; want one by the rule", s, err)
 	}
 }
+
+// meanwhile is where holdings are while something else happens once.
+type meanwhile struct {
+	Holdings
+	do func()
+}
+
+func (m *meanwhile) Holding(ctx context.Context, u pki.UUID) (store.Holding, error) {
+	if do := m.do; do != nil {
+		m.do = nil
+		do()
+	}
+	return m.Holdings.Holding(ctx, u)
+}
+
+// What is over when it is looked at may not be when it is removed: its key asks again, or somebody denies what was approved.
+func TestPruningLeavesWhatChangedMeanwhile(t *testing.T) {
+	o := newOffice(t)
+	other := directory.Machine{UUID: directory.UUID{2}, DN: directory.MustParseDN("cn=ws1,dc=bank,dc=example"), Name: "ws1"}
+	o.put(sql1, other)
+	again, againKey := o.keyed("ws1.bank.example")
+	if _, err := o.submit(again); err != nil {
+		t.Fatal(err)
+	}
+	o.clock = o.clock.Add(DefaultRequestLifetime - keepCollected - time.Minute)
+	first, key := o.keyed("sql1.bank.example")
+	if _, err := o.submit(first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Approve(t.Context(), key, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	// The machine has come to a certificate with another key since.
+	u := pki.UUID(sql1.UUID)
+	o.holdings[u] = store.Holding{Machine: u, Key: pki.KeyID{9}, Issued: o.clock.Add(time.Second)}
+	o.clock = o.clock.Add(keepCollected + 2*time.Minute) // the first one has ended
+	o.config.Holdings = &meanwhile{o.holdings, func() {
+		if s, err := o.submit(again); err != nil || s.Request.State != store.RequestPending {
+			t.Errorf("asking again gave %+v, error %v", s, err)
+		}
+		if _, err := o.Deny(t.Context(), key, "bob", "not ours"); err != nil {
+			t.Error(err)
+		}
+	}}
+	if n, err := o.PruneJoinRequests(t.Context(), o.clock); n != 0 || err != nil {
+		t.Errorf("%d were pruned, error %v; want none", n, err)
+	}
+	if r := o.requests.held[againKey]; r.State != store.RequestPending {
+		t.Errorf("of the key that asked again there is %+v, want a request that waits", r)
+	}
+	if _, err := o.submit(first); !errors.Is(err, ErrRequestDenied) {
+		t.Errorf("the key that was denied meanwhile asked again and got %v, want ErrRequestDenied", err)
+	}
+	// Nothing changes while it is looked at again.
+	if n, err := o.PruneJoinRequests(t.Context(), o.clock.Add(DefaultRequestLifetime+1)); n != 2 || err != nil {
+		t.Errorf("%d were pruned once both had ended, error %v; want 2", n, err)
+	}
+}
