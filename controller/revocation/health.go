@@ -90,6 +90,7 @@ func (k *Keeper) Health() Health {
 		return !ok
 	})
 	if len(k.health.failing) == 0 {
+
 		k.health.since = time.Time{}
 	}
 	out := Health{Failing: len(k.health.failing), Since: k.health.since, Failures: k.health.failures, Ends: map[string]time.Time{}}
@@ -124,7 +125,7 @@ func (k *Keeper) TendLists(ctx context.Context) error {
 	for {
 		next := tendInterval
 		for _, issuer := range k.config.Issuers() {
-			scope := revocation.Scope{Issuer: revocation.IssuerName(issuer.IssuerKeyID()), Of: 1}
+			scope := whole(issuer)
 			if _, err := k.List(ctx, scope); err != nil && ctx.Err() == nil {
 				k.config.Log.Debug("a certificate revocation list cannot be made ahead", "list", scope.Path(), "error", err)
 			}

@@ -170,10 +170,11 @@ func (k *Keeper) sign(issuer Issuer, scope revocation.Scope, s *signature, list 
 	k.health.signed(k, scope)
 }
 
-// notSigned keeps a failure and tells of it, unless the signature has come meanwhile. over says that it will not come.
+// notSigned keeps a failure and tells of it, unless the signature has come meanwhile, or another who waited for it has told that
+// it does not. over says that it will not come.
 func (k *Keeper) notSigned(s *signature, scope revocation.Scope, err error, over bool) {
 	k.lists.Lock()
-	if ended(s) {
+	if ended(s) || !over && !s.at.IsZero() {
 		k.lists.Unlock()
 		return
 	}
@@ -243,6 +244,11 @@ func (k *Keeper) compose(issuer Issuer, scope revocation.Scope, s SignedList, st
 		list.Entries = append(list.Entries, revocation.Entry{Serial: serial, At: r.At, Reason: reason})
 	}
 	return list
+}
+
+// whole is the scope of the whole list of an issuer.
+func whole(i Issuer) revocation.Scope {
+	return revocation.Scope{Issuer: revocation.IssuerName(i.IssuerKeyID()), Of: 1}
 }
 
 // signer is who signs the lists of a scope: a CA, or a root, which has no parts.
