@@ -3,11 +3,48 @@ package revocation
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki/catest"
+	"github.com/bailiwick-net/bailiwick/pki/revocation"
 )
+
+// broken is a CA whose key does not sign.
+type broken struct{ *catest.CA }
+
+func (broken) SignCRL(revocation.List) ([]byte, error) {
+	return nil, errors.New("the token is gone")
+}
+
+// A CA whose lists could not be signed is retired: nothing is signed again, so the journal is not told so, and the next failure
+// is one that it has not heard of.
+func TestJournalHearsOfTheFailureAfterARetirement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := broken{catest.New(t)}, broken{catest.New(t)}
+		s, issuers := &told{}, []Issuer{first}
+		k, err := Open(t.Context(), Config{Store: s, Issuers: func() []Issuer { return issuers }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, issuer := range []Issuer{first, second} {
+			issuers = []Issuer{issuer}
+			if h := k.Health(); h.Failing != 0 {
+				t.Errorf("before its list was asked for %d fail", h.Failing)
+			}
+			if _, err := k.List(t.Context(), whole(issuer)); err == nil {
+				t.Error("a key that does not sign signed")
+			}
+			<-time.After(recordAgain)
+		}
+		synctest.Wait()
+		if len(s.events) != 2 || !strings.Contains(s.events[1].What, whole(second).Path()) {
+			t.Errorf("the journal was told %+v, want both failures", s.events)
+		}
+	})
+}
 
 // However many wait for a signature that does not come, it is one that did not.
 func TestSilenceIsToldOnce(t *testing.T) {
