@@ -347,106 +347,25 @@ func (c *actorConn) refresh(id int64, cookie string) {
 	c.streams = append(c.streams, &actorStream{c, id})
 }
 
-func message(id int64, op *ber.Packet, controls ...*ber.Packet) []byte {
-	p := ber.NewSequence("LDAPMessage")
-	p.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, id, ""))
-	p.AppendChild(op)
-	if len(controls) > 0 {
-		list := ber.Encode(ber.ClassContext, ber.TypeConstructed, 0, nil, "")
-		for _, c := range controls {
-			list.AppendChild(c)
-		}
-		p.AppendChild(list)
-	}
-	return p.Bytes()
-}
-
-func resultMessage(id int64, tag ber.Tag, code int64, controls ...goldap.Control) []byte {
-	p := ber.Encode(ber.ClassApplication, ber.TypeConstructed, tag, nil, "")
-	p.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, code, ""))
-	p.AppendChild(octetString(""))
-	p.AppendChild(octetString(""))
-	var encoded []*ber.Packet
-	for _, c := range controls {
-		encoded = append(encoded, c.Encode())
-	}
-	return message(id, p, encoded...)
-}
-
-func entryPacket(e directory.Entry) *ber.Packet {
-	p := ber.Encode(ber.ClassApplication, ber.TypeConstructed, goldap.ApplicationSearchResultEntry, nil, "")
-	p.AppendChild(octetString(e.DN))
-	list := ber.NewSequence("")
-	for _, a := range e.Attributes {
-		attribute := ber.NewSequence("")
-		attribute.AppendChild(octetString(a.Name))
-		set := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSet, nil, "")
-		for _, v := range a.Values {
-			set.AppendChild(octetString(v))
-		}
-		attribute.AppendChild(set)
-		list.AppendChild(attribute)
-	}
-	p.AppendChild(list)
-	return p
-}
-
-func entryMessage(id int64, e directory.Entry) []byte { return message(id, entryPacket(e)) }
-
-func controlPacket(oid string, value *ber.Packet) *ber.Packet {
-	p := ber.NewSequence("")
-	p.AppendChild(octetString(oid))
-	p.AppendChild(octetString(string(value.Bytes())))
-	return p
-}
-
-func syncEntryMessage(id int64, e actorEntry, state goldap.ControlSyncStateState, cookie string) []byte {
-	if e.gone {
-		state, e.Attributes = goldap.SyncStateDelete, nil
-	}
-	value := ber.NewSequence("")
-	value.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, int64(state), ""))
-	value.AppendChild(octetString(string(e.uuid[:])))
-	if cookie != "" {
-		value.AppendChild(octetString(cookie))
-	}
-	return message(id, entryPacket(e.Entry), controlPacket(goldap.ControlTypeSyncState, value))
-}
-
-func intermediateMessage(id int64, value *ber.Packet) []byte {
-	p := ber.Encode(ber.ClassApplication, ber.TypeConstructed, goldap.ApplicationIntermediateResponse, nil, "")
-	p.AppendChild(ber.NewString(ber.ClassContext, ber.TypePrimitive, 0, goldap.ControlTypeSyncInfo, ""))
-	p.AppendChild(ber.NewString(ber.ClassContext, ber.TypePrimitive, 1, string(value.Bytes()), ""))
-	return message(id, p)
-}
-
-// refreshDone ends the present phase, and with it the refresh.
-func refreshDone(id int64, cookie string) []byte {
-	value := ber.Encode(ber.ClassContext, ber.TypeConstructed, 2, nil, "")
-	value.AppendChild(octetString(cookie))
-	return intermediateMessage(id, value)
-}
-
-func presentMessage(id int64, present []directory.UUID) []byte {
-	value := ber.Encode(ber.ClassContext, ber.TypeConstructed, 3, nil, "")
-	set := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSet, nil, "")
-	for _, u := range present {
-		set.AppendChild(octetString(string(u[:])))
-	}
-	value.AppendChild(set)
-	return intermediateMessage(id, value)
-}
-
 // tree is what the actor holds as a snapshot.
 func (a *actor) tree(t testing.TB) *directory.Snapshot {
 	t.Helper()
-	schema := directory.OpenLDAP()
-	b := directory.NewBuilder(base)
+	var entries []directory.Entry
 	for _, e := range a.entries {
-		if e.gone {
-			continue
+		if !e.gone {
+			entries = append(entries, e.Entry)
 		}
-		o, problems, err := schema.Map(e.Entry)
+	}
+	schema := directory.OpenLDAP()
+	return treeOf(t, base, &schema, entries)
+}
+
+// treeOf is what a schema makes of entries.
+func treeOf(t testing.TB, base directory.DN, schema *directory.Schema, entries []directory.Entry) *directory.Snapshot {
+	t.Helper()
+	b := directory.NewBuilder(base)
+	for _, e := range entries {
+		o, problems, err := schema.Map(e)
 		if err != nil {
 			t.Fatal(err)
 		}

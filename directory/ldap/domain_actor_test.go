@@ -237,19 +237,6 @@ func (d *domainActor) dirSync(c *actorConn, id int64, request *ber.Packet, cooki
 	c.send(dirSyncDone(id, more, fmt.Sprint(d.usn)))
 }
 
-// dirSyncDone ends an answer of DirSync (MS-ADTS 3.1.1.3.4.1.3).
-func dirSyncDone(id, more int64, cookie string) []byte {
-	value := ber.NewSequence("")
-	value.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, more, ""))
-	value.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, int64(0), ""))
-	value.AppendChild(octetString(cookie))
-	done := ber.Encode(ber.ClassApplication, ber.TypeConstructed, goldap.ApplicationSearchResultDone, nil, "")
-	done.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, int64(0), ""))
-	done.AppendChild(octetString(""))
-	done.AppendChild(octetString(""))
-	return message(id, done, controlPacket(goldap.ControlTypeDirSync, value))
-}
-
 // tree is what a read of everything would find now, of what the schema's filter matches.
 func (d *domainActor) tree(t testing.TB, schema *directory.Schema) *directory.Snapshot {
 	t.Helper()
@@ -259,24 +246,13 @@ func (d *domainActor) tree(t testing.TB, schema *directory.Schema) *directory.Sn
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	b := directory.NewBuilder(directory.MustParseDN(domainTop))
+	var entries []directory.Entry
 	for _, o := range d.objects {
-		e := o.entry()
-		if !matches(filter, e) {
-			continue
+		if e := o.entry(); matches(filter, e) {
+			entries = append(entries, e)
 		}
-		object, problems, err := schema.Map(e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.AddProblem(problems...)
-		b.Add(object)
 	}
-	s, err := b.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return treeOf(t, directory.MustParseDN(domainTop), schema, entries)
 }
 
 // reader is a source of the domain that reads everything once, and then never again within the time of a test.
