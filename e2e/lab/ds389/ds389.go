@@ -6,7 +6,6 @@
 package ds389
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha512"
@@ -22,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/e2e/lab/daemon"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/slapd"
 )
@@ -75,9 +75,7 @@ type Server struct {
 
 	root   *root.Root
 	dir    string
-	cmd    *exec.Cmd
-	exited chan struct{}
-	log    bytes.Buffer
+	daemon *daemon.Daemon
 }
 
 // Start configures and starts a server and waits until it answers. Its errors wrap root.ErrUnreachable where no mirror
@@ -111,15 +109,7 @@ func ForTest(t testing.TB, o Options) *Server {
 	if errors.Is(err, root.ErrUnreachable) {
 		t.Skipf("the packages of 389 Directory Server are needed, and no mirror gives them: %v", err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
+	return daemon.ForTest(t, s, err)
 }
 
 func (s *Server) path(elem ...string) string {
@@ -241,45 +231,21 @@ func freePort() (int, error) {
 // Restart starts the server again on the same address with the same data, after Kill or Stop.
 func (s *Server) Restart(ctx context.Context) error {
 	s.Kill()
-	s.log.Reset()
 	args := s.root.Command([]string{s.dir}, "ns-slapd", "-D", s.dir, "-i", s.path("run", "pid"), "-d", "0")
 	// A mount namespace of its own, in which the root gets its /tmp; the network is that of the test.
-	s.cmd = exec.Command("unshare", append([]string{"--mount", "--"}, args...)...)
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := s.cmd.Start(); err != nil {
-		s.cmd = nil
+	var err error
+	if s.daemon, err = daemon.Start(exec.Command("unshare", append([]string{"--mount", "--"}, args...)...)); err != nil {
 		return err
 	}
-	exited := make(chan struct{})
-	s.exited = exited
-	go func(cmd *exec.Cmd) {
-		_ = cmd.Wait() // how it ended stands in ProcessState
-		close(exited)
-	}(s.cmd)
-	return s.ready(ctx)
-}
-
-// ready waits until the server answers a search, which it does later than it accepts connections.
-func (s *Server) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := slapd.Tool(ctx, nil, "ldapsearch", "-x", "-H", s.LDAP, "-s", "base", "-b", "", "1.1")
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-s.exited:
-			said, _ := os.ReadFile(s.path("log", "errors")) // it may have ended before it had a log
-			return fmt.Errorf("ns-slapd ended at once (%s): %s\n%s", s.cmd.ProcessState, strings.TrimSpace(s.log.String()), said)
-		case <-ctx.Done():
-			s.Kill()
-			return fmt.Errorf("ns-slapd does not answer: %w", err)
-		case <-tick.C:
-		}
+	// The server answers a search later than it accepts connections.
+	err = s.daemon.Await(ctx, 30*time.Second, func(ctx context.Context) error {
+		return slapd.Tool(ctx, nil, "ldapsearch", "-x", "-H", s.LDAP, "-s", "base", "-b", "", "1.1")
+	})
+	if err != nil {
+		said, _ := os.ReadFile(s.path("log", "errors")) // it may have ended before it had a log
+		return fmt.Errorf("ns-slapd: %w\n%s", err, said)
 	}
+	return nil
 }
 
 // Kill ends the server without warning and waits for its end.
@@ -289,13 +255,8 @@ func (s *Server) Kill() { s.end(os.Kill) }
 func (s *Server) Stop() { s.end(os.Interrupt) }
 
 func (s *Server) end(signal os.Signal) {
-	if s.cmd == nil {
-		return
-	}
-	// It fails only when the process has already ended.
-	_ = s.cmd.Process.Signal(signal)
-	<-s.exited
-	s.cmd = nil
+	s.daemon.End(signal)
+	s.daemon = nil
 }
 
 // Close kills the server and removes everything that it made.

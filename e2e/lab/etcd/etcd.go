@@ -6,7 +6,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -19,6 +18,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab/daemon"
 )
 
 // ErrNotInstalled says that etcd is missing.
@@ -35,9 +36,7 @@ type Server struct {
 
 	dir    string
 	peer   string
-	cmd    *exec.Cmd
-	exited chan struct{} // closed once cmd has its ProcessState
-	log    bytes.Buffer
+	daemon *daemon.Daemon
 }
 
 // Start starts a server with empty state and waits until it answers.
@@ -94,59 +93,32 @@ func freePorts(n int) ([]int, error) {
 // one if there is one.
 func (s *Server) Restart(ctx context.Context) error {
 	s.Kill()
-	s.log.Reset()
 	cmd := exec.Command("etcd", "--name", "lab", "--data-dir", s.path("data"),
 		"--listen-client-urls", s.Endpoint, "--advertise-client-urls", s.Endpoint,
 		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", "lab="+s.peer,
 		"--cert-file", s.path("server.crt"), "--key-file", s.path("server.key"),
 		"--client-cert-auth", "--trusted-ca-file", s.CAFile, "--logger", "zap", "--log-level", "warn")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // no ETCD_ variable of whoever runs the test
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
-	if err := cmd.Start(); err != nil {
+	var err error
+	if s.daemon, err = daemon.Start(cmd); err != nil {
 		return err
 	}
-	exited := make(chan struct{})
-	s.cmd, s.exited = cmd, exited
-	go func() {
-		defer close(exited)
-		_ = cmd.Wait() // how it ended is in the log
-	}()
 	return s.await(ctx)
 }
 
 // await waits until the server answers a read that a quorum agrees on.
 func (s *Server) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
 	client, err := s.Client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	answered := make(chan error, 1)
-	go func() {
-		for {
-			try, stop := context.WithTimeout(ctx, time.Second)
-			_, err := client.Get(try, "/")
-			stop()
-			if err == nil || ctx.Err() != nil {
-				answered <- err
-				return
-			}
-		}
-	}()
-	select {
-	case err = <-answered:
-		if err == nil {
-			return nil
-		}
-	case <-s.exited:
-		cancel()
-		<-answered
-		err = errors.New("it ended")
-	}
-	s.Kill()
-	return fmt.Errorf("etcd does not answer: %w: %s", err, bytes.TrimSpace(s.log.Bytes()))
+	return s.daemon.Await(ctx, 30*time.Second, func(ctx context.Context) error {
+		try, stop := context.WithTimeout(ctx, time.Second)
+		defer stop()
+		_, err := client.Get(try, "/")
+		return err
+	})
 }
 
 // Client makes a client with the client certificate; the caller closes it.
@@ -158,13 +130,8 @@ func (s *Server) Client() (*clientv3.Client, error) {
 
 // Kill ends the server without warning and waits for its end.
 func (s *Server) Kill() {
-	if s.cmd == nil {
-		return
-	}
-	// It fails only when the process has already ended.
-	_ = s.cmd.Process.Kill()
-	<-s.exited
-	s.cmd = nil
+	s.daemon.End(os.Kill)
+	s.daemon = nil
 }
 
 // Close kills the server and removes everything that it made.

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab/daemon"
 )
 
 // ErrNotInstalled says that the programs of MIT Kerberos are missing.
@@ -38,9 +40,7 @@ type Server struct {
 	dir     string
 	address string
 	types   string
-	cmd     *exec.Cmd
-	exited  chan struct{} // closed once cmd has its ProcessState
-	log     bytes.Buffer
+	daemon  *daemon.Daemon
 }
 
 // Start makes a realm and starts its server, and waits until it answers.
@@ -68,15 +68,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 func ForTest(t testing.TB, o Options) *Server {
 	t.Helper()
 	s, err := Start(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
+	return daemon.ForTest(t, s, err)
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
@@ -139,40 +131,20 @@ func (s *Server) configure() error {
 
 // launch starts the server and waits until it accepts.
 func (s *Server) launch(ctx context.Context) error {
-	s.log.Reset()
 	cmd, err := s.command(context.WithoutCancel(ctx), "krb5kdc", "-n", "-r", s.Realm, "-P", s.path("pid"))
 	if err != nil {
 		return err
 	}
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
-	if err := cmd.Start(); err != nil {
+	if s.daemon, err = daemon.Start(cmd); err != nil {
 		return err
 	}
-	exited := make(chan struct{})
-	s.cmd, s.exited = cmd, exited
-	go func() {
-		_ = cmd.Wait() // how it ended stands in ProcessState
-		close(exited)
-	}()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	var d net.Dialer
-	for {
-		c, err := d.DialContext(ctx, "tcp", s.address)
-		if err == nil {
-			return c.Close()
+	return s.daemon.Await(ctx, 20*time.Second, func(ctx context.Context) error {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", s.address)
+		if err != nil {
+			return err
 		}
-		select {
-		case <-exited:
-			return fmt.Errorf("it ended at once (%s): %s", cmd.ProcessState, strings.TrimSpace(s.log.String()))
-		case <-ctx.Done():
-			s.kill()
-			return fmt.Errorf("it does not answer: %w", err)
-		case <-tick.C:
-		}
-	}
+		return c.Close()
+	})
 }
 
 // AddPrincipal makes a principal with random keys.
@@ -227,13 +199,8 @@ func (s *Server) run(ctx context.Context, tool string, args ...string) error {
 }
 
 func (s *Server) kill() {
-	if s.cmd == nil {
-		return
-	}
-	// It fails only when the process has already ended.
-	_ = s.cmd.Process.Kill()
-	<-s.exited
-	s.cmd = nil
+	s.daemon.End(os.Kill)
+	s.daemon = nil
 }
 
 // Close kills the server and removes everything that it made.

@@ -28,6 +28,7 @@ import (
 	goldap "github.com/go-ldap/ldap/v3"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/daemon"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 )
 
@@ -106,15 +107,7 @@ func ForTest(t testing.TB, o Options) *Server {
 	if errors.Is(err, ErrUnavailable) {
 		t.Skip(err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
+	return daemon.ForTest(t, s, err)
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }

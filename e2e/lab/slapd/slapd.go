@@ -20,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab/daemon"
 )
 
 //go:embed bailiwick.schema
@@ -58,9 +60,7 @@ type Server struct {
 	Suffix                string
 
 	dir    string
-	cmd    *exec.Cmd
-	exited chan struct{} // closed once cmd has its ProcessState
-	log    bytes.Buffer
+	daemon *daemon.Daemon
 }
 
 // Start configures and starts a server and waits until it answers.
@@ -89,15 +89,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 func ForTest(t testing.TB, o Options) *Server {
 	t.Helper()
 	s, err := Start(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
+	return daemon.ForTest(t, s, err)
 }
 
 func find(tool string) (string, error) {
@@ -183,52 +175,20 @@ func freePorts(n int) ([]int, error) {
 
 // Restart starts the server again on the same addresses with the same data, after Kill or Stop.
 func (s *Server) Restart(ctx context.Context) error {
-	if s.cmd != nil {
-		s.Kill()
-	}
+	s.Kill()
 	slapd, err := find("slapd")
 	if err != nil {
 		return err
 	}
-	s.log.Reset()
 	// Any -d keeps slapd in the foreground.
-	s.cmd = exec.Command(slapd, "-d", "0", "-f", s.path("slapd.conf"), "-h", strings.Join([]string{s.LDAP, s.LDAPS, s.LDAPI}, " "))
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := s.cmd.Start(); err != nil {
-		s.cmd = nil
+	cmd := exec.Command(slapd, "-d", "0", "-f", s.path("slapd.conf"), "-h", strings.Join([]string{s.LDAP, s.LDAPS, s.LDAPI}, " "))
+	if s.daemon, err = daemon.Start(cmd); err != nil {
 		return err
 	}
-	exited := make(chan struct{})
-	s.exited = exited
-	go func(cmd *exec.Cmd) {
-		_ = cmd.Wait() // how it ended stands in ProcessState
-		close(exited)
-	}(s.cmd)
-	return s.ready(ctx)
+	return s.daemon.Await(ctx, 10*time.Second, s.dialAll)
 }
 
-// ready waits until all three listeners accept.
-func (s *Server) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := s.dialAll(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-s.exited:
-			return fmt.Errorf("slapd ended at once (%s): %s", s.cmd.ProcessState, strings.TrimSpace(s.log.String()))
-		case <-ctx.Done():
-			s.Kill()
-			return fmt.Errorf("slapd does not answer: %w", err)
-		case <-tick.C:
-		}
-	}
-}
-
+// dialAll finds out whether all three listeners accept.
 func (s *Server) dialAll(ctx context.Context) error {
 	var d net.Dialer
 	for network, address := range map[string][]string{
@@ -253,13 +213,8 @@ func (s *Server) Kill() { s.end(os.Kill) }
 func (s *Server) Stop() { s.end(os.Interrupt) }
 
 func (s *Server) end(signal os.Signal) {
-	if s.cmd == nil {
-		return
-	}
-	// It fails only when the process has already ended.
-	_ = s.cmd.Process.Signal(signal)
-	<-s.exited
-	s.cmd = nil
+	s.daemon.End(signal)
+	s.daemon = nil
 }
 
 // Close kills the server and removes everything that it made.

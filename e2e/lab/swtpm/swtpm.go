@@ -6,7 +6,7 @@
 package swtpm
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/e2e/lab/daemon"
 )
 
 // ErrNotInstalled says that swtpm is missing.
@@ -29,9 +31,7 @@ type TPM struct {
 	Device string
 
 	dir    string
-	cmd    *exec.Cmd
-	exited chan struct{}
-	log    bytes.Buffer
+	daemon *daemon.Daemon
 }
 
 // New makes a TPM and starts it.
@@ -57,54 +57,37 @@ func (t *TPM) state() string { return filepath.Join(t.dir, "state") }
 
 // Start switches the TPM on, with what it kept. What was loaded is gone, as after a power cycle.
 func (t *TPM) Start() error {
-	t.log.Reset()
-	t.cmd = exec.Command("swtpm", "socket", "--tpm2", "--server", "type=unixio,path="+t.Device, "--tpmstate", "dir="+t.state(), "--flags", "not-need-init,startup-clear")
-	t.cmd.Stdout, t.cmd.Stderr = &t.log, &t.log
-	if err := t.cmd.Start(); err != nil {
-		t.cmd = nil
+	cmd := exec.Command("swtpm", "socket", "--tpm2", "--server", "type=unixio,path="+t.Device, "--tpmstate", "dir="+t.state(), "--flags", "not-need-init,startup-clear")
+	var err error
+	if t.daemon, err = daemon.Start(cmd); err != nil {
 		return fmt.Errorf("start swtpm: %w", err)
 	}
-	exited, cmd := make(chan struct{}), t.cmd
-	t.exited = exited
-	go func() {
-		_ = cmd.Wait() // that it was killed is no news
-		close(exited)
-	}()
-	deadline := time.After(startup)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		conn, err := net.Dial("unix", t.Device)
-		if err == nil {
-			return conn.Close()
+	err = t.daemon.Await(context.Background(), startup, func(ctx context.Context) error {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", t.Device)
+		if err != nil {
+			return err
 		}
-		select {
-		case <-tick.C:
-		case <-exited:
-			t.Kill()
-			return fmt.Errorf("swtpm ended: %s", bytes.TrimSpace(t.log.Bytes()))
-		case <-deadline:
-			t.Kill()
-			return fmt.Errorf("swtpm does not answer: %w: %s", err, bytes.TrimSpace(t.log.Bytes()))
-		}
+		return conn.Close()
+	})
+	if err != nil {
+		t.Kill()
 	}
+	return err
 }
 
 // Pause has the TPM answer nothing until Resume.
-func (t *TPM) Pause() error { return t.cmd.Process.Signal(syscall.SIGSTOP) }
+func (t *TPM) Pause() error { return t.daemon.Signal(syscall.SIGSTOP) }
 
 // Resume ends a pause.
-func (t *TPM) Resume() error { return t.cmd.Process.Signal(syscall.SIGCONT) }
+func (t *TPM) Resume() error { return t.daemon.Signal(syscall.SIGCONT) }
 
 // Kill takes the TPM away, with its device.
 func (t *TPM) Kill() {
-	if t.cmd == nil {
+	if t.daemon == nil {
 		return
 	}
-	// It fails only when the process has already ended.
-	_ = t.cmd.Process.Kill()
-	<-t.exited
-	t.cmd = nil
+	t.daemon.End(os.Kill)
+	t.daemon = nil
 	_ = os.Remove(t.Device) // gone already where swtpm could still remove it
 }
 
