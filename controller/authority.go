@@ -176,9 +176,26 @@ type serverCertificate struct {
 	current   atomic.Pointer[tls.Certificate]
 }
 
+// errNoServerCertificate is what a connection ends with while the controller has no certificate.
+var errNoServerCertificate = errors.New("the controller has no certificate to show, its log says why")
+
 // get is for tls.Config.GetCertificate.
 func (s *serverCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return s.current.Load(), nil
+	if present := s.current.Load(); present != nil {
+		return present, nil
+	}
+	return nil, errNoServerCertificate
+}
+
+// replace issues a certificate at the start, and after a step of a rotation. A CA that has ended, or ends too soon, issues none,
+// and that stops neither: it is replaced over the controller's socket, step by step.
+func (s *serverCertificate) replace(ctx context.Context) error {
+	err := s.issue(ctx)
+	if errors.Is(err, ca.ErrIssuerValidity) {
+		s.log.Error("the controller gets no certificate, and without one nobody reaches it but over its socket", "error", err)
+		return nil
+	}
+	return err
 }
 
 // issue puts a fresh certificate into use.
@@ -213,7 +230,7 @@ func (s *serverCertificate) issue(ctx context.Context) error {
 // of a clock that is set, and stands still while a virtual machine does; the certificate ends all the same.
 const certificateGlance = time.Minute
 
-// run renews the certificate at two thirds of its life, and retries a failure while there is time.
+// run renews the certificate at two thirds of its life, and tries again what failed.
 func (s *serverCertificate) run(ctx context.Context) error {
 	tick := time.NewTicker(certificateGlance)
 	defer tick.Stop()
@@ -223,12 +240,16 @@ func (s *serverCertificate) run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		leaf := s.current.Load().Leaf
-		if due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3); s.now().Before(due) {
-			continue
+		ends := "there is none"
+		if present := s.current.Load(); present != nil {
+			leaf := present.Leaf
+			if due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3); s.now().Before(due) {
+				continue
+			}
+			ends = leaf.NotAfter.Format(time.RFC3339)
 		}
 		if err := s.issue(ctx); err != nil {
-			s.log.Error("cannot renew the controller's certificate, will try again in a minute", "not-after", leaf.NotAfter.Format(time.RFC3339), "error", err)
+			s.log.Error("cannot renew the controller's certificate, will try again in a minute", "not-after", ends, "error", err)
 		}
 	}
 }
@@ -237,7 +258,7 @@ func (s *serverCertificate) run(ctx context.Context) error {
 // told whom to trust.
 func (c *Controller) authoritiesChanged(ctx context.Context) error {
 	// In this order: who believes no CA of before must not be left with the controller's certificate of one.
-	err := errors.Join(c.server.issue(ctx), c.config.writeTrust(c.authority), c.shutRetired(ctx))
+	err := errors.Join(c.server.replace(ctx), c.config.writeTrust(c.authority), c.shutRetired(ctx))
 	c.sessions.NotifyTrust()
 	return err
 }

@@ -97,7 +97,7 @@ func (c *Controller) load(ctx context.Context) error {
 		return fmt.Errorf("%w: names: %w", ErrConfig, err)
 	}
 	c.server = &serverCertificate{authority: c.authority, profile: v.server, subject: subject, now: v.Now, log: v.Log.Named("ca")}
-	if err := c.server.issue(ctx); err != nil {
+	if err := c.server.replace(ctx); err != nil {
 		return err
 	}
 	if err := c.seed(ctx); err != nil {

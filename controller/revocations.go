@@ -150,6 +150,9 @@ func (c *Controller) revocationsChanged() {
 // not believe the controller any more.
 func (c *Controller) replaceServer() {
 	present := c.server.current.Load()
+	if present == nil {
+		return
+	}
 	chain, err := trust.ParseChain(present.Certificate)
 	if err == nil {
 		err = c.revoked.Set().CheckPath(chain)

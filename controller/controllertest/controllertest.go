@@ -83,6 +83,8 @@ type Fleet struct {
 	Config controller.Config
 	// Dir holds everything that the fleet writes.
 	Dir string
+	// NodeClock is that of the scripted nodes; nil means time.Now.
+	NodeClock func() time.Time
 
 	t       testing.TB
 	running *running
@@ -142,6 +144,14 @@ func (w logWriter) Write(p []byte) (int, error) {
 
 // LDIF is the path of the directory.
 func (f *Fleet) LDIF() string { return filepath.Join(f.Dir, "fleet.ldif") }
+
+// nodeNow is the time for the scripted nodes.
+func (f *Fleet) nodeNow() time.Time {
+	if f.NodeClock != nil {
+		return f.NodeClock()
+	}
+	return time.Now()
+}
 
 // Socket is the path of the admin socket.
 func (f *Fleet) Socket() string { return filepath.Join(f.Dir, "admin.sock") }

@@ -52,7 +52,7 @@ func (j Join) enrollment(address string) (nodev1.EnrollmentServiceClient, *grpc.
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true,
-		VerifyConnection: trust.TLSVerifyPinned(token.Pin, time.Now, trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: "127.0.0.1"}),
+		VerifyConnection: trust.TLSVerifyPinned(token.Pin, j.fleet.nodeNow, trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: "127.0.0.1"}),
 	})))
 	if err != nil {
 		return nil, nil, err
@@ -156,7 +156,7 @@ func newNode(f *Fleet, key *ecdsa.PrivateKey, chain [][]byte, encoded []byte) (*
 		return nil, err
 	}
 	for _, usage := range []trust.Usage{trust.ClientAuth, trust.IPsecIKE} {
-		if _, err := bundle.Verify(time.Now(), parsed, trust.Options{Usages: []trust.Usage{usage}, IKEID: id.IKEID()}); err != nil {
+		if _, err := bundle.Verify(f.nodeNow(), parsed, trust.Options{Usages: []trust.Usage{usage}, IKEID: id.IKEID()}); err != nil {
 			return nil, err
 		}
 	}
@@ -174,7 +174,7 @@ func (n *Node) Dial(certificate tls.Certificate) *grpc.ClientConn {
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil },
 		VerifyConnection: trust.TLSVerifyConnection(func() (trust.Bundle, trust.Options, error) {
 			return n.Trust, trust.Options{Usages: []trust.Usage{trust.ServerAuth}, HostName: "127.0.0.1"}, nil
-		}, time.Now),
+		}, n.fleet.nodeNow),
 	})))
 	if err != nil {
 		n.fleet.t.Fatal(err)
