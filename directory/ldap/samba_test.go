@@ -50,12 +50,7 @@ func (d *domain) must(err error) {
 
 func (d *domain) add(rdn string, attributes ...string) {
 	d.Helper()
-	add := goldap.NewAddRequest(rdn+","+d.Base, nil)
-	for _, a := range attributes {
-		name, value, _ := strings.Cut(a, "=")
-		add.Attribute(name, []string{value})
-	}
-	d.must(d.conn.Add(add))
+	d.must(d.Add(d.conn, rdn, attributes...))
 }
 
 func (d *domain) addUnit(rdn string) { d.Helper(); d.add(rdn, "objectClass=organizationalUnit") }
@@ -101,11 +96,7 @@ func (d *domain) config(bind, passwordFile string) Config {
 func (d *domain) addReader(name string, grant func(descriptor.SID)) (dn, passwordFile string) {
 	d.Helper()
 	dn, passwordFile = "CN="+name+",CN=Users,"+d.Base, filepath.Join(d.TempDir(), "password")
-	password := "" // as unicodePwd has it: in quotes, UTF-16LE (MS-ADTS 3.1.1.3.1.5)
-	for _, c := range `"` + d.Password + `"` {
-		password += string([]byte{byte(c), 0})
-	}
-	d.add("CN="+name+",CN=Users", "objectClass=user", "sAMAccountName="+name, "userAccountControl=512", "unicodePwd="+password)
+	d.add("CN="+name+",CN=Users", "objectClass=user", "sAMAccountName="+name, "userAccountControl=512", "unicodePwd="+d.Password)
 	d.must(os.WriteFile(passwordFile, []byte(d.Password), 0o600))
 	found, err := d.conn.Search(goldap.NewSearchRequest(dn, goldap.ScopeBaseObject, goldap.NeverDerefAliases, 0, 0, false, "(objectClass=*)", []string{"objectSid"}, nil))
 	d.must(err)

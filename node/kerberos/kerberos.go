@@ -43,6 +43,7 @@ type Settings struct {
 // An Account is the machine's account in its realm.
 type Account struct {
 	principal kerberos.Principal
+	hostName  string
 	keytab    kerberos.Keytab
 	config    *config.Config
 	settings  Settings
@@ -74,7 +75,7 @@ func Open(s Settings) (*Account, error) {
 		return nil, fmt.Errorf("read the settings of Kerberos: %w; give a file without what is not understood with --krb5-conf", err)
 	}
 	strengthen(c)
-	return &Account{principal, keytab, c, s}, nil
+	return &Account{principal, hostName(keytab.Principals(), principal), keytab, c, s}, nil
 }
 
 // strengthen takes from a configuration what is weak, and what would bind tickets to addresses.
@@ -120,12 +121,28 @@ func choose(all []kerberos.Principal, asked string) (kerberos.Principal, error) 
 // Principal is the account.
 func (a *Account) Principal() kerberos.Principal { return a.principal }
 
-// HostName is the DNS name in the account's principal; "" where it holds none.
-func (a *Account) HostName() string {
-	if len(a.principal.Components) == 2 {
-		return strings.ToLower(a.principal.Components[1])
+// HostName is the DNS name of the machine as its keytab has it; "" where it does not tell.
+func (a *Account) HostName() string { return a.hostName }
+
+// hostName is the name in the account's principal. "NAME$" has none: but where the machine joined a domain, the keytab also
+// has the account's other names, among them "host/NAME" with the short name and the full one.
+func hostName(all []kerberos.Principal, account kerberos.Principal) string {
+	if len(account.Components) == 2 {
+		return strings.ToLower(account.Components[1])
 	}
-	return ""
+	found := ""
+	for _, p := range all {
+		if len(p.Components) != 2 || !strings.EqualFold(p.Components[0], "host") || p.Realm != account.Realm || !strings.Contains(p.Components[1], ".") {
+			continue
+		}
+		switch name := strings.ToLower(p.Components[1]); found {
+		case "", name:
+			found = name
+		default:
+			return "" // two names, and nobody says which
+		}
+	}
+	return found
 }
 
 // Ticket gets a ticket for the service. It waits up to 5 s for each key distribution centre.

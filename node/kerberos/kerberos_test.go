@@ -30,11 +30,7 @@ func TestChoose(t *testing.T) {
 	} {
 		var held []kerberos.Principal
 		for _, text := range strings.Fields(c.held) {
-			p, err := kerberos.ParsePrincipal(text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			held = append(held, p)
+			held = append(held, principal(t, text))
 		}
 		got, err := choose(held, c.asked)
 		switch {
@@ -44,6 +40,36 @@ func TestChoose(t *testing.T) {
 			t.Errorf("of %q, asked for %q: %v, error %v; want ErrAccount", c.held, c.asked, got, err)
 		}
 	}
+}
+
+// A domain knows a machine as NAME$, and its keytab has the DNS name under another of its principals.
+func TestHostName(t *testing.T) {
+	for _, c := range []struct{ held, account, want string }{
+		{"host/SQL1.bank.example@R", "host/SQL1.bank.example@R", "sql1.bank.example"},
+		{"SQL1$@R host/SQL1@R host/sql1.bank.example@R RestrictedKrbHost/other.bank.example@R", "SQL1$@R", "sql1.bank.example"},
+		{"SQL1$@R HOST/sql1.bank.example@R host/SQL1.bank.example@R", "SQL1$@R", "sql1.bank.example"},
+		{"SQL1$@R host/sql1.bank.example@R host/alias.bank.example@R", "SQL1$@R", ""},
+		{"SQL1$@R host/sql1.bank.example@ELSEWHERE", "SQL1$@R", ""},
+		{"SQL1$@R host/SQL1@R", "SQL1$@R", ""},
+		{"SQL1$@R", "SQL1$@R", ""},
+	} {
+		var held []kerberos.Principal
+		for _, text := range strings.Fields(c.held) {
+			held = append(held, principal(t, text))
+		}
+		if got := hostName(held, principal(t, c.account)); got != c.want {
+			t.Errorf("%s of %q: host name %q, want %q", c.account, c.held, got, c.want)
+		}
+	}
+}
+
+func principal(t *testing.T, text string) kerberos.Principal {
+	t.Helper()
+	p, err := kerberos.ParsePrincipal(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // Whatever krb5.conf allows, nothing weak is asked for; what cannot be read is said with its place.

@@ -34,6 +34,11 @@ func NewTicket(client Principal, ticket messages.Ticket, key types.EncryptionKey
 	if _, err := cipherOf(key); err != nil {
 		return Ticket{}, fmt.Errorf("session key of the ticket of %v: %w", client, err)
 	}
+	// Domain controllers choose by what the account of the service says of itself, not by what was asked for.
+	if _, ok := keySizes[ticket.EncPart.EType]; !ok {
+		return Ticket{}, fmt.Errorf("ticket for %s is sealed with encryption type %d; the account of the controllers' service needs keys of AES, "+
+			"in Active Directory the value 24 in msDS-SupportedEncryptionTypes, and its keytab made anew after that: %w", ticket.SName.PrincipalNameString(), ticket.EncPart.EType, ErrEncryption)
+	}
 	return Ticket{client, ticket, key}, nil
 }
 

@@ -208,6 +208,9 @@ func TestNothingButAES(t *testing.T) {
 	if _, err := NewTicket(sql1, ticket.ticket, ticket.key); !errors.Is(err, ErrEncryption) {
 		t.Errorf("ticket with a session key of RC4: %v, want ErrEncryption", err)
 	}
+	if _, err := NewTicket(sql1, ticket.ticket, newCentre(t).ticket().key); !errors.Is(err, ErrEncryption) || !strings.Contains(err.Error(), "msDS-SupportedEncryptionTypes") {
+		t.Errorf("ticket sealed with RC4, at the machine: %v, want ErrEncryption and what to do", err)
+	}
 	if _, err := newCentre(t).acceptor().Verify(now, bare(t, ticket, types.Checksum{}), channel, request); !errors.Is(err, ErrEncryption) {
 		t.Errorf("ticket sealed with RC4: %v, want ErrEncryption", err)
 	}

@@ -25,14 +25,8 @@ type domain struct {
 
 func (d *domain) add(rdn, class string, attributes ...string) {
 	d.Helper()
-	add := goldap.NewAddRequest(rdn+","+d.Base, nil)
-	add.Attribute("objectClass", []string{class})
-	for _, a := range attributes {
-		name, value, _ := strings.Cut(a, "=")
-		add.Attribute(name, []string{value})
-	}
-	if err := d.conn.Add(add); err != nil {
-		d.Fatalf("add %s: %v", rdn, err)
+	if err := d.Add(d.conn, rdn, append([]string{"objectClass=" + class}, attributes...)...); err != nil {
+		d.Fatal(err)
 	}
 }
 
@@ -100,10 +94,9 @@ func (d *domain) wantPolicy(machine, policy string) {
 	d.fleet.Eventually(machine+" has "+policy, func() bool { return d.explain(machine).GetMachine().GetPolicy() == policy })
 }
 
-// TestNativeAssignment has a domain assign its IPsec policies by Group Policy alone: links, their order, blocked inheritance,
+// assignNatively has a domain assign its IPsec policies by Group Policy alone: links, their order, blocked inheritance,
 // enforced links and security filtering decide, and nothing was retyped.
-func TestNativeAssignment(t *testing.T) {
-	dc := samba.ForTest(t, samba.Options{Prefix: "bwnative-"})
+func assignNatively(t *testing.T, dc *samba.Server) {
 	d := &domain{T: t, Server: dc}
 	var err error
 	if d.conn, err = dc.Dial(); err != nil {

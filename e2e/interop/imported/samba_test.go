@@ -19,12 +19,19 @@ import (
 	"github.com/bailiwick-net/bailiwick/policies"
 )
 
-// TestImportFromADomain makes a domain, and imports its policies with a simple bind over LDAPS. They are those of the
-// file that other tests use, whatever order the server returns them in.
-func TestImportFromADomain(t *testing.T) {
+// TestDomain makes one domain for what has a use for its policies: who changes them comes after who wants them as they were
+// made.
+func TestDomain(t *testing.T) {
+	dc := samba.ForTest(t, samba.Options{Prefix: "bwad-"})
+	t.Run("Import", func(t *testing.T) { importPolicies(t, dc) })
+	t.Run("NativeAssignment", func(t *testing.T) { assignNatively(t, dc) })
+}
+
+// importPolicies imports the policies of a new domain with a simple bind over LDAPS. They are those of the file that other
+// tests use, whatever order the server returns them in.
+func importPolicies(t *testing.T, dc *samba.Server) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	dc := samba.ForTest(t, samba.Options{Prefix: "bwad-"})
 	binary := filepath.Join(t.TempDir(), "bailiwick")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/bailiwick-net/bailiwick/cmd/bailiwick").CombinedOutput(); err != nil {
 		t.Fatalf("build bailiwick: %v\n%s", err, out)

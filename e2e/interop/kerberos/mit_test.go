@@ -12,9 +12,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/controllertest"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/krb5"
 	"github.com/bailiwick-net/bailiwick/node"
-	"github.com/bailiwick-net/bailiwick/node/identity"
 	nodekerberos "github.com/bailiwick-net/bailiwick/node/kerberos"
-	"github.com/bailiwick-net/bailiwick/pki/enroll"
 	"github.com/bailiwick-net/bailiwick/pki/kerberos"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
@@ -25,41 +23,29 @@ const (
 	service = "bailiwick/controller.bank.example"
 )
 
-// site is a fleet whose controller takes the accounts of a realm.
-type site struct {
-	t      *testing.T
-	kdc    *krb5.Server
-	fleet  *controllertest.Fleet
-	keytab string // the controller's
-	pin    string
+// centre is a site with a realm of MIT Kerberos.
+type centre struct {
+	*site
+	kdc *krb5.Server
 }
 
-func newSite(t *testing.T, o krb5.Options) *site {
+func newCentre(t *testing.T, o krb5.Options) *centre {
 	t.Helper()
-	s := &site{t: t, kdc: krb5.ForTest(t, o), fleet: controllertest.New(t, controllertest.Bank)}
+	kdc := krb5.ForTest(t, o)
+	s := &centre{&site{t: t, fleet: controllertest.New(t, controllertest.Bank), config: kdc.Config}, kdc}
 	s.principal(service)
-	s.keytab = s.keys("controller.keytab", service)
-	s.fleet.Config.Enrollment.Kerberos = &controller.KerberosConfig{
-		Principal: service + "@" + realm, KeytabFile: s.keytab,
-		Realms: []controller.RealmConfig{{Name: realm, Accounts: "host"}},
-	}
-	s.fleet.Start()
-	token, err := enroll.ParseToken(s.fleet.Token("sql1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.pin = token.Pin.String()
+	s.start(service+"@"+realm, s.keys("controller.keytab", service), controller.RealmConfig{Name: realm, Accounts: "host"})
 	return s
 }
 
-func (s *site) principal(name string) {
+func (s *centre) principal(name string) {
 	s.t.Helper()
 	if err := s.kdc.AddPrincipal(s.t.Context(), name); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-func (s *site) keys(file string, names ...string) string {
+func (s *centre) keys(file string, names ...string) string {
 	s.t.Helper()
 	path, err := s.kdc.Keytab(s.t.Context(), file, names...)
 	if err != nil {
@@ -69,40 +55,18 @@ func (s *site) keys(file string, names ...string) string {
 }
 
 // machine makes the account of a machine and returns its keytab.
-func (s *site) machine(name string) string {
+func (s *centre) machine(name string) string {
 	s.t.Helper()
 	principal := "host/" + name + ".bank.example"
 	s.principal(principal)
 	return s.keys(name+".keytab", principal)
 }
 
-// join joins as a new machine that has the keytab, in the given name.
-func (s *site) join(keytab, name string) (identity.Credentials, error) {
-	s.t.Helper()
-	return node.JoinByKerberos(s.t.Context(), node.Config{StateDir: filepath.Join(s.t.TempDir(), "state")}, node.JoinAccount{
-		Controller: s.fleet.Address(), Pin: s.pin, Name: name,
-		Account: nodekerberos.Settings{Keytab: keytab, Config: s.kdc.Config},
-	})
-}
-
-func (s *site) wantRefusal(err error, want ...string) {
-	s.t.Helper()
-	if err == nil {
-		s.t.Errorf("it was let in; want it refused with %q", want)
-		return
-	}
-	for _, w := range want {
-		if !strings.Contains(err.Error(), w) {
-			s.t.Errorf("refused with %q, want %q in it", err, w)
-		}
-	}
-}
-
 // A machine with an account joins without anybody's doing, opens a session, renews, and joins again after it lost its key.
 func TestMachineEnrolsWithItsAccount(t *testing.T) {
 	for _, types := range []string{"aes256-cts-hmac-sha384-192:normal", "aes256-cts-hmac-sha1-96:normal", "aes128-cts-hmac-sha256-128:normal", "aes128-cts-hmac-sha1-96:normal"} {
 		t.Run(strings.TrimSuffix(types, ":normal"), func(t *testing.T) {
-			s := newSite(t, krb5.Options{EncryptionTypes: types})
+			s := newCentre(t, krb5.Options{EncryptionTypes: types})
 			keytab := s.machine("sql1")
 			joined, err := s.join(keytab, "")
 			if err != nil {
@@ -131,7 +95,7 @@ func TestMachineEnrolsWithItsAccount(t *testing.T) {
 
 // What goes wrong says what to do, and issues nothing.
 func TestAccountIsRefused(t *testing.T) {
-	s := newSite(t, krb5.Options{})
+	s := newCentre(t, krb5.Options{})
 	sql1 := s.machine("sql1")
 	t.Run("another machine's name", func(t *testing.T) {
 		_, err := s.join(sql1, "files1.bank.example")
@@ -143,7 +107,7 @@ func TestAccountIsRefused(t *testing.T) {
 	})
 	t.Run("account of a person", func(t *testing.T) {
 		s.principal("sql1")
-		account := nodekerberos.Settings{Keytab: s.keys("person.keytab", "sql1"), Config: s.kdc.Config, Principal: "sql1@BANK.EXAMPLE"}
+		account := nodekerberos.Settings{Keytab: s.keys("person.keytab", "sql1"), Config: s.config, Principal: "sql1@BANK.EXAMPLE"}
 		_, err := node.JoinByKerberos(t.Context(), node.Config{StateDir: filepath.Join(t.TempDir(), "state")}, node.JoinAccount{
 			Controller: s.fleet.Address(), Pin: s.pin, Name: "sql1.bank.example", Account: account})
 		s.wantRefusal(err, "the form host")
@@ -205,7 +169,7 @@ func TestAccountIsRefused(t *testing.T) {
 		}
 	})
 	t.Run("service that the realm does not know", func(t *testing.T) {
-		account, err := nodekerberos.Open(nodekerberos.Settings{Keytab: sql1, Config: s.kdc.Config})
+		account, err := nodekerberos.Open(nodekerberos.Settings{Keytab: sql1, Config: s.config})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -90,17 +90,10 @@ func (s *Server) start(ctx context.Context) error {
 	}
 }
 
-// configure writes the configurations of server and clients, with a port that is free now.
-func (s *Server) configure() error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	s.address = l.Addr().String()
-	if err := l.Close(); err != nil {
-		return err
-	}
-	clients := fmt.Sprintf(`[libdefaults]
+// ClientConfig is a krb5.conf for clients of one realm, whose key distribution centre is asked over TCP. It allows weak
+// keys: that nothing asks for them all the same is for tests to show.
+func ClientConfig(realm, address string) string {
+	return fmt.Sprintf(`[libdefaults]
 	default_realm = %[1]s
 	dns_lookup_kdc = false
 	dns_lookup_realm = false
@@ -111,7 +104,19 @@ func (s *Server) configure() error {
 	%[1]s = {
 		kdc = %[2]s
 	}
-`, s.Realm, s.address)
+`, realm, address)
+}
+
+// configure writes the configurations of server and clients, with a port that is free now.
+func (s *Server) configure() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s.address = l.Addr().String()
+	if err := l.Close(); err != nil {
+		return err
+	}
 	server := fmt.Sprintf(`[kdcdefaults]
 	kdc_listen = ""
 	kdc_tcp_listen = %[2]s
@@ -126,7 +131,7 @@ func (s *Server) configure() error {
 	kdc = STDERR
 	admin_server = STDERR
 `, s.Realm, s.address, s.dir, s.types)
-	return errors.Join(os.WriteFile(s.Config, []byte(clients), 0o600), os.WriteFile(s.path("kdc.conf"), []byte(server), 0o600))
+	return errors.Join(os.WriteFile(s.Config, []byte(ClientConfig(s.Realm, s.address)), 0o600), os.WriteFile(s.path("kdc.conf"), []byte(server), 0o600))
 }
 
 // launch starts the server and waits until it accepts.

@@ -12,6 +12,7 @@ package samba
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -24,11 +25,13 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	goldap "github.com/go-ldap/ldap/v3"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/daemon"
+	"github.com/bailiwick-net/bailiwick/e2e/lab/krb5"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/root"
 )
 
@@ -45,7 +48,7 @@ var ErrUnavailable = errors.New("no Active Directory domain controller can be ru
 type Options struct {
 	// Prefix of the namespace's name, for each package of tests its own, so that they run beside each other: "bwad-".
 	Prefix string
-	// Services are those of Samba, "ldap" when empty.
+	// Services are those of Samba, "ldap" when empty; "ldap kdc" has a key distribution centre too.
 	Services string
 }
 
@@ -55,6 +58,8 @@ type Server struct {
 	LDAPS, LDAP string
 	// CAFile verifies the certificate, whose name is 127.0.0.1.
 	CAFile string
+	// Realm is that of Kerberos; Krb5Config is the path of a krb5.conf for its clients.
+	Realm, Krb5Config string
 	// Base is the domain, Administrator the DN of who may do everything.
 	Base, Administrator, Password, PasswordFile string
 	// Host is where it runs; Dir holds all that it writes, and Root its programs.
@@ -90,7 +95,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	s := &Server{
 		Base: "DC=lab,DC=example", Administrator: "CN=Administrator,CN=Users,DC=lab,DC=example", Password: "Passw0rd!lab",
-		Dir: dir, Root: programs, options: o,
+		Realm: "LAB.EXAMPLE", Dir: dir, Root: programs, options: o,
 	}
 	if err := s.make(ctx); err != nil {
 		return nil, fmt.Errorf("start samba: %w", errors.Join(err, s.Close()))
@@ -126,25 +131,29 @@ func (s *Server) make(ctx context.Context) error {
 	if err := s.writeCertificate(); err != nil {
 		return err
 	}
-	s.CAFile, s.PasswordFile = s.path("server.pem"), s.path("password")
+	s.CAFile, s.PasswordFile, s.Krb5Config = s.path("server.pem"), s.path("password"), s.path("krb5.conf")
 	if err := os.WriteFile(s.PasswordFile, []byte(s.Password+"\n"), 0o600); err != nil {
 		return err
 	}
-	provision := s.Root.Command([]string{s.Dir}, "samba-tool", "domain", "provision", "--realm=LAB.EXAMPLE", "--domain=LAB", "--server-role=dc",
+	provision := s.Root.Command([]string{s.Dir}, "samba-tool", "domain", "provision", "--realm="+s.Realm, "--domain=LAB", "--server-role=dc",
 		"--dns-backend=SAMBA_INTERNAL", "--adminpass="+s.Password, "--targetdir="+s.path("domain"), "--host-name=dc1", "--host-ip="+address,
 		"--users=root", "--option=vfs objects=dfs_samba4 acl_xattr xattr_tdb", "--option=ldb:nosync = true")
 	if _, err := s.Host.RunContext(ctx, provision...); err != nil {
 		return fmt.Errorf("make the domain: %w", err)
 	}
-	for port, url := range map[string]*string{"636": &s.LDAPS, "389": &s.LDAP} {
+	var kdc string
+	for port, local := range map[string]*string{"636": &s.LDAPS, "389": &s.LDAP, "88": &kdc} {
 		relay, err := newRelay(s.Host, net.JoinHostPort(address, port))
 		if err != nil {
 			return err
 		}
 		s.relays = append(s.relays, relay)
-		*url = "ldap://" + relay.listener.Addr().String()
+		*local = relay.listener.Addr().String()
 	}
-	s.LDAPS = strings.Replace(s.LDAPS, "ldap:", "ldaps:", 1)
+	s.LDAPS, s.LDAP = "ldaps://"+s.LDAPS, "ldap://"+s.LDAP
+	if err := os.WriteFile(s.Krb5Config, []byte(krb5.ClientConfig(s.Realm, kdc)), 0o600); err != nil {
+		return err
+	}
 	return s.Run(ctx)
 }
 
@@ -220,10 +229,45 @@ func (s *Server) DialAs(dn, password string) (*goldap.Conn, error) {
 	return conn, nil
 }
 
+// Add adds an entry below the domain; attributes are NAME=VALUE. A password is given as text in unicodePwd.
+func (s *Server) Add(conn *goldap.Conn, rdn string, attributes ...string) error {
+	add := goldap.NewAddRequest(rdn+","+s.Base, nil)
+	for _, a := range attributes {
+		name, value, _ := strings.Cut(a, "=")
+		if name == "unicodePwd" { // in quotes, UTF-16LE (MS-ADTS 3.1.1.3.1.5)
+			var octets []byte
+			for _, c := range utf16.Encode([]rune(`"` + value + `"`)) {
+				octets = binary.LittleEndian.AppendUint16(octets, c)
+			}
+			value = string(octets)
+		}
+		add.Attribute(name, []string{value})
+	}
+	if err := conn.Add(add); err != nil {
+		return fmt.Errorf("add %s: %w", rdn, err)
+	}
+	return nil
+}
+
 // Tool runs samba-tool on the controller's own data.
 func (s *Server) Tool(ctx context.Context, args ...string) (string, error) {
 	args = append([]string{"samba-tool"}, append(args, "--configfile="+s.path("domain")+"/etc/smb.conf")...)
 	return s.Host.RunContext(ctx, s.Root.Command([]string{s.Dir}, args...)...)
+}
+
+// Keytab writes the present keys of principals into a new file that only its owner can read, and returns its path, which
+// ends with the server.
+func (s *Server) Keytab(ctx context.Context, file string, principals ...string) (string, error) {
+	path := s.path(file)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	for _, p := range principals {
+		if _, err := s.Tool(ctx, "domain", "exportkeytab", path, "--principal="+p); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
 }
 
 // AsSystem runs a script of Python on the controller's own database, as the system may: db is the database (samba.samdb.SamDB)
