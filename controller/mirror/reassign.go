@@ -28,7 +28,7 @@ func (s Status) Waits() bool {
 // that Group Policy says what is in force. The errors are ErrStopped and that of ctx.
 func (m *Mirror) Reassign(ctx context.Context, all []guard.Reassigned) (held guard.Held, pass bool, err error) {
 	a := m.answer(ctx, request{with: func(_ context.Context, now time.Time) answer {
-		before, waited := m.guard.HeldPolicy()
+		mark, waited := m.guard.MarkPolicy()
 		held, pass, fresh := m.guard.Reassign(now, all)
 		m.showPolicy()
 		switch {
@@ -37,9 +37,9 @@ func (m *Mirror) Reassign(ctx context.Context, all []guard.Reassigned) (held gua
 			m.config.Log.Warn("change of Group Policy is held, the documents of before stay in force", "id", held.ID, "reason", held.Reason())
 			m.count(func(c *Counts) { c.Held++ })
 			m.tell(Event{Kind: HeldBack, ID: held.ID, Text: held.Reason()})
-		case waited && len(all) == 0:
+		case pass && waited && mark.ID != held.ID:
 			m.version++
-			m.tell(Event{Kind: LetGo, ID: before.ID, Text: "Group Policy no longer says so"})
+			m.tell(Event{Kind: LetGo, ID: mark.ID, Text: "Group Policy no longer says so"})
 		}
 		return answer{held: held, pass: pass}
 	}})

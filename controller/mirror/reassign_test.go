@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,4 +90,50 @@ func TestChangesOfGroupPolicyAreHeld(t *testing.T) {
 			t.Errorf("told of %v", counts)
 		}
 	})
+}
+
+// TestGroupPolicyThatTurnsBack has Group Policy turn back, or say something smaller, after a restart: what waited before is told
+// to be gone, and a release of it lets nothing pass later.
+func TestGroupPolicyThatTurnsBack(t *testing.T) {
+	for name, later := range map[string]int{"what is in force": 0, "something small": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var let []guard.ID
+				c := Config{Store: &fakeStore{}, Tell: func(e Event) {
+					if e.Kind == LetGo {
+						let = append(let, e.ID)
+					}
+				}}
+				var many []guard.Reassigned
+				for m := range tree(t, 50).Machines() {
+					many = append(many, guard.Reassigned{Machine: m, From: "Require", To: "none"})
+				}
+				var held guard.Held
+				play(t, c, func(m *Mirror, source *fakeSource) {
+					source.reads <- read{snapshot: tree(t, 100)}
+					synctest.Wait()
+					var err error
+					if held, _, err = m.Reassign(t.Context(), many); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := m.Release(t.Context(), held.ID, "alice"); err != nil {
+						t.Fatal(err)
+					}
+				})
+				play(t, c, func(m *Mirror, source *fakeSource) {
+					if _, pass, err := m.Reassign(t.Context(), many[:later]); !pass || err != nil {
+						t.Fatalf("pass %t, %v", pass, err)
+					}
+				})
+				if !slices.Equal(let, []guard.ID{held.ID}) {
+					t.Errorf("told to be gone: %v, want %s alone", let, held.ID)
+				}
+				play(t, c, func(m *Mirror, source *fakeSource) {
+					if _, pass, err := m.Reassign(t.Context(), many); pass || err != nil {
+						t.Errorf("a release of before lets it pass: %t, %v", pass, err)
+					}
+				})
+			})
+		})
+	}
 }

@@ -47,7 +47,7 @@ func (g *Guard) Reassign(now time.Time, all []Reassigned) (h Held, pass, fresh b
 	if g.policy.released != nil && *g.policy.released == h.ID {
 		return h, true, false
 	}
-	mark, same := g.policy.mark()
+	mark, same := g.MarkPolicy()
 	same = same && mark.ID == h.ID
 	g.policy = reassignment{}
 	if !same && (!h.tooMuch() || g.raisedFor(now, h)) {
@@ -106,7 +106,8 @@ func (g *Guard) DiscardPolicy(now time.Time, id ID) bool {
 	return true
 }
 
-func (p reassignment) mark() (Mark, bool) { return markOf(p.held, p.before) }
+// MarkPolicy is Mark for the change of Group Policy that waits.
+func (g *Guard) MarkPolicy() (Mark, bool) { return markOf(g.policy.held, g.policy.before) }
 
 // weighPolicy names a change of Group Policy and finds out what is allowed.
 func (g *Guard) weighPolicy(now time.Time, all []Reassigned) Held {

@@ -81,7 +81,7 @@ func (g *Guard) Record() Record {
 	if mark, ok := g.Mark(); ok {
 		r.Held = &mark
 	}
-	if mark, ok := g.policy.mark(); ok {
+	if mark, ok := g.MarkPolicy(); ok {
 		r.Policy = &mark
 	}
 	return r
