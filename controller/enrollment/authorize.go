@@ -69,6 +69,9 @@ func (d *Desk) authorize(ctx context.Context, c claim, csr []byte) (ca.Issued, e
 	if err != nil {
 		return ca.Issued{}, err
 	}
+	if err := d.hoards.left(d.config.Now(), c.machine(), "machine "+id.String()); err != nil {
+		return ca.Issued{}, err
+	}
 	// 3. The request.
 	request, err := enroll.ParseRequest(csr)
 	if err != nil {
@@ -103,6 +106,8 @@ func (d *Desk) authorize(ctx context.Context, c claim, csr []byte) (ca.Issued, e
 			"granted-by", c, "machine", id, "error", err)
 		return ca.Issued{}, err
 	}
+	// Of several at once one may pass too many, and each of them was counted among the few in a row.
+	_ = d.hoards.take(d.config.Now(), c.machine(), "machine "+id.String())
 	// 7. What the machine holds now. Where this fails the certificate is not given away.
 	if err := d.hold(ctx, c, id, request.KeyID, issued); err != nil {
 		return ca.Issued{}, err

@@ -80,6 +80,7 @@ type Config struct {
 type Desk struct {
 	config    Config
 	machines  *meter[pki.UUID]
+	hoards    *meter[pki.UUID]
 	tokens    *meter[enroll.TokenID]
 	strangers *meter[struct{}]
 	queue     queue
@@ -101,6 +102,7 @@ func New(c Config) *Desk {
 	return &Desk{
 		config:    c,
 		machines:  newMeter[pki.UUID](machineBurst, machineInterval),
+		hoards:    newMeter[pki.UUID](machineHoard, machineHoardInterval),
 		tokens:    newMeter[enroll.TokenID](tokenBurst, tokenInterval),
 		strangers: newMeter[struct{}](strangerBurst, strangerInterval),
 		gate:      newGate(maxIssuing, maxWaiting),

@@ -17,6 +17,10 @@ const (
 	// the fleet.
 	machineBurst    = 5
 	machineInterval = time.Minute
+	// And no more than this in the long run: all of a machine's certificates are named one by one when it is revoked, and what
+	// every node can be told is bounded (trust.MaxRevocations). Certificates that came to nothing do not count.
+	machineHoard         = 24
+	machineHoardInterval = 4 * time.Hour
 	// A join token may be presented this often. Only whoever has its secret is counted, so that nobody else can use up
 	// what the machine may.
 	tokenBurst    = 60
@@ -45,9 +49,31 @@ func newMeter[K comparable](burst int, interval time.Duration) *meter[K] {
 
 // take counts one use by who, called what; the error wraps ErrTooOften when none is left.
 func (m *meter[K]) take(now time.Time, who K, what string) error {
-	all := time.Duration(m.burst) * m.interval
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.sweepLocked(now)
+	next, err := m.nextLocked(now, who, what)
+	if err != nil {
+		return err
+	}
+	m.full[who] = next
+	return nil
+}
+
+// left reports whether who has a use left, as take does, and counts none.
+func (m *meter[K]) left(now time.Time, who K, what string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sweepLocked(now)
+	_, err := m.nextLocked(now, who, what)
+	return err
+}
+
+// all is how long it takes until the whole burst may be used again.
+func (m *meter[K]) all() time.Duration { return time.Duration(m.burst) * m.interval }
+
+func (m *meter[K]) sweepLocked(now time.Time) {
+	all := m.all()
 	if since := now.Sub(m.swept); since >= all || since < 0 {
 		for k, at := range m.full {
 			// A clock that was set back must not lock anybody out.
@@ -57,14 +83,17 @@ func (m *meter[K]) take(now time.Time, who K, what string) error {
 		}
 		m.swept = now
 	}
+}
+
+// nextLocked is when the whole burst may be used again after one more use.
+func (m *meter[K]) nextLocked(now time.Time, who K, what string) (time.Time, error) {
 	next := now
 	if at, ok := m.full[who]; ok && at.After(now) {
 		next = at
 	}
 	next = next.Add(m.interval)
-	if over := next.Sub(now) - all; over > 0 {
-		return fmt.Errorf("%s may ask again in %v: %w", what, max(over.Round(time.Second), time.Second), ErrTooOften)
+	if over := next.Sub(now) - m.all(); over > 0 {
+		return time.Time{}, fmt.Errorf("%s may ask again in %v: %w", what, max(over.Round(time.Second), time.Second), ErrTooOften)
 	}
-	m.full[who] = next
-	return nil
+	return next, nil
 }

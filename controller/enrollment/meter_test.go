@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
 )
@@ -43,6 +44,48 @@ func TestOneMachineCannotRenewWithoutEnd(t *testing.T) {
 	o.clock = o.clock.Add(machineInterval)
 	if _, err := o.Renew(t.Context(), present, request); err != nil {
 		t.Errorf("renewal after the interval: %v", err)
+	}
+}
+
+// All certificates of a machine are named when it is revoked, in a set that is bounded for the whole fleet: a machine in wrong
+// hands that asks as often as it may must not have so many that nobody can be revoked any more.
+func TestOneMachineHoardsFewCertificates(t *testing.T) {
+	o := newOffice(t)
+	id, err := Identity(catest.TrustDomain, sql1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	present := o.certificate(id)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := enroll.NewRequest(key, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const days = 5
+	for range int(days * 24 * time.Hour / machineInterval) {
+		o.clock = o.clock.Add(machineInterval)
+		switch issued, err := o.Renew(t.Context(), present, request); {
+		case err == nil:
+			present = issued.Leaf
+		case !errors.Is(err, ErrTooOften):
+			t.Fatal(err)
+		}
+	}
+	if most := machineHoard + int(days*24*time.Hour/machineHoardInterval); o.authority.issued < machineHoard || o.authority.issued > most {
+		t.Errorf("%d certificates in %d days, want %d to %d", o.authority.issued, days, machineHoard, most)
+	}
+	// What came to nothing does not count.
+	o.clock = o.clock.Add(machineHoardInterval)
+	o.authority.issueFails = ca.ErrJournal
+	if _, err := o.Renew(t.Context(), present, request); !errors.Is(err, ca.ErrJournal) {
+		t.Fatalf("got %v, wanted the journal's failure", err)
+	}
+	o.authority.issueFails = nil
+	if _, err := o.Renew(t.Context(), present, request); err != nil {
+		t.Errorf("after a failure: %v", err)
 	}
 }
 
