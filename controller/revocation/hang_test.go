@@ -94,7 +94,7 @@ func TestRevokingWaitsForNoSignature(t *testing.T) {
 		}
 		notified := 0
 		k.Notify(func() { notified++ })
-		scope := whole(authority)
+		scope := revocation.Whole(authority.IssuerKeyID())
 		first, err := k.List(t.Context(), scope)
 		if err != nil {
 			t.Fatal(err)
@@ -187,7 +187,7 @@ func TestListsAreTriedAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		scope := whole(authority)
+		scope := revocation.Whole(authority.IssuerKeyID())
 		if _, err := k.List(t.Context(), scope); !errors.Is(err, ErrSilent) {
 			t.Errorf("the first list gave %v, want ErrSilent", err)
 		}

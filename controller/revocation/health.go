@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,7 +87,7 @@ func (k *Keeper) Health() Health {
 	k.health.Lock()
 	// Nobody signs for a CA that is retired.
 	maps.DeleteFunc(k.health.failing, func(scope revocation.Scope, _ struct{}) bool {
-		_, ok := k.signer(scope)
+		_, _, ok := k.signer(scope)
 		return !ok
 	})
 	if len(k.health.failing) == 0 {
@@ -119,13 +120,13 @@ func (k *Keeper) journal(what string) {
 // tendInterval is how often somebody looks whether a list is due, besides after every change.
 const tendInterval = time.Minute
 
-// TendLists makes the whole list of every issuer after every change and when it is due, and tries again what failed, until
+// TendLists makes the whole list of every issuer and root after every change and when it is due, and tries again what failed, until
 // ctx ends: that a key does not sign is told before anybody asks for a list.
 func (k *Keeper) TendLists(ctx context.Context) error {
 	for {
 		next := tendInterval
-		for _, issuer := range k.config.Issuers() {
-			scope := whole(issuer)
+		for _, issuer := range slices.Concat(k.config.Issuers(), k.config.Roots()) {
+			scope := revocation.Whole(issuer.IssuerKeyID())
 			if _, err := k.List(ctx, scope); err != nil && ctx.Err() == nil {
 				k.config.Log.Debug("a certificate revocation list cannot be made ahead", "list", scope.Path(), "error", err)
 			}

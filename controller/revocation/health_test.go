@@ -34,13 +34,13 @@ func TestJournalHearsOfTheFailureAfterARetirement(t *testing.T) {
 			if h := k.Health(); h.Failing != 0 {
 				t.Errorf("before its list was asked for %d fail", h.Failing)
 			}
-			if _, err := k.List(t.Context(), whole(issuer)); err == nil {
+			if _, err := k.List(t.Context(), revocation.Whole(issuer.IssuerKeyID())); err == nil {
 				t.Error("a key that does not sign signed")
 			}
 			<-time.After(recordAgain)
 		}
 		synctest.Wait()
-		if len(s.events) != 2 || !strings.Contains(s.events[1].What, whole(second).Path()) {
+		if len(s.events) != 2 || !strings.Contains(s.events[1].What, revocation.Whole(second.IssuerKeyID()).Path()) {
 			t.Errorf("the journal was told %+v, want both failures", s.events)
 		}
 	})
@@ -59,7 +59,7 @@ func TestSilenceIsToldOnce(t *testing.T) {
 		answers := make(chan error, strangers)
 		for range strangers {
 			go func() {
-				_, err := k.List(context.WithoutCancel(t.Context()), whole(authority))
+				_, err := k.List(context.WithoutCancel(t.Context()), revocation.Whole(authority.IssuerKeyID()))
 				answers <- err
 			}()
 		}

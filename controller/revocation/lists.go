@@ -69,6 +69,21 @@ type SignedList struct {
 	DER                    []byte
 	Number                 uint64
 	ThisUpdate, NextUpdate time.Time
+
+	// entries are those of a list that was signed here, and round is the number of the last round of which it is known that its
+	// list would have the same.
+	entries []revocation.Entry
+	round   uint64
+}
+
+// says reports whether a list has the same entries, in whatever order.
+func (s SignedList) says(content revocation.List) bool {
+	same := func(a revocation.Entry) bool {
+		return slices.ContainsFunc(content.Entries, func(b revocation.Entry) bool {
+			return a.Serial.Cmp(b.Serial) == 0 && a.At.Equal(b.At) && a.Reason == b.Reason
+		})
+	}
+	return len(s.entries) == len(content.Entries) && !slices.ContainsFunc(s.entries, func(a revocation.Entry) bool { return !same(a) })
 }
 
 // good reports whether the list may still be given out.
@@ -77,12 +92,12 @@ func (s SignedList) good(now time.Time) bool { return s.DER != nil && now.Before
 // List returns the present list of a scope, or the one before while that is good and no new one can be made. The error wraps
 // ErrNoList when it is of no issuer here.
 func (k *Keeper) List(ctx context.Context, scope revocation.Scope) (SignedList, error) {
-	issuer, ok := k.signer(scope)
+	issuer, root, ok := k.signer(scope)
 	if !ok {
 		return SignedList{}, fmt.Errorf("issuer %s: %w", scope.Issuer, ErrNoList)
 	}
 	k.lists.Lock()
-	present, wait, err := k.present(ctx, issuer, scope)
+	present, wait, err := k.present(ctx, issuer, root, scope)
 	k.lists.Unlock()
 	if wait == nil {
 		return present, err
@@ -105,7 +120,7 @@ func (k *Keeper) List(ctx context.Context, scope revocation.Scope) (SignedList, 
 }
 
 // present returns a list that can be given out at once, or the signature to wait for. The lists are locked.
-func (k *Keeper) present(ctx context.Context, issuer Issuer, scope revocation.Scope) (SignedList, *signature, error) {
+func (k *Keeper) present(ctx context.Context, issuer Issuer, root bool, scope revocation.Scope) (SignedList, *signature, error) {
 	l := &k.lists
 	now, state := k.config.Now(), k.current.Load()
 	var err error
@@ -114,7 +129,7 @@ func (k *Keeper) present(ctx context.Context, issuer Issuer, scope revocation.Sc
 	}
 	kept := l.byScope[scope]
 	switch {
-	case kept.good(now) && kept.Number == l.number:
+	case kept.good(now) && kept.round == l.number:
 		return kept, nil, nil
 	// A list of a round that could not be begun would hold what is newer than its number, or be over.
 	case l.number == 0 || l.of != state.number || !now.Before(l.made.Add(k.config.ListLifetime)):
@@ -123,7 +138,8 @@ func (k *Keeper) present(ctx context.Context, issuer Issuer, scope revocation.Sc
 		}
 		return SignedList{}, nil, fmt.Errorf("making the list %s: %w", scope.Path(), err)
 	}
-	if present, ok := l.signing[scope]; ok {
+	present, before := l.signing[scope]
+	if before {
 		switch failedFor := now.Sub(present.at); {
 		case present.at.IsZero():
 			return SignedList{}, present, nil
@@ -135,11 +151,16 @@ func (k *Keeper) present(ctx context.Context, issuer Issuer, scope revocation.Sc
 			return SignedList{}, nil, fmt.Errorf("signing the list %s: %w", scope.Path(), present.err)
 		}
 	}
+	content := k.compose(issuer, scope, SignedList{Number: l.number, ThisUpdate: l.made, NextUpdate: l.made.Add(k.config.ListLifetime)}, state)
+	// A root's key is opened for each signature, and what is revoked every day is not on its list.
+	if root && !before && kept.good(now) && l.made.Sub(kept.ThisUpdate) < k.config.ListLifetime/2 && kept.says(content) {
+		kept.round = l.number
+		l.byScope[scope] = kept
+		return kept, nil, nil
+	}
 	next := &signature{done: make(chan struct{})}
 	l.signing[scope] = next
-	list := SignedList{Number: l.number, ThisUpdate: l.made, NextUpdate: l.made.Add(k.config.ListLifetime)}
-	content := k.compose(issuer, scope, list, state)
-	go k.sign(issuer, scope, next, list, content)
+	go k.sign(issuer, scope, next, content)
 	return SignedList{}, next, nil
 }
 
@@ -153,12 +174,13 @@ func ended(s *signature) bool {
 }
 
 // sign signs a list, for as long as that takes, and keeps it.
-func (k *Keeper) sign(issuer Issuer, scope revocation.Scope, s *signature, list SignedList, content revocation.List) {
-	var err error
-	if list.DER, err = issuer.SignCRL(content); err != nil {
+func (k *Keeper) sign(issuer Issuer, scope revocation.Scope, s *signature, content revocation.List) {
+	der, err := issuer.SignCRL(content)
+	if err != nil {
 		k.notSigned(s, scope, err, true)
 		return
 	}
+	list := SignedList{DER: der, Number: content.Number, ThisUpdate: content.ThisUpdate, NextUpdate: content.NextUpdate, round: content.Number, entries: content.Entries}
 	l := &k.lists
 	l.Lock()
 	if list.Number > l.byScope[scope].Number {
@@ -246,22 +268,17 @@ func (k *Keeper) compose(issuer Issuer, scope revocation.Scope, s SignedList, st
 	return list
 }
 
-// whole is the scope of the whole list of an issuer.
-func whole(i Issuer) revocation.Scope {
-	return revocation.Scope{Issuer: revocation.IssuerName(i.IssuerKeyID()), Of: 1}
-}
-
 // signer is who signs the lists of a scope: a CA, or a root, which has no parts.
-func (k *Keeper) signer(scope revocation.Scope) (Issuer, bool) {
+func (k *Keeper) signer(scope revocation.Scope) (by Issuer, root, ok bool) {
 	named := func(i Issuer) bool { return revocation.IssuerName(i.IssuerKeyID()) == scope.Issuer }
 	if issuer, ok := k.issuer(named); ok {
-		return issuer, true
+		return issuer, false, true
 	}
 	roots := k.config.Roots()
 	if i := slices.IndexFunc(roots, named); i >= 0 && scope.Whole() {
-		return roots[i], true
+		return roots[i], true, true
 	}
-	return nil, false
+	return nil, false, false
 }
 
 func (k *Keeper) issuer(is func(Issuer) bool) (Issuer, bool) {

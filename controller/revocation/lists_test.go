@@ -13,6 +13,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
+	"github.com/bailiwick-net/bailiwick/pki/revocation"
 )
 
 // numbers is a store that gives numbers to whoever still listens, and has issued nothing.
@@ -48,7 +49,7 @@ func TestListIsMadeWhoeverHangsUp(t *testing.T) {
 	}
 	gone, hangUp := context.WithCancel(t.Context())
 	hangUp()
-	list, err := k.List(gone, whole(authority))
+	list, err := k.List(gone, revocation.Whole(authority.IssuerKeyID()))
 	if err != nil {
 		t.Fatalf("the list was not made: %v", err)
 	}
