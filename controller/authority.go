@@ -116,7 +116,7 @@ func (v validated) openCA(ctx context.Context, trustDomain string, s *store.Stor
 		Store: s, Unlock: unlock, Folder: v.caDir(), Init: v.CA.Init, OfflineRoot: v.CA.OfflineRoot, CA: v.authorities,
 		RenewalGrace: v.renewalGrace(), Now: v.Now, Log: v.Log.Named("ca"),
 	}
-	config.CA.TrustDomain = trustDomain
+	config.CA.TrustDomain, config.CA.Pointers = trustDomain, v.pointers
 	if v.CA.CertificateFile != "" {
 		if config.Certificates, err = os.ReadFile(v.CA.CertificateFile); err != nil {
 			return nil, fmt.Errorf("reading the root's answer: %w", err)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/bailiwick-net/bailiwick/pki/ca"
+	"github.com/bailiwick-net/bailiwick/pki/revocation"
 )
 
 // rootFlags say where a root is that is kept off line, and what opens its key.
@@ -91,7 +92,7 @@ Without an off-line root, bailiwick-controller init makes root and issuing CA.`,
 
 func caSignCommand() *cobra.Command {
 	var o rootFlags
-	var request, out, domain string
+	var request, out, domain, url string
 	var domains []string
 	var lifetime time.Duration
 	cmd := &cobra.Command{
@@ -108,6 +109,11 @@ bailiwick-controller with --ca-certificate-file the first time.`,
 			if err != nil {
 				return err
 			}
+			// The parts of a list do not matter: a root's has none.
+			pointers, err := revocation.NewPointers(url, 1)
+			if err != nil {
+				return usageError{err}
+			}
 			text, err := os.ReadFile(request)
 			if err != nil {
 				return fmt.Errorf("reading the request: %w", err)
@@ -116,7 +122,7 @@ bailiwick-controller with --ca-certificate-file the first time.`,
 			if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) != 0 {
 				return fmt.Errorf("%s is not one PEM block %q", request, "CERTIFICATE REQUEST")
 			}
-			answer, err := signRequest(cmd.Context(), o.dir, unlock, ca.Config{TrustDomain: domain, IssuerLifetime: lifetime, Domains: domains}, block.Bytes)
+			answer, err := signRequest(cmd.Context(), o.dir, unlock, ca.Config{TrustDomain: domain, IssuerLifetime: lifetime, Domains: domains, Pointers: pointers}, block.Bytes)
 			if err != nil {
 				return err
 			}
@@ -133,6 +139,7 @@ bailiwick-controller with --ca-certificate-file the first time.`,
 	f.StringVar(&out, "out", "issuing.pem", "file for the answer, which must not exist")
 	f.StringVar(&domain, "trust-domain", "", "the fleet's name in certificates, a DNS name")
 	f.StringSliceVar(&domains, "domain", nil, "DNS domain that the issuing CA may vouch for; may be given several times (default: all)")
+	f.StringVar(&url, "revocation-url", "", "revocation.url of the controller, if it has one: where the certificate says that the root's list is")
 	f.DurationVar(&lifetime, "lifetime", 0, "how long the issuing CA is good for, 720h to the root's end (default 5 years)")
 	return cmd
 }

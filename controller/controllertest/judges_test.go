@@ -18,8 +18,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/bailiwick-net/bailiwick/pki"
-	"github.com/bailiwick-net/bailiwick/pki/revocation"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
@@ -93,10 +91,16 @@ func openssl(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// listOf fetches the list that a certificate names.
+// listOf fetches the list that a node's certificate names.
 func (p *published) listOf(n *Node, name string) (string, *x509.RevocationList) {
 	p.t.Helper()
-	points := n.Certificate.Leaf.CRLDistributionPoints
+	return p.listNamed(n.Certificate.Leaf, name)
+}
+
+// listNamed fetches the list that a certificate names.
+func (p *published) listNamed(c *x509.Certificate, name string) (string, *x509.RevocationList) {
+	p.t.Helper()
+	points := c.CRLDistributionPoints
 	if len(points) != 1 {
 		p.t.Fatalf("the certificate names the lists %q, wanted one", points)
 	}
@@ -238,14 +242,13 @@ func TestRetiredIssuingCAIsRevokedByItsRoot(t *testing.T) {
 	leaf, issuing, root := p.files(n, "sql1")
 	// The list of the CA itself ends with it; a day later nobody has one that is good.
 	own, _ := p.listOf(n, "issuing.crl")
-	key, err := pki.KeyIDOf(n.Trust.Roots()[0].PublicKey)
+	ca, err := x509.ParseCertificate(n.Certificate.Certificate[1])
 	if err != nil {
 		t.Fatal(err)
 	}
 	verify := func() string {
 		t.Helper()
-		der, _ := p.fetch("/crl/"+revocation.IssuerName(key)+".crl", http.StatusOK)
-		above := p.write("root.crl", &pem.Block{Type: "X509 CRL", Bytes: der})
+		above, _ := p.listNamed(ca, "root.crl")
 		out, _ := openssl(t, "verify", "-x509_strict", "-crl_check_all", "-CRLfile", own, "-CRLfile", above, "-trusted", root, "-untrusted", issuing, leaf)
 		return out
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/revocation"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	RootAlgorithm, Algorithm Algorithm
 	// Domains are the DNS domains that the issuing CA may vouch for (RFC 5280 4.2.1.10); empty for all.
 	Domains []string
+	// Pointers are where the certificate of an issuing CA says that the list of its root is.
+	Pointers revocation.Pointers
 }
 
 // Validate reports what is out of range. Errors wrap ErrAuthority or pki.ErrName.

@@ -8,10 +8,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/certlint"
+	"github.com/bailiwick-net/bailiwick/pki/revocation"
 )
 
 // What a journal calls the certificates of CAs.
@@ -53,10 +55,23 @@ func CertifyIssuing(ctx context.Context, journal Journal, now time.Time, config 
 	if now.Before(root.NotBefore) || end.Sub(now) < minAuthorityLifetime-day {
 		return nil, fmt.Errorf("the root %q: %w", root.Subject, &IssuerValidityError{Now: now, NotBefore: root.NotBefore, NotAfter: root.NotAfter, Needed: minAuthorityLifetime})
 	}
+	place, err := c.rootList(root)
+	if err != nil {
+		return nil, err
+	}
 	return authorityCertificate{
-		issuer: root, signer: rootKey, public: public, profile: ProfileIssuing, name: "Bailiwick issuing CA", organization: c.TrustDomain,
+		issuer: root, crl: place, signer: rootKey, public: public, profile: ProfileIssuing, name: "Bailiwick issuing CA", organization: c.TrustDomain,
 		notBefore: start, notAfter: end, domains: c.Domains,
 	}.issue(ctx, journal, now)
+}
+
+// rootList is where the list of a root is; empty where nobody says so.
+func (c Config) rootList(root *x509.Certificate) (string, error) {
+	key, err := pki.KeyIDOf(root.PublicKey)
+	if err != nil {
+		return "", fmt.Errorf("the root %q: %w: %w", root.Subject, ErrAuthority, err)
+	}
+	return c.Pointers.Place(revocation.Whole(key)), nil
 }
 
 // authorityCertificate is a CA certificate that is to be made.
@@ -70,6 +85,7 @@ type authorityCertificate struct {
 	notAfter  time.Time
 	pathLen   int
 	domains   []string
+	crl       string // where the issuer's list is
 	// organization is the trust domain.
 	organization string
 }
@@ -152,6 +168,9 @@ func (a authorityCertificate) template() (*x509.Certificate, pki.KeyID, error) {
 	if a.issuer == nil {
 		template.AuthorityKeyId = template.SubjectKeyId
 	}
+	if a.crl != "" {
+		template.CRLDistributionPoints = []string{a.crl}
+	}
 	if len(a.domains) > 0 {
 		// Critical as RFC 5280 4.2.1.10 demands. The identity URIs have the trust domain as their host.
 		template.PermittedDNSDomainsCritical, template.PermittedDNSDomains = true, a.domains
@@ -177,6 +196,7 @@ func (a authorityCertificate) lintTwin(template *x509.Certificate, keyID pki.Key
 	return twin.RawTBSCertificate, certlint.Check(twin, certlint.Expected{
 		Issuer: issuer, PublicKey: keyID, MaxValidity: a.notAfter.Sub(a.notBefore),
 		KeyUsage: authorityKeyUsage, CA: true, MaxPathLen: a.pathLen, Domains: a.domains, URIDomain: a.organization,
+		CRL: a.crl,
 	})
 }
 
@@ -196,9 +216,17 @@ func CheckIssuing(root, issuing *x509.Certificate, config Config) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrAuthority, err)
 	}
+	place, err := c.rootList(root)
+	if err != nil {
+		return err
+	}
+	if got := issuing.CRLDistributionPoints; place == "" && len(got) > 0 || place != "" && !slices.Equal(got, []string{place}) {
+		return fmt.Errorf("the issuing CA's certificate says that the list of its root is at %q, and here it is at %q: sign the request again, with the URL that the controller has (revocation.url): %w",
+			got, place, ErrAuthority)
+	}
 	return certlint.Check(issuing, certlint.Expected{
 		Issuer: root, PublicKey: key, MaxValidity: maxAuthorityLifetime, KeyUsage: authorityKeyUsage, CA: true,
-		Domains: issuing.PermittedDNSDomains, URIDomain: c.TrustDomain,
+		Domains: issuing.PermittedDNSDomains, URIDomain: c.TrustDomain, CRL: place,
 	})
 }
 

@@ -85,6 +85,9 @@ type Scope struct {
 // IssuerName is how scopes name an issuing key.
 func IssuerName(issuer pki.KeyID) string { return hex.EncodeToString(issuer[:issuerDigits/2]) }
 
+// Whole is the scope of the whole list of an issuer.
+func Whole(issuer pki.KeyID) Scope { return Scope{Issuer: IssuerName(issuer), Of: 1} }
+
 // ScopeOf is the scope that a certificate falls into. It depends on nothing but its arguments, so that certificates which
 // were issued while there was another number of parts find theirs.
 func ScopeOf(issuer pki.KeyID, serial *big.Int, parts int) Scope {
