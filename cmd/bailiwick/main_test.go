@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -74,7 +72,7 @@ func TestScripts(t *testing.T) {
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"eventually": eventually,
-					"code":       exitsWith,
+					"code":       controllertest.Code,
 					"connect": func(ts *testscript.TestScript, _ bool, args []string) {
 						s := f.Node(args[0]).Connect(&nodev1.Hello{Version: "scripted"})
 						s.AcceptAssignment()
@@ -156,24 +154,6 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 		case <-deadline.C:
 			ts.Fatalf("not within %v: %s\nlast output:\n%s%s", controllertest.Patience, want, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 		}
-	}
-}
-
-func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: code N command...")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	err = ts.Exec(args[1], args[2:]...)
-	got := 0
-	if exit := new(exec.ExitError); errors.As(err, &exit) {
-		got = exit.ExitCode()
-	} else {
-		ts.Check(err)
-	}
-	if got != want {
-		ts.Fatalf("exit code is %d, wanted %d", got, want)
 	}
 }
 

@@ -38,6 +38,6 @@ func PinnedVerify(now time.Time, chain []*x509.Certificate, pin pki.KeyID, o Opt
 		return verdict, bundle, nil
 	}
 	return Verdict{}, Bundle{}, refuse(ReasonUnknownIssuer, chain[0], nil,
-		"the server presented no root with the pinned key %s, but keys that start with %q: this is not the controller that made the token, or it does not send its root",
+		"the server presented no root with the pinned key %s, but keys that start with %q: this is not the controller that made the token or that the pin is of, or it does not send its root",
 		pin, presented)
 }
