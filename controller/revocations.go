@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -114,12 +113,17 @@ func (c *Controller) shutRetired(ctx context.Context) error {
 		if slot.Status != slots.Retired || len(slot.Issuing) == 0 {
 			continue
 		}
-		issuing, err := trust.ParseCertificate(slot.Issuing)
-		if err != nil {
-			return err
-		}
-		if i := slices.IndexFunc(trusted, func(root *x509.Certificate) bool { return bytes.Equal(root.Raw, slot.Root) }); i >= 0 {
-			retired = append(retired, revocation.Retired{Issuing: issuing, Root: trusted[i]})
+		for _, der := range [][]byte{slot.Issuing, slot.Bridge} {
+			if len(der) == 0 {
+				continue
+			}
+			issuing, err := trust.ParseCertificate(der)
+			if err != nil {
+				return err
+			}
+			if i := slices.IndexFunc(trusted, func(root *x509.Certificate) bool { return issuing.CheckSignatureFrom(root) == nil }); i >= 0 {
+				retired = append(retired, revocation.Retired{Issuing: issuing, Root: trusted[i]})
+			}
 		}
 	}
 	return c.revoked.ShutOut(ctx, retired)

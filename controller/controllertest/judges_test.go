@@ -18,6 +18,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/bailiwick-net/bailiwick/pki"
+	"github.com/bailiwick-net/bailiwick/pki/slots"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
 	adminv1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
 )
@@ -291,4 +294,91 @@ func TestRetiredIssuingCAIsRevokedByItsRoot(t *testing.T) {
 			p.base = "http://" + p.running.controller.RevocationAddress().String()
 		}
 	}
+}
+
+// Below a new root, its issuing CA is known under the root before as well, by a bridge that who trusts that alone can go. When the
+// CA is retired, or given up before it issued, the bridge leads nowhere any more.
+func TestBridgeToTheRootBefore(t *testing.T) {
+	p := publish(t, 1)
+	n := p.Node("sql1")
+	_, _, former := p.files(n, "sql1")
+	first := n.Trust.Roots()[0]
+	known := map[string]bool{}
+	for _, c := range p.authorities() {
+		known[string(c.Raw)] = true
+	}
+	// prepare makes a root and an issuing CA, and returns the bridge.
+	prepare := func() *x509.Certificate {
+		t.Helper()
+		if _, err := p.Authorities().PrepareAuthority(p.Context(), &adminv1.PrepareAuthorityRequest{Root: true}); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range p.authorities() {
+			if !known[string(c.Raw)] && bytes.Equal(c.RawIssuer, first.RawSubject) {
+				known[string(c.Raw)] = true
+				return c
+			}
+		}
+		t.Fatal("nothing new is below the former root")
+		return nil
+	}
+	retire := func(c *x509.Certificate) {
+		t.Helper()
+		key, err := pki.KeyIDOf(c.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Authorities().RetireAuthority(p.Context(), &adminv1.RetireAuthorityRequest{Id: slots.IDOf(key), Emergency: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantRevoked := func(bridge *x509.Certificate) {
+		t.Helper()
+		list, _ := p.listNamed(bridge, "former.crl")
+		out, _ := openssl(t, "verify", "-x509_strict", "-crl_check", "-CRLfile", list, "-trusted", former, p.write("bridge.pem", certificateBlock(bridge.Raw)))
+		if !strings.Contains(out, "certificate revoked") {
+			t.Errorf("of the bridge of a retired CA openssl says:\n%s", out)
+		}
+	}
+	givenUp := prepare()
+	retire(givenUp)
+	wantRevoked(givenUp)
+
+	bridge := prepare()
+	activate := func() {
+		t.Helper()
+		if _, err := p.Authorities().ActivateAuthority(p.Context(), &adminv1.ActivateAuthorityRequest{Emergency: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	activate()
+	leaf := p.write("ws1.pem", certificateBlock(p.Node("ws1").Certificate.Certificate[0]))
+	list, _ := p.listNamed(bridge, "former.crl")
+	out, _ := openssl(t, "verify", "-x509_strict", "-trusted", former, "-untrusted", p.write("bridge.pem", certificateBlock(bridge.Raw)), leaf)
+	if !strings.Contains(out, "ws1.pem: OK") {
+		t.Errorf("of a machine below the new root openssl, which trusts the former one alone, says:\n%s", out)
+	}
+	if out, _ := openssl(t, "verify", "-x509_strict", "-crl_check", "-CRLfile", list, "-trusted", former, filepath.Join(p.Dir, "bridge.pem")); !strings.Contains(out, "bridge.pem: OK") {
+		t.Errorf("of the bridge of the CA that issues openssl says:\n%s", out)
+	}
+	if _, err := p.Authorities().PrepareAuthority(p.Context(), &adminv1.PrepareAuthorityRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	activate()
+	retire(bridge)
+	wantRevoked(bridge)
+}
+
+// authorities are the roots and issuing CAs that the fleet trusts.
+func (p *published) authorities() []*x509.Certificate {
+	p.t.Helper()
+	r, err := p.Enrollments().GetEnrollmentAuthority(p.Context(), &adminv1.GetEnrollmentAuthorityRequest{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	bundle, err := trust.ParseBundlePEM(0, r.GetCa())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return append(bundle.Roots(), bundle.Intermediates()...)
 }

@@ -232,7 +232,8 @@ func (s State) Retire(now time.Time, id string) (State, error) {
 		next.renumber(now)
 	}
 	slot.Status, slot.Retired = Retired, now.UTC()
-	slot.Key, slot.RootKey, slot.Request, slot.Bridge = "", "", nil, nil
+	// The bridge stays: what leads to a root that is trusted still is to be revoked.
+	slot.Key, slot.RootKey, slot.Request = "", "", nil
 	// A bridge of a root that is trusted no more leads nowhere.
 	roots, err := next.rootKeys()
 	if err != nil {
