@@ -13,6 +13,7 @@ import (
 	"encoding/asn1"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,6 +128,15 @@ func TestAbuse(t *testing.T) {
 		{"an address", enrol(raw(t, x509.CertificateRequest{DNSNames: name, IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}}, ec)), codes.InvalidArgument, "one DNS name"},
 		{"a wildcard", enrol(raw(t, x509.CertificateRequest{DNSNames: []string{"*.bank.example"}}, ec)), codes.InvalidArgument, "character"},
 		{"a name with a zero octet", enrol(raw(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "files1.bank.example\x00.evil.example"}}, ec)), codes.InvalidArgument, "invalid certificate request"},
+		{"a name with a zero octet among the alternative ones", enrol(raw(t, dnsNames(t, name[0]+"\x00.evil.example"), ec)), codes.InvalidArgument, "character"},
+		{"its own name with a letter of another alphabet", enrol(raw(t, dnsNames(t, "fil\u0435s1.bank.example"), ec)), codes.InvalidArgument, ""},
+		{"its own name with a letter that folds to a usual one", enrol(raw(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "files1.ban\u212a.example"}}, ec)), codes.InvalidArgument, "character"},
+		{"its own name with a final dot", enrol(raw(t, dnsNames(t, name[0]+"."), ec)), codes.InvalidArgument, "final dot"},
+		{"an address as a name", enrol(raw(t, dnsNames(t, "192.0.2.1"), ec)), codes.InvalidArgument, "taken for an address"},
+		{"nothing as a name", enrol(raw(t, dnsNames(t, ""), ec)), codes.InvalidArgument, ""},
+		{"its own name, a hundred times", enrol(raw(t, dnsNames(t, slices.Repeat(name, 100)...), ec)), codes.InvalidArgument, "more than"},
+		{"ten thousand names", enrol(raw(t, dnsNames(t, slices.Repeat(name, 10_000)...), ec)), codes.InvalidArgument, "octets"},
+		{"two lists of names", enrol(raw(t, x509.CertificateRequest{ExtraExtensions: slices.Repeat(dnsNames(t, name...).ExtraExtensions, 2)}, ec)), codes.InvalidArgument, ""},
 		{"to be a CA", enrol(raw(t, x509.CertificateRequest{DNSNames: name, ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Value: []byte{0x30, 3, 1, 1, 0xff}}}}, ec)), codes.InvalidArgument, "names are all"},
 		{"an organisation", enrol(raw(t, x509.CertificateRequest{Subject: pkix.Name{Organization: []string{"Bank"}}, DNSNames: name}, ec)), codes.InvalidArgument, "common name alone"},
 		{"an RSA key of 1024 bits", enrol(raw(t, x509.CertificateRequest{DNSNames: name}, weak)), codes.InvalidArgument, "1024 bits"},
@@ -177,6 +187,20 @@ func TestAbuse(t *testing.T) {
 	if err := enrol(good)(); err != nil {
 		t.Errorf("then the token gave %v", err)
 	}
+}
+
+// dnsNames makes a template with names that crypto/x509 would refuse to write.
+func dnsNames(t *testing.T, names ...string) x509.CertificateRequest {
+	t.Helper()
+	var all []asn1.RawValue
+	for _, name := range names {
+		all = append(all, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 2, Bytes: []byte(name)})
+	}
+	value, err := asn1.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 17}, Value: value}}}
 }
 
 // names makes the request of a node, with another key.
@@ -301,16 +325,18 @@ func TestOfAThousandUsesOneSucceeds(t *testing.T) {
 
 // A client that resumes a TLS session shows a certificate that is not checked again, so no listener lets it.
 func TestNoSessionIsResumed(t *testing.T) {
-	f := startEST(t, false)
+	f := New(t, Bank)
+	f.Config.EST.Listen, f.Config.Admin.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	f.Start()
 	n := f.Node("sql1")
-	for name, address := range map[string]string{"nodes": f.Address(), "EST": f.running.controller.ESTAddress().String()} {
+	for name, address := range map[string]string{"nodes": f.Address(), "administrators": f.AdminAddress().String(), "EST": f.running.controller.ESTAddress().String()} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			if name == "nodes" && version == tls.VersionTLS12 {
+			if name != "EST" && version == tls.VersionTLS12 {
 				continue // not spoken there
 			}
 			config := &tls.Config{
 				InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, Certificates: []tls.Certificate{n.Certificate},
-				ClientSessionCache: tls.NewLRUClientSessionCache(8), NextProtos: map[string][]string{"nodes": {"h2"}}[name],
+				ClientSessionCache: tls.NewLRUClientSessionCache(8), NextProtos: map[string][]string{"nodes": {"h2"}, "administrators": {"h2"}}[name],
 			}
 			for range 2 {
 				conn, err := tls.Dial("tcp", address, config)

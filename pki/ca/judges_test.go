@@ -38,7 +38,7 @@ func everyKind(t *testing.T) []judged {
 		t.Fatal(err)
 	}
 	machine := identity(t, "sql1.bank.example")
-	subjects := map[Kind]pki.Subject{Machine: machine, Server: controller, Admin: alice, Gateway: machine, Peer: machine}
+	subjects := map[Kind]pki.Subject{Machine: machine, Server: controller, Admin: alice, Gateway: machine, Peer: machine, Responder: controller}
 	leafKeys := map[Algorithm]crypto.Signer{}
 	for _, a := range []Algorithm{ECDSAP256, ECDSAP384, Ed25519, RSA3072} {
 		if leafKeys[a], err = a.GenerateKey(); err != nil {
@@ -49,8 +49,10 @@ func everyKind(t *testing.T) []judged {
 	dir := t.TempDir()
 	for _, algorithm := range []Algorithm{ECDSAP256, ECDSAP384, Ed25519, RSA3072} {
 		config := Config{TrustDomain: "bank.example", RootAlgorithm: algorithm, Algorithm: algorithm, Domains: []string{"bank.example"}}
+		var more ProfileConfig
 		if algorithm == ECDSAP384 {
 			config.Pointers = placesAt(t, "http://pki.bank.example:7480")
+			more = ProfileConfig{Pointers: config.Pointers, Organization: "The Bank of Example"}
 		}
 		authority, err := Generate(time.Now(), config)
 		if err != nil {
@@ -82,7 +84,7 @@ func everyKind(t *testing.T) []judged {
 				if err != nil {
 					t.Fatal(err)
 				}
-				prepared, err := c.Prepare(time.Now(), profile(t, kind, ProfileConfig{}), request, subject)
+				prepared, err := c.Prepare(time.Now(), profile(t, kind, more), request, subject)
 				if err != nil {
 					t.Fatal(err)
 				}
