@@ -129,6 +129,10 @@ func rotateCertifyCommand(c *client) *cobra.Command {
 	return &cobra.Command{
 		Use:   "certify FILE",
 		Short: "Hand in what a root that is kept off line answered",
+		Long: `certify hands in the answer of "bailiwick ca sign" to the request of the prepared CA.
+
+Where the root is replaced, the file may have two answers to that request, of the next root
+and of the one before: who trusts that alone then believes what is issued below the other.`,
 		Args:  args("FILE"),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, args []string) error {
 			text, err := os.ReadFile(args[0])

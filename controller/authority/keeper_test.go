@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -350,63 +349,5 @@ func TestEmergency(t *testing.T) {
 	}
 	if believes(t, s.now, k.Trust(), oldChain) || believes(t, s.now, oldTrust, k.ServerChain(mustIssue(t, s, k))) {
 		t.Error("old and new CA vouch for each other after an emergency")
-	}
-}
-
-// A root that is kept off line certifies the first issuing CA, and the next.
-func TestOfflineRoot(t *testing.T) {
-	s := newSpace(t)
-	off, err := ca.Generate(s.now, ca.Config{TrustDomain: "bank.example"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer := func(request []byte) []byte {
-		issuing, err := ca.CertifyRequest(t.Context(), &ca.MemoryJournal{}, s.now, ca.Config{TrustDomain: "bank.example"}, off.Root, off.RootKey, request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var out []byte
-		for _, der := range [][]byte{issuing.Raw, off.Root.Raw} {
-			out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-		}
-		return out
-	}
-	config := s.config()
-	config.OfflineRoot = true
-	_, err = authority.Open(t.Context(), config)
-	var awaiting *authority.AwaitingError
-	if !errors.As(err, &awaiting) {
-		t.Fatalf("the first start gave %v, want *AwaitingError", err)
-	}
-	again := err
-	if _, err = authority.Open(t.Context(), config); !errors.Is(err, authority.ErrAwaiting) || err.Error() != again.Error() {
-		t.Errorf("the second start gave %v, want %v", err, again)
-	}
-	config.Certificates = answer(awaiting.Request)
-	k, err := authority.Open(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !k.Active().Root().Equal(off.Root) || k.State().Active().RootKey != "" {
-		t.Error("the CA is not below the root that is kept off line, or its key is here")
-	}
-	next, err := k.PrepareNext(t.Context(), authority.Preparation{By: "root"})
-	if err != nil || next.Status != slots.Requested || len(next.Request) == 0 {
-		t.Fatalf("preparing gave %v in the status %v, want a request", err, next.Status)
-	}
-	if _, err := k.Activate(t.Context(), nil, true, "root"); !errors.Is(err, slots.ErrStep) {
-		t.Errorf("activating what was only requested gave %v, want ErrStep", err)
-	}
-	if _, err := k.Certify(t.Context(), config.Certificates, "root"); !errors.Is(err, ca.ErrAuthority) {
-		t.Errorf("the answer to another request gave %v, want ErrAuthority", err)
-	}
-	if _, err := k.Certify(t.Context(), answer(next.Request), "root"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := k.Activate(t.Context(), nil, false, "root"); err != nil {
-		t.Fatal(err)
-	}
-	if !believes(t, s.now, k.Trust(), mustIssue(t, s, k).Chain()) {
-		t.Error("what the second issuing CA issues is not believed")
 	}
 }

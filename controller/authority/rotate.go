@@ -1,10 +1,13 @@
 package authority
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/pki/ca"
@@ -115,7 +118,8 @@ func (k *Keeper) next(ctx context.Context, state slots.State, p Preparation) (sl
 	return slot, "root and issuing CA prepared", nil
 }
 
-// Certify completes a requested CA with what the root answered: its certificate and the root's, in PEM.
+// Certify completes a requested CA with what the root answered: its certificate and the root's, in PEM. Where the root is replaced,
+// the answer of the root before to the same request makes the bridge.
 func (k *Keeper) Certify(ctx context.Context, certificates []byte, by string) (slots.Slot, error) {
 	return k.step(ctx, by, func(state slots.State) (slots.State, slots.Slot, string, error) {
 		return k.certified(ctx, state, certificates)
@@ -143,27 +147,64 @@ func (k *Keeper) certified(ctx context.Context, state slots.State, certificates 
 	if err != nil {
 		return refused(fmt.Errorf("the certificates of the root's answer: %w: %w", ca.ErrAuthority, err))
 	}
-	roots, issuers := bundle.Roots(), bundle.Intermediates()
-	if len(roots) != 1 || len(issuers) != 1 {
-		return refused(fmt.Errorf("the root's answer has %d roots and %d issuing CAs, wanted one of each: %w", len(roots), len(issuers), ca.ErrAuthority))
+	parts, err := answerOf(bundle, state)
+	if err != nil {
+		return refused(err)
 	}
 	key, err := k.openKey(ctx, coming.Key)
 	if err != nil {
 		return refused(err)
 	}
-	// It refuses a certificate for another key, and one that the root did not sign.
-	made, err := ca.New(roots[0], issuers[0], key, k.config.Store)
-	if err != nil {
-		return refused(err)
+	for _, part := range parts {
+		// It refuses a certificate for another key, and one that the root did not sign.
+		made, err := ca.New(part.root, part.issuing, key, k.config.Store)
+		if err != nil {
+			return refused(err)
+		}
+		if err := ca.CheckIssuing(part.root, part.issuing, k.config.CA); err != nil {
+			return refused(err)
+		}
+		if left := made.Remaining(k.config.Now()); left <= 0 {
+			return refused(fmt.Errorf("the issuing CA's certificate by %q ended %v ago: %w", part.root.Subject, -left, ca.ErrAuthority))
+		}
 	}
-	if err := ca.CheckIssuing(roots[0], issuers[0], k.config.CA); err != nil {
-		return refused(err)
+	certified := slots.Certificates{Root: parts[0].root.Raw, Issuing: parts[0].issuing.Raw}
+	if len(parts) > 1 {
+		certified.Bridge = parts[1].issuing.Raw
 	}
-	if left := made.Remaining(k.config.Now()); left <= 0 {
-		return refused(fmt.Errorf("the issuing CA's certificate ended %v ago: %w", -left, ca.ErrAuthority))
-	}
-	after, err := state.Certify(k.config.Now(), coming.ID, roots[0].Raw, issuers[0].Raw)
+	after, err := state.Certify(k.config.Now(), coming.ID, certified)
 	return after, coming, "CA certified by a root that is kept off line", err
+}
+
+// part is what one root answered.
+type part struct{ root, issuing *x509.Certificate }
+
+// answerOf takes an answer apart: a root with an issuing CA, or, where a root is replaced, first those that are to come and then
+// what the root before says of the same issuing CA.
+func answerOf(answer trust.Bundle, state slots.State) ([]part, error) {
+	roots, issuers := answer.Roots(), answer.Intermediates()
+	if len(roots) != len(issuers) || len(roots) < 1 || len(roots) > 2 {
+		return nil, fmt.Errorf("the root's answer has %d roots and %d issuing CAs, wanted one of each, or two where the root before signed as well: %w",
+			len(roots), len(issuers), ca.ErrAuthority)
+	}
+	var parts []part
+	former := 0
+	for _, root := range roots {
+		i := slices.IndexFunc(issuers, func(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, root.RawSubject) })
+		if i < 0 {
+			return nil, fmt.Errorf("the answer has no issuing CA of its root %q: %w", root.Subject, ca.ErrAuthority)
+		}
+		if state.Trusts(root) {
+			former++
+			parts = append(parts, part{root, issuers[i]})
+		} else {
+			parts = slices.Insert(parts, 0, part{root, issuers[i]})
+		}
+	}
+	if len(parts) == 2 && former != 1 {
+		return nil, fmt.Errorf("of the two roots in the answer %d are trusted by the fleet, wanted one, which vouches for the other's issuing CA: %w", former, ca.ErrAuthority)
+	}
+	return parts, nil
 }
 
 // Activate makes the prepared CA issue. lagging are the nodes that do not trust it yet; with any it is refused, unless

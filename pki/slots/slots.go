@@ -19,6 +19,7 @@
 package slots
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -177,15 +178,18 @@ func (s State) Add(now time.Time, slot Slot) (State, error) {
 	return next.told()
 }
 
+// Certificates are what a slot was certified with, in DER, as in Slot; Bridge may be empty.
+type Certificates struct{ Root, Issuing, Bridge []byte }
+
 // Certify gives a requested slot its certificates; the first CA of a fleet is active then. Errors wrap ErrStep.
-func (s State) Certify(now time.Time, id string, root, issuing []byte) (State, error) {
+func (s State) Certify(now time.Time, id string, c Certificates) (State, error) {
 	first := s.Awaiting()
 	next := s.clone()
 	slot, err := next.at(id, "certify", Requested)
 	if err != nil {
 		return State{}, err
 	}
-	slot.Status, slot.Root, slot.Issuing, slot.Request = Prepared, root, issuing, nil
+	slot.Status, slot.Root, slot.Issuing, slot.Bridge, slot.Request = Prepared, c.Root, c.Issuing, c.Bridge, nil
 	if first {
 		slot.Status, slot.Activated = Active, now.UTC()
 	}
@@ -281,6 +285,12 @@ func (s *State) forget() {
 func (s State) Knows(id string) bool {
 	_, ok := s.Slot(id)
 	return ok || slices.Contains(s.Forgotten, id)
+}
+
+// Trusts reports whether a root is that of a CA which is trusted.
+func (s State) Trusts(root *x509.Certificate) bool {
+	_, ok := s.find(func(x Slot) bool { return x.Status.trusted() && bytes.Equal(x.Root, root.Raw) })
+	return ok
 }
 
 // rootKeys are the names of the roots that are trusted.

@@ -74,7 +74,7 @@ func TestEveryWayKeepsTheInvariants(t *testing.T) {
 						full = s
 					}
 				}
-				next, err = state.Certify(epoch, id, full.Root, full.Issuing)
+				next, err = state.Certify(epoch, id, slots.Certificates{Root: full.Root, Issuing: full.Issuing})
 			case "activate":
 				next, err = state.Activate(epoch, id)
 			case "retire":
