@@ -9,8 +9,6 @@ import (
 	"os"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/controller/store/embedded"
 )
@@ -37,13 +35,9 @@ func (v validated) openStore(ctx context.Context) (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: v.Store.Endpoints, TLS: config, DialTimeout: 10 * time.Second,
-		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
-		Logger: embedded.ZapLogger(v.Log),
-	})
+	client, err := store.Connect(v.Store.Endpoints, config, embedded.ZapLogger(v.Log))
 	if err != nil {
-		return state{}, fmt.Errorf("connecting to etcd at %v: %w", v.Store.Endpoints, err)
+		return state{}, err
 	}
 	s := store.New(client, store.Options{Prefix: v.Store.Prefix, MaxOps: v.Store.MaxTxnOps, Now: v.Now})
 	ping, cancel := context.WithTimeout(ctx, 15*time.Second)

@@ -30,3 +30,8 @@ func (s *Store) PutAuthorities(ctx context.Context, state slots.State, revision 
 		[]clientv3.Op{clientv3.OpPut(key, value)}, journal.Record{Event: &e})
 	return err
 }
+
+// WatchAuthorities hints that the CAs of the fleet may have changed; see the package comment.
+func (s *Store) WatchAuthorities(ctx context.Context) <-chan struct{} {
+	return s.watch(ctx, s.authoritiesKey())
+}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,8 +23,10 @@ import (
 // commitTime bounds one transaction of the journal. It belongs to several callers, so none of theirs ends it.
 const commitTime = 10 * time.Second
 
-// An entry waits to be written: what must hold, what changes, and the record of it, nil for none.
+// An entry waits to be written: what must hold, what changes, and the record of it, nil for none. Nobody waits for it any more
+// once its context has ended.
 type entry struct {
+	waits   context.Context
 	compare []clientv3.Cmp
 	ops     []clientv3.Op
 	record  *journal.Record
@@ -65,7 +68,7 @@ func (s *Store) record(ctx context.Context, what string, compare []clientv3.Cmp,
 // together commits a change in one transaction with what others want to be written at the same time. Each holds or fails by
 // itself. The journal may be nil.
 func (s *Store) together(ctx context.Context, what string, compare []clientv3.Cmp, ops []clientv3.Op, r *journal.Record) (int64, error) {
-	e := &entry{compare, ops, r, make(chan outcome, 1)}
+	e := &entry{ctx, compare, ops, r, make(chan outcome, 1)}
 	s.journal.Lock()
 	s.journal.waiting = append(s.journal.waiting, e)
 	if !s.journal.writing {
@@ -100,8 +103,10 @@ func (s *Store) writeJournal() {
 	}
 }
 
-// takeLocked takes as many as fit into a transaction, in which no key may be written twice.
+// takeLocked takes as many as fit into a transaction, in which no key may be written twice. What nobody waits for is left
+// unwritten: while the store is away it would only become more.
 func (s *Store) takeLocked() []*entry {
+	s.journal.waiting = slices.DeleteFunc(s.journal.waiting, func(e *entry) bool { return e.waits.Err() != nil })
 	const own = 3 // the head, the next record, and the claim
 	compares, ops := own, own
 	n := 0
@@ -142,7 +147,16 @@ func ofOne(err error) bool {
 	return errors.Is(err, ErrConflict) || errors.Is(err, ErrTooLarge) || errors.Is(err, journal.ErrJournal)
 }
 
-// tryBatch commits a batch. A head that another writer moved on is read again.
+// A lost is a transaction without an answer: it may have been made, and may be made yet while nobody else writes. The number and
+// the line are those of its first record, which nothing but that transaction writes there.
+type lost struct {
+	number   uint64
+	line     []byte
+	revision int64 // of the head that it compares
+}
+
+// tryBatch commits a batch. A head that another writer moved on is read again. A transaction without an answer is made again: as
+// both compare the head, at most one of them is, and its record tells which.
 func (s *Store) tryBatch(batch []*entry) outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
 	defer cancel()
@@ -155,15 +169,23 @@ func (s *Store) tryBatch(batch []*entry) outcome {
 		revision, err := s.commit(ctx, "writing several changes", compare, ops)
 		return outcome{revision, err}
 	}
-	for {
+	var without *lost
+	for allowed := tryTime; ; {
 		if !s.journal.known {
 			if err := s.readHead(ctx); err != nil {
 				return outcome{err: err}
 			}
 		}
-		head := s.journal.head
+		if without != nil && without.revision != s.journal.revision {
+			// The head was moved on since: the lost transaction was made, or never will be.
+			if revision, err := s.made(ctx, *without); err != nil || revision != 0 {
+				return outcome{revision, err}
+			}
+			without = nil
+		}
 		compare := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.journalHeadKey()), "=", s.journal.revision)}
 		var ops []clientv3.Op
+		attempt, head := lost{revision: s.journal.revision}, s.journal.head
 		for _, e := range batch {
 			compare, ops = append(compare, e.compare...), append(ops, e.ops...)
 			if e.record == nil {
@@ -174,33 +196,65 @@ func (s *Store) tryBatch(batch []*entry) outcome {
 				return outcome{err: err}
 			}
 			head = next
+			if attempt.line == nil {
+				attempt.number, attempt.line = next.Number, line
+			}
 			// Nothing may stand there: a record is never overwritten, whatever the head says.
 			ops = append(ops, clientv3.OpPut(s.journalRecordKey(next.Number), string(line)))
 		}
-		compare = append(compare, clientv3.Compare(clientv3.CreateRevision(s.journalRecordKey(s.journal.head.Number+1)), "=", 0))
+		compare = append(compare, clientv3.Compare(clientv3.CreateRevision(s.journalRecordKey(attempt.number)), "=", 0))
 		value, err := encode("head of the issuing journal", head)
 		if err != nil {
 			return outcome{err: err}
 		}
 		ops = append(ops, clientv3.OpPut(s.journalHeadKey(), value))
-		revision, err := s.commit(ctx, "writing the issuing journal", compare, ops)
+		try, cancel := context.WithTimeout(ctx, allowed)
+		revision, err := s.commit(try, "writing the issuing journal", compare, ops)
+		cancel()
 		if err == nil {
 			s.journal.head, s.journal.revision = head, revision
 			return outcome{revision: revision}
 		}
 		// After any failure nobody knows where the head is.
-		before := s.journal.revision
 		s.journal.known = false
-		if !errors.Is(err, ErrConflict) {
-			return outcome{err: err}
-		}
-		if err := s.readHead(ctx); err != nil {
-			return outcome{err: err}
-		}
-		if s.journal.revision == before {
+		switch {
+		case errors.Is(err, ErrConflict):
+			if err := s.readHead(ctx); err != nil {
+				return outcome{err: err}
+			}
+			if s.journal.revision == attempt.revision {
+				return outcome{err: err}
+			}
+		case uncertain(err) && breathe(ctx):
+			without, allowed = &attempt, 2*allowed
+		default:
 			return outcome{err: err}
 		}
 	}
+}
+
+// breathe waits a moment for the members to elect a leader. It reports false when ctx ended.
+func breathe(ctx context.Context) bool {
+	timer := time.NewTimer(100 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// made returns the revision at which a transaction without an answer was made, 0 if another one was in its place.
+func (s *Store) made(ctx context.Context, l lost) (int64, error) {
+	resp, err := s.client.Get(ctx, s.journalRecordKey(l.number))
+	if err != nil {
+		return 0, fmt.Errorf("reading record %d of the issuing journal: %w", l.number, err)
+	}
+	if len(resp.Kvs) == 0 || !bytes.Equal(resp.Kvs[0].Value, l.line) {
+		return 0, nil
+	}
+	return resp.Kvs[0].ModRevision, nil
 }
 
 func (s *Store) readHead(ctx context.Context) error {

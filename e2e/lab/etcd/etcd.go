@@ -1,7 +1,7 @@
-// Package etcd runs a real etcd server for tests: one member on loopback, which takes clients over TLS alone, and only
-// with a client certificate of its own certificate authority.
+// Package etcd runs real etcd servers for tests, one member or a cluster of several on loopback, which take clients over TLS
+// alone, and only with a client certificate of their own certificate authority.
 //
-// It owns the process and a temporary directory; Close removes both. It needs Debian's etcd-server, and says so when it
+// It owns the processes and a temporary directory; Close removes both. It needs Debian's etcd-server, and says so when it
 // is missing. What is stored is not its business.
 package etcd
 
@@ -18,6 +18,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab/daemon"
 )
@@ -34,9 +35,12 @@ type Server struct {
 	// TLS is the same for a client in this process.
 	TLS *tls.Config
 
-	dir    string
-	peer   string
-	daemon *daemon.Daemon
+	dir  string
+	name string
+	peer string
+	// cluster lists all members, "name=peer" separated by commas.
+	cluster string
+	daemon  *daemon.Daemon
 }
 
 // Start starts a server with empty state and waits until it answers.
@@ -48,7 +52,7 @@ func Start(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start etcd: %w", err)
 	}
-	s := &Server{dir: dir}
+	s := &Server{dir: dir, name: "lab"}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("start etcd: %w", err), s.Close())
 	}
@@ -66,14 +70,23 @@ func (s *Server) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.Endpoint = fmt.Sprintf("https://127.0.0.1:%d", ports[0])
-		s.peer = fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+		s.place(ports)
+		s.cluster = s.member()
 		// Another process may have taken a port in the meantime.
 		if err = s.Restart(ctx); err == nil || attempt == 2 {
 			return err
 		}
 	}
 }
+
+// place gives the server its addresses: for clients and for peers.
+func (s *Server) place(ports []int) {
+	s.Endpoint = fmt.Sprintf("https://127.0.0.1:%d", ports[0])
+	s.peer = fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+}
+
+// member is the server as the list of the cluster has it.
+func (s *Server) member() string { return s.name + "=" + s.peer }
 
 // freePorts finds loopback ports that nobody uses now.
 func freePorts(n int) ([]int, error) {
@@ -92,18 +105,24 @@ func freePorts(n int) ([]int, error) {
 // Restart starts the server over the same state, at the same address, and waits until it answers. It ends the present
 // one if there is one.
 func (s *Server) Restart(ctx context.Context) error {
+	if err := s.launch(); err != nil {
+		return err
+	}
+	return s.await(ctx)
+}
+
+// launch starts the server as Restart does, and does not wait.
+func (s *Server) launch() error {
 	s.Kill()
-	cmd := exec.Command("etcd", "--name", "lab", "--data-dir", s.path("data"),
+	cmd := exec.Command("etcd", "--name", s.name, "--data-dir", s.path("data-"+s.name),
 		"--listen-client-urls", s.Endpoint, "--advertise-client-urls", s.Endpoint,
-		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", "lab="+s.peer,
+		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", s.cluster,
 		"--cert-file", s.path("server.crt"), "--key-file", s.path("server.key"),
 		"--client-cert-auth", "--trusted-ca-file", s.CAFile, "--logger", "zap", "--log-level", "warn")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // no ETCD_ variable of whoever runs the test
 	var err error
-	if s.daemon, err = daemon.Start(cmd); err != nil {
-		return err
-	}
-	return s.await(ctx)
+	s.daemon, err = daemon.Start(cmd)
+	return err
 }
 
 // await waits until the server answers a read that a quorum agrees on.
@@ -128,7 +147,13 @@ func (s *Server) Client() (*clientv3.Client, error) {
 	})
 }
 
-// Kill ends the server without warning and waits for its end.
+// Pause stops the process where it is, so that it neither answers nor ends, until Resume.
+func (s *Server) Pause() error { return s.daemon.Signal(unix.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (s *Server) Resume() error { return s.daemon.Signal(unix.SIGCONT) }
+
+// Kill ends the server without warning, a paused one too, and waits for its end.
 func (s *Server) Kill() {
 	s.daemon.End(os.Kill)
 	s.daemon = nil
