@@ -304,6 +304,10 @@ func (c *Controller) Run(ctx context.Context) error {
 	start("revocations", func() error { return c.revoked.Run(parts) })
 	start("sessions", func() error { return c.sessions.Run(parts) })
 	start("controller certificate", func() error { return c.server.run(parts) })
+	start("authorities", func() error {
+		c.authority.Follow(parts, c.state.store.WatchAuthorities(parts))
+		return nil
+	})
 	start("head of the issuing journal", func() error { return c.tellHead(parts) })
 	start("ended records", func() error { return c.pruneRecords(parts) })
 	start("admin socket", func() error { return c.admins.Serve(c.adminLs) })

@@ -145,11 +145,11 @@ func TestFaultAtEveryPoint(t *testing.T) {
 					t.Fatalf("the fault gave %v", err)
 				}
 				k := s.open()
-				accounted(t, k, f)
+				accounted(t, k, f, f.signed)
 				if err := finish(t, s, k); err != nil {
 					t.Fatalf("the successor: %v", err)
 				}
-				accounted(t, k, f)
+				accounted(t, k, f, f.signed)
 				state := k.State()
 				if len(state.Slots) != 2 || state.Slots[0].Status != slots.Retired || state.Slots[1].Status != slots.Active {
 					t.Errorf("the story ends with %d CAs", len(state.Slots))
@@ -163,22 +163,22 @@ func TestFaultAtEveryPoint(t *testing.T) {
 }
 
 // accounted audits the journal, and finds every certificate in it that was ever signed.
-func accounted(t *testing.T, k *authority.Keeper, f *faulty) {
+func accounted(t *testing.T, k *authority.Keeper, s authority.Store, signed [][]byte) {
 	t.Helper()
 	report, err := k.Audit(t.Context(), nil)
 	if err != nil || len(report.Problems) > 0 {
 		t.Fatalf("audit: %v, %q", err, report.Problems)
 	}
-	entries, err := f.Issuances(t.Context())
+	entries, err := s.Issuances(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, der := range f.signed {
+	for _, der := range signed {
 		if !slices.ContainsFunc(entries, func(e ca.Entry) bool { return strings.Contains(string(der), string(e.Intention.TBS)) }) {
 			t.Error("a certificate was signed whose intention is not in the journal")
 		}
 	}
-	if want := len(f.signed); report.Certificates+report.Open < want {
+	if want := len(signed); report.Certificates+report.Open < want {
 		t.Errorf("%d certificates and %d intentions are accounted for, %d were signed", report.Certificates, report.Open, want)
 	}
 }

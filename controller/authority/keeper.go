@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -91,8 +90,11 @@ type Config struct {
 type Keeper struct {
 	config  Config
 	current atomic.Pointer[view]
-	// stepping is held by whoever takes a step of a rotation.
-	stepping sync.Mutex
+	// stepping is sent to by whoever takes a step of a rotation, and received from at its end: who waits for a step that the store
+	// does not answer keeps its own deadline.
+	stepping chan struct{}
+	// followed reports whether all who are told of changes know of the present state. Owned by whoever takes a step.
+	followed bool
 	// changed is called after each step, in its goroutine.
 	changed func(context.Context) error
 	// revoked returns what is revoked.
@@ -118,7 +120,7 @@ func Open(ctx context.Context, c Config) (*Keeper, error) {
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
 	}
-	k := &Keeper{config: c, changed: func(context.Context) error { return nil }, revoked: func() trust.Revocations { return trust.Revocations{} }}
+	k := &Keeper{config: c, followed: true, stepping: make(chan struct{}, 1), changed: func(context.Context) error { return nil }, revoked: func() trust.Revocations { return trust.Revocations{} }}
 	// The second round reads what the first one made, or what another controller was faster to make.
 	for range 2 {
 		err := k.load(ctx)

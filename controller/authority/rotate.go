@@ -18,11 +18,17 @@ import (
 // step takes one step of a rotation: next makes the state that follows, and says what happened. It returns when the store
 // has it, memory follows it, and whoever is told of changes was.
 func (k *Keeper) step(ctx context.Context, by string, next func(slots.State) (slots.State, slots.Slot, string, error)) (slots.Slot, error) {
-	k.stepping.Lock()
-	defer k.stepping.Unlock()
+	if err := k.enter(ctx); err != nil {
+		return slots.Slot{}, err
+	}
+	defer k.leave()
 	state, revision, err := k.config.Store.Authorities(ctx)
 	if err != nil {
 		return slots.Slot{}, err
+	}
+	if err := k.catchUp(ctx, revision); err != nil {
+		// The step may be what mends it.
+		k.config.Log.Warn("a step is taken by a controller that does not follow the one before", "error", err)
 	}
 	if err := state.Check(); err != nil {
 		return slots.Slot{}, err
@@ -35,11 +41,8 @@ func (k *Keeper) step(ctx context.Context, by string, next func(slots.State) (sl
 		return slots.Slot{}, err
 	}
 	k.config.Log.Warn("the CAs of the fleet changed", "ca", slot.ID, "step", what, "by", by)
-	if err := k.load(ctx); err != nil {
-		return slots.Slot{}, fmt.Errorf("%s is done, but this controller cannot follow it; restart it: %w", what, err)
-	}
-	if err := k.changed(ctx); err != nil {
-		return slots.Slot{}, fmt.Errorf("%s is done, but this controller does not follow it yet: %w", what, err)
+	if err := k.follow(ctx); err != nil {
+		return slots.Slot{}, fmt.Errorf("%s is done, but this controller does not follow it yet, and looks again: %w", what, err)
 	}
 	slot, _ = after.Slot(slot.ID)
 	return slot, nil
