@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -29,16 +30,18 @@ func TestFewMachines(t *testing.T) {
 	}
 	var out bytes.Buffer
 	err = options{}.scene(t.Context(), exec.CommandContext(t.Context(), program, roleArgument), machines, func(s *scene) error {
-		if err := s.costs(t.Context(), &out, map[string]bool{"join": true, "renew": true}); err != nil {
+		renewal, err := s.costs(t.Context(), &out, map[string]bool{"join": true, "renew": true})
+		if err != nil {
 			return err
 		}
-		return s.back(t.Context(), &out, time.Second)
+		return errors.Join(s.back(t.Context(), &out, time.Second), s.bareCosts(&out, renewal))
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{
 		"a machine joins with a token (4 machines", "a machine renews its certificate over mutual TLS (4 machines", "2 x verify the machine's certificate",
+		"nothing but the cryptography (4 machines", "is what that server takes",
 		"4 machines come back within 1s", "the last certificate", "sent away 0 times",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -60,7 +60,13 @@ func run(args []string, out io.Writer) (err error) {
 	}
 	command := exec.CommandContext(ctx, program, roleArgument)
 	if parts["join"] || parts["renew"] {
-		if err := o.scene(ctx, command, o.n, func(s *scene) error { return s.costs(ctx, out, parts) }); err != nil {
+		if err := o.scene(ctx, command, o.n, func(s *scene) error {
+			renewal, err := s.costs(ctx, out, parts)
+			if err != nil || renewal == 0 {
+				return err
+			}
+			return s.bareCosts(out, renewal)
+		}); err != nil {
 			return err
 		}
 		command = exec.CommandContext(ctx, program, roleArgument)
@@ -110,7 +116,9 @@ func (o options) scene(ctx context.Context, command *exec.Cmd, machines int, pla
 
 // have gives an order and waits for what came of it. begun, where not nil, is called when the machines are ready.
 func (s *scene) have(o order, begun func() error) (answer, error) {
-	o.Address = s.address()
+	if o.Address == "" {
+		o.Address = s.address()
+	}
 	if err := s.tell(o); err != nil {
 		return answer{}, err
 	}
@@ -155,26 +163,54 @@ func (s *scene) joinAll(ctx context.Context, begun func() error) (answer, error)
 	return s.have(order{Tokens: tokens}, begun)
 }
 
-// costs measures joins and renewals.
-func (s *scene) costs(ctx context.Context, out io.Writer, parts map[string]bool) error {
+// costs measures joins and renewals, and says what a renewal takes.
+func (s *scene) costs(ctx context.Context, out io.Writer, parts map[string]bool) (renewal time.Duration, err error) {
 	if !parts["join"] {
 		if _, err := s.joinAll(ctx, nil); err != nil {
-			return err
+			return 0, err
 		}
-	} else if err := s.cost(out, "a machine joins with a token", joinParts, func(begun func() error) (answer, error) { return s.joinAll(ctx, begun) }); err != nil {
-		return err
+	} else if _, err := s.cost(out, "a machine joins with a token", joinParts, func(begun func() error) (answer, error) { return s.joinAll(ctx, begun) }); err != nil {
+		return 0, err
 	}
 	if !parts["renew"] {
-		return nil
+		return 0, nil
 	}
-	return s.cost(out, "a machine renews its certificate over mutual TLS", renewParts, func(begun func() error) (answer, error) { return s.have(order{Renew: true}, begun) })
+	return s.cost(out, "a machine renews its certificate over mutual TLS", renewParts, s.renewAll)
 }
 
-// cost measures the controller while the machines do something, and prints that beside the floor.
-func (s *scene) cost(out io.Writer, what string, parts []part, have func(begun func() error) (answer, error)) error {
-	before, err := measureFloor()
+func (s *scene) renewAll(begun func() error) (answer, error) {
+	return s.have(order{Renew: true}, begun)
+}
+
+// bareCosts measures renewals of a bare server beside one of the controller. The machines are that server's afterwards.
+func (s *scene) bareCosts(out io.Writer, renewal time.Duration) error {
+	b, err := startBare()
 	if err != nil {
 		return err
+	}
+	if err := errors.Join(s.bareRenewals(out, b, renewal), b.close()); err != nil {
+		return fmt.Errorf("the bare server: %w", err)
+	}
+	return nil
+}
+
+func (s *scene) bareRenewals(out io.Writer, b *bare, renewal time.Duration) error {
+	if _, err := s.have(order{Address: b.address, Tokens: b.tokens(s.machines)}, nil); err != nil {
+		return err
+	}
+	least, err := s.cost(out, "the same of a server of gRPC that does nothing but the cryptography", renewParts, s.renewAll)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "  %.1f %% of what the controller takes for a renewal is what that server takes\n", 100*least.Seconds()/renewal.Seconds())
+	return err
+}
+
+// cost measures this process while the machines do something, and prints that beside the floor.
+func (s *scene) cost(out io.Writer, what string, parts []part, have func(begun func() error) (answer, error)) (each time.Duration, err error) {
+	before, err := measureFloor()
+	if err != nil {
+		return 0, err
 	}
 	var start time.Duration
 	a, err := have(func() error {
@@ -185,28 +221,29 @@ func (s *scene) cost(out io.Writer, what string, parts []part, have func(begun f
 		return err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	end, err := processor()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	pprof.StopCPUProfile()
 	after, err := measureFloor()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	costs := mean(before, after)
-	each, least := (end-start)/time.Duration(s.machines), costs.of(parts)
+	each = (end - start) / time.Duration(s.machines)
+	least := costs.of(parts)
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s (%d machines, %d at a time)\n", what, s.machines, workers)
 	for _, p := range parts {
 		fmt.Fprintf(&text, "  %5d us  %d x %s\n", (time.Duration(p.times) * costs[p.kind]).Microseconds(), p.times, p.what)
 	}
-	fmt.Fprintf(&text, "  %5d us  floor\n  %5d us  processor time of the controller: %.1f %% of it is the floor\n", least.Microseconds(), each.Microseconds(), 100*least.Seconds()/each.Seconds())
+	fmt.Fprintf(&text, "  %5d us  floor\n  %5d us  processor time of the server: %.1f %% of it is the floor\n", least.Microseconds(), each.Microseconds(), 100*least.Seconds()/each.Seconds())
 	fmt.Fprintf(&text, "  %5.0f a second and core; %.0f a second by the clock, machines beside it\n", 1/each.Seconds(), float64(s.machines)/a.Took.Seconds())
 	_, err = io.WriteString(out, text.String())
-	return err
+	return each, err
 }
 
 // beginProfile begins one where it was asked for; the last one of a run stays.
