@@ -210,12 +210,3 @@ func TestRenewAtTwoThirds(t *testing.T) {
 		}
 	}
 }
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if c, err := parse(b, Keys{}); err == nil && (c.Key == nil || c.Identity.IsZero() || c.Trust.IsZero()) {
-			t.Error("incomplete credentials were accepted")
-		}
-	})
-}

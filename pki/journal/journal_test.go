@@ -210,3 +210,18 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseHead(f *testing.F) {
+	_, heads := write(f, event("made"))
+	f.Add(heads[0].String())
+	f.Add("0" + heads[0].String())
+	f.Fuzz(func(t *testing.T, text string) {
+		h, err := journal.ParseHead(text)
+		if err != nil && !errors.Is(err, journal.ErrJournal) {
+			t.Fatalf("refused with %v, want ErrJournal", err)
+		}
+		if err == nil && h.String() != text {
+			t.Fatalf("%q is read as %q", text, h)
+		}
+	})
+}

@@ -351,19 +351,6 @@ func TestPrincipals(t *testing.T) {
 	}
 }
 
-// What is not sealed may be changed by anybody, and makes no difference to who is believed.
-func FuzzVerify(f *testing.F) {
-	c := newCentre(f)
-	a := c.acceptor()
-	f.Add(prove(f, now, c.ticket()))
-	f.Add(bare(f, c.ticket(), types.Checksum{}))
-	f.Fuzz(func(t *testing.T, proof []byte) {
-		if got, err := a.Verify(now, proof, channel, request); err == nil && !got.Equal(sql1) {
-			t.Errorf("accepted as of %v", got)
-		}
-	})
-}
-
 func marshalPart(t testing.TB, part messages.EncTicketPart) []byte {
 	t.Helper()
 	octets, err := asn1.Marshal(part)

@@ -3,6 +3,10 @@
 package pkcs11
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/asn1"
 	"errors"
 	"testing"
 
@@ -26,4 +30,43 @@ func TestLastAttemptIsNotTaken(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
 	}
+}
+
+// FuzzPoint has a token tell any curve and point: it is a key on a curve of ours, or ErrKey.
+func FuzzPoint(f *testing.F) {
+	for _, c := range []struct {
+		oid   asn1.ObjectIdentifier
+		curve elliptic.Curve
+	}{{oidP256, elliptic.P256()}, {oidP384, elliptic.P384()}} {
+		key, err := ecdsa.GenerateKey(c.curve, rand.Reader)
+		if err != nil {
+			f.Fatal(err)
+		}
+		point, err := key.PublicKey.Bytes()
+		if err != nil {
+			f.Fatal(err)
+		}
+		parameters, err := asn1.Marshal(c.oid)
+		if err != nil {
+			f.Fatal(err)
+		}
+		octets, err := asn1.Marshal(point)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(parameters, octets)
+		f.Add(parameters, point)
+	}
+	f.Fuzz(func(t *testing.T, parameters, point []byte) {
+		key, err := ecdsaKey(parameters, point)
+		if err != nil {
+			if !errors.Is(err, ErrKey) {
+				t.Fatalf("refused with %v, want ErrKey", err)
+			}
+			return
+		}
+		if _, err := key.(*ecdsa.PublicKey).Bytes(); err != nil {
+			t.Fatalf("a key that is on no curve was accepted: %v", err)
+		}
+	})
 }

@@ -266,3 +266,16 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPath: one list has one path.
+func FuzzPath(f *testing.F) {
+	f.Add("/crl/0123456789abcdef.crl")
+	f.Add("/crl/0123456789abcdef-3-of-16.crl")
+	f.Add("/crl/0123456789abcdef-03-of-16.crl")
+	f.Fuzz(func(t *testing.T, path string) {
+		s, ok := ParsePath(path)
+		if ok && (s.Path() != path || s.Of < 1 || s.Of > MaxParts || s.Part < 0 || s.Part >= s.Of) {
+			t.Fatalf("%q is read as %+v", path, s)
+		}
+	})
+}
