@@ -5,8 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -15,13 +13,17 @@ import (
 	"runtime/pprof"
 	"strings"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/e2e/bench/command"
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	command.Main("bench", func(args []string) error { return run(args, os.Stdout) })
+}
+
+// parts is what can be measured.
+func parts() []string {
+	return []string{"memory", "udp", "charon", "footprint", "children", "peers", "flood"}
 }
 
 func run(args []string, out io.Writer) (err error) {
@@ -32,18 +34,19 @@ func run(args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.peers, "n", 500, "handshakes of one burst")
 	flags.IntVar(&o.rounds, "rounds", 5, "bursts of each case; the median counts")
-	only := flags.String("only", "memory,udp,charon,footprint,children,peers,flood", "what to measure, separated by commas")
+	only := flags.String("only", strings.Join(parts(), ","), "what to measure, separated by commas")
 	flags.StringVar(&o.match, "case", "", "only cases whose name contains this")
 	output := flags.String("json", "", "write the figures to this file as well")
 	profile := flags.String("profile", "", "write a processor profile to this file")
 	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
+		return err
+	}
+	chosen, err := command.Parts(*only, parts()...)
+	if err != nil {
 		return err
 	}
 	o.parts = make(map[string]bool)
-	for _, part := range strings.Split(*only, ",") {
+	for _, part := range chosen {
 		o.parts[part] = true
 	}
 	if *profile != "" {
@@ -68,12 +71,5 @@ func run(args []string, out io.Writer) (err error) {
 	if _, err := io.WriteString(out, report.text()); err != nil {
 		return err
 	}
-	if *output == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(report, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(*output, append(b, '\n'), 0o644)
+	return command.WriteJSON(*output, report)
 }

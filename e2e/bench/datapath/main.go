@@ -6,23 +6,18 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/e2e/bench/command"
 )
 
-func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "datapath:", err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main("datapath", run) }
 
 // options are what the command line asked for.
 type options struct {
@@ -49,17 +44,12 @@ func run(args []string) error {
 	flags.IntVar(&o.associations, "associations", 1, "Child SAs with the same selectors between the nodes")
 	output := flags.String("json", "", "write the figures to this file as well")
 	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
 		return err
 	}
 	if *only != "" {
-		o.only = strings.Split(*only, ",")
-		for _, name := range o.only {
-			if !slices.Contains(pathNames(), name) {
-				return fmt.Errorf("there is no path %q; write %s", name, strings.Join(pathNames(), ", "))
-			}
+		var err error
+		if o.only, err = command.Parts(*only, pathNames()...); err != nil {
+			return err
 		}
 	}
 	if os.Geteuid() != 0 {
@@ -74,12 +64,5 @@ func run(args []string) error {
 		return err
 	}
 	fmt.Fprint(os.Stdout, r.text())
-	if *output == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(*output, append(b, '\n'), 0o644)
+	return command.WriteJSON(*output, r)
 }

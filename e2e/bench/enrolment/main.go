@@ -14,13 +14,12 @@ import (
 	"runtime/pprof"
 	"strings"
 	"time"
+
+	"github.com/bailiwick-net/bailiwick/e2e/bench/command"
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "enrolment:", err)
-		os.Exit(1)
-	}
+	command.Main("enrolment", func(args []string) error { return run(args, os.Stdout) })
 }
 
 // options are the flags.
@@ -43,15 +42,16 @@ func run(args []string, out io.Writer) (err error) {
 	flags.DurationVar(&o.spread, "spread", time.Minute, "time within which the machines come back after the outage: the longest pause of the node's client")
 	flags.StringVar(&o.profile, "profile", "", "write a processor profile of the controller to this file")
 	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
+		return err
+	}
+	chosen, err := command.Parts(o.only, "join", "renew", "storm")
+	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	parts := map[string]bool{}
-	for _, part := range strings.Split(o.only, ",") {
+	for _, part := range chosen {
 		parts[part] = true
 	}
 	program, err := os.Executable()
