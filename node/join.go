@@ -115,7 +115,7 @@ func fullName(name string) (string, error) {
 type JoinAccount struct {
 	// Controller is host:port, Pin the key id of the fleet's root in hexadecimal.
 	Controller, Pin string
-	// Name is the machine's DNS name; empty means the one in its principal or, where that has none, the host's.
+	// Name is the machine's DNS name; empty means the one in its keytab or, where that has none, the host's.
 	Name string
 	// Account says where the machine's Kerberos account is.
 	Account kerberos.Settings

@@ -108,7 +108,7 @@ domain with the machine's keytab, and asks nobody. The controller has to accept 
 	local.StringVar(&o.controller, "controller", "", "address of the controller, host:port")
 	local.StringVar(&o.tokenFile, "token-file", "", "file that holds the join token; - is standard input")
 	local.StringVar(&o.token, "token", "", "the join token itself (other users of this machine can see it in the process list)")
-	local.StringVar(&o.name, "name", "", "DNS name of this machine (default: what the controller says of the token; with --request the host's name; with --kerberos the one in its principal)")
+	local.StringVar(&o.name, "name", "", "DNS name of this machine (default: what the controller says of the token; with --request the host's name; with --kerberos the one in its keytab)")
 	local.BoolVar(&o.request, "request", false, "ask without a token, and wait for an administrator's approval")
 	local.StringVar(&o.pin, "pin", "", "key id of the fleet's root, in hexadecimal, with --request and --kerberos")
 	local.BoolVar(&o.kerberos, "kerberos", false, "prove the machine's Kerberos account")

@@ -133,7 +133,7 @@ func rotateCertifyCommand(c *client) *cobra.Command {
 
 Where the root is replaced, the file may have two answers to that request, of the next root
 and of the one before: who trusts that alone then believes what is issued below the other.`,
-		Args:  args("FILE"),
+		Args: args("FILE"),
 		RunE: c.with(func(ctx context.Context, a *api, cmd *cobra.Command, args []string) error {
 			text, err := os.ReadFile(args[0])
 			if err != nil {

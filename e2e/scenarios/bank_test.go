@@ -10,6 +10,7 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/e2e/bank"
 	"github.com/bailiwick-net/bailiwick/e2e/lab/tshark"
+	"github.com/bailiwick-net/bailiwick/node/localapi"
 )
 
 const (
@@ -53,14 +54,22 @@ func openBank(t *testing.T, machines ...string) *bank.Bank {
 		if _, err := b.Join(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.StartNode(m); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.AwaitPolicy(t.Context(), m, policies[m.Class]); err != nil {
-			t.Fatal(err)
-		}
+		startNode(t, b, m, policies[m.Class])
 	}
 	return b
+}
+
+// startNode starts the daemon of a machine and waits until it enforces a policy.
+func startNode(t *testing.T, b *bank.Bank, m bank.Machine, policy string) localapi.Status {
+	t.Helper()
+	if err := b.StartNode(m); err != nil {
+		t.Fatal(err)
+	}
+	status, err := b.AwaitPolicy(t.Context(), m, policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status
 }
 
 func showLogs(t *testing.T, dir string) {
@@ -151,13 +160,7 @@ func TestNoPayloadInClearWhateverHappens(t *testing.T) {
 	if err := b.StartController(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.StartNode(sql1); err != nil {
-		t.Fatal(err)
-	}
-	status, err := b.AwaitPolicy(t.Context(), sql1, secureServerPolicy)
-	if err != nil {
-		t.Fatal(err)
-	}
+	status := startNode(t, b, sql1, secureServerPolicy)
 	if status.Digest != after {
 		t.Errorf("after its restart sql1 enforces bundle %s, want %s", status.Digest, after)
 	}

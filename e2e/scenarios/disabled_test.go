@@ -89,12 +89,7 @@ func restartAlone(t *testing.T, b *bank.Bank, m bank.Machine, policy string) {
 	if err := b.KillNode(m); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.StartNode(m); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.AwaitPolicy(t.Context(), m, policy); err != nil {
-		t.Fatal(err)
-	}
+	startNode(t, b, m, policy)
 }
 
 // TestDisabledMachineIsCutOffInSeconds disables a machine in the directory while it talks to two others: they cut it off

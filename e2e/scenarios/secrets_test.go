@@ -58,12 +58,10 @@ func TestPresharedKeyFromTheController(t *testing.T) {
 	}
 	again := func(m bank.Machine) {
 		t.Helper()
-		if err := errors.Join(b.KillNode(m), b.StartNode(m)); err != nil {
+		if err := b.KillNode(m); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.AwaitPolicy(t.Context(), m, "Shared"); err != nil {
-			t.Fatal(err)
-		}
+		startNode(t, b, m, "Shared")
 	}
 	wantOutcome(t, b, ws1, sql1, bank.Protected, 15*time.Second, "with the first key")
 
@@ -154,12 +152,10 @@ func TestRulesOfAMachinesOwn(t *testing.T) {
 	}
 	again := func() {
 		t.Helper()
-		if err := errors.Join(b.KillNode(ws1), b.StartNode(ws1)); err != nil {
+		if err := b.KillNode(ws1); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.AwaitPolicy(t.Context(), ws1, clientPolicy); err != nil {
-			t.Fatal(err)
-		}
+		startNode(t, b, ws1, clientPolicy)
 	}
 	file := writeFile(t, "rules.yaml", strings.Replace(noServers, "ADDRESS", sql1.Address.String(), 1))
 	wantOutcome(t, b, ws1, sql1, bank.Protected, 15*time.Second, "before")

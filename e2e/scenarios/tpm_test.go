@@ -51,15 +51,7 @@ func restart(t *testing.T, b *bank.Bank, m bank.Machine, between func() error) {
 // either side, gets a new key with the next certificate, and starts again after being killed. Without its TPM it enforces what
 // it knows and says what is wrong, and with another one it enrols again.
 func TestKeyInTheTPM(t *testing.T) {
-	chip, err := swtpm.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := chip.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	chip := swtpm.ForTest(t)
 	b := openBank(t, "ws1")
 	ws1, sql1 := b.Machine("ws1"), b.Machine("sql1")
 	b.UseTPM(sql1, chip.Device)
@@ -73,13 +65,7 @@ func TestKeyInTheTPM(t *testing.T) {
 	if err := enrol(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.StartNode(sql1); err != nil {
-		t.Fatal(err)
-	}
-	status, err := b.AwaitPolicy(t.Context(), sql1, secureServerPolicy)
-	if err != nil {
-		t.Fatal(err)
-	}
+	status := startNode(t, b, sql1, secureServerPolicy)
 	if status.Key != "in the TPM "+chip.Device || status.KeyProblem != "" {
 		t.Errorf("the key of sql1 is %q, with the problem %q", status.Key, status.KeyProblem)
 	}

@@ -16,7 +16,7 @@ import (
 
 // An Account gets tickets for the machine.
 type Account interface {
-	Ticket(service kerberos.Principal) (kerberos.Ticket, error)
+	Ticket(ctx context.Context, service kerberos.Principal) (kerberos.Ticket, error)
 }
 
 // EnrollAccount shows the machine's Kerberos account to a controller that shows the pinned root.
@@ -49,7 +49,7 @@ func (e Enrollment) EnrollAccount(ctx context.Context, pin pki.KeyID, account Ac
 	if err != nil {
 		return identity.Issued{}, err
 	}
-	ticket, err := account.Ticket(service)
+	ticket, err := account.Ticket(ctx, service)
 	if err != nil {
 		return identity.Issued{}, err
 	}

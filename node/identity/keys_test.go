@@ -20,15 +20,7 @@ import (
 
 func startTPM(t *testing.T) (*swtpm.TPM, *tpm.Device) {
 	t.Helper()
-	chip, err := swtpm.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := chip.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	chip := swtpm.ForTest(t)
 	return chip, tpm.New(chip.Device)
 }
 

@@ -7,6 +7,7 @@
 package kerberos
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -145,8 +146,29 @@ func hostName(all []kerberos.Principal, account kerberos.Principal) string {
 	return found
 }
 
-// Ticket gets a ticket for the service. It waits up to 5 s for each key distribution centre.
-func (a *Account) Ticket(service kerberos.Principal) (kerberos.Ticket, error) {
+// Ticket gets a ticket for the service. Key distribution centres that do not answer are left after 5 s each, or when ctx ends.
+func (a *Account) Ticket(ctx context.Context, service kerberos.Principal) (kerberos.Ticket, error) {
+	type answer struct {
+		ticket kerberos.Ticket
+		err    error
+	}
+	// The library knows no context. What it still waits for ends by itself, and is forgotten.
+	answers := make(chan answer, 1)
+	go func() {
+		ticket, err := a.ask(service)
+		answers <- answer{ticket, err}
+	}()
+	select {
+	case got := <-answers:
+		return got.ticket, got.err
+	case <-ctx.Done():
+		return kerberos.Ticket{}, fmt.Errorf("get %v a ticket for %v: %w: the key distribution centres of the realms, by %s, do not answer: %w",
+			a.principal, service, ErrTicket, a.settings.Config, ctx.Err())
+	}
+}
+
+// ask is Ticket for as long as it takes.
+func (a *Account) ask(service kerberos.Principal) (kerberos.Ticket, error) {
 	c := *a.config
 	c.DomainRealm = config.DomainRealm{}
 	if len(service.Components) == 2 {

@@ -1,7 +1,10 @@
 package kerberos
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,16 +75,18 @@ func principal(t *testing.T, text string) kerberos.Principal {
 	return p
 }
 
-// Whatever krb5.conf allows, nothing weak is asked for; what cannot be read is said with its place.
-func TestOpen(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, content string, mode os.FileMode) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(content), mode); err != nil {
-			t.Fatal(err)
-		}
-		return path
+func writeFile(t *testing.T, dir, name, content string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		t.Fatal(err)
 	}
+	return path
+}
+
+// writeKeytab writes the keytab of host/sql1.bank.example@BANK.EXAMPLE.
+func writeKeytab(t *testing.T, dir string) string {
+	t.Helper()
 	k := keytab.New()
 	if err := k.AddEntry("host/sql1.bank.example", "BANK.EXAMPLE", "password", time.Now(), 1, 18); err != nil {
 		t.Fatal(err)
@@ -90,7 +95,18 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := write("krb5.keytab", string(octets), 0o600)
+	return writeFile(t, dir, "krb5.keytab", string(octets), 0o600)
+}
+
+// Whatever krb5.conf allows, nothing weak is asked for; what cannot be read is said with its place.
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string, mode os.FileMode) string { return writeFile(t, dir, name, content, mode) }
+	good := writeKeytab(t, dir)
+	octets, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
 	conf := write("krb5.conf", "[libdefaults]\n allow_weak_crypto = true\n default_tkt_enctypes = arcfour-hmac-md5\n default_tgs_enctypes = arcfour-hmac-md5\n noaddresses = false\n forwardable = true\n", 0o644)
 	a, err := Open(Settings{Keytab: good, Config: conf})
 	if err != nil {
@@ -123,5 +139,33 @@ func TestOpen(t *testing.T) {
 		if _, err := Open(c.s); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q in it", c.name, err, c.want)
 		}
+	}
+}
+
+// Whoever gives up waiting is let go, whatever the key distribution centre does.
+func TestSilentCentre(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		cancel()
+		_, _ = io.Copy(io.Discard, conn) // until the other side has enough
+		conn.Close()
+	}()
+	dir := t.TempDir()
+	account, err := Open(Settings{Keytab: writeKeytab(t, dir), Config: writeFile(t, dir, "krb5.conf",
+		"[libdefaults]\n udp_preference_limit = 1\n dns_lookup_kdc = false\n[realms]\n BANK.EXAMPLE = {\n  kdc = "+listener.Addr().String()+"\n }\n", 0o644)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := account.Ticket(ctx, principal(t, "bailiwick/controller.bank.example@BANK.EXAMPLE")); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrTicket) {
+		t.Errorf("%v, want ErrTicket and that the context ended", err)
 	}
 }

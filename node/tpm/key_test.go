@@ -23,15 +23,7 @@ import (
 
 func start(t *testing.T) (*swtpm.TPM, *Device) {
 	t.Helper()
-	chip, err := swtpm.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := chip.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	chip := swtpm.ForTest(t)
 	return chip, New(chip.Device)
 }
 

@@ -18,7 +18,7 @@ func TestCapturedProofIsWorthless(t *testing.T) {
 		t.Fatal(err)
 	}
 	victim, thief, own, other := s.line(), s.line(), s.request("sql1.bank.example"), s.request("sql1.bank.example")
-	ticket, err := account.Ticket(victim.service)
+	ticket, err := account.Ticket(t.Context(), victim.service)
 	if err != nil {
 		t.Fatal(err)
 	}

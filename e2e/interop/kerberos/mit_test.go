@@ -173,7 +173,7 @@ func TestAccountIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = account.Ticket(kerberos.Principal{Components: []string{"bailiwick", "elsewhere.bank.example"}, Realm: realm})
+		_, err = account.Ticket(t.Context(), kerberos.Principal{Components: []string{"bailiwick", "elsewhere.bank.example"}, Realm: realm})
 		s.wantRefusal(err, "does not know the controller's service")
 	})
 	if _, err := s.join(filepath.Join(t.TempDir(), "none"), ""); !errors.Is(err, os.ErrNotExist) {

@@ -97,7 +97,7 @@ func TestComputerOfADomainEnrols(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Unless the account of the service says that it knows AES, its tickets are sealed with RC4.
-	_, err = account.Ticket(principal)
+	_, err = account.Ticket(t.Context(), principal)
 	d.wantRefusal(err, "msDS-SupportedEncryptionTypes")
 	d.replace("CN=svc-bailiwick,CN=Users", "msDS-SupportedEncryptionTypes", "24")
 	d.start(principal.String(), d.keys("controller.keytab", domainService), controller.RealmConfig{Name: "LAB.EXAMPLE", Accounts: "computer"})
@@ -127,7 +127,7 @@ func TestComputerOfADomainEnrols(t *testing.T) {
 	t.Run("when its account is disabled", func(t *testing.T) {
 		// A ticket from before is good for hours.
 		l, request := d.line(), d.request("sql1.lab.example")
-		ticket, err := account.Ticket(l.service)
+		ticket, err := account.Ticket(t.Context(), l.service)
 		if err != nil {
 			t.Fatal(err)
 		}

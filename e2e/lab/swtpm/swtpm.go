@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/e2e/lab/daemon"
@@ -51,6 +52,13 @@ func New() (*TPM, error) {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
+}
+
+// ForTest starts a TPM that ends with the test, which fails where swtpm is not installed.
+func ForTest(t testing.TB) *TPM {
+	t.Helper()
+	chip, err := New()
+	return daemon.ForTest(t, chip, err)
 }
 
 func (t *TPM) state() string { return filepath.Join(t.dir, "state") }
