@@ -97,6 +97,7 @@ func TestRevokedMachineIsShutOut(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	early := f.Token("ws1") // whoever has the machine may have that, too
 	r := f.revoke("ws1", "keyCompromise")
 	if len(r.GetRevoked()) != 6 || r.GetConnectedNodes() == 0 { // three certificates and their keys
 		t.Errorf("revoked are %v with %d nodes, wanted three certificates and three keys", r.GetRevoked(), r.GetConnectedNodes())
@@ -115,6 +116,9 @@ func TestRevokedMachineIsShutOut(t *testing.T) {
 	}
 	if _, err := client.Renew(f.Context(), &nodev1.RenewRequest{Csr: request}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("renewing over the connection of before: %v, wanted Unauthenticated", err)
+	}
+	if _, err := f.Join(early).Try(f.Context()); status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "let this machine in again") {
+		t.Errorf("joining with a token from before the revocation: %v, wanted PermissionDenied", err)
 	}
 	// A token does not help a revoked key, and is not used up by the attempt.
 	token := f.Token("ws1")

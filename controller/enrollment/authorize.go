@@ -265,3 +265,26 @@ func (d *Desk) askedBefore(ctx context.Context, u pki.UUID, key pki.KeyID, spent
 	}
 	return nil
 }
+
+// lookedAt refuses a machine whose certificate was revoked after it was granted another one, or that nobody granted any: whoever
+// made the token, or approved the request, did not know. The zero Time is for what no person granted.
+func (d *Desk) lookedAt(ctx context.Context, present pki.Identity, granted time.Time) error {
+	held, err := d.config.Holdings.Holding(ctx, present.UUID())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	if reason, since := d.barred(held); reason != "" && !granted.After(since) {
+		return fmt.Errorf("certificate %s of %v was revoked (%s): %w", held.Serial, present, reason, ErrBarred)
+	}
+	return nil
+}
+
+func (d *Desk) barred(held store.Holding) (reason string, since time.Time) {
+	if d.config.Barred == nil {
+		return "", time.Time{}
+	}
+	return d.config.Barred(held)
+}

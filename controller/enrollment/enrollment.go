@@ -69,9 +69,9 @@ type Config struct {
 	// Supersede is told which certificate a machine held that enrolled anew, and the serial number of the one that it gets
 	// now; nil tells nobody.
 	Supersede func(ctx context.Context, former store.Holding, present string) error
-	// Barred says why a person has to look at a machine before it enrols again, going by what it held last; "" says that nobody
-	// has to, and nil never does.
-	Barred func(store.Holding) string
+	// Barred says why a person has to look at a machine before it enrols again, and since when, going by what it held last; ""
+	// says that nobody has to, and nil never does.
+	Barred func(store.Holding) (reason string, since time.Time)
 	Now    func() time.Time
 	Log    hclog.Logger
 }

@@ -3,6 +3,7 @@ package enrollment
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -96,11 +97,11 @@ func TestAccountGoesThroughTheAuthorizer(t *testing.T) {
 		t.Errorf("the machine's certificate came by %q, want its account", held.How)
 	}
 	revoked := o.holdings[claim.uuid].Serial
-	o.config.Barred = func(h store.Holding) string {
+	o.config.Barred = func(h store.Holding) (string, time.Time) {
 		if h.Serial == revoked {
-			return "keyCompromise"
+			return "keyCompromise", o.clock
 		}
-		return ""
+		return "", time.Time{}
 	}
 	if _, err := o.authorize(t.Context(), claim, o.request("sql1."+catest.TrustDomain)); !errors.Is(err, ErrBarred) {
 		t.Errorf("revoked: %v, want ErrBarred", err)

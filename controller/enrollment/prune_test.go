@@ -92,11 +92,11 @@ func TestNoRuleForARevokedMachine(t *testing.T) {
 	o := newOffice(t)
 	o.config.Rules.Auto = []Rule{{Container: directory.MustParseDN("dc=bank,dc=example")}}
 	revoked := ""
-	o.config.Barred = func(h store.Holding) string {
+	o.config.Barred = func(h store.Holding) (string, time.Time) {
 		if h.Barred != "" || h.Serial == revoked {
-			return "keyCompromise"
+			return "keyCompromise", time.Time{}
 		}
-		return ""
+		return "", time.Time{}
 	}
 	s, err := o.submit(o.request("sql1.bank.example"))
 	if err != nil || s.Issued == nil {

@@ -108,7 +108,10 @@ func (d *Desk) Enroll(ctx context.Context, text string, csr []byte) (ca.Issued, 
 
 func (c *tokenClaim) machine() pki.UUID { return c.record.Machine }
 
-func (c *tokenClaim) admits(ctx context.Context, request *enroll.Request, _ pki.Identity) error {
+func (c *tokenClaim) admits(ctx context.Context, request *enroll.Request, present pki.Identity) error {
+	if err := c.desk.lookedAt(ctx, present, c.record.Created); err != nil {
+		return err
+	}
 	if !c.used {
 		return nil
 	}

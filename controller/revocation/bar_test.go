@@ -35,7 +35,7 @@ func (b *bars) PruneRevocations(_ context.Context, before time.Time) (int, error
 // The record of a revocation goes a while after the certificate's end. That its machine was shut out is known for good.
 func TestBarredOutlivesTheRecord(t *testing.T) {
 	now := time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
-	ended := now.Add(-time.Hour)
+	ended, revoked := now.Add(-time.Hour), now.Add(-2*time.Hour)
 	b := &bars{}
 	want := map[string]struct{ before, after string }{}
 	for i, r := range []struct {
@@ -51,6 +51,7 @@ func TestBarredOutlivesTheRecord(t *testing.T) {
 	} {
 		serial := string(rune('a' + i))
 		r.record.Serial, r.record.Issuer, r.record.Key, r.record.NotAfter = serial, pki.KeyID{1}, pki.KeyID{byte(i + 2)}, ended
+		r.record.At = revoked
 		b.kept.Records = append(b.kept.Records, r.record)
 		b.held = append(b.held, store.Holding{Machine: pki.UUID{byte(i + 1)}, Serial: serial, Key: r.record.Key, NotAfter: ended})
 		want[serial] = struct{ before, after string }{r.before, r.after}
@@ -60,7 +61,7 @@ func TestBarredOutlivesTheRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, h := range b.held {
-		if got := k.Barred(h); got != want[h.Serial].before {
+		if got, since := k.Barred(h); got != want[h.Serial].before || got != "" && !since.Equal(revoked) {
 			t.Errorf("certificate %s bars its machine for %q, want %q", h.Serial, got, want[h.Serial].before)
 		}
 	}
@@ -68,7 +69,7 @@ func TestBarredOutlivesTheRecord(t *testing.T) {
 		t.Fatalf("pruned %d, error %v", n, err)
 	}
 	for _, h := range b.held {
-		if got := k.Barred(h); got != want[h.Serial].after {
+		if got, _ := k.Barred(h); got != want[h.Serial].after {
 			t.Errorf("once the record is gone certificate %s bars its machine for %q, want %q", h.Serial, got, want[h.Serial].after)
 		}
 	}
