@@ -308,6 +308,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		c.authority.Follow(parts, c.state.store.WatchAuthorities(parts))
 		return nil
 	})
+	start("store", func() error { return c.watchStore(parts) })
 	start("head of the issuing journal", func() error { return c.tellHead(parts) })
 	start("ended records", func() error { return c.pruneRecords(parts) })
 	start("admin socket", func() error { return c.admins.Serve(c.adminLs) })

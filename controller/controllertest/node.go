@@ -186,12 +186,18 @@ func (n *Node) Dial(certificate tls.Certificate) *grpc.ClientConn {
 // Renew asks for another certificate with a fresh key and the given names.
 func (n *Node) Renew(names pki.Subject) (*Node, error) {
 	n.fleet.t.Helper()
+	return n.renew(n.fleet.Context(), names)
+}
+
+// renew is Renew for a caller with a deadline of its own.
+func (n *Node) renew(ctx context.Context, names pki.Subject) (*Node, error) {
+	n.fleet.t.Helper()
 	j := n.fleet.Join("")
 	request, err := enroll.NewRequest(j.Key, names)
 	if err != nil {
 		return nil, err
 	}
-	response, err := nodev1.NewEnrollmentServiceClient(n.Dial(n.Certificate)).Renew(n.fleet.Context(), &nodev1.RenewRequest{Csr: request})
+	response, err := nodev1.NewEnrollmentServiceClient(n.Dial(n.Certificate)).Renew(ctx, &nodev1.RenewRequest{Csr: request})
 	if err != nil {
 		return nil, err
 	}

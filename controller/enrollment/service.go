@@ -33,6 +33,8 @@ func NewService(desk *Desk) *Service { return &Service{desk: desk} }
 
 // Identify implements nodev1.EnrollmentServiceServer.
 func (s *Service) Identify(ctx context.Context, r *nodev1.IdentifyRequest) (*nodev1.IdentifyResponse, error) {
+	ctx, cancel := inTime(ctx)
+	defer cancel()
 	id, err := s.desk.Names(ctx, r.GetToken())
 	if err != nil {
 		return nil, s.refuse(ctx, "a join token was presented", err)
@@ -42,6 +44,8 @@ func (s *Service) Identify(ctx context.Context, r *nodev1.IdentifyRequest) (*nod
 
 // Enroll implements nodev1.EnrollmentServiceServer.
 func (s *Service) Enroll(ctx context.Context, r *nodev1.EnrollRequest) (*nodev1.EnrollResponse, error) {
+	ctx, cancel := inTime(ctx)
+	defer cancel()
 	if len(r.GetKerberos()) > 0 {
 		return s.enrollAccount(ctx, r)
 	}
@@ -54,6 +58,8 @@ func (s *Service) Enroll(ctx context.Context, r *nodev1.EnrollRequest) (*nodev1.
 
 // Renew implements nodev1.EnrollmentServiceServer.
 func (s *Service) Renew(ctx context.Context, r *nodev1.RenewRequest) (*nodev1.RenewResponse, error) {
+	ctx, cancel := inTime(ctx)
+	defer cancel()
 	leaf, err := s.caller(ctx)
 	if err != nil {
 		return nil, err
@@ -67,6 +73,8 @@ func (s *Service) Renew(ctx context.Context, r *nodev1.RenewRequest) (*nodev1.Re
 
 // Submit implements nodev1.EnrollmentServiceServer.
 func (s *Service) Submit(ctx context.Context, r *nodev1.SubmitRequest) (*nodev1.SubmitResponse, error) {
+	ctx, cancel := inTime(ctx)
+	defer cancel()
 	address := ""
 	if p, ok := peer.FromContext(ctx); ok {
 		address = p.Addr.String()
@@ -80,6 +88,16 @@ func (s *Service) Submit(ctx context.Context, r *nodev1.SubmitRequest) (*nodev1.
 		response.Chain, response.TrustBundle = submission.Issued.Chain(), s.desk.config.Trust().Append(nil)
 	}
 	return response, nil
+}
+
+// inTime ends a call a moment before its caller gives up, so that a caller hears why there was no answer, as that the store
+// has none.
+func inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Second, time.Until(deadline)/8)))
 }
 
 // AskAgainAfter is how long whoever waits for an approval is asked to leave between two questions.
