@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/controller/authority"
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/controller/revocation"
 	"github.com/bailiwick-net/bailiwick/pki"
@@ -81,7 +83,8 @@ func (c *Controller) openRevocations(ctx context.Context, trustDomain string, su
 			}
 			return c.mirror.View()
 		},
-		Issuers: c.issuers, Roots: c.roots, Responder: sign.get, Pointers: v.pointers,
+		Issuers: c.issuers, Roots: c.roots, OfflineRoots: c.offlineRoots,
+		Trusted: func() []*x509.Certificate { return c.authority.Trust().Intermediates() }, Responder: sign.get, Pointers: v.pointers,
 		ListLifetime: v.Revocation.ListLifetime, ResponseLifetime: v.Revocation.ResponseLifetime,
 	})
 	return err
@@ -103,6 +106,16 @@ func (c *Controller) roots() []revocation.Issuer {
 		out = append(out, root)
 	}
 	return out
+}
+
+// offlineRoots are the other ones.
+func (c *Controller) offlineRoots() []*x509.Certificate {
+	here := c.authority.Roots()
+	return slices.DeleteFunc(slices.Clone(c.authority.Trust().Roots()), func(root *x509.Certificate) bool {
+		return slices.ContainsFunc(here, func(r *authority.Root) bool {
+			return bytes.Equal(r.Issuing().RawSubjectPublicKeyInfo, root.RawSubjectPublicKeyInfo)
+		})
+	})
 }
 
 // shutRetired revokes the CAs that are retired below roots that are not.

@@ -98,7 +98,7 @@ func (a *api) certify(ctx context.Context, account string) (*adminv1.IssueAdmini
 func writeNew(path string, mode os.FileMode, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		return fmt.Errorf("writing the certificate: %w", err)
+		return fmt.Errorf("writing what was made: %w", err)
 	}
 	_, err = f.Write(content)
 	return errors.Join(err, f.Close())

@@ -22,7 +22,7 @@ func caCommand(c *client) *cobra.Command {
 	rotate.AddCommand(rotatePrepareCommand(c), rotateCertifyCommand(c), rotateActivateCommand(c), rotateRetireCommand(c), caStatusCommand(c))
 	journals := &cobra.Command{Use: "journal", Short: "Check and keep the journal of what was issued"}
 	journals.AddCommand(journalHeadCommand(c), journalVerifyCommand(c), journalExportCommand(c))
-	cmd.AddCommand(caStatusCommand(c), group(rotate), group(journals), caInitCommand(), caSignCommand())
+	cmd.AddCommand(caStatusCommand(c), group(rotate), group(journals), caInitCommand(), caSignCommand(), group(caListCommand(c)))
 	return group(cmd)
 }
 
@@ -69,6 +69,11 @@ func printAuthorities(w io.Writer, r *adminv1.GetAuthoritiesResponse) error {
 		}
 		fmt.Fprintln(w)
 		if err := nodes.write(w); err != nil {
+			return err
+		}
+	}
+	if len(r.GetRootLists()) > 0 {
+		if err := printRootLists(w, r.GetRootLists()); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -105,10 +107,6 @@ bailiwick-controller with --ca-certificate-file the first time.`,
 		Example: `  bailiwick ca sign --dir root --passphrase-file root.passphrase --trust-domain bank.example --request issuing.csr --out issuing.pem`,
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			unlock, err := o.unlock()
-			if err != nil {
-				return err
-			}
 			// The parts of a list do not matter: a root's has none.
 			pointers, err := revocation.NewPointers(url, 1)
 			if err != nil {
@@ -122,7 +120,7 @@ bailiwick-controller with --ca-certificate-file the first time.`,
 			if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) != 0 {
 				return fmt.Errorf("%s is not one PEM block %q", request, "CERTIFICATE REQUEST")
 			}
-			answer, err := signRequest(cmd.Context(), o.dir, unlock, ca.Config{TrustDomain: domain, IssuerLifetime: lifetime, Domains: domains, Pointers: pointers}, block.Bytes)
+			answer, err := o.signRequest(cmd.Context(), ca.Config{TrustDomain: domain, IssuerLifetime: lifetime, Domains: domains, Pointers: pointers}, block.Bytes)
 			if err != nil {
 				return err
 			}
@@ -144,21 +142,34 @@ bailiwick-controller with --ca-certificate-file the first time.`,
 	return cmd
 }
 
-// signRequest answers a request; the answer is in PEM.
-func signRequest(ctx context.Context, dir string, unlock ca.Unlock, config ca.Config, request []byte) (answer []byte, err error) {
-	root, key, err := ca.LoadRoot(dir, unlock)
+// withRoot opens a root that is kept off line, with its journal, for as long as use takes.
+func (o *rootFlags) withRoot(use func(records *ca.FileJournal, root *x509.Certificate, key crypto.Signer) error) error {
+	unlock, err := o.unlock()
+	if err != nil {
+		return err
+	}
+	root, key, err := ca.LoadRoot(o.dir, unlock)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no root in %s; make one with bailiwick ca init --offline-root: %w", dir, err)
+		return fmt.Errorf("there is no root in %s; make one with bailiwick ca init --offline-root: %w", o.dir, err)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	records, err := ca.OpenFileJournal(filepath.Join(dir, ca.RootJournal))
+	records, err := ca.OpenFileJournal(filepath.Join(o.dir, ca.RootJournal))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() { err = errors.Join(err, records.Close()) }()
-	issuing, err := ca.CertifyRequest(ctx, records, time.Now(), config, root, key, request)
+	return errors.Join(use(records, root, key), records.Close())
+}
+
+// signRequest answers a request; the answer is in PEM.
+func (o *rootFlags) signRequest(ctx context.Context, config ca.Config, request []byte) (answer []byte, err error) {
+	var issuing, root *x509.Certificate
+	err = o.withRoot(func(records *ca.FileJournal, by *x509.Certificate, key crypto.Signer) (err error) {
+		root = by
+		issuing, err = ca.CertifyRequest(ctx, records, time.Now(), config, root, key, request)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/bailiwick-net/bailiwick/controller"
 	"github.com/bailiwick-net/bailiwick/controller/controllertest"
 	"github.com/bailiwick-net/bailiwick/directory/settings"
 	nodev1 "github.com/bailiwick-net/bailiwick/proto/bailiwick/node/v1"
@@ -33,6 +34,8 @@ func TestMain(m *testing.M) {
 //	charon P12 PASSWORDFILE        have strongSwan load the file and print its certificates (condition: root)
 //	connect MACHINE                let a scripted node join, connect and put its policy into force
 //
+// In offlineroot.txtar the root is kept off line, in the folder $ROOT with the key file $KEY.
+//
 // A script with a file branch.ldif has that as a second directory, whose file is $BRANCH.
 //
 // $LDIF is the directory's file, $SAMBA one with the IPsec policies of a Windows domain, $ADMIN the address of the
@@ -48,6 +51,11 @@ func TestScripts(t *testing.T) {
 			f.Config.Admin.Listen = "127.0.0.1:0"
 			f.Config.Enrollment.Requests = true
 			branch := withBranch(t, f, file)
+			var root controllertest.OfflineRoot
+			if filepath.Base(file) == "offlineroot.txtar" {
+				f.Config.Revocation = controller.RevocationConfig{Listen: "127.0.0.1:0", URL: "http://127.0.0.1:7480"}
+				root = *f.OfflineRoot()
+			}
 			f.Start()
 			testscript.Run(t, testscript.Params{
 				Files:         []string{file},
@@ -59,6 +67,8 @@ func TestScripts(t *testing.T) {
 					env.Setenv("GORACE", "atexit_sleep_ms=0")
 					env.Setenv("LDIF", f.LDIF())
 					env.Setenv("BRANCH", branch)
+					env.Setenv("ROOT", root.Dir)
+					env.Setenv("KEY", root.KeyFile)
 					env.Setenv("ADMIN", f.AdminAddress().String())
 					samba, err := filepath.Abs("../../policies/gpipsec/testdata/samba.ldif")
 					env.Setenv("SAMBA", samba)

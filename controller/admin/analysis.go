@@ -223,6 +223,7 @@ func (s *Server) Verify(ctx context.Context, r *adminv1.VerifyRequest) (*adminv1
 	if situation.Certificates, err = s.latest(ctx); err != nil {
 		return nil, err
 	}
+	situation.RootLists = s.rootLists()
 	response := &adminv1.VerifyResponse{}
 	for _, f := range analyze.Verify(situation) {
 		response.Findings = append(response.Findings, &adminv1.Finding{

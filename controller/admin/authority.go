@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/bailiwick-net/bailiwick/controller/authority"
+	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/journal"
 	"github.com/bailiwick-net/bailiwick/pki/slots"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
@@ -39,6 +40,9 @@ func (s *Server) GetAuthorities(ctx context.Context, _ *adminv1.GetAuthoritiesRe
 			return nil, refuse(err)
 		}
 		response.Authorities = append(response.Authorities, described)
+	}
+	for _, l := range s.config.Revocations.RootLists() {
+		response.RootLists = append(response.RootLists, describeRootList(l))
 	}
 	response.Nodes = s.nodeTrust(state, bundle.Digest())
 	for _, n := range response.GetNodes() {
@@ -144,7 +148,7 @@ func (s *Server) stepped(ctx context.Context, slot slots.Slot, err error) (*admi
 
 // refuseStep maps the errors of a rotation to a status.
 func refuseStep(err error) error {
-	for _, is := range []error{slots.ErrStep, authority.ErrNotReady, authority.ErrKey} {
+	for _, is := range []error{slots.ErrStep, authority.ErrNotReady, authority.ErrKey, ca.ErrAuthority} {
 		if errors.Is(err, is) {
 			return withHint(codes.FailedPrecondition, err, "look at: bailiwick ca status")
 		}

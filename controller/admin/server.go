@@ -24,6 +24,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/directory/guard"
 	"github.com/bailiwick-net/bailiwick/directory/settings"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
+	lists "github.com/bailiwick-net/bailiwick/pki/revocation"
 	"github.com/bailiwick-net/bailiwick/pki/trust"
 	"github.com/bailiwick-net/bailiwick/policies"
 	"github.com/bailiwick-net/bailiwick/policies/plan"
@@ -129,6 +130,8 @@ func refuse(err error) error {
 		{revocation.ErrPermanent, codes.FailedPrecondition, "join the machine again with a new key: bailiwick token create MACHINE"},
 		{revocation.ErrAuthority, codes.FailedPrecondition, ""},
 		{revocation.ErrDirectory, codes.FailedPrecondition, ""},
+		{revocation.ErrOlderList, codes.FailedPrecondition, "look at: bailiwick ca status"},
+		{lists.ErrList, codes.InvalidArgument, ""},
 		{trust.ErrRevocations, codes.ResourceExhausted, ""},
 		{directory.ErrMove, codes.FailedPrecondition, ""},
 		{directory.ErrInconsistent, codes.FailedPrecondition, ""},

@@ -167,6 +167,10 @@ func (k *Keeper) certified(ctx context.Context, state slots.State, certificates 
 		if err := ca.CheckIssuing(part.root, part.issuing, k.config.CA); err != nil {
 			return refused(err)
 		}
+		// The list of its root may say so before anybody asks for it to be trusted.
+		if err := k.revoked().CheckPath([]*x509.Certificate{part.issuing, part.root}); err != nil {
+			return refused(fmt.Errorf("the issuing CA's certificate: %w: %w", ca.ErrAuthority, err))
+		}
 		if left := made.Remaining(k.config.Now()); left <= 0 {
 			return refused(fmt.Errorf("the issuing CA's certificate by %q ended %v ago: %w", part.root.Subject, -left, ca.ErrAuthority))
 		}

@@ -11,7 +11,9 @@
 //     CAs hang, and the list before is given out while it is good;
 //   - what an administrator revoked is never lifted by the directory; only a hold can be lifted at all (RFC 5280 5.3.1);
 //   - the directory is believed only where it was read in this run and its change admitted by the guard;
-//   - the number of a list is drawn from the store, so that no two lists have the same, whatever clock and restarts do.
+//   - the list of a root that is kept off line is given out as it was handed in, newer than the one before, and never one that
+//     revokes a CA which the fleet trusts; what is on it is in force before it is given out;
+//   - the number of a list is drawn from the store, so that no two lists that are signed here have the same, whatever clock and restarts do.
 //
 // It leaves who may revoke to admin, sending to distribute, cutting to the nodes, and keys to pki/ca.
 package revocation

@@ -97,10 +97,15 @@ func (k *Keeper) Health() Health {
 	out := Health{Failing: len(k.health.failing), Since: k.health.since, Failures: k.health.failures, Ends: map[string]time.Time{}}
 	k.health.Unlock()
 	k.lists.Lock()
-	defer k.lists.Unlock()
 	for scope, list := range k.lists.byScope {
 		if scope.Whole() {
 			out.Ends[scope.Issuer] = list.NextUpdate
+		}
+	}
+	k.lists.Unlock()
+	for _, root := range k.RootLists() {
+		if root.Offline && root.Number > 0 {
+			out.Ends[root.Issuer] = root.NextUpdate
 		}
 	}
 	return out

@@ -15,7 +15,7 @@ import (
 
 // Handler serves lists and OCSP over HTTP (RFC 5280 4.2.1.13, RFC 6960 A):
 //
-//	GET  /crl/ISSUER.crl              the list of an issuing CA; ISSUER are 16 digits of the name of its key
+//	GET  /crl/ISSUER.crl              the list of an issuing CA or root; ISSUER are 16 digits of the name of its key
 //	GET  /crl/ISSUER-PART-of-PARTS.crl   a part of it
 //	POST /ocsp                        an OCSP request in DER
 //	GET  /ocsp/BASE64                 the same in the path

@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/big"
@@ -43,6 +44,8 @@ type Store interface {
 	ChangeRevocations(ctx context.Context, c store.RevocationChange) (uint64, error)
 	PruneRevocations(ctx context.Context, before time.Time) (int, error)
 	NextCRLNumber(ctx context.Context) (uint64, error)
+	RootLists(ctx context.Context) ([]store.RootList, error)
+	PutRootList(ctx context.Context, l store.RootList, e journal.Event) error
 	IndexIssuances(ctx context.Context) error
 	Issuance(ctx context.Context, serial string) (ca.Entry, error)
 	IssuancesTo(ctx context.Context, subject string) ([]ca.Entry, error)
@@ -64,6 +67,10 @@ type Config struct {
 	Issuers func() []Issuer
 	// Roots are the roots whose keys are at hand: each signs the list of the CAs below it. Nil means none.
 	Roots func() []Issuer
+	// OfflineRoots are the trusted roots whose keys are kept elsewhere: their lists are handed in. Nil means none.
+	OfflineRoots func() []*x509.Certificate
+	// Trusted are the CAs below roots that the fleet trusts: no list that revokes one of them is taken. Nil means none.
+	Trusted func() []*x509.Certificate
 	// Responder returns who signs OCSP responses for an issuer.
 	Responder func(ctx context.Context, issuer Issuer) (Responder, error)
 	// Pointers are the places that certificates name.
@@ -108,6 +115,12 @@ func Open(ctx context.Context, c Config) (*Keeper, error) {
 	if c.Roots == nil {
 		c.Roots = func() []Issuer { return nil }
 	}
+	if c.OfflineRoots == nil {
+		c.OfflineRoots = func() []*x509.Certificate { return nil }
+	}
+	if c.Trusted == nil {
+		c.Trusted = func() []*x509.Certificate { return nil }
+	}
 	if c.ListLifetime == 0 {
 		c.ListLifetime = DefaultListLifetime
 	}
@@ -120,7 +133,7 @@ func Open(ctx context.Context, c Config) (*Keeper, error) {
 	if err := c.Store.IndexIssuances(ctx); err != nil {
 		return nil, err
 	}
-	if err := k.read(ctx); err != nil {
+	if err := errors.Join(k.read(ctx), k.readHanded(ctx)); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -214,9 +227,8 @@ type Order struct {
 // ParseSerial reads a serial number as people copy it: hexadecimal in any case, with colons or 0x. It returns the
 // spelling of the journal.
 func ParseSerial(text string) (string, error) {
-	digits := strings.TrimPrefix(strings.ToLower(strings.ReplaceAll(text, ":", "")), "0x")
-	number, ok := new(big.Int).SetString(digits, 16)
-	if !ok || number.Sign() <= 0 || number.BitLen() > 160 {
+	number, ok := revocation.ParseSerial(text)
+	if !ok {
 		return "", fmt.Errorf("serial number %.60q is not a positive number of up to 40 hexadecimal digits: %w", text, ErrNothing)
 	}
 	return number.Text(16), nil

@@ -52,6 +52,7 @@ type lists struct {
 	made     time.Time
 	byScope  map[revocation.Scope]SignedList
 	signing  map[revocation.Scope]*signature
+	handed   map[string]handed // of roots that are kept off line, by their names in paths
 	failed   error
 	failedAt time.Time
 }
@@ -94,7 +95,7 @@ func (s SignedList) good(now time.Time) bool { return s.DER != nil && now.Before
 func (k *Keeper) List(ctx context.Context, scope revocation.Scope) (SignedList, error) {
 	issuer, root, ok := k.signer(scope)
 	if !ok {
-		return SignedList{}, fmt.Errorf("issuer %s: %w", scope.Issuer, ErrNoList)
+		return k.handedList(scope)
 	}
 	k.lists.Lock()
 	present, wait, err := k.present(ctx, issuer, root, scope)

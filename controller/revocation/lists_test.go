@@ -32,6 +32,8 @@ func (n *numbers) NextCRLNumber(ctx context.Context) (uint64, error) {
 
 func (*numbers) IndexIssuances(context.Context) error { return nil }
 
+func (*numbers) RootLists(context.Context) ([]store.RootList, error) { return nil, nil }
+
 func (*numbers) Revocations(context.Context) (store.Revocations, error) {
 	return store.Revocations{}, nil
 }

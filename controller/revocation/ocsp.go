@@ -79,7 +79,7 @@ func (k *Keeper) Answer(ctx context.Context, der []byte) (response []byte, cache
 // answerOne looks a certificate up. What was never issued is unknown, never good.
 func (k *Keeper) answerOne(ctx context.Context, issuer pki.KeyID, id revocation.CertID) (revocation.Single, error) {
 	out := revocation.Single{ID: id}
-	if id.Serial.Sign() <= 0 || id.Serial.BitLen() > 160 {
+	if !revocation.IsSerial(id.Serial) {
 		return out, nil
 	}
 	serial := id.Serial.Text(16) // as the journal spells it

@@ -23,17 +23,19 @@ type FileJournal struct {
 		file    *os.File
 		size    int64 // of the part of the file that is good
 		entries entries
-		failed  error // set when a failed write could not be taken back; nothing is recorded after that
+		list    *RootList // the last one, nil before the first
+		failed  error     // set when a failed write could not be taken back; nothing is recorded after that
 	}
 }
 
 // maxJournalLine bounds one line: an intention or a certificate, in base64.
 const maxJournalLine = 64 << 10
 
-// journalLine is one line: either an intention or a certificate.
+// journalLine is one line: an intention, a certificate, or the revocation list of a root.
 type journalLine struct {
 	Intention *Intention  `json:"intention,omitempty"`
 	Complete  *completion `json:"complete,omitempty"`
+	List      *RootList   `json:"list,omitempty"`
 }
 
 type completion struct {
@@ -116,6 +118,13 @@ func (j *FileJournal) apply(text []byte) error {
 	}
 	entries := &j.guarded.entries
 	switch {
+	case line.List != nil && line.Intention == nil && line.Complete == nil:
+		if err := j.mayListLocked(*line.List); err != nil {
+			return err
+		}
+		j.guarded.list = line.List
+	case line.List != nil:
+		return errors.New("a revocation list and something else")
 	case line.Intention != nil && line.Complete == nil:
 		if err := entries.mayRecord(line.Intention.Serial); err != nil {
 			return err
@@ -127,7 +136,7 @@ func (j *FileJournal) apply(text []byte) error {
 		}
 		entries.complete(line.Complete.Serial, line.Complete.Certificate)
 	default:
-		return errors.New("neither an intention nor a certificate")
+		return errors.New("neither an intention nor a certificate nor a revocation list")
 	}
 	return nil
 }

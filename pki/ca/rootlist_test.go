@@ -1,7 +1,11 @@
 package ca
 
 import (
+	"crypto"
+	"crypto/x509"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -54,5 +58,146 @@ func TestIssuingCANamesTheListOfItsRoot(t *testing.T) {
 				t.Errorf("a certificate that names a list %s, where it is %s, gave %v, want ErrAuthority", name, where, err)
 			}
 		}
+	}
+}
+
+// offline makes a root that is kept off line, with one issuing CA, whose name is returned.
+func offline(t *testing.T, now time.Time) (dir string, unlock Unlock, issuing string) {
+	t.Helper()
+	dir = t.TempDir()
+	unlock, err := KeyOctets(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := Config{TrustDomain: "bank.example", IssuerLifetime: 40 * day}
+	if _, err := InitRoot(t.Context(), dir, unlock, now, config); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ECDSAP256.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	withJournal(t, dir, unlock, func(j *FileJournal, root *x509.Certificate, rootKey crypto.Signer) {
+		c, err := CertifyIssuing(t.Context(), j, now, config, root, rootKey, key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		issuing = c.SerialNumber.Text(16)
+	})
+	return dir, unlock, issuing
+}
+
+// withJournal opens a root as each command does.
+func withJournal(t *testing.T, dir string, unlock Unlock, use func(*FileJournal, *x509.Certificate, crypto.Signer)) {
+	t.Helper()
+	root, key, err := LoadRoot(dir, unlock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := OpenFileJournal(filepath.Join(dir, RootJournal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	use(j, root, key)
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each list of a root has a higher number than those before, whatever the clock says and whether it was given away, and what was
+// revoked once stays revoked until the certificate has ended and was on a list after that.
+func TestRootListsFollowEachOther(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	dir, unlock, issuing := offline(t, now)
+	end := time.Time{}
+	var number uint64
+	for _, step := range []struct {
+		name    string
+		after   time.Duration
+		revoke  []string
+		reason  revocation.Reason
+		entries int
+		why     revocation.Reason
+	}{
+		{"nobody is revoked", 0, nil, 0, 0, 0},
+		{"the CA is", 0, []string{issuing}, revocation.CACompromise, 1, revocation.CACompromise},
+		{"for another reason once more", time.Hour, []string{issuing}, revocation.Superseded, 1, revocation.CACompromise},
+		{"its certificate has ended", 40 * day, nil, 0, 1, revocation.CACompromise},
+		{"and was on a list since", 41 * day, nil, 0, 0, 0},
+	} {
+		withJournal(t, dir, unlock, func(j *FileJournal, root *x509.Certificate, key crypto.Signer) {
+			at := now.Add(step.after)
+			_, der, err := SignRootList(j, at, root, key, RootListOrder{Revoke: step.revoke, Reason: step.reason})
+			if err != nil {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+			list, by, err := revocation.ParseList(der, []*x509.Certificate{root}, at)
+			if err != nil || by != root {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+			if list.Number <= number || len(list.Entries) != step.entries || !list.NextUpdate.Equal(at.Add(DefaultRootListLifetime)) {
+				t.Errorf("%s: the list after number %d is %+v", step.name, number, list)
+			}
+			if step.entries > 0 && (list.Entries[0].Serial.Text(16) != issuing || list.Entries[0].Reason != step.why || !list.Entries[0].At.Equal(now)) {
+				t.Errorf("%s: on the list is %+v", step.name, list.Entries[0])
+			}
+			number, end = list.Number, at
+		})
+	}
+	withJournal(t, dir, unlock, func(j *FileJournal, root *x509.Certificate, key crypto.Signer) {
+		if _, _, err := SignRootList(j, end.Add(-time.Second), root, key, RootListOrder{}); !errors.Is(err, ErrAuthority) || !strings.Contains(err.Error(), "set the clock") {
+			t.Errorf("a list from before the last one: %v", err)
+		}
+	})
+}
+
+// A CA is named by its key or by the serial number of its certificate, and nothing is recorded of what is refused.
+func TestRootListRefuses(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	dir, unlock, issuing := offline(t, now)
+	withJournal(t, dir, unlock, func(j *FileJournal, root *x509.Certificate, key crypto.Signer) {
+		before := j.guarded.size
+		name := revocation.IssuerName(j.Entries()[1].Intention.Key)
+		rootSerial := root.SerialNumber.Text(16)
+		for what, test := range map[string]struct {
+			order RootListOrder
+			now   time.Time
+			want  error
+		}{
+			"a CA of others":       {RootListOrder{Revoke: []string{name, "0123456789abcdef"}}, now, ErrNoIssuer},
+			"the root itself":      {RootListOrder{Revoke: []string{rootSerial}}, now, ErrNoIssuer},
+			"a hold":               {RootListOrder{Revoke: []string{name}, Reason: revocation.CertificateHold}, now, ErrAuthority},
+			"a short life":         {RootListOrder{Lifetime: day - 1}, now, ErrAuthority},
+			"a long life":          {RootListOrder{Lifetime: maxRootListLifetime + 1}, now, ErrAuthority},
+			"a root that is over":  {RootListOrder{}, root.NotAfter, ErrAuthority},
+			"a clock at the epoch": {RootListOrder{}, time.Unix(0, 0), ErrAuthority},
+		} {
+			if _, _, err := SignRootList(j, test.now, root, key, test.order); !errors.Is(err, test.want) {
+				t.Errorf("%s gave %v, want %v", what, err, test.want)
+			}
+		}
+		if j.guarded.size != before {
+			t.Error("something was recorded of what was refused")
+		}
+		for _, name := range []string{strings.ToUpper(name), "0x" + issuing} {
+			if l, _, err := SignRootList(j, now, root, key, RootListOrder{Revoke: []string{name}}); err != nil || len(l.Revoked) != 1 || l.Revoked[0].Serial != issuing {
+				t.Errorf("revoking %q gave %+v, error %v", name, l, err)
+			}
+		}
+		if err := j.RecordList(RootList{Number: 1}); !errors.Is(err, ErrJournal) {
+			t.Errorf("a number from before gave %v, want ErrJournal", err)
+		}
+	})
+	path := filepath.Join(dir, RootJournal)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(strings.TrimSuffix(string(text), "\n"), "\n")
+	if err := os.WriteFile(path, []byte(string(text)+lines[len(lines)-1]+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFileJournal(path); !errors.Is(err, ErrJournal) {
+		t.Errorf("a journal with one list twice gave %v, want ErrJournal", err)
 	}
 }

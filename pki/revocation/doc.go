@@ -1,6 +1,7 @@
 // Package revocation is how the fleet tells machines without our daemon which certificates must not be believed any more:
 // it owns the reasons of RFC 5280, what a certificate revocation list holds and how it is split, the requests and
-// responses of OCSP (RFC 6960), and the places that certificates name for both.
+// responses of OCSP (RFC 6960), the places that certificates name for both, and the reading of a root's list that was signed
+// elsewhere.
 //
 // Invariants: a list or response that is made says when the next one comes; a list that does not hold all revocations
 // of its issuer says so in a critical extension; a response repeats the nonce of its request, whole or not at all; what

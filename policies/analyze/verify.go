@@ -62,8 +62,10 @@ type Situation struct {
 	Authorities []Authority
 	// Certificates are the latest of all machines.
 	Certificates []Certificate
-	Services     []Service
-	Now          time.Time
+	// RootLists are those of roots that are kept off line.
+	RootLists []RootList
+	Services  []Service
+	Now       time.Time
 }
 
 // Verify looks for what is wrong, dangerous or without effect in the documents of a fleet: what policies.Validate and
@@ -80,6 +82,7 @@ func Verify(s Situation) []policies.Finding {
 	v.secrets()
 	v.authorities()
 	v.certificates()
+	v.rootLists()
 	v.unused()
 	slices.SortStableFunc(v.findings, func(a, b policies.Finding) int {
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(a.At.File, b.At.File), cmp.Compare(a.At.Line, b.At.Line),

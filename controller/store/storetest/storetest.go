@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"issuances without an end are kept":     journalEndless,
 		"revocations are changed as a whole":    revocations,
 		"numbers of lists are drawn once":       crlNumbers,
+		"lists of roots are replaced":           rootLists,
 		"barred machines are remembered":        holdings,
 		"the journal is found by its index":     journalIndex,
 		"node records are replaced":             nodes,

@@ -343,7 +343,8 @@ type GetAuthoritiesResponse struct {
 	// Nodes that must be waited for.
 	Waiting uint32 `protobuf:"varint,5,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	// NUMBER:DIGEST.
-	JournalHead   string `protobuf:"bytes,6,opt,name=journal_head,json=journalHead,proto3" json:"journal_head,omitempty"`
+	JournalHead   string      `protobuf:"bytes,6,opt,name=journal_head,json=journalHead,proto3" json:"journal_head,omitempty"`
+	RootLists     []*RootList `protobuf:"bytes,7,rep,name=root_lists,json=rootLists,proto3" json:"root_lists,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -420,6 +421,208 @@ func (x *GetAuthoritiesResponse) GetJournalHead() string {
 	return ""
 }
 
+func (x *GetAuthoritiesResponse) GetRootLists() []*RootList {
+	if x != nil {
+		return x.RootLists
+	}
+	return nil
+}
+
+// RootList is the revocation list of a trusted root.
+type RootList struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	RootSubject string                 `protobuf:"bytes,1,opt,name=root_subject,json=rootSubject,proto3" json:"root_subject,omitempty"`
+	// The root in the path of the list.
+	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Whether the root's key is kept elsewhere, and the list handed in.
+	Offline bool `protobuf:"varint,3,opt,name=offline,proto3" json:"offline,omitempty"`
+	// 0 while there is none.
+	Number     uint64                 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
+	ThisUpdate *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=this_update,json=thisUpdate,proto3" json:"this_update,omitempty"`
+	NextUpdate *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next_update,json=nextUpdate,proto3" json:"next_update,omitempty"`
+	// The serial numbers of the CA certificates that are on it.
+	Revoked []string `protobuf:"bytes,7,rep,name=revoked,proto3" json:"revoked,omitempty"`
+	// Those that are revoked here and not on it.
+	Lacking       []string `protobuf:"bytes,8,rep,name=lacking,proto3" json:"lacking,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootList) Reset() {
+	*x = RootList{}
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootList) ProtoMessage() {}
+
+func (x *RootList) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootList.ProtoReflect.Descriptor instead.
+func (*RootList) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RootList) GetRootSubject() string {
+	if x != nil {
+		return x.RootSubject
+	}
+	return ""
+}
+
+func (x *RootList) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *RootList) GetOffline() bool {
+	if x != nil {
+		return x.Offline
+	}
+	return false
+}
+
+func (x *RootList) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *RootList) GetThisUpdate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ThisUpdate
+	}
+	return nil
+}
+
+func (x *RootList) GetNextUpdate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextUpdate
+	}
+	return nil
+}
+
+func (x *RootList) GetRevoked() []string {
+	if x != nil {
+		return x.Revoked
+	}
+	return nil
+}
+
+func (x *RootList) GetLacking() []string {
+	if x != nil {
+		return x.Lacking
+	}
+	return nil
+}
+
+type ImportRootListRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In DER.
+	List          []byte `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportRootListRequest) Reset() {
+	*x = ImportRootListRequest{}
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportRootListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportRootListRequest) ProtoMessage() {}
+
+func (x *ImportRootListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportRootListRequest.ProtoReflect.Descriptor instead.
+func (*ImportRootListRequest) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ImportRootListRequest) GetList() []byte {
+	if x != nil {
+		return x.List
+	}
+	return nil
+}
+
+type ImportRootListResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	List          *RootList              `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportRootListResponse) Reset() {
+	*x = ImportRootListResponse{}
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportRootListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportRootListResponse) ProtoMessage() {}
+
+func (x *ImportRootListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportRootListResponse.ProtoReflect.Descriptor instead.
+func (*ImportRootListResponse) Descriptor() ([]byte, []int) {
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ImportRootListResponse) GetList() *RootList {
+	if x != nil {
+		return x.List
+	}
+	return nil
+}
+
 type PrepareAuthorityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Makes a new root as well.
@@ -432,7 +635,7 @@ type PrepareAuthorityRequest struct {
 
 func (x *PrepareAuthorityRequest) Reset() {
 	*x = PrepareAuthorityRequest{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[4]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +647,7 @@ func (x *PrepareAuthorityRequest) String() string {
 func (*PrepareAuthorityRequest) ProtoMessage() {}
 
 func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[4]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +660,7 @@ func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{4}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PrepareAuthorityRequest) GetRoot() bool {
@@ -483,7 +686,7 @@ type PrepareAuthorityResponse struct {
 
 func (x *PrepareAuthorityResponse) Reset() {
 	*x = PrepareAuthorityResponse{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[5]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +698,7 @@ func (x *PrepareAuthorityResponse) String() string {
 func (*PrepareAuthorityResponse) ProtoMessage() {}
 
 func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[5]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +711,7 @@ func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{5}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PrepareAuthorityResponse) GetAuthority() *Authority {
@@ -528,7 +731,7 @@ type CertifyAuthorityRequest struct {
 
 func (x *CertifyAuthorityRequest) Reset() {
 	*x = CertifyAuthorityRequest{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[6]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +743,7 @@ func (x *CertifyAuthorityRequest) String() string {
 func (*CertifyAuthorityRequest) ProtoMessage() {}
 
 func (x *CertifyAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[6]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +756,7 @@ func (x *CertifyAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertifyAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*CertifyAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{6}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CertifyAuthorityRequest) GetCertificates() []byte {
@@ -572,7 +775,7 @@ type CertifyAuthorityResponse struct {
 
 func (x *CertifyAuthorityResponse) Reset() {
 	*x = CertifyAuthorityResponse{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[7]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +787,7 @@ func (x *CertifyAuthorityResponse) String() string {
 func (*CertifyAuthorityResponse) ProtoMessage() {}
 
 func (x *CertifyAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[7]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +800,7 @@ func (x *CertifyAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertifyAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*CertifyAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{7}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CertifyAuthorityResponse) GetAuthority() *Authority {
@@ -617,7 +820,7 @@ type ActivateAuthorityRequest struct {
 
 func (x *ActivateAuthorityRequest) Reset() {
 	*x = ActivateAuthorityRequest{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[8]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +832,7 @@ func (x *ActivateAuthorityRequest) String() string {
 func (*ActivateAuthorityRequest) ProtoMessage() {}
 
 func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[8]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +845,7 @@ func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{8}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ActivateAuthorityRequest) GetEmergency() bool {
@@ -663,7 +866,7 @@ type ActivateAuthorityResponse struct {
 
 func (x *ActivateAuthorityResponse) Reset() {
 	*x = ActivateAuthorityResponse{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[9]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +878,7 @@ func (x *ActivateAuthorityResponse) String() string {
 func (*ActivateAuthorityResponse) ProtoMessage() {}
 
 func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[9]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +891,7 @@ func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{9}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ActivateAuthorityResponse) GetAuthority() *Authority {
@@ -716,7 +919,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[10]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +931,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[10]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +944,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{10}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RetireAuthorityRequest) GetId() string {
@@ -767,7 +970,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +982,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[11]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +995,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{11}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *Authority {
@@ -812,7 +1015,7 @@ type ReadJournalRequest struct {
 
 func (x *ReadJournalRequest) Reset() {
 	*x = ReadJournalRequest{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +1027,7 @@ func (x *ReadJournalRequest) String() string {
 func (*ReadJournalRequest) ProtoMessage() {}
 
 func (x *ReadJournalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[12]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +1040,7 @@ func (x *ReadJournalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadJournalRequest.ProtoReflect.Descriptor instead.
 func (*ReadJournalRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{12}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReadJournalRequest) GetFrom() uint64 {
@@ -859,7 +1062,7 @@ type ReadJournalResponse struct {
 
 func (x *ReadJournalResponse) Reset() {
 	*x = ReadJournalResponse{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1074,7 @@ func (x *ReadJournalResponse) String() string {
 func (*ReadJournalResponse) ProtoMessage() {}
 
 func (x *ReadJournalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[13]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1087,7 @@ func (x *ReadJournalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadJournalResponse.ProtoReflect.Descriptor instead.
 func (*ReadJournalResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{13}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReadJournalResponse) GetLines() [][]byte {
@@ -911,7 +1114,7 @@ type AuditJournalRequest struct {
 
 func (x *AuditJournalRequest) Reset() {
 	*x = AuditJournalRequest{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1126,7 @@ func (x *AuditJournalRequest) String() string {
 func (*AuditJournalRequest) ProtoMessage() {}
 
 func (x *AuditJournalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[14]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1139,7 @@ func (x *AuditJournalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditJournalRequest.ProtoReflect.Descriptor instead.
 func (*AuditJournalRequest) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{14}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AuditJournalRequest) GetRemembered() []string {
@@ -960,7 +1163,7 @@ type AuditJournalResponse struct {
 
 func (x *AuditJournalResponse) Reset() {
 	*x = AuditJournalResponse{}
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1175,7 @@ func (x *AuditJournalResponse) String() string {
 func (*AuditJournalResponse) ProtoMessage() {}
 
 func (x *AuditJournalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[15]
+	mi := &file_bailiwick_admin_v1_authority_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1188,7 @@ func (x *AuditJournalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditJournalResponse.ProtoReflect.Descriptor instead.
 func (*AuditJournalResponse) Descriptor() ([]byte, []int) {
-	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{15}
+	return file_bailiwick_admin_v1_authority_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AuditJournalResponse) GetHead() string {
@@ -1050,14 +1253,31 @@ const file_bailiwick_admin_v1_authority_proto_rawDesc = "" +
 	"\tconnected\x18\x05 \x01(\bR\tconnected\x127\n" +
 	"\tlast_seen\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x18\n" +
 	"\aexcused\x18\a \x01(\tR\aexcused\"\x17\n" +
-	"\x15GetAuthoritiesRequest\"\x95\x02\n" +
+	"\x15GetAuthoritiesRequest\"\xd2\x02\n" +
 	"\x16GetAuthoritiesResponse\x12?\n" +
 	"\vauthorities\x18\x01 \x03(\v2\x1d.bailiwick.admin.v1.AuthorityR\vauthorities\x12%\n" +
 	"\x0etrust_revision\x18\x02 \x01(\x04R\rtrustRevision\x12!\n" +
 	"\ftrust_digest\x18\x03 \x01(\tR\vtrustDigest\x123\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x1d.bailiwick.admin.v1.NodeTrustR\x05nodes\x12\x18\n" +
 	"\awaiting\x18\x05 \x01(\rR\awaiting\x12!\n" +
-	"\fjournal_head\x18\x06 \x01(\tR\vjournalHead\"K\n" +
+	"\fjournal_head\x18\x06 \x01(\tR\vjournalHead\x12;\n" +
+	"\n" +
+	"root_lists\x18\a \x03(\v2\x1c.bailiwick.admin.v1.RootListR\trootLists\"\xa5\x02\n" +
+	"\bRootList\x12!\n" +
+	"\froot_subject\x18\x01 \x01(\tR\vrootSubject\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x18\n" +
+	"\aoffline\x18\x03 \x01(\bR\aoffline\x12\x16\n" +
+	"\x06number\x18\x04 \x01(\x04R\x06number\x12;\n" +
+	"\vthis_update\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"thisUpdate\x12;\n" +
+	"\vnext_update\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"nextUpdate\x12\x18\n" +
+	"\arevoked\x18\a \x03(\tR\arevoked\x12\x18\n" +
+	"\alacking\x18\b \x03(\tR\alacking\"+\n" +
+	"\x15ImportRootListRequest\x12\x12\n" +
+	"\x04list\x18\x01 \x01(\fR\x04list\"J\n" +
+	"\x16ImportRootListResponse\x120\n" +
+	"\x04list\x18\x01 \x01(\v2\x1c.bailiwick.admin.v1.RootListR\x04list\"K\n" +
 	"\x17PrepareAuthorityRequest\x12\x12\n" +
 	"\x04root\x18\x01 \x01(\bR\x04root\x12\x1c\n" +
 	"\temergency\x18\x02 \x01(\bR\temergency\"W\n" +
@@ -1090,13 +1310,14 @@ const file_bailiwick_admin_v1_authority_proto_rawDesc = "" +
 	"\x04head\x18\x01 \x01(\tR\x04head\x12\"\n" +
 	"\fcertificates\x18\x02 \x01(\rR\fcertificates\x12\x12\n" +
 	"\x04open\x18\x03 \x01(\rR\x04open\x12\x1a\n" +
-	"\bproblems\x18\x04 \x03(\tR\bproblems2\xfa\x05\n" +
+	"\bproblems\x18\x04 \x03(\tR\bproblems2\xe3\x06\n" +
 	"\x10AuthorityService\x12g\n" +
 	"\x0eGetAuthorities\x12).bailiwick.admin.v1.GetAuthoritiesRequest\x1a*.bailiwick.admin.v1.GetAuthoritiesResponse\x12m\n" +
 	"\x10PrepareAuthority\x12+.bailiwick.admin.v1.PrepareAuthorityRequest\x1a,.bailiwick.admin.v1.PrepareAuthorityResponse\x12m\n" +
 	"\x10CertifyAuthority\x12+.bailiwick.admin.v1.CertifyAuthorityRequest\x1a,.bailiwick.admin.v1.CertifyAuthorityResponse\x12p\n" +
 	"\x11ActivateAuthority\x12,.bailiwick.admin.v1.ActivateAuthorityRequest\x1a-.bailiwick.admin.v1.ActivateAuthorityResponse\x12j\n" +
-	"\x0fRetireAuthority\x12*.bailiwick.admin.v1.RetireAuthorityRequest\x1a+.bailiwick.admin.v1.RetireAuthorityResponse\x12^\n" +
+	"\x0fRetireAuthority\x12*.bailiwick.admin.v1.RetireAuthorityRequest\x1a+.bailiwick.admin.v1.RetireAuthorityResponse\x12g\n" +
+	"\x0eImportRootList\x12).bailiwick.admin.v1.ImportRootListRequest\x1a*.bailiwick.admin.v1.ImportRootListResponse\x12^\n" +
 	"\vReadJournal\x12&.bailiwick.admin.v1.ReadJournalRequest\x1a'.bailiwick.admin.v1.ReadJournalResponse\x12a\n" +
 	"\fAuditJournal\x12'.bailiwick.admin.v1.AuditJournalRequest\x1a(.bailiwick.admin.v1.AuditJournalResponseBEZCgithub.com/bailiwick-net/bailiwick/proto/bailiwick/admin/v1;adminv1b\x06proto3"
 
@@ -1112,61 +1333,70 @@ func file_bailiwick_admin_v1_authority_proto_rawDescGZIP() []byte {
 	return file_bailiwick_admin_v1_authority_proto_rawDescData
 }
 
-var file_bailiwick_admin_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_bailiwick_admin_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_bailiwick_admin_v1_authority_proto_goTypes = []any{
 	(*Authority)(nil),                 // 0: bailiwick.admin.v1.Authority
 	(*NodeTrust)(nil),                 // 1: bailiwick.admin.v1.NodeTrust
 	(*GetAuthoritiesRequest)(nil),     // 2: bailiwick.admin.v1.GetAuthoritiesRequest
 	(*GetAuthoritiesResponse)(nil),    // 3: bailiwick.admin.v1.GetAuthoritiesResponse
-	(*PrepareAuthorityRequest)(nil),   // 4: bailiwick.admin.v1.PrepareAuthorityRequest
-	(*PrepareAuthorityResponse)(nil),  // 5: bailiwick.admin.v1.PrepareAuthorityResponse
-	(*CertifyAuthorityRequest)(nil),   // 6: bailiwick.admin.v1.CertifyAuthorityRequest
-	(*CertifyAuthorityResponse)(nil),  // 7: bailiwick.admin.v1.CertifyAuthorityResponse
-	(*ActivateAuthorityRequest)(nil),  // 8: bailiwick.admin.v1.ActivateAuthorityRequest
-	(*ActivateAuthorityResponse)(nil), // 9: bailiwick.admin.v1.ActivateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),    // 10: bailiwick.admin.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),   // 11: bailiwick.admin.v1.RetireAuthorityResponse
-	(*ReadJournalRequest)(nil),        // 12: bailiwick.admin.v1.ReadJournalRequest
-	(*ReadJournalResponse)(nil),       // 13: bailiwick.admin.v1.ReadJournalResponse
-	(*AuditJournalRequest)(nil),       // 14: bailiwick.admin.v1.AuditJournalRequest
-	(*AuditJournalResponse)(nil),      // 15: bailiwick.admin.v1.AuditJournalResponse
-	(*timestamppb.Timestamp)(nil),     // 16: google.protobuf.Timestamp
+	(*RootList)(nil),                  // 4: bailiwick.admin.v1.RootList
+	(*ImportRootListRequest)(nil),     // 5: bailiwick.admin.v1.ImportRootListRequest
+	(*ImportRootListResponse)(nil),    // 6: bailiwick.admin.v1.ImportRootListResponse
+	(*PrepareAuthorityRequest)(nil),   // 7: bailiwick.admin.v1.PrepareAuthorityRequest
+	(*PrepareAuthorityResponse)(nil),  // 8: bailiwick.admin.v1.PrepareAuthorityResponse
+	(*CertifyAuthorityRequest)(nil),   // 9: bailiwick.admin.v1.CertifyAuthorityRequest
+	(*CertifyAuthorityResponse)(nil),  // 10: bailiwick.admin.v1.CertifyAuthorityResponse
+	(*ActivateAuthorityRequest)(nil),  // 11: bailiwick.admin.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil), // 12: bailiwick.admin.v1.ActivateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),    // 13: bailiwick.admin.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),   // 14: bailiwick.admin.v1.RetireAuthorityResponse
+	(*ReadJournalRequest)(nil),        // 15: bailiwick.admin.v1.ReadJournalRequest
+	(*ReadJournalResponse)(nil),       // 16: bailiwick.admin.v1.ReadJournalResponse
+	(*AuditJournalRequest)(nil),       // 17: bailiwick.admin.v1.AuditJournalRequest
+	(*AuditJournalResponse)(nil),      // 18: bailiwick.admin.v1.AuditJournalResponse
+	(*timestamppb.Timestamp)(nil),     // 19: google.protobuf.Timestamp
 }
 var file_bailiwick_admin_v1_authority_proto_depIdxs = []int32{
-	16, // 0: bailiwick.admin.v1.Authority.root_not_after:type_name -> google.protobuf.Timestamp
-	16, // 1: bailiwick.admin.v1.Authority.issuing_not_after:type_name -> google.protobuf.Timestamp
-	16, // 2: bailiwick.admin.v1.Authority.made:type_name -> google.protobuf.Timestamp
-	16, // 3: bailiwick.admin.v1.Authority.activated:type_name -> google.protobuf.Timestamp
-	16, // 4: bailiwick.admin.v1.Authority.superseded:type_name -> google.protobuf.Timestamp
-	16, // 5: bailiwick.admin.v1.Authority.retired:type_name -> google.protobuf.Timestamp
-	16, // 6: bailiwick.admin.v1.Authority.certificates_until:type_name -> google.protobuf.Timestamp
-	16, // 7: bailiwick.admin.v1.NodeTrust.certificate_not_after:type_name -> google.protobuf.Timestamp
-	16, // 8: bailiwick.admin.v1.NodeTrust.last_seen:type_name -> google.protobuf.Timestamp
+	19, // 0: bailiwick.admin.v1.Authority.root_not_after:type_name -> google.protobuf.Timestamp
+	19, // 1: bailiwick.admin.v1.Authority.issuing_not_after:type_name -> google.protobuf.Timestamp
+	19, // 2: bailiwick.admin.v1.Authority.made:type_name -> google.protobuf.Timestamp
+	19, // 3: bailiwick.admin.v1.Authority.activated:type_name -> google.protobuf.Timestamp
+	19, // 4: bailiwick.admin.v1.Authority.superseded:type_name -> google.protobuf.Timestamp
+	19, // 5: bailiwick.admin.v1.Authority.retired:type_name -> google.protobuf.Timestamp
+	19, // 6: bailiwick.admin.v1.Authority.certificates_until:type_name -> google.protobuf.Timestamp
+	19, // 7: bailiwick.admin.v1.NodeTrust.certificate_not_after:type_name -> google.protobuf.Timestamp
+	19, // 8: bailiwick.admin.v1.NodeTrust.last_seen:type_name -> google.protobuf.Timestamp
 	0,  // 9: bailiwick.admin.v1.GetAuthoritiesResponse.authorities:type_name -> bailiwick.admin.v1.Authority
 	1,  // 10: bailiwick.admin.v1.GetAuthoritiesResponse.nodes:type_name -> bailiwick.admin.v1.NodeTrust
-	0,  // 11: bailiwick.admin.v1.PrepareAuthorityResponse.authority:type_name -> bailiwick.admin.v1.Authority
-	0,  // 12: bailiwick.admin.v1.CertifyAuthorityResponse.authority:type_name -> bailiwick.admin.v1.Authority
-	0,  // 13: bailiwick.admin.v1.ActivateAuthorityResponse.authority:type_name -> bailiwick.admin.v1.Authority
-	0,  // 14: bailiwick.admin.v1.RetireAuthorityResponse.authority:type_name -> bailiwick.admin.v1.Authority
-	2,  // 15: bailiwick.admin.v1.AuthorityService.GetAuthorities:input_type -> bailiwick.admin.v1.GetAuthoritiesRequest
-	4,  // 16: bailiwick.admin.v1.AuthorityService.PrepareAuthority:input_type -> bailiwick.admin.v1.PrepareAuthorityRequest
-	6,  // 17: bailiwick.admin.v1.AuthorityService.CertifyAuthority:input_type -> bailiwick.admin.v1.CertifyAuthorityRequest
-	8,  // 18: bailiwick.admin.v1.AuthorityService.ActivateAuthority:input_type -> bailiwick.admin.v1.ActivateAuthorityRequest
-	10, // 19: bailiwick.admin.v1.AuthorityService.RetireAuthority:input_type -> bailiwick.admin.v1.RetireAuthorityRequest
-	12, // 20: bailiwick.admin.v1.AuthorityService.ReadJournal:input_type -> bailiwick.admin.v1.ReadJournalRequest
-	14, // 21: bailiwick.admin.v1.AuthorityService.AuditJournal:input_type -> bailiwick.admin.v1.AuditJournalRequest
-	3,  // 22: bailiwick.admin.v1.AuthorityService.GetAuthorities:output_type -> bailiwick.admin.v1.GetAuthoritiesResponse
-	5,  // 23: bailiwick.admin.v1.AuthorityService.PrepareAuthority:output_type -> bailiwick.admin.v1.PrepareAuthorityResponse
-	7,  // 24: bailiwick.admin.v1.AuthorityService.CertifyAuthority:output_type -> bailiwick.admin.v1.CertifyAuthorityResponse
-	9,  // 25: bailiwick.admin.v1.AuthorityService.ActivateAuthority:output_type -> bailiwick.admin.v1.ActivateAuthorityResponse
-	11, // 26: bailiwick.admin.v1.AuthorityService.RetireAuthority:output_type -> bailiwick.admin.v1.RetireAuthorityResponse
-	13, // 27: bailiwick.admin.v1.AuthorityService.ReadJournal:output_type -> bailiwick.admin.v1.ReadJournalResponse
-	15, // 28: bailiwick.admin.v1.AuthorityService.AuditJournal:output_type -> bailiwick.admin.v1.AuditJournalResponse
-	22, // [22:29] is the sub-list for method output_type
-	15, // [15:22] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	4,  // 11: bailiwick.admin.v1.GetAuthoritiesResponse.root_lists:type_name -> bailiwick.admin.v1.RootList
+	19, // 12: bailiwick.admin.v1.RootList.this_update:type_name -> google.protobuf.Timestamp
+	19, // 13: bailiwick.admin.v1.RootList.next_update:type_name -> google.protobuf.Timestamp
+	4,  // 14: bailiwick.admin.v1.ImportRootListResponse.list:type_name -> bailiwick.admin.v1.RootList
+	0,  // 15: bailiwick.admin.v1.PrepareAuthorityResponse.authority:type_name -> bailiwick.admin.v1.Authority
+	0,  // 16: bailiwick.admin.v1.CertifyAuthorityResponse.authority:type_name -> bailiwick.admin.v1.Authority
+	0,  // 17: bailiwick.admin.v1.ActivateAuthorityResponse.authority:type_name -> bailiwick.admin.v1.Authority
+	0,  // 18: bailiwick.admin.v1.RetireAuthorityResponse.authority:type_name -> bailiwick.admin.v1.Authority
+	2,  // 19: bailiwick.admin.v1.AuthorityService.GetAuthorities:input_type -> bailiwick.admin.v1.GetAuthoritiesRequest
+	7,  // 20: bailiwick.admin.v1.AuthorityService.PrepareAuthority:input_type -> bailiwick.admin.v1.PrepareAuthorityRequest
+	9,  // 21: bailiwick.admin.v1.AuthorityService.CertifyAuthority:input_type -> bailiwick.admin.v1.CertifyAuthorityRequest
+	11, // 22: bailiwick.admin.v1.AuthorityService.ActivateAuthority:input_type -> bailiwick.admin.v1.ActivateAuthorityRequest
+	13, // 23: bailiwick.admin.v1.AuthorityService.RetireAuthority:input_type -> bailiwick.admin.v1.RetireAuthorityRequest
+	5,  // 24: bailiwick.admin.v1.AuthorityService.ImportRootList:input_type -> bailiwick.admin.v1.ImportRootListRequest
+	15, // 25: bailiwick.admin.v1.AuthorityService.ReadJournal:input_type -> bailiwick.admin.v1.ReadJournalRequest
+	17, // 26: bailiwick.admin.v1.AuthorityService.AuditJournal:input_type -> bailiwick.admin.v1.AuditJournalRequest
+	3,  // 27: bailiwick.admin.v1.AuthorityService.GetAuthorities:output_type -> bailiwick.admin.v1.GetAuthoritiesResponse
+	8,  // 28: bailiwick.admin.v1.AuthorityService.PrepareAuthority:output_type -> bailiwick.admin.v1.PrepareAuthorityResponse
+	10, // 29: bailiwick.admin.v1.AuthorityService.CertifyAuthority:output_type -> bailiwick.admin.v1.CertifyAuthorityResponse
+	12, // 30: bailiwick.admin.v1.AuthorityService.ActivateAuthority:output_type -> bailiwick.admin.v1.ActivateAuthorityResponse
+	14, // 31: bailiwick.admin.v1.AuthorityService.RetireAuthority:output_type -> bailiwick.admin.v1.RetireAuthorityResponse
+	6,  // 32: bailiwick.admin.v1.AuthorityService.ImportRootList:output_type -> bailiwick.admin.v1.ImportRootListResponse
+	16, // 33: bailiwick.admin.v1.AuthorityService.ReadJournal:output_type -> bailiwick.admin.v1.ReadJournalResponse
+	18, // 34: bailiwick.admin.v1.AuthorityService.AuditJournal:output_type -> bailiwick.admin.v1.AuditJournalResponse
+	27, // [27:35] is the sub-list for method output_type
+	19, // [19:27] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_bailiwick_admin_v1_authority_proto_init() }
@@ -1180,7 +1410,7 @@ func file_bailiwick_admin_v1_authority_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bailiwick_admin_v1_authority_proto_rawDesc), len(file_bailiwick_admin_v1_authority_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	AuthorityService_CertifyAuthority_FullMethodName  = "/bailiwick.admin.v1.AuthorityService/CertifyAuthority"
 	AuthorityService_ActivateAuthority_FullMethodName = "/bailiwick.admin.v1.AuthorityService/ActivateAuthority"
 	AuthorityService_RetireAuthority_FullMethodName   = "/bailiwick.admin.v1.AuthorityService/RetireAuthority"
+	AuthorityService_ImportRootList_FullMethodName    = "/bailiwick.admin.v1.AuthorityService/ImportRootList"
 	AuthorityService_ReadJournal_FullMethodName       = "/bailiwick.admin.v1.AuthorityService/ReadJournal"
 	AuthorityService_AuditJournal_FullMethodName      = "/bailiwick.admin.v1.AuthorityService/AuditJournal"
 )
@@ -45,6 +46,8 @@ type AuthorityServiceClient interface {
 	// RetireAuthority ends the trust in a CA. It is refused while certificates of it count, or are all that
 	// a machine has to renew with.
 	RetireAuthority(ctx context.Context, in *RetireAuthorityRequest, opts ...grpc.CallOption) (*RetireAuthorityResponse, error)
+	// ImportRootList takes the revocation list of a root that is kept off line, and serves it.
+	ImportRootList(ctx context.Context, in *ImportRootListRequest, opts ...grpc.CallOption) (*ImportRootListResponse, error)
 	// ReadJournal gives out lines of the journal.
 	ReadJournal(ctx context.Context, in *ReadJournalRequest, opts ...grpc.CallOption) (*ReadJournalResponse, error)
 	// AuditJournal has the controller hold the journal against itself, and against the certificates in the store.
@@ -109,6 +112,16 @@ func (c *authorityServiceClient) RetireAuthority(ctx context.Context, in *Retire
 	return out, nil
 }
 
+func (c *authorityServiceClient) ImportRootList(ctx context.Context, in *ImportRootListRequest, opts ...grpc.CallOption) (*ImportRootListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImportRootListResponse)
+	err := c.cc.Invoke(ctx, AuthorityService_ImportRootList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *authorityServiceClient) ReadJournal(ctx context.Context, in *ReadJournalRequest, opts ...grpc.CallOption) (*ReadJournalResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReadJournalResponse)
@@ -146,6 +159,8 @@ type AuthorityServiceServer interface {
 	// RetireAuthority ends the trust in a CA. It is refused while certificates of it count, or are all that
 	// a machine has to renew with.
 	RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error)
+	// ImportRootList takes the revocation list of a root that is kept off line, and serves it.
+	ImportRootList(context.Context, *ImportRootListRequest) (*ImportRootListResponse, error)
 	// ReadJournal gives out lines of the journal.
 	ReadJournal(context.Context, *ReadJournalRequest) (*ReadJournalResponse, error)
 	// AuditJournal has the controller hold the journal against itself, and against the certificates in the store.
@@ -174,6 +189,9 @@ func (UnimplementedAuthorityServiceServer) ActivateAuthority(context.Context, *A
 }
 func (UnimplementedAuthorityServiceServer) RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetireAuthority not implemented")
+}
+func (UnimplementedAuthorityServiceServer) ImportRootList(context.Context, *ImportRootListRequest) (*ImportRootListResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImportRootList not implemented")
 }
 func (UnimplementedAuthorityServiceServer) ReadJournal(context.Context, *ReadJournalRequest) (*ReadJournalResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadJournal not implemented")
@@ -292,6 +310,24 @@ func _AuthorityService_RetireAuthority_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuthorityService_ImportRootList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportRootListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthorityServiceServer).ImportRootList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthorityService_ImportRootList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthorityServiceServer).ImportRootList(ctx, req.(*ImportRootListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AuthorityService_ReadJournal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReadJournalRequest)
 	if err := dec(in); err != nil {
@@ -354,6 +390,10 @@ var AuthorityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RetireAuthority",
 			Handler:    _AuthorityService_RetireAuthority_Handler,
+		},
+		{
+			MethodName: "ImportRootList",
+			Handler:    _AuthorityService_ImportRootList_Handler,
 		},
 		{
 			MethodName: "ReadJournal",
