@@ -141,7 +141,7 @@ func (c *Controller) load(ctx context.Context) error {
 	}
 	c.desk = enrollment.New(enrollment.Config{
 		Tokens: s, Authority: c.revoked.Guard(c.authority), Snapshot: c.snapshot, Trust: currentTrust, TrustDomain: trustDomain,
-		Machine: v.machine, Admin: v.admin, Peer: v.peer, Gateway: v.gateway, Gateways: v.gateways, Requests: s, Rules: v.rules, Kerberos: v.kerberos, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace, Supersede: c.revoked.Supersede, Barred: c.revoked.Barred,
+		Machine: v.machine, Admin: v.admin, Peer: v.peer, Gateway: v.gateway, Gateways: v.gateways, Requests: s, Rules: v.rules, Kerberos: v.kerberos, Holdings: s, RenewalGrace: v.Enrollment.RenewalGrace, Supersede: c.revoked.Supersede, Barred: c.revoked.Barred, LastRevoked: c.revoked.LastRevoked,
 		Now: v.Now, Log: v.Log.Named("enrollment"),
 	})
 	verifier := peerVerifier{bundle: currentTrust, revoked: c.revoked.Set, now: v.Now, log: v.Log, grace: c.desk.RenewalGrace(), callers: c.connections.grpc}

@@ -36,6 +36,8 @@ type claim interface {
 	admits(ctx context.Context, request *enroll.Request, present pki.Identity) error
 	// spend uses the claim up for the key of the request: of many callers one gets past.
 	spend(ctx context.Context, key pki.KeyID) error
+	// granted is when a person granted it; zero where none did.
+	granted() time.Time
 	// String names the claim in the log and in the record of what the machine holds.
 	String() string
 }
@@ -80,6 +82,9 @@ func (d *Desk) authorize(ctx context.Context, c claim, csr []byte) (ca.Issued, e
 	if err := c.admits(ctx, &request, id); err != nil {
 		return ca.Issued{}, err
 	}
+	if err := d.meant(c, id); err != nil {
+		return ca.Issued{}, err
+	}
 	leave, err := d.gate.enter(ctx)
 	if err != nil {
 		return ca.Issued{}, err
@@ -104,6 +109,10 @@ func (d *Desk) authorize(ctx context.Context, c claim, csr []byte) (ca.Issued, e
 	if err != nil {
 		d.config.Log.Error("a certificate was granted, but none came of it; the machine may ask again with the same key",
 			"granted-by", c, "machine", id, "error", err)
+		return ca.Issued{}, err
+	}
+	// Somebody may have revoked what the machine had since this was looked at.
+	if err := d.meant(c, id); err != nil {
 		return ca.Issued{}, err
 	}
 	// Of several at once one may pass too many, and each of them was counted among the few in a row.
@@ -163,6 +172,19 @@ func (d *Desk) hold(ctx context.Context, c claim, id pki.Identity, key pki.KeyID
 	}
 }
 
+// meant refuses what was granted before a certificate of the machine was revoked: whoever made the token, or approved the
+// request, did not know, and whoever has the machine may have found it there.
+func (d *Desk) meant(c claim, id pki.Identity) error {
+	granted := c.granted()
+	if granted.IsZero() || d.config.LastRevoked == nil {
+		return nil
+	}
+	if at := d.config.LastRevoked(id.UUID()); !at.IsZero() && !granted.After(at) {
+		return fmt.Errorf("%v was granted at %s, and a certificate of %v revoked at %s: %w", c, granted.UTC().Format(time.RFC3339), id, at.UTC().Format(time.RFC3339), ErrBarred)
+	}
+	return nil
+}
+
 // A renewalClaim is the certificate that the machine presented.
 type renewalClaim struct {
 	desk    *Desk
@@ -216,6 +238,8 @@ func (c *renewalClaim) counts(held store.Holding) error {
 
 func (c *renewalClaim) spend(context.Context, pki.KeyID) error { return nil }
 
+func (c *renewalClaim) granted() time.Time { return time.Time{} }
+
 func (c *renewalClaim) String() string { return "renewal of " + c.leaf.SerialNumber.Text(16) }
 
 // Renew answers a machine that has a certificate, which the caller verified: at the present time or, where it has ended,
@@ -243,6 +267,8 @@ func (c administratorClaim) admits(context.Context, *enroll.Request, pki.Identit
 
 func (c administratorClaim) spend(context.Context, pki.KeyID) error { return nil }
 
+func (c administratorClaim) granted() time.Time { return time.Time{} }
+
 func (c administratorClaim) String() string { return "administrator " + c.by }
 
 // IssueMachine issues a certificate of a machine to an administrator, who passes it on: for peers that do not enrol
@@ -264,27 +290,4 @@ func (d *Desk) askedBefore(ctx context.Context, u pki.UUID, key pki.KeyID, spent
 		return fmt.Errorf("machine %v got certificate %s by %s: %w", u, held.Serial, held.How, ErrSuperseded)
 	}
 	return nil
-}
-
-// lookedAt refuses a machine whose certificate was revoked after it was granted another one, or that nobody granted any: whoever
-// made the token, or approved the request, did not know. The zero Time is for what no person granted.
-func (d *Desk) lookedAt(ctx context.Context, present pki.Identity, granted time.Time) error {
-	held, err := d.config.Holdings.Holding(ctx, present.UUID())
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return nil
-	case err != nil:
-		return err
-	}
-	if reason, since := d.barred(held); reason != "" && !granted.After(since) {
-		return fmt.Errorf("certificate %s of %v was revoked (%s): %w", held.Serial, present, reason, ErrBarred)
-	}
-	return nil
-}
-
-func (d *Desk) barred(held store.Holding) (reason string, since time.Time) {
-	if d.config.Barred == nil {
-		return "", time.Time{}
-	}
-	return d.config.Barred(held)
 }

@@ -69,11 +69,13 @@ type Config struct {
 	// Supersede is told which certificate a machine held that enrolled anew, and the serial number of the one that it gets
 	// now; nil tells nobody.
 	Supersede func(ctx context.Context, former store.Holding, present string) error
-	// Barred says why a person has to look at a machine before it enrols again, and since when, going by what it held last; ""
-	// says that nobody has to, and nil never does.
-	Barred func(store.Holding) (reason string, since time.Time)
-	Now    func() time.Time
-	Log    hclog.Logger
+	// Barred says why a person has to look at a machine before it enrols again, going by what it held last; "" says that nobody
+	// has to, and nil never does.
+	Barred func(store.Holding) string
+	// LastRevoked is when a person last revoked a certificate of a machine; nil means never.
+	LastRevoked func(machine pki.UUID) time.Time
+	Now         func() time.Time
+	Log         hclog.Logger
 }
 
 // A Desk answers requests for certificates. It is safe for concurrent use.

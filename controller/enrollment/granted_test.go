@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/pki"
 )
 
@@ -14,12 +13,11 @@ import (
 func TestWhatWasGrantedBeforeARevocation(t *testing.T) {
 	o := newOffice(t)
 	var revoked time.Time
-	serial := ""
-	o.config.Barred = func(h store.Holding) (string, time.Time) {
-		if h.Serial != serial {
-			return "", time.Time{}
+	o.config.LastRevoked = func(machine pki.UUID) time.Time {
+		if machine != pki.UUID(sql1.UUID) {
+			t.Errorf("asked about %v", machine)
 		}
-		return "keyCompromise", revoked
+		return revoked
 	}
 	if _, err := o.Enroll(t.Context(), o.token(sql1), o.request("sql1.bank.example")); err != nil {
 		t.Fatal(err)
@@ -34,7 +32,7 @@ func TestWhatWasGrantedBeforeARevocation(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.clock = o.clock.Add(time.Minute)
-	serial, revoked = o.holdings[pki.UUID(sql1.UUID)].Serial, o.clock
+	revoked = o.clock
 	if _, err := o.Enroll(t.Context(), token, o.request("sql1.bank.example")); !errors.Is(err, ErrBarred) {
 		t.Errorf("a token of before gave %v, want ErrBarred", err)
 	}
@@ -47,5 +45,14 @@ func TestWhatWasGrantedBeforeARevocation(t *testing.T) {
 	o.clock = o.clock.Add(time.Minute)
 	if _, err := o.Enroll(t.Context(), o.token(sql1), o.request("sql1.bank.example")); err != nil {
 		t.Errorf("a token of afterwards gave %v", err)
+	}
+	// Revoked while the certificate is made.
+	held := o.holdings[pki.UUID(sql1.UUID)]
+	o.authority.before = func() { revoked = o.clock }
+	if issued, err := o.Enroll(t.Context(), o.token(sql1), o.request("sql1.bank.example")); !errors.Is(err, ErrBarred) || issued.Leaf != nil {
+		t.Errorf("a token of a moment before gave %v, %v, want ErrBarred", issued.Leaf, err)
+	}
+	if o.holdings[pki.UUID(sql1.UUID)] != held {
+		t.Error("what was not given away is told to be held")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/bailiwick-net/bailiwick/controller/store"
 	"github.com/bailiwick-net/bailiwick/directory"
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
@@ -143,11 +144,23 @@ func (c accountClaim) machine() pki.UUID { return c.uuid }
 // admits refuses a machine whose certificate was revoked: its account proves who it is, and not in whose hands. The proof is
 // over the request itself, which leaves nothing to compare.
 func (c accountClaim) admits(ctx context.Context, _ *enroll.Request, present pki.Identity) error {
-	return c.desk.lookedAt(ctx, present, time.Time{})
+	held, err := c.desk.config.Holdings.Holding(ctx, c.uuid)
+	switch {
+	case errors.Is(err, store.ErrNotFound) || err == nil && c.desk.config.Barred == nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	if reason := c.desk.config.Barred(held); reason != "" {
+		return fmt.Errorf("certificate %s of %v was revoked (%s): %w", held.Serial, present, reason, ErrBarred)
+	}
+	return nil
 }
 
 // spend has nothing to use up: the proof counts on one connection and for one key, and whoever could make it can make more.
 func (c accountClaim) spend(context.Context, pki.KeyID) error { return nil }
+
+func (c accountClaim) granted() time.Time { return time.Time{} }
 
 func (c accountClaim) String() string { return "Kerberos account " + c.principal.String() }
 

@@ -3,7 +3,6 @@ package enrollment
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -97,11 +96,11 @@ func TestAccountGoesThroughTheAuthorizer(t *testing.T) {
 		t.Errorf("the machine's certificate came by %q, want its account", held.How)
 	}
 	revoked := o.holdings[claim.uuid].Serial
-	o.config.Barred = func(h store.Holding) (string, time.Time) {
+	o.config.Barred = func(h store.Holding) string {
 		if h.Serial == revoked {
-			return "keyCompromise", o.clock
+			return "keyCompromise"
 		}
-		return "", time.Time{}
+		return ""
 	}
 	if _, err := o.authorize(t.Context(), claim, o.request("sql1."+catest.TrustDomain)); !errors.Is(err, ErrBarred) {
 		t.Errorf("revoked: %v, want ErrBarred", err)

@@ -92,11 +92,11 @@ func TestNoRuleForARevokedMachine(t *testing.T) {
 	o := newOffice(t)
 	o.config.Rules.Auto = []Rule{{Container: directory.MustParseDN("dc=bank,dc=example")}}
 	revoked := ""
-	o.config.Barred = func(h store.Holding) (string, time.Time) {
+	o.config.Barred = func(h store.Holding) string {
 		if h.Barred != "" || h.Serial == revoked {
-			return "keyCompromise", time.Time{}
+			return "keyCompromise"
 		}
-		return "", time.Time{}
+		return ""
 	}
 	s, err := o.submit(o.request("sql1.bank.example"))
 	if err != nil || s.Issued == nil {

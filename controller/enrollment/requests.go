@@ -298,13 +298,11 @@ func (d *Desk) automatic(ctx context.Context, m directory.Machine, key pki.KeyID
 	switch held, err := d.config.Holdings.Holding(ctx, pki.UUID(m.UUID)); {
 	case err == nil && held.Key != key && d.config.Now().Before(held.NotAfter):
 		return "", nil
-	case err == nil:
-		if reason, _ := d.barred(held); reason != "" {
-			d.config.Log.Warn("a request that a rule would approve waits for an administrator, because the machine's certificate was revoked",
-				"machine", m.Name, "reason", reason)
-			return "", nil
-		}
-	case !errors.Is(err, store.ErrNotFound):
+	case err == nil && d.config.Barred != nil && d.config.Barred(held) != "":
+		d.config.Log.Warn("a request that a rule would approve waits for an administrator, because the machine's certificate was revoked",
+			"machine", m.Name, "reason", d.config.Barred(held))
+		return "", nil
+	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return "", err
 	}
 	return "rule: " + d.config.Rules.Auto[at].String(), nil
@@ -318,12 +316,9 @@ type requestClaim struct {
 
 func (c *requestClaim) machine() pki.UUID { return c.record.Machine }
 
-func (c *requestClaim) admits(ctx context.Context, request *enroll.Request, present pki.Identity) error {
+func (c *requestClaim) admits(ctx context.Context, request *enroll.Request, _ pki.Identity) error {
 	if request.KeyID != c.record.Key {
 		return fmt.Errorf("request %s was approved for another key: %w", c.record.Key.String()[:16], enroll.ErrRequest)
-	}
-	if err := c.desk.lookedAt(ctx, present, c.record.Decided); err != nil {
-		return err
 	}
 	return c.desk.askedBefore(ctx, c.record.Machine, request.KeyID, c.record.Decided)
 }
@@ -342,6 +337,8 @@ func (c *requestClaim) spend(ctx context.Context, key pki.KeyID) error {
 	}
 	return nil
 }
+
+func (c *requestClaim) granted() time.Time { return c.record.Decided }
 
 func (c *requestClaim) String() string {
 	return "request " + c.record.Key.String()[:16] + " approved by " + c.record.By

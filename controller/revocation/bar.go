@@ -5,27 +5,27 @@ import (
 	"time"
 
 	"github.com/bailiwick-net/bailiwick/controller/store"
+	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/revocation"
 )
 
-// Barred says why the latest certificate of a machine was revoked, and when, if it was: a person has to look at such a machine before it
+// Barred says why the latest certificate of a machine was revoked, if it was: a person has to look at such a machine before it
 // gets another one, also when that certificate has long ended. What was superseded was replaced, and what the directory put on
-// hold counts again when it enables the machine: neither is told. The time is zero where the record of it has gone, or the key was blocked by another certificate.
-func (k *Keeper) Barred(h store.Holding) (reason string, since time.Time) {
+// hold counts again when it enables the machine: neither is told.
+func (k *Keeper) Barred(h store.Holding) string {
 	if h.Barred != "" {
-		return h.Barred, time.Time{}
+		return h.Barred
 	}
 	if r, ok := k.Record(h.Serial); ok {
 		if r.Reason == revocation.Superseded.String() || r.Automatic && r.Reason == revocation.CertificateHold.String() {
-			return "", time.Time{}
+			return ""
 		}
-		return r.Reason, r.At
+		return r.Reason
 	}
-	if k.Set().HasKey(h.Key) { // a key that is blocked by itself
-		r, _ := k.Record(store.Revocation{Key: h.Key}.ID())
-		return revocation.KeyCompromise.String(), r.At
+	if k.Set().HasKey(h.Key) {
+		return revocation.KeyCompromise.String() // a key that is blocked by itself
 	}
-	return "", time.Time{}
+	return ""
 }
 
 // remember notes with the machines whose latest certificate ended before the given time why it was revoked, before the record
@@ -39,7 +39,7 @@ func (k *Keeper) remember(ctx context.Context, before time.Time) error {
 		if h.Barred != "" || !h.NotAfter.Before(before) {
 			continue
 		}
-		if h.Barred, _ = k.Barred(h); h.Barred == "" || h.Barred == revocation.CessationOfOperation.String() {
+		if h.Barred = k.Barred(h); h.Barred == "" || h.Barred == revocation.CessationOfOperation.String() {
 			continue
 		}
 		if err := k.config.Store.PutHolding(ctx, h); err != nil {
@@ -47,4 +47,13 @@ func (k *Keeper) remember(ctx context.Context, before time.Time) error {
 		}
 	}
 	return nil
+}
+
+// LastRevoked is when a person last revoked a certificate of a machine; zero where that is not known, or never was. Neither what
+// was superseded counts, nor what the directory is the cause of. Once a certificate is in the journal, whoever asks hears of
+// every revocation that did not find it.
+func (k *Keeper) LastRevoked(machine pki.UUID) time.Time {
+	k.gate.RLock()
+	defer k.gate.RUnlock()
+	return k.current.Load().last[pki.MachineURI(k.config.TrustDomain, machine)]
 }

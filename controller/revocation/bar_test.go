@@ -35,7 +35,7 @@ func (b *bars) PruneRevocations(_ context.Context, before time.Time) (int, error
 // The record of a revocation goes a while after the certificate's end. That its machine was shut out is known for good.
 func TestBarredOutlivesTheRecord(t *testing.T) {
 	now := time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
-	ended, revoked := now.Add(-time.Hour), now.Add(-2*time.Hour)
+	ended := now.Add(-time.Hour)
 	b := &bars{}
 	want := map[string]struct{ before, after string }{}
 	for i, r := range []struct {
@@ -51,7 +51,6 @@ func TestBarredOutlivesTheRecord(t *testing.T) {
 	} {
 		serial := string(rune('a' + i))
 		r.record.Serial, r.record.Issuer, r.record.Key, r.record.NotAfter = serial, pki.KeyID{1}, pki.KeyID{byte(i + 2)}, ended
-		r.record.At = revoked
 		b.kept.Records = append(b.kept.Records, r.record)
 		b.held = append(b.held, store.Holding{Machine: pki.UUID{byte(i + 1)}, Serial: serial, Key: r.record.Key, NotAfter: ended})
 		want[serial] = struct{ before, after string }{r.before, r.after}
@@ -61,7 +60,7 @@ func TestBarredOutlivesTheRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, h := range b.held {
-		if got, since := k.Barred(h); got != want[h.Serial].before || got != "" && !since.Equal(revoked) {
+		if got := k.Barred(h); got != want[h.Serial].before {
 			t.Errorf("certificate %s bars its machine for %q, want %q", h.Serial, got, want[h.Serial].before)
 		}
 	}
@@ -69,8 +68,40 @@ func TestBarredOutlivesTheRecord(t *testing.T) {
 		t.Fatalf("pruned %d, error %v", n, err)
 	}
 	for _, h := range b.held {
-		if got, _ := k.Barred(h); got != want[h.Serial].after {
+		if got := k.Barred(h); got != want[h.Serial].after {
 			t.Errorf("once the record is gone certificate %s bars its machine for %q, want %q", h.Serial, got, want[h.Serial].after)
+		}
+	}
+}
+
+// What a person revoked is told with its time, and neither what the directory did nor what was superseded.
+func TestLastRevoked(t *testing.T) {
+	machine := pki.UUID{6: 0x40, 8: 0x80, 15: 1}
+	at := time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
+	for i, c := range []struct {
+		reason    string
+		automatic bool
+		want      time.Time
+	}{
+		{"keyCompromise", false, at}, {"certificateHold", false, at}, {"superseded", false, time.Time{}},
+		{"certificateHold", true, time.Time{}}, {"cessationOfOperation", true, time.Time{}},
+	} {
+		b := &bars{}
+		for j, before := range []time.Duration{time.Hour, 0, 2 * time.Hour} {
+			b.kept.Records = append(b.kept.Records, store.Revocation{
+				Serial: string(rune('a' + j)), Issuer: pki.KeyID{1}, Key: pki.KeyID{byte(j + 2)}, Reason: c.reason, Automatic: c.automatic,
+				At: at.Add(-before), Subject: pki.MachineURI("bank.example", machine),
+			})
+		}
+		k, err := Open(t.Context(), Config{Store: b, TrustDomain: "bank.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := k.LastRevoked(machine); !got.Equal(c.want) {
+			t.Errorf("%d: %s, automatic %v: %v, want %v", i, c.reason, c.automatic, got, c.want)
+		}
+		if got := k.LastRevoked(pki.UUID{1}); !got.IsZero() {
+			t.Errorf("another machine: %v, want never", got)
 		}
 	}
 }

@@ -102,6 +102,8 @@ type state struct {
 	number  uint64
 	records map[string]store.Revocation
 	set     trust.Revocations
+	// last is when a person last revoked a certificate of a subject.
+	last map[string]time.Time
 }
 
 // Open reads the records.
@@ -178,9 +180,12 @@ func (k *Keeper) read(ctx context.Context) error {
 }
 
 func newState(all store.Revocations) (*state, error) {
-	s := &state{number: all.Number, records: make(map[string]store.Revocation, len(all.Records))}
+	s := &state{number: all.Number, records: make(map[string]store.Revocation, len(all.Records)), last: map[string]time.Time{}}
 	for _, r := range all.Records {
 		s.records[r.ID()] = r
+		if r.Subject != "" && !r.Automatic && r.Reason != revocation.Superseded.String() && r.At.After(s.last[r.Subject]) {
+			s.last[r.Subject] = r.At
+		}
 	}
 	var err error
 	s.set, err = set(all.Number, s.records)
