@@ -255,6 +255,13 @@ func (s *Server) RevokeCertificates(ctx context.Context, r *adminv1.RevokeCertif
 	if err != nil {
 		return nil, refuse(err)
 	}
+	// Before, because a machine that is revoked loses its session at once.
+	connected := uint32(0)
+	for _, n := range s.config.Sessions.Nodes() {
+		if n.Connected {
+			connected++
+		}
+	}
 	by := actor(ctx).Name
 	out, err := s.config.Revocations.Revoke(ctx, o, reason, by)
 	if err != nil {
@@ -262,12 +269,6 @@ func (s *Server) RevokeCertificates(ctx context.Context, r *adminv1.RevokeCertif
 	}
 	for _, v := range out.Changed {
 		s.config.Log.Warn("certificate revoked", "id", v.ID(), "subject", v.Subject, "key", v.Key, "reason", v.Reason, "by", by)
-	}
-	connected := uint32(0)
-	for _, n := range s.config.Sessions.Nodes() {
-		if n.Connected {
-			connected++
-		}
 	}
 	return &adminv1.RevokeCertificatesResponse{Revoked: describeRevocations(out.Changed), Before: describeRevocations(out.Before), ConnectedNodes: connected}, nil
 }

@@ -99,8 +99,8 @@ func TestRevokedMachineIsShutOut(t *testing.T) {
 
 	early := f.Token("ws1") // whoever has the machine may have that, too
 	r := f.revoke("ws1", "keyCompromise")
-	if len(r.GetRevoked()) != 6 || r.GetConnectedNodes() == 0 { // three certificates and their keys
-		t.Errorf("revoked are %v with %d nodes, wanted three certificates and three keys", r.GetRevoked(), r.GetConnectedNodes())
+	if len(r.GetRevoked()) != 6 || r.GetConnectedNodes() != 2 { // three certificates and their keys
+		t.Errorf("revoked are %v with %d nodes, wanted three certificates and three keys, and both nodes told", r.GetRevoked(), r.GetConnectedNodes())
 	}
 	s2.wantRefusal(ws2, ws1, trust.ReasonRevoked)
 	if err := s1.WantEnd(); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "revoked") {

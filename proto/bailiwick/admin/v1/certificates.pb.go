@@ -843,7 +843,7 @@ type RevokeCertificatesResponse struct {
 	Revoked []*Revocation          `protobuf:"bytes,1,rep,name=revoked,proto3" json:"revoked,omitempty"`
 	// What was revoked before and stays as it was.
 	Before []*Revocation `protobuf:"bytes,2,rep,name=before,proto3" json:"before,omitempty"`
-	// Nodes with a session, which are told at once.
+	// Nodes with a session when it was revoked, which are told at once. Those that hold what was revoked lose it.
 	ConnectedNodes uint32 `protobuf:"varint,3,opt,name=connected_nodes,json=connectedNodes,proto3" json:"connected_nodes,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
