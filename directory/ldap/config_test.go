@@ -108,23 +108,23 @@ func TestSecretShowsItselfToNobody(t *testing.T) {
 
 func TestParseRange(t *testing.T) {
 	for _, tc := range []struct {
-		in, name string
-		end      int
-		ok       bool
+		in   string
+		want valueRange
+		ok   bool
 	}{
-		{"member;range=0-1499", "member", 1499, true},
-		{"member;Range=1500-*", "member", -1, true},
-		{"member", "member", 0, false},
-		{"cn;lang-de", "cn;lang-de", 0, false},
-		{"member;range=", "member;range=", 0, false},
-		{"member;range=0", "member;range=0", 0, false},
-		{"member;range=0-x", "member;range=0-x", 0, false},
-		{"member;range=0--5", "member;range=0--5", 0, false},
-		{"member;range=0-5x", "member;range=0-5x", 0, false},
+		{"member;range=0-1499", valueRange{"member", 0, 1499}, true},
+		{"member;Range=1500-*", valueRange{"member", 1500, -1}, true},
+		{"member", valueRange{}, false},
+		{"cn;lang-de", valueRange{}, false},
+		{"member;range=", valueRange{"member", -1, -1}, true},
+		{"member;range=0", valueRange{"member", -1, -1}, true},
+		{"member;range=0-x", valueRange{"member", -1, -1}, true},
+		{"member;range=0--5", valueRange{"member", -1, -1}, true},
+		{"member;range=0-5x", valueRange{"member", -1, -1}, true},
+		{"member;range=*-5", valueRange{"member", -1, -1}, true},
 	} {
-		name, end, ok := parseRange(tc.in)
-		if name != tc.name || end != tc.end || ok != tc.ok {
-			t.Errorf("parseRange(%q) = %q, %d, %v; want %q, %d, %v", tc.in, name, end, ok, tc.name, tc.end, tc.ok)
+		if got, ok := parseRange(tc.in); got != tc.want || ok != tc.ok {
+			t.Errorf("parseRange(%q) = %+v, %v; want %+v, %v", tc.in, got, ok, tc.want, tc.ok)
 		}
 	}
 }

@@ -70,15 +70,22 @@ func TestRangedRetrieval(t *testing.T) {
 		members[i] = fmt.Sprintf("CN=m%d,DC=x", i)
 	}
 	schema := directory.ActiveDirectory()
+	const begin = "member;range=0-1499"
 	for name, tc := range map[string]struct {
+		first       string // what comes with the entry, with the first 1500 members
 		step, short int
 		kind        error
 	}{
-		"three ranges":         {1500, 0, nil},
-		"ranges of 999":        {999, 0, nil},
-		"nothing more":         {-1, 0, ErrUnstable},
-		"less than it says":    {1000, 1, ErrUnstable},
-		"ranges without value": {1, 1, ErrUnstable},
+		"three ranges":                 {begin, 1500, 0, nil},
+		"ranges of 999":                {begin, 999, 0, nil},
+		"nothing more":                 {begin, -1, 0, ErrUnstable},
+		"less than it says":            {begin, 1000, 1, ErrUnstable},
+		"ranges without value":         {begin, 1, 1, ErrUnstable},
+		"less with the entry":          {"member;range=0-1500", 1500, 0, ErrUnstable},
+		"more with the entry":          {"member;range=0-1498", 1500, 0, ErrUnstable},
+		"not the first with the entry": {"member;range=1-1500", 1500, 0, ErrUnstable},
+		"only the last with the entry": {"member;range=2500-*", 1500, 0, ErrUnstable},
+		"what is no range":             {"member;range=0-1499x", 1500, 0, ErrUnstable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, far := net.Pipe()
@@ -97,7 +104,7 @@ func TestRangedRetrieval(t *testing.T) {
 				<-ended
 			}()
 			s := &session{target{Config: Config{URL: "ldaps://dc1", Base: base, Schema: &schema, Bind: Anonymous{}}}, conn, below}
-			got, err := s.complete("CN=g,DC=x", directory.Attribute{Name: "member;range=0-1499", Values: slices.Clone(members[:1500])})
+			got, err := s.complete("CN=g,DC=x", directory.Attribute{Name: tc.first, Values: slices.Clone(members[:1500])})
 			if !errors.Is(err, tc.kind) {
 				t.Fatalf("complete: %v, want %v", err, tc.kind)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	goldap "github.com/go-ldap/ldap/v3"
@@ -109,57 +110,75 @@ func (s *session) search(base string, scope int, filter string, attributes []str
 // complete fetches what a server holds back of an attribute with many values: it answers "member;range=0-1499" where
 // "member" was asked for (MS-ADTS 3.1.1.3.1.3.3).
 func (s *session) complete(dn string, a directory.Attribute) (directory.Attribute, error) {
-	name, end, ranged := parseRange(a.Name)
+	r, ranged := parseRange(a.Name)
 	if !ranged {
 		return a, nil
 	}
 	values := a.Values
-	for part := 1; end >= 0; part++ {
+	if !r.whole(0, len(values)) {
+		return directory.Attribute{}, s.wrapAs(ErrUnstable, duringSearch, fmt.Errorf("entry %q: %s came with %d values", dn, a.Name, len(values)))
+	}
+	for part := 1; r.end >= 0; part++ {
 		if part > maxRanges || len(values) > maxEntries {
-			return directory.Attribute{}, s.wrapAs(ErrProtocol, duringSearch, fmt.Errorf("%w: entry %q: after %d parts with %d values of %s more is to come", errEndless, dn, part, len(values), name))
+			return directory.Attribute{}, s.wrapAs(ErrProtocol, duringSearch, fmt.Errorf("%w: entry %q: after %d parts with %d values of %s more is to come", errEndless, dn, part, len(values), r.name))
 		}
-		want := fmt.Sprintf("%s;range=%d-*", name, end+1)
+		want := fmt.Sprintf("%s;range=%d-*", r.name, r.end+1)
 		result, err := s.search(dn, goldap.ScopeBaseObject, "(objectClass=*)", []string{want})
 		if err != nil {
 			return directory.Attribute{}, err
 		}
-		next := -2
+		found := false
 		if len(result.Entries) == 1 {
 			for _, more := range result.Entries[0].Attributes {
-				n, e, ok := parseRange(more.Name)
-				// A range that ends holds as many values as it says: fewer would be a part of the group, and none no progress.
-				if ok && strings.EqualFold(n, name) && (e < 0 || e-end == len(more.Values)) && next == -2 {
+				next, ok := parseRange(more.Name)
+				if ok && strings.EqualFold(next.name, r.name) && next.whole(r.end+1, len(more.Values)) && !found {
 					values = append(values, more.Values...)
-					next = e
+					found, r.end = true, next.end
 				}
 			}
 		}
-		if next == -2 {
+		if !found {
 			// The values went away in between, or the server does not keep to its ranges: no half group either way.
 			return directory.Attribute{}, s.wrapAs(ErrUnstable, duringSearch, fmt.Errorf("entry %q: %s was not returned", dn, want))
 		}
-		end = next
 	}
-	return directory.Attribute{Name: name, Values: values}, nil
+	return directory.Attribute{Name: r.name, Values: values}, nil
 }
 
-// parseRange splits "member;range=0-1499" into the name and the last index, -1 for "*".
-func parseRange(description string) (name string, end int, ok bool) {
+// A valueRange is which of the values of an attribute come: from the first on up to the end, which is -1 where that is all.
+type valueRange struct {
+	name       string // of the attribute
+	first, end int    // both -1 where the server says what is no range
+}
+
+// whole says that these are the values that were asked for, as many as there have to be: fewer would be a part of the group, and
+// none no progress.
+func (r valueRange) whole(first, values int) bool {
+	return r.first == first && (r.end < 0 || r.end-r.first+1 == values)
+}
+
+// parseRange reads "member;range=0-1499"; false when the description of the attribute says nothing of a range.
+func parseRange(description string) (valueRange, bool) {
 	name, option, ok := strings.Cut(description, ";")
 	if !ok || len(option) < 6 || !strings.EqualFold(option[:6], "range=") {
-		return description, 0, false
+		return valueRange{}, false
 	}
-	_, last, ok := strings.Cut(option[6:], "-")
-	if !ok {
-		return description, 0, false
+	from, to, _ := strings.Cut(option[6:], "-")
+	first, begins := rangeIndex(from)
+	end, ends := rangeIndex(to)
+	if to == "*" {
+		end, ends = -1, true
 	}
-	if last == "*" {
-		return name, -1, true
+	if !begins || !ends {
+		return valueRange{name, -1, -1}, true
 	}
-	if _, err := fmt.Sscanf(last, "%d", &end); err != nil || end < 0 || fmt.Sprint(end) != last {
-		return description, 0, false
-	}
-	return name, end, true
+	return valueRange{name, first, end}, true
+}
+
+// rangeIndex reads an index in the one way that it is written.
+func rangeIndex(text string) (int, bool) {
+	n, err := strconv.Atoi(text)
+	return n, err == nil && n >= 0 && strconv.Itoa(n) == text
 }
 
 // A marker is what the server says about its latest change: OpenLDAP's contextCSN, Active Directory's server and

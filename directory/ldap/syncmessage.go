@@ -98,7 +98,7 @@ func syncEntry(schema directory.Schema, entry directory.Entry, states []syncStat
 
 func syncItem(schema directory.Schema, u directory.UUID, entry directory.Entry) (contentsync.Item, error) {
 	for _, a := range entry.Attributes {
-		if _, _, ranged := parseRange(a.Name); ranged {
+		if _, ranged := parseRange(a.Name); ranged {
 			return contentsync.Item{}, fmt.Errorf("%w: entry %q comes with a part of the values of %s only", errMessage, entry.DN, a.Name)
 		}
 	}
