@@ -13,10 +13,12 @@ var ErrBusy = errors.New("too many machines ask for certificates at once")
 
 // The store writes one record of the journal after the other, so more at once make each slower and none faster. Whoever would
 // wait longer than a few seconds is sent away at once: machines come back later, each at a time of its own, while requests that
-// wait until their callers have given up cost as much as those that are answered.
+// wait until their callers have given up cost as much as those that are answered. So the number that waits is that which is
+// answered in a few seconds, and this at most.
 const (
-	maxIssuing = 32
-	maxWaiting = 256
+	maxIssuing  = 32
+	maxWaiting  = 2048
+	longestWait = 4 * time.Second
 )
 
 // A gate lets so many work at a time, and so many wait. It is safe for concurrent use.
@@ -40,6 +42,9 @@ func (g *gate) enter(ctx context.Context) (leave func(), err error) {
 		return nil, fmt.Errorf("%d wait already: %w", cap(g.waiting), ErrBusy)
 	}
 	defer func() { <-g.waiting }()
+	if wait := time.Duration(g.usual.Load()) * time.Duration(len(g.waiting)-1) / time.Duration(cap(g.working)); wait > longestWait {
+		return nil, fmt.Errorf("it would take %v: %w", wait.Round(time.Second), ErrBusy)
+	}
 	select {
 	case g.working <- struct{}{}:
 	case <-ctx.Done():

@@ -59,6 +59,45 @@ func TestGate(t *testing.T) {
 	})
 }
 
+// As many wait as are answered in a few seconds.
+func TestGateLetsWaitWhoIsAnsweredSoon(t *testing.T) {
+	for needs, want := range map[time.Duration]int{10 * time.Millisecond: 20, time.Second: 1 + 1 + int(longestWait/time.Second), 10 * time.Second: 1 + 1} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(1, 20)
+			work := func() error {
+				leave, err := g.enter(t.Context())
+				if err == nil {
+					<-time.After(needs)
+					leave()
+				}
+				return err
+			}
+			for range 100 { // until what is usual is known
+				if err := work(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ended := make(chan error, 20)
+			for range cap(ended) {
+				go func() { ended <- work() }()
+				synctest.Wait() // until it has its place
+			}
+			let := 0
+			for range cap(ended) {
+				switch err := <-ended; {
+				case err == nil:
+					let++
+				case !errors.Is(err, ErrBusy):
+					t.Errorf("who is sent away got %v", err)
+				}
+			}
+			if let != want {
+				t.Errorf("where one takes %v %d of 20 were let in, want %d", needs, let, want)
+			}
+		})
+	}
+}
+
 // Who would have given up before the answer is sent away before anything is done, until it is faster again.
 func TestGateSendsAwayWhoCannotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
