@@ -49,3 +49,23 @@ func TestFewMachines(t *testing.T) {
 		}
 	}
 }
+
+// Machines whose certificates end soon come back as well, and the report says when those ended.
+func TestCertificatesThatEndSoon(t *testing.T) {
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	err = options{left: time.Hour}.scene(t.Context(), exec.CommandContext(t.Context(), program, roleArgument), 2, func(s *scene) error {
+		return s.storm(t.Context(), &out, time.Second)
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	_, rest, found := strings.Cut(out.String(), "certificates ended ")
+	after, _, _ := strings.Cut(rest, " after the return")
+	if ends, err := time.ParseDuration(after); !found || err != nil || ends > time.Hour || ends < 50*time.Minute || !strings.Contains(rest, "; 0 machines had one") {
+		t.Errorf("the report does not say that the certificates ended after an hour:\n%s", out.String())
+	}
+}

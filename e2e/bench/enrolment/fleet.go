@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
@@ -25,13 +27,19 @@ const domain = "dc=bank,dc=example"
 type fleet struct {
 	controller *controller.Controller
 	admin      *grpc.ClientConn
-	stop       context.CancelFunc
-	ended      chan error
+	// behind is how far the controller's clock is behind, a time.Duration.
+	behind *atomic.Int64
+	stop   context.CancelFunc
+	ended  chan error
 }
 
-// startFleet starts a controller of so many machines, m0 to m(n-1), below a folder. Its log goes where nobody reads it, as a
+// machineLife is how long the certificates of machines are good for that are to end soon: the shortest that there is.
+const machineLife = 24 * time.Hour
+
+// startFleet starts a controller of so many machines, m0 to m(n-1), below a folder. Where left is not 0 its clock is so far behind
+// that what it issues to machines ends after that time, until keepTime is called. Its log goes where nobody reads it, as a
 // daemon's does in a fleet that nobody watches.
-func startFleet(dir string, n int) (*fleet, error) {
+func startFleet(dir string, n int, left time.Duration) (*fleet, error) {
 	var ldif strings.Builder
 	ldif.WriteString("dn: " + domain + "\nobjectClass: domain\ndc: bank\n")
 	for i := range n {
@@ -49,19 +57,26 @@ func startFleet(dir string, n int) (*fleet, error) {
 	if err != nil {
 		return nil, err
 	}
+	ca := controller.CAConfig{Init: true, KeyFile: key}
+	var behind atomic.Int64
+	if left > 0 {
+		ca.MachineLifetime = machineLife
+		behind.Store(int64(machineLife - left))
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	c, err := controller.Load(ctx, controller.Config{
 		StateDir: filepath.Join(dir, "state"), Listen: []string{"127.0.0.1:0"}, Names: []string{"127.0.0.1"},
 		Admin:     controller.AdminConfig{Socket: socket},
 		Directory: controller.DirectoryConfig{LDIF: &controller.LDIFConfig{Path: machines}},
-		CA:        controller.CAConfig{Init: true, KeyFile: key},
+		CA:        ca,
+		Now:       func() time.Time { return time.Now().Add(-time.Duration(behind.Load())) },
 		Log:       hclog.New(&hclog.LoggerOptions{Name: "controller", Level: hclog.Info, Output: log}),
 	})
 	if err != nil {
 		stop()
 		return nil, err
 	}
-	f := &fleet{controller: c, stop: stop, ended: make(chan error, 1)}
+	f := &fleet{controller: c, behind: &behind, stop: stop, ended: make(chan error, 1)}
 	go func() { f.ended <- errors.Join(c.Run(ctx), log.Close()) }()
 	select {
 	case <-c.Ready():
@@ -74,6 +89,9 @@ func startFleet(dir string, n int) (*fleet, error) {
 	}
 	return f, nil
 }
+
+// keepTime sets the controller's clock right.
+func (f *fleet) keepTime() { f.behind.Store(0) }
 
 func (f *fleet) address() string { return f.controller.NodeAddresses()[0].String() }
 

@@ -213,13 +213,18 @@ func (m *machine) renew(ctx context.Context) error {
 	})
 }
 
-// renewBy asks for a certificate for a fresh key.
+// renewBy asks for a certificate for a fresh key, or for the same one where the certificate has ended.
 func (m *machine) renewBy(ask func(csr []byte) (identity.Issued, error)) error {
-	key, err := identity.NewKey()
-	if err != nil {
-		return err
+	present := m.present.Load()
+	key := present.Key
+	if time.Now().Before(present.Leaf().NotAfter) {
+		fresh, err := identity.NewKey()
+		if err != nil {
+			return err
+		}
+		key = fresh
 	}
-	request, err := enroll.NewRequest(key, m.present.Load().Identity)
+	request, err := enroll.NewRequest(key, present.Identity)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ type options struct {
 	only     string
 	n, nodes int
 	spread   time.Duration
+	left     time.Duration
 	profile  string
 }
 
@@ -40,6 +41,7 @@ func run(args []string, out io.Writer) (err error) {
 	flags.IntVar(&o.n, "n", 2000, "machines that join and renew")
 	flags.IntVar(&o.nodes, "nodes", 10000, "machines of the storm")
 	flags.DurationVar(&o.spread, "spread", time.Minute, "time within which the machines come back after the outage: the longest pause of the node's client")
+	flags.DurationVar(&o.left, "left", 0, "time that the certificates of the storm's machines are good for when the last has joined; 0 is what is usual, 30 days")
 	flags.StringVar(&o.profile, "profile", "", "write a processor profile of the controller to this file")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -60,7 +62,9 @@ func run(args []string, out io.Writer) (err error) {
 	}
 	command := exec.CommandContext(ctx, program, roleArgument)
 	if parts["join"] || parts["renew"] {
-		if err := o.scene(ctx, command, o.n, func(s *scene) error {
+		usual := o
+		usual.left = 0
+		if err := usual.scene(ctx, command, o.n, func(s *scene) error {
 			renewal, err := s.costs(ctx, out, parts)
 			if err != nil || renewal == 0 {
 				return err
@@ -93,7 +97,7 @@ func (o options) scene(ctx context.Context, command *exec.Cmd, machines int, pla
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	f, err := startFleet(dir, machines)
+	f, err := startFleet(dir, machines, o.left)
 	if err != nil {
 		return err
 	}

@@ -201,6 +201,7 @@ func (s *scene) back(ctx context.Context, out io.Writer, spread time.Duration) e
 	defer stop()
 	most := make(chan int64, 1)
 	go func() { most <- watchResident(watching) }()
+	s.keepTime()
 	var start time.Time
 	var used time.Duration
 	applied := make(chan error, 1)
@@ -245,8 +246,9 @@ type storm struct {
 
 func report(out io.Writer, back []comeback, s storm) error {
 	var connect, ask, have, policy []time.Duration
-	var away, again, never int
+	var away, again, never, ended int
 	var last, ends time.Time
+	var without time.Duration
 	problems := map[string]int{}
 	for _, b := range back {
 		if b.Renewed.IsZero() || b.Assigned.IsZero() {
@@ -262,6 +264,9 @@ func report(out io.Writer, back []comeback, s storm) error {
 		away, again = away+b.Attempts-1, again+b.Sessions-1
 		if b.Problem != "" {
 			problems[b.Problem]++
+		}
+		if late := b.Renewed.Sub(b.Ends); late > 0 {
+			ended, without = ended+1, max(without, late)
 		}
 		if b.Renewed.After(last) {
 			last = b.Renewed
@@ -288,7 +293,8 @@ func report(out io.Writer, back []comeback, s storm) error {
 	for problem, n := range problems {
 		fmt.Fprintf(&text, "  %d machines were told: %s\n", n, problem)
 	}
-	fmt.Fprintf(&text, "  the first of the former certificates would have ended %v after the last renewal\n", ends.Sub(last).Round(time.Hour))
+	fmt.Fprintf(&text, "  the first of the former certificates ended %v after the return; %d machines had one that had ended, at most for %v\n",
+		ends.Sub(s.start).Round(time.Second), ended, without.Round(time.Second))
 	fmt.Fprintf(&text, "  processor time of the controller %.2f ms a machine; memory %d MB before, at most %d MB\n",
 		1e3*s.used.Seconds()/float64(len(back)), s.before>>20, s.most>>20)
 	if _, err := io.WriteString(out, text.String()); err != nil {
