@@ -110,6 +110,36 @@ func TestRenewalAndTrustBundleDoNotLoseEachOther(t *testing.T) {
 	}
 }
 
+// A trust bundle from before a rotation, which a controller that was put back to an earlier state would send, does not bring the
+// trust in a retired CA back.
+func TestOlderTrustBundleIsRefused(t *testing.T) {
+	authority := catest.New(t)
+	m := member(t, authority)
+	bundle := func(revision uint64) trust.Bundle {
+		b, err := authority.CA.Bundle(revision)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	next := bundle(authority.Bundle().Revision() + 2)
+	if err := m.SetTrust(next); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.SetTrust(bundle(next.Revision() - 1)); err == nil {
+		t.Error("an older bundle was taken")
+	}
+	stored, err := m.store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, c := range map[string]identity.Credentials{"in memory": m.Credentials(), "on disk": stored} {
+		if c.Trust.Revision() != next.Revision() {
+			t.Errorf("%s: revision %d, want %d", where, c.Trust.Revision(), next.Revision())
+		}
+	}
+}
+
 // A controller that takes the request and never answers must not end renewal for good.
 func TestRenewalDoesNotWaitForever(t *testing.T) {
 	authority := catest.New(t)
