@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/journal"
 	"github.com/bailiwick-net/bailiwick/pki/revocation"
 )
@@ -78,7 +79,7 @@ type Health struct {
 	Since   time.Time
 	// Failures counts attempts.
 	Failures uint64
-	// Ends is when the whole list of each issuer ends that is given out, by the name in its path.
+	// Ends is when the whole list ends of each issuer that is given out and will be made again, by the name in its path.
 	Ends map[string]time.Time
 }
 
@@ -96,16 +97,19 @@ func (k *Keeper) Health() Health {
 	}
 	out := Health{Failing: len(k.health.failing), Since: k.health.since, Failures: k.health.failures, Ends: map[string]time.Time{}}
 	k.health.Unlock()
+	// The last list of a CA that is retired ends, and nobody is to do anything about it.
 	k.lists.Lock()
-	for scope, list := range k.lists.byScope {
-		if scope.Whole() {
+	defer k.lists.Unlock()
+	for _, issuer := range slices.Concat(k.config.Issuers(), k.config.Roots()) {
+		scope := revocation.Whole(issuer.IssuerKeyID())
+		if list, ok := k.lists.byScope[scope]; ok {
 			out.Ends[scope.Issuer] = list.NextUpdate
 		}
 	}
-	k.lists.Unlock()
-	for _, root := range k.RootLists() {
-		if root.Offline && root.Number > 0 {
-			out.Ends[root.Issuer] = root.NextUpdate
+	for _, root := range k.config.OfflineRoots() {
+		id, err := pki.KeyIDOf(root.PublicKey)
+		if h, ok := k.lists.handed[revocation.IssuerName(id)]; ok && err == nil {
+			out.Ends[revocation.IssuerName(id)] = h.list.NextUpdate
 		}
 	}
 	return out

@@ -46,6 +46,28 @@ func TestJournalHearsOfTheFailureAfterARetirement(t *testing.T) {
 	})
 }
 
+// The last list of a CA that is retired is no alarm when it ends.
+func TestListsOfRetiredCAsHaveNoEnd(t *testing.T) {
+	kept, retired := catest.New(t), catest.New(t)
+	issuers := []Issuer{kept, retired}
+	k, err := Open(t.Context(), Config{Store: &told{}, Issuers: func() []Issuer { return issuers }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, issuer := range issuers {
+		if _, err := k.List(t.Context(), revocation.Whole(issuer.IssuerKeyID())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want := 2; want > 0; want-- {
+		ends := k.Health().Ends
+		if _, ok := ends[revocation.IssuerName(kept.IssuerKeyID())]; !ok || len(ends) != want {
+			t.Errorf("of %d CAs the ends of lists are %v", want, ends)
+		}
+		issuers = issuers[:1]
+	}
+}
+
 // However many wait for a signature that does not come, it is one that did not.
 func TestSilenceIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

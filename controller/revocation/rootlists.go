@@ -179,10 +179,11 @@ func (k *Keeper) describeRoot(root *x509.Certificate, id pki.KeyID, offline bool
 	for _, e := range signed.entries {
 		out.Revoked = append(out.Revoked, e.Serial.Text(16))
 	}
-	for _, r := range k.Records() {
+	for _, r := range k.current.Load().records {
 		if r.Serial != "" && r.Issuer == id && r.NotAfter.After(k.config.Now()) && !slices.Contains(out.Revoked, r.Serial) {
 			out.Lacking = append(out.Lacking, r.Serial)
 		}
 	}
+	slices.Sort(out.Lacking)
 	return out
 }
