@@ -148,9 +148,9 @@ func (c *callers) know(local, remote net.Addr) {
 // expire ends the connection of a stranger who stayed too long.
 func (c *caller) expire() {
 	c.of.guarded.Lock()
-	known := c.known
+	over := !c.known && !c.gone
 	c.of.guarded.Unlock()
-	if !known {
+	if over {
 		c.of.overdue.Add(1)
 		c.Close()
 	}

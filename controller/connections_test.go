@@ -147,3 +147,19 @@ func TestConnectionBounds(t *testing.T) {
 		}
 	}
 }
+
+// A stranger who hangs up at the very moment at which his time is over did not stay too long.
+func TestWhoHangsUpIsNotOverdue(t *testing.T) {
+	c := newCallers(10, 10, time.Hour)
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	one := c.admit(addressed{ours, &net.TCPAddr{IP: net.IPv4(198, 51, 100, 1), Port: 1}})
+	if err := one.Close(); err != nil {
+		t.Fatal(err)
+	}
+	one.expire() // its timer had begun
+	wantCounts(t, c, 0, 0)
+	if n := c.overdue.Load(); n != 0 {
+		t.Errorf("%d connections were closed for lasting too long, want none", n)
+	}
+}
