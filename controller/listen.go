@@ -208,12 +208,20 @@ func stop(server *grpc.Server, grace time.Duration) {
 		defer close(done)
 		server.GracefulStop()
 	}()
-	timer := time.NewTimer(grace)
+	if !doneWithin(done, grace) {
+		server.Stop()
+		<-done
+	}
+}
+
+// doneWithin reports whether something is done within some time.
+func doneWithin(done <-chan struct{}, within time.Duration) bool {
+	timer := time.NewTimer(within)
 	defer timer.Stop()
 	select {
 	case <-done:
+		return true
 	case <-timer.C:
-		server.Stop()
-		<-done
+		return false
 	}
 }

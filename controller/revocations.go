@@ -153,11 +153,7 @@ func (c *Controller) revocationsChanged() {
 		defer close(replaced)
 		c.replaceServer()
 	}()
-	late := time.NewTimer(replaceWait)
-	defer late.Stop()
-	select {
-	case <-replaced:
-	case <-late.C:
+	if !doneWithin(replaced, replaceWait) {
 		c.log.Warn("nodes hear of revocations before the controller has another certificate, because the CA does not sign one")
 	}
 	c.sessions.NotifyRevoked()

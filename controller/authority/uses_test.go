@@ -12,16 +12,26 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki/slots"
 )
 
-// A machine that was away when its certificate ended comes back within the grace of renewals. The CA that vouches for that
-// certificate is not retired before, unless the machine has another one to renew with.
-func TestCAIsKeptForCertificatesThatMayStillBeRenewed(t *testing.T) {
+// grace is how long after its end a certificate may be renewed here.
+const grace = 14 * 24 * time.Hour
+
+// newGraceful opens a CA that waits for whoever may still renew.
+func newGraceful(t *testing.T) (*space, *authority.Keeper) {
+	t.Helper()
 	s := newSpace(t)
 	config := s.config()
-	config.RenewalGrace = 14 * 24 * time.Hour
+	config.RenewalGrace = grace
 	k, err := authority.Open(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, k
+}
+
+// A machine that was away when its certificate ended comes back within the grace of renewals. The CA that vouches for that
+// certificate is not retired before, unless the machine has another one to renew with.
+func TestCAIsKeptForCertificatesThatMayStillBeRenewed(t *testing.T) {
+	s, k := newGraceful(t)
 	machine := func(last byte, name string) pki.Identity {
 		id, err := pki.NewIdentity("bank.example", pki.UUID{6: 0x40, 8: 0x80, 15: last}, name)
 		if err != nil {
@@ -49,12 +59,12 @@ func TestCAIsKeptForCertificatesThatMayStillBeRenewed(t *testing.T) {
 
 	const life = 30 * 24 * time.Hour
 	s.now = epoch.Add(life + time.Hour) // both have ended
-	_, err = k.Retire(t.Context(), former, false, "")
+	_, err := k.Retire(t.Context(), former, false, "")
 	if !errors.Is(err, authority.ErrNotReady) || !strings.Contains(err.Error(), "1 certificates") || !strings.Contains(err.Error(), away.URI()) {
 		t.Errorf("retiring the CA of a machine that may still renew gave %v, want ErrNotReady that names it alone", err)
 	}
-	if uses, err := k.Uses(t.Context()); err != nil || !uses[former].Until.Equal(epoch.Add(life+config.RenewalGrace)) {
-		t.Errorf("the CA is in use until %v, error %v; want the end of the grace, %v", uses[former].Until, err, epoch.Add(life+config.RenewalGrace))
+	if uses, err := k.Uses(t.Context()); err != nil || !uses[former].Until.Equal(epoch.Add(life+grace)) {
+		t.Errorf("the CA is in use until %v, error %v; want the end of the grace, %v", uses[former].Until, err, epoch.Add(life+grace))
 	}
 	// The machine came back: it has a certificate of the CA that issues.
 	grant(away)
@@ -65,13 +75,7 @@ func TestCAIsKeptForCertificatesThatMayStillBeRenewed(t *testing.T) {
 
 // The grace has an end.
 func TestCAIsRetiredAfterTheGrace(t *testing.T) {
-	s := newSpace(t)
-	config := s.config()
-	config.RenewalGrace = 14 * 24 * time.Hour
-	k, err := authority.Open(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, k := newGraceful(t)
 	end := mustIssue(t, s, k).Leaf.NotAfter
 	former := slots.IDOf(k.Active().IssuerKeyID())
 	if _, err := k.PrepareNext(t.Context(), authority.Preparation{}); err != nil {
@@ -80,7 +84,7 @@ func TestCAIsRetiredAfterTheGrace(t *testing.T) {
 	if _, err := k.Activate(t.Context(), nil, false, ""); err != nil {
 		t.Fatal(err)
 	}
-	s.now = end.Add(config.RenewalGrace - time.Second)
+	s.now = end.Add(grace - time.Second)
 	if _, err := k.Retire(t.Context(), former, false, ""); !errors.Is(err, authority.ErrNotReady) {
 		t.Errorf("retiring a second before the end of the grace gave %v, want ErrNotReady", err)
 	}

@@ -10,10 +10,37 @@ import (
 
 	"github.com/bailiwick-net/bailiwick/controller/mirror"
 	"github.com/bailiwick-net/bailiwick/directory"
+	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
 )
+
+// prepare has a certificate prepared for a machine with a key of its own.
+func prepare(t *testing.T, a Authority, id pki.Identity) *ca.Prepared {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := enroll.NewRequest(key, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := enroll.ParseRequest(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	profile, err := ca.NewProfile(ca.Machine, ca.ProfileConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prepared, err := a.Prepare(time.Now(), profile, request, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return prepared
+}
 
 // A machine that is disabled, or vanishes for good, while its request is answered gets nothing: its certificates were put on
 // hold before this one was there.
@@ -39,22 +66,6 @@ func TestNothingIsIssuedToWhomTheDirectoryDropped(t *testing.T) {
 	restored.Restored = true
 	vanished := view()
 	vanished.Vanished = map[directory.UUID]mirror.Vanished{entry.UUID: {Machine: entry}}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := enroll.NewRequest(key, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request, err := enroll.ParseRequest(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	profile, err := ca.NewProfile(ca.Machine, ca.ProfileConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, test := range map[string]struct {
 		now  *mirror.View
 		want error
@@ -70,10 +81,7 @@ func TestNothingIsIssuedToWhomTheDirectoryDropped(t *testing.T) {
 			k := &Keeper{config: Config{View: func() *mirror.View { return present }}}
 			k.current.Store(&state{})
 			guard := k.Guard(catest.New(t))
-			prepared, err := guard.Prepare(time.Now(), profile, request, id)
-			if err != nil {
-				t.Fatal(err)
-			}
+			prepared := prepare(t, guard, id)
 			present = test.now
 			if _, err := guard.Issue(t.Context(), prepared); !errors.Is(err, test.want) {
 				t.Errorf("got %v, want %v", err, test.want)

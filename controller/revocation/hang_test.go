@@ -2,9 +2,6 @@ package revocation
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"strings"
@@ -17,7 +14,6 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki"
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
-	"github.com/bailiwick-net/bailiwick/pki/enroll"
 	"github.com/bailiwick-net/bailiwick/pki/journal"
 	"github.com/bailiwick-net/bailiwick/pki/revocation"
 )
@@ -99,28 +95,9 @@ func TestRevokingWaitsForNoSignature(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		id := catest.Identity(t, "sql1.bank.example")
-		der, err := enroll.NewRequest(key, id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		request, err := enroll.ParseRequest(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		profile, err := ca.NewProfile(ca.Machine, ca.ProfileConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
 		guard := k.Guard(authority)
-		prepared, err := guard.Prepare(time.Now(), profile, request, id)
-		if err != nil {
-			t.Fatal(err)
-		}
+		prepared := prepare(t, guard, catest.Identity(t, "sql1.bank.example"))
+		key := prepared.Intention().Key
 		release := authority.hangs()
 		defer release()
 		issued := make(chan error, 1)
@@ -131,11 +108,11 @@ func TestRevokingWaitsForNoSignature(t *testing.T) {
 		synctest.Wait()
 
 		began := time.Now()
-		if _, err := k.Revoke(t.Context(), Order{Key: request.KeyID}, revocation.KeyCompromise, "anna"); err != nil {
+		if _, err := k.Revoke(t.Context(), Order{Key: key}, revocation.KeyCompromise, "anna"); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(began); took != 0 || notified != 1 || !k.Set().HasKey(request.KeyID) {
-			t.Errorf("the revocation took %v, was told %d times, is in force: %v", took, notified, k.Set().HasKey(request.KeyID))
+		if took := time.Since(began); took != 0 || notified != 1 || !k.Set().HasKey(key) {
+			t.Errorf("the revocation took %v, was told %d times, is in force: %v", took, notified, k.Set().HasKey(key))
 		}
 		before := authority.asked()
 		for range 50 {
