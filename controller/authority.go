@@ -174,6 +174,8 @@ type serverCertificate struct {
 	now       func() time.Time
 	log       hclog.Logger
 	current   atomic.Pointer[tls.Certificate]
+	// revoked says that the current one is, and that no other could be made so far.
+	revoked atomic.Bool
 }
 
 // errNoServerCertificate is what a connection ends with while the controller has no certificate.
@@ -222,6 +224,7 @@ func (s *serverCertificate) issue(ctx context.Context) error {
 	}
 	// Machines that join know the root by its pin alone, so it goes along.
 	s.current.Store(&tls.Certificate{Certificate: s.authority.ServerChain(issued), PrivateKey: key, Leaf: issued.Leaf})
+	s.revoked.Store(false)
 	s.log.Info("controller certificate issued", "subject", s.subject, "not-after", issued.Leaf.NotAfter.Format(time.RFC3339))
 	return nil
 }
@@ -230,7 +233,7 @@ func (s *serverCertificate) issue(ctx context.Context) error {
 // of a clock that is set, and stands still while a virtual machine does; the certificate ends all the same.
 const certificateGlance = time.Minute
 
-// run renews the certificate at two thirds of its life, and tries again what failed.
+// run renews the certificate at two thirds of its life, and one that is revoked, and tries again what failed.
 func (s *serverCertificate) run(ctx context.Context) error {
 	tick := time.NewTicker(certificateGlance)
 	defer tick.Stop()
@@ -243,7 +246,7 @@ func (s *serverCertificate) run(ctx context.Context) error {
 		ends := "there is none"
 		if present := s.current.Load(); present != nil {
 			leaf := present.Leaf
-			if due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3); s.now().Before(due) {
+			if due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3); s.now().Before(due) && !s.revoked.Load() {
 				continue
 			}
 			ends = leaf.NotAfter.Format(time.RFC3339)

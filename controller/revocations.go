@@ -176,8 +176,9 @@ func (c *Controller) replaceServer() {
 	c.log.Warn("the controller's own certificate is replaced", "reason", err)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	c.server.revoked.Store(true)
 	if err := c.server.issue(ctx); err != nil {
-		c.log.Error("the controller's own certificate is revoked and cannot be replaced, nodes refuse it until it is; restart the controller", "error", err)
+		c.log.Error("the controller's own certificate is revoked and cannot be replaced, nodes refuse it until it is; that is tried every minute", "error", err)
 	}
 }
 

@@ -123,3 +123,28 @@ func TestControllerWaitsForACertificate(t *testing.T) {
 		stop()
 	})
 }
+
+// A certificate that was revoked while no other could be made is replaced as soon as one can.
+func TestRevokedCertificateIsReplacedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServerCertificate(t, time.Now)
+		if err := s.issue(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		revoked := s.current.Load().Leaf
+		s.revoked.Store(true)
+		stop := s.running(t)
+		<-time.After(certificateGlance)
+		synctest.Wait()
+		second := s.current.Load().Leaf
+		if second.SerialNumber.Cmp(revoked.SerialNumber) == 0 {
+			t.Error("the revoked certificate is still shown")
+		}
+		<-time.After(certificateGlance)
+		synctest.Wait()
+		if third := s.current.Load().Leaf; third != second {
+			t.Error("a certificate that counts was replaced")
+		}
+		stop()
+	})
+}
