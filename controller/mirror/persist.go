@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -110,6 +111,9 @@ const storingShare = 10
 
 func (m *Mirror) noteStored(s stored) {
 	m.storing = false
+	if errors.Is(s.err, context.Canceled) {
+		return // by the end of the mirror, which makes a last attempt: that tells what became of it
+	}
 	rest := (storingShare - 1) * s.took
 	if s.err != nil {
 		m.rested = time.Now().Add(min(rest, longestRest))

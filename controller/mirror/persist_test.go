@@ -89,3 +89,23 @@ func TestReleaseWhileTheStoreHangs(t *testing.T) {
 		})
 	})
 }
+
+// TestEndWhileStoring ends the mirror in the middle of a write: the last attempt stores all, and nobody is told of a failure.
+func TestEndWhileStoring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &fakeStore{}
+		s.take(3 * time.Second)
+		var kinds []EventKind
+		want := tree(t, 5)
+		play(t, Config{Store: s, Tell: func(e Event) { kinds = append(kinds, e.Kind) }}, func(_ *Mirror, source *fakeSource) {
+			source.reads <- read{snapshot: want}
+			<-time.After(2 * persistDelay)
+		})
+		if a, err := s.AcceptedDirectory(t.Context()); err != nil || a.Digest != want.Digest() {
+			t.Errorf("%v is stored: %v", a.Digest.Short(), err)
+		}
+		if s.guarded.writes != 2 || len(kinds) != 0 {
+			t.Errorf("%d attempts, events %v; want 2 and none", s.guarded.writes, kinds)
+		}
+	})
+}
