@@ -59,7 +59,16 @@ func (f *Figures) AddAuthority(status, rootSubject string, rootEnds time.Time, i
 	if slices.Contains([]string{"prepared", "active", "superseded"}, status) {
 		status = Good
 	}
-	f.all = append(f.all, Certificate{root, rootSubject, status, rootEnds}, Certificate{issuing, issuingSubject, status, issuingEnds})
+	f.all = append(f.all, Certificate{issuing, issuingSubject, status, issuingEnds})
+	// One root may be above several CAs, and is trusted for as long as one of them is.
+	above := Certificate{root, rootSubject, status, rootEnds}
+	i := slices.IndexFunc(f.all, func(c Certificate) bool { return c.Profile == root && c.Whose == rootSubject })
+	switch {
+	case i < 0:
+		f.all = append(f.all, above)
+	case f.all[i].Status != Good:
+		f.all[i] = above
+	}
 }
 
 // Append appends the figures in the text format of Prometheus, version 0.0.4, in a fixed order.
