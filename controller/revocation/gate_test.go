@@ -1,9 +1,11 @@
 package revocation
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/bailiwick-net/bailiwick/pki/ca"
 	"github.com/bailiwick-net/bailiwick/pki/catest"
 	"github.com/bailiwick-net/bailiwick/pki/enroll"
+	"github.com/bailiwick-net/bailiwick/pki/trust"
 )
 
 // prepare has a certificate prepared for a machine with a key of its own.
@@ -43,7 +46,7 @@ func prepare(t *testing.T, a Authority, id pki.Identity) *ca.Prepared {
 }
 
 // A machine that is disabled, or vanishes for good, while its request is answered gets nothing: its certificates were put on
-// hold before this one was there.
+// hold before this one was there. The same goes for who is revoked meanwhile.
 func TestNothingIsIssuedToWhomTheDirectoryDropped(t *testing.T) {
 	id := catest.Identity(t, "sql1.bank.example")
 	entry := directory.Machine{UUID: directory.UUID(id.UUID()), DN: directory.MustParseDN("cn=sql1,dc=bank,dc=example"), Name: "sql1"}
@@ -86,6 +89,48 @@ func TestNothingIsIssuedToWhomTheDirectoryDropped(t *testing.T) {
 			if _, err := guard.Issue(t.Context(), prepared); !errors.Is(err, test.want) {
 				t.Errorf("got %v, want %v", err, test.want)
 			}
+			// The same, while the certificate is signed.
+			present = view(entry)
+			guard = k.Guard(&slow{catest.New(t), func() { present = test.now }})
+			if prepared, err = guard.Prepare(time.Now(), profile, request, id); err != nil {
+				t.Fatal(err)
+			}
+			if issued, err := guard.Issue(t.Context(), prepared); !errors.Is(err, test.want) || err != nil && issued.Leaf != nil {
+				t.Errorf("while it was signed: got %v, want %v", err, test.want)
+			}
 		})
 	}
+	// Who renews shows a certificate that is revoked while the next one, of another key, is signed.
+	authority := catest.New(t)
+	caller := authority.Machine(t, id).Leaf
+	verdict := trust.Verdict{Leaf: caller, Path: []*x509.Certificate{caller, authority.Issuing(), authority.Root()}}
+	shown, err := pki.KeyIDOf(caller.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := trust.NewRevocations(1, nil, []pki.KeyID{shown})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &Keeper{config: Config{View: func() *mirror.View { return nil }}}
+	k.current.Store(&state{})
+	guard := k.Guard(&slow{authority, func() { k.current.Store(&state{set: set}) }})
+	prepared, err := guard.Prepare(time.Now(), profile, request, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if issued, err := guard.Issue(WithCaller(t.Context(), verdict), prepared); !errors.Is(err, ErrKeyRevoked) || issued.Leaf != nil {
+		t.Errorf("whose certificate was revoked meanwhile got %v, %v; want ErrKeyRevoked", issued.Leaf, err)
+	}
+}
+
+// slow is a CA beside which something happens while it signs.
+type slow struct {
+	*catest.CA
+	meanwhile func()
+}
+
+func (s *slow) Issue(ctx context.Context, p *ca.Prepared) (ca.Issued, error) {
+	s.meanwhile()
+	return s.CA.Issue(ctx, p)
 }
