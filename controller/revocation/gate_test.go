@@ -92,10 +92,7 @@ func TestNothingIsIssuedToWhomTheDirectoryDropped(t *testing.T) {
 			// The same, while the certificate is signed.
 			present = view(entry)
 			guard = k.Guard(&slow{catest.New(t), func() { present = test.now }})
-			if prepared, err = guard.Prepare(time.Now(), profile, request, id); err != nil {
-				t.Fatal(err)
-			}
-			if issued, err := guard.Issue(t.Context(), prepared); !errors.Is(err, test.want) || err != nil && issued.Leaf != nil {
+			if issued, err := guard.Issue(t.Context(), prepare(t, guard, id)); !errors.Is(err, test.want) || err != nil && issued.Leaf != nil {
 				t.Errorf("while it was signed: got %v, want %v", err, test.want)
 			}
 		})
@@ -115,11 +112,7 @@ func TestNothingIsIssuedToWhomTheDirectoryDropped(t *testing.T) {
 	k := &Keeper{config: Config{View: func() *mirror.View { return nil }}}
 	k.current.Store(&state{})
 	guard := k.Guard(&slow{authority, func() { k.current.Store(&state{set: set}) }})
-	prepared, err := guard.Prepare(time.Now(), profile, request, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if issued, err := guard.Issue(WithCaller(t.Context(), verdict), prepared); !errors.Is(err, ErrKeyRevoked) || issued.Leaf != nil {
+	if issued, err := guard.Issue(WithCaller(t.Context(), verdict), prepare(t, guard, id)); !errors.Is(err, ErrKeyRevoked) || issued.Leaf != nil {
 		t.Errorf("whose certificate was revoked meanwhile got %v, %v; want ErrKeyRevoked", issued.Leaf, err)
 	}
 }
