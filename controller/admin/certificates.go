@@ -290,7 +290,7 @@ func (s *Server) ReleaseCertificates(ctx context.Context, r *adminv1.ReleaseCert
 	return &adminv1.ReleaseCertificatesResponse{Released: describeRevocations(out.Changed), Kept: describeRevocations(out.Before)}, nil
 }
 
-// latest are the latest certificates of the machines that may have one.
+// latest are the latest certificates of the machines that may have one, of controllers and of administrators.
 func (s *Server) latest(ctx context.Context) ([]analyze.Certificate, error) {
 	holdings, err := s.config.Store.Holdings(ctx)
 	if err != nil {
@@ -305,8 +305,35 @@ func (s *Server) latest(ctx context.Context) ([]analyze.Certificate, error) {
 		m, vanished, ok := view.Machine(directory.UUID(h.Machine))
 		_, revoked := s.config.Revocations.Record(h.Serial)
 		if ok && !vanished && !m.Disabled && !revoked {
-			out = append(out, analyze.Certificate{Machine: m.Name, NotBefore: h.Issued, NotAfter: h.NotAfter})
+			out = append(out, analyze.Certificate{Whose: m.Name, NotBefore: h.Issued, NotAfter: h.NotAfter})
+		}
+	}
+	for beginning, holder := range map[string]analyze.Holder{
+		pki.ControllersURI(s.config.TrustDomain): analyze.HolderController, pki.AdministratorsURI(s.config.TrustDomain): analyze.HolderAdministrator,
+	} {
+		subjects, err := s.config.Store.IssuedSubjects(ctx, beginning)
+		if err != nil {
+			return nil, refuse(err)
+		}
+		for _, subject := range subjects {
+			entries, err := s.config.Store.IssuancesTo(ctx, subject)
+			if err != nil {
+				return nil, refuse(err)
+			}
+			if i, ok := s.latestOf(entries); ok {
+				out = append(out, analyze.Certificate{Holder: holder, Whose: strings.TrimPrefix(subject, beginning), NotBefore: i.NotBefore, NotAfter: i.NotAfter})
+			}
 		}
 	}
 	return out, nil
+}
+
+// latestOf is the certificate of a subject that ends last, of those that were signed and count.
+func (s *Server) latestOf(entries []ca.Entry) (latest ca.Intention, ok bool) {
+	for _, e := range entries {
+		if _, revoked := s.config.Revocations.Record(e.Intention.Serial); e.Certificate != nil && !revoked && e.Intention.NotAfter.After(latest.NotAfter) {
+			latest, ok = e.Intention, true
+		}
+	}
+	return latest, ok
 }

@@ -50,7 +50,7 @@ type Store interface {
 	Issuance(ctx context.Context, serial string) (ca.Entry, error)
 	IssuancesTo(ctx context.Context, subject string) ([]ca.Entry, error)
 	IssuancesOf(ctx context.Context, key pki.KeyID) ([]ca.Entry, error)
-	IssuedSubjects(ctx context.Context) ([]string, error)
+	IssuedSubjects(ctx context.Context, beginning string) ([]string, error)
 	Holdings(ctx context.Context) ([]store.Holding, error)
 	PutHolding(ctx context.Context, h store.Holding) error
 	RecordEvent(ctx context.Context, e journal.Event) error

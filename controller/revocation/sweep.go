@@ -76,7 +76,7 @@ func (k *Keeper) sweep(ctx context.Context, settled map[string]desired) error {
 		time.AfterFunc(sweepPause, k.DirectoryChanged)
 		return nil
 	}
-	subjects, err := k.config.Store.IssuedSubjects(ctx)
+	subjects, err := k.config.Store.IssuedSubjects(ctx, "")
 	if err != nil {
 		return err
 	}

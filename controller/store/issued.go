@@ -92,13 +92,16 @@ func (s *Store) names(ctx context.Context, prefix string, each func(string) erro
 	}
 }
 
-// IssuedSubjects lists the identity URIs of all that certificates were issued to, in ascending order.
-func (s *Store) IssuedSubjects(ctx context.Context) ([]string, error) {
+// IssuedSubjects lists the identity URIs of all that certificates were issued to and that begin like this, in ascending order.
+func (s *Store) IssuedSubjects(ctx context.Context, beginning string) ([]string, error) {
 	var subjects []string
-	err := s.names(ctx, s.key("issued-to", ""), func(name string) error {
+	err := s.names(ctx, s.key("issued-to", beginning), func(name string) error {
 		slash := strings.LastIndexByte(name, '/')
-		if slash > 0 && (len(subjects) == 0 || subjects[len(subjects)-1] != name[:slash]) {
-			subjects = append(subjects, name[:slash])
+		if slash <= 0 {
+			return nil
+		}
+		if subject := beginning + name[:slash]; len(subjects) == 0 || subjects[len(subjects)-1] != subject {
+			subjects = append(subjects, subject)
 		}
 		return nil
 	})

@@ -115,11 +115,18 @@ func journalIndex(t *testing.T, s *store.Store) {
 			t.Fatal(err)
 		}
 	}
-	subjects, err := s.IssuedSubjects(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	for beginning, want := range map[string][]string{
+		"":                                    {"bailiwick://bank.example/machine/0", "bailiwick://bank.example/machine/1"},
+		"bailiwick://bank.example/machine/":   {"bailiwick://bank.example/machine/0", "bailiwick://bank.example/machine/1"},
+		"bailiwick://bank.example/machine/1":  nil, // a whole one, which nothing follows
+		"bailiwick://bank.example/controller": nil,
+	} {
+		subjects, err := s.IssuedSubjects(t.Context(), beginning)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("subjects that begin with "+beginning, subjects, want)
 	}
-	check("subjects", subjects, []string{"bailiwick://bank.example/machine/0", "bailiwick://bank.example/machine/1"})
 	page, more, err := s.IssuancePage(t.Context(), "0001", 3)
 	check("page", serials(page, err), []string{"0002", "0003", "0004"})
 	if !more {
