@@ -1,12 +1,10 @@
 package authority_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -59,17 +57,7 @@ func TestDiskThatIsFull(t *testing.T) {
 	given := map[string]bool{}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // one that goes on is killed, and the test fails below
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), victimDir+"="+dir)
-	cmd.Stderr = io.Discard // etcd's last words
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
+	cmd, lines := startVictim(ctx, t, dir, io.Discard) // etcd's last words
 	for n := 0; lines.Scan(); n++ {
 		given[lines.Text()] = true
 		if n == 10 {

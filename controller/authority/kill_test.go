@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"testing"
@@ -72,17 +73,7 @@ func TestKilledOverAndOver(t *testing.T) {
 	dir := t.TempDir()
 	given := map[string]bool{}
 	for round := range 3 {
-		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), victimDir+"="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
+		cmd, lines := startVictim(t.Context(), t, dir, os.Stderr)
 		for n := 0; n < 11+4*round && lines.Scan(); n++ {
 			given[lines.Text()] = true
 		}
@@ -103,6 +94,22 @@ func TestKilledOverAndOver(t *testing.T) {
 		t.Fatalf("%d certificates were given away, want at least 30", len(given))
 	}
 	recorded(t, dir, given)
+}
+
+// startVictim starts a victim, and returns it with the lines that it prints.
+func startVictim(ctx context.Context, t *testing.T, dir string, stderr io.Writer) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), victimDir+"="+dir)
+	cmd.Stderr = stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, bufio.NewScanner(out)
 }
 
 // recorded opens what a victim left, and finds a journal without a problem and every certificate that was given away in it.

@@ -61,8 +61,7 @@ func TestOfflineRootRevokesAnIssuingCA(t *testing.T) {
 		t.Errorf("with a list verify finds %q", found)
 	}
 
-	_, before := waiting(t, p.Fleet)
-	old := before.GetAuthorities()[0].GetId()
+	old := p.authority()
 	revoking := root.List(old)
 	if _, err := handIn(revoking); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "replace the CA by a rotation") {
 		t.Errorf("a list that revokes the CA that issues gave %v, want a refusal that names the way", err)
@@ -70,28 +69,7 @@ func TestOfflineRootRevokesAnIssuingCA(t *testing.T) {
 	if out := verify(); !strings.Contains(out, "sql1.pem: OK") {
 		t.Errorf("after a list that was not taken openssl says:\n%s", out)
 	}
-	prepared, err := p.Authorities().PrepareAuthority(p.Context(), &adminv1.PrepareAuthorityRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, step := range []func() error{
-		func() error {
-			_, err := p.Authorities().CertifyAuthority(p.Context(), &adminv1.CertifyAuthorityRequest{Certificates: root.Certify(prepared.GetAuthority().GetRequest())})
-			return err
-		},
-		func() error {
-			_, err := p.Authorities().ActivateAuthority(p.Context(), &adminv1.ActivateAuthorityRequest{Emergency: true})
-			return err
-		},
-		func() error {
-			_, err := p.Authorities().RetireAuthority(p.Context(), &adminv1.RetireAuthorityRequest{Id: old, Emergency: true})
-			return err
-		},
-	} {
-		if err := step(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	p.replaceAuthority(root.Certify)
 	if err := session.WantEnd(); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("the session with a certificate of the retired CA ended with %v, want Unauthenticated", err)
 	}

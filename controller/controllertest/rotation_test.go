@@ -13,7 +13,7 @@ import (
 )
 
 // waiting are the machines that the controller waits for.
-func waiting(t *testing.T, f *Fleet) (names []string, r *adminv1.GetAuthoritiesResponse) {
+func waiting(t testing.TB, f *Fleet) (names []string, r *adminv1.GetAuthoritiesResponse) {
 	t.Helper()
 	r, err := f.Authorities().GetAuthorities(f.Context(), &adminv1.GetAuthoritiesRequest{})
 	if err != nil {
@@ -25,6 +25,32 @@ func waiting(t *testing.T, f *Fleet) (names []string, r *adminv1.GetAuthoritiesR
 		}
 	}
 	return names, r
+}
+
+// authority is the ID of the first CA that is not retired.
+func (f *Fleet) authority() string {
+	f.t.Helper()
+	_, r := waiting(f.t, f)
+	return r.GetAuthorities()[0].GetId()
+}
+
+// replaceAuthority replaces the CA that issues as in an emergency. certify answers its request where the root is kept off line.
+func (f *Fleet) replaceAuthority(certify func(request []byte) []byte) {
+	f.t.Helper()
+	old := f.authority()
+	prepared, err := f.Authorities().PrepareAuthority(f.Context(), &adminv1.PrepareAuthorityRequest{})
+	if err == nil && certify != nil {
+		_, err = f.Authorities().CertifyAuthority(f.Context(), &adminv1.CertifyAuthorityRequest{Certificates: certify(prepared.GetAuthority().GetRequest())})
+	}
+	if err == nil {
+		_, err = f.Authorities().ActivateAuthority(f.Context(), &adminv1.ActivateAuthorityRequest{Emergency: true})
+	}
+	if err == nil {
+		_, err = f.Authorities().RetireAuthority(f.Context(), &adminv1.RetireAuthorityRequest{Id: old, Emergency: true})
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // The story of a root that is replaced: every node trusts the next one before it issues, keeps its session throughout, has
@@ -135,8 +161,7 @@ func TestRetiredAuthorityHasNoSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	renewed.Trust, left.Trust = before.AwaitTrust(f.TrustRevision()), stays.AwaitTrust(f.TrustRevision())
-	_, r := waiting(t, f)
-	old := r.GetAuthorities()[0].GetId()
+	old := f.authority()
 	if _, err := f.Authorities().ActivateAuthority(f.Context(), &adminv1.ActivateAuthorityRequest{Emergency: true}); err != nil {
 		t.Fatal(err)
 	}

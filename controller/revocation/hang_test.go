@@ -155,15 +155,22 @@ func TestRevokingWaitsForNoSignature(t *testing.T) {
 	})
 }
 
+// hanging opens a keeper of a CA whose key does not sign until it is released.
+func hanging(t *testing.T) (*token, *Keeper, func()) {
+	t.Helper()
+	authority := &token{CA: catest.New(t)}
+	release := authority.hangs()
+	k, err := Open(t.Context(), Config{Store: &told{}, Issuers: func() []Issuer { return []Issuer{authority} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority, k, release
+}
+
 // Without a list that is good whoever asks is refused in time, and what failed is tried again without anybody asking.
 func TestListsAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		authority := &token{CA: catest.New(t)}
-		release := authority.hangs()
-		k, err := Open(t.Context(), Config{Store: &told{}, Issuers: func() []Issuer { return []Issuer{authority} }})
-		if err != nil {
-			t.Fatal(err)
-		}
+		authority, k, release := hanging(t)
 		scope := revocation.Whole(authority.IssuerKeyID())
 		if _, err := k.List(t.Context(), scope); !errors.Is(err, ErrSilent) {
 			t.Errorf("the first list gave %v, want ErrSilent", err)

@@ -71,12 +71,7 @@ func TestListsOfRetiredCAsHaveNoEnd(t *testing.T) {
 // However many wait for a signature that does not come, it is one that did not.
 func TestSilenceIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		authority := &token{CA: catest.New(t)}
-		release := authority.hangs()
-		k, err := Open(t.Context(), Config{Store: &told{}, Issuers: func() []Issuer { return []Issuer{authority} }})
-		if err != nil {
-			t.Fatal(err)
-		}
+		authority, k, release := hanging(t)
 		const strangers = 20
 		answers := make(chan error, strangers)
 		for range strangers {
