@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smallDisk is a file system of so many octets, which ends with the test.
+// smallDisk is a file system of so many octets, which ends with the test. What is full has to be a file system, and no part of
+// one: a limit on the size of files is another error (EFBIG), and a quota needs root as well. Continuous integration is root.
 func smallDisk(t *testing.T, octets string) string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("only root can mount a file system")
+		t.Skip("mounting a file system that can be filled needs root")
 	}
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size="+octets); err != nil {

@@ -345,7 +345,9 @@ func TestNoSessionIsResumed(t *testing.T) {
 				}
 				// A ticket of TLS 1.3 comes after the handshake and before everything else that the server says: its settings
 				// where HTTP/2 is spoken, which ask for nothing, and elsewhere its answer.
-				_ = conn.SetDeadline(time.Now().Add(Patience))
+				if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
+					t.Fatal(err)
+				}
 				if name == "EST" {
 					if _, err := conn.Write([]byte("GET /.well-known/est/cacerts HTTP/1.1\r\nHost: est\r\n\r\n")); err != nil {
 						t.Fatal(err)
