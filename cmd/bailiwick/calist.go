@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,6 +45,9 @@ has to be retired before: the controller takes no list that revokes it.`,
 			var err error
 			if order.Reason, err = revocation.ParseReason(reason); err != nil {
 				return usageError{err}
+			}
+			if cmd.Flags().Changed("reason") && len(order.Revoke) == 0 {
+				return usageError{errors.New("--reason says why a CA is revoked: name that with --revoke; nothing was signed")}
 			}
 			if _, err := os.Lstat(out); err == nil {
 				return fmt.Errorf("%s is there already, and nothing is overwritten; nothing was signed", out)

@@ -48,9 +48,9 @@ func alarms(t *testing.T, root string) []string {
 }
 
 // texts are the string literals of the files that count, and of these the messages of calls of a method Error.
-func texts(t *testing.T, root string, counts func(path string) bool) (all, errors map[string]string) {
+func texts(t *testing.T, root string, counts func(path string) bool) (all, alarms map[string]string) {
 	t.Helper()
-	all, errors = map[string]string{}, map[string]string{}
+	all, alarms = map[string]string{}, map[string]string{}
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -75,8 +75,11 @@ func texts(t *testing.T, root string, counts func(path string) bool) (all, error
 					break
 				}
 				if text, ok := n.Args[0].(*ast.BasicLit); ok && text.Kind == token.STRING {
-					message, _ := strconv.Unquote(text.Value)
-					errors[message] = name
+					message, err := strconv.Unquote(text.Value)
+					if err != nil {
+						t.Errorf("%s: the literal %s: %v", name, text.Value, err)
+					}
+					alarms[message] = name
 				}
 			}
 			return true
@@ -86,7 +89,7 @@ func texts(t *testing.T, root string, counts func(path string) bool) (all, error
 	if err != nil {
 		t.Fatal(err)
 	}
-	return all, errors
+	return all, alarms
 }
 
 // TestEveryAlarmIsInARunbook holds what the controller logs as an error, and a node of its certificate, against the runbooks of

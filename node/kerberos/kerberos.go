@@ -125,10 +125,10 @@ func (a *Account) Principal() kerberos.Principal { return a.principal }
 // HostName is the DNS name of the machine as its keytab has it; "" where it does not tell.
 func (a *Account) HostName() string { return a.hostName }
 
-// hostName is the name in the account's principal. "NAME$" has none: but where the machine joined a domain, the keytab also
-// has the account's other names, among them "host/NAME" with the short name and the full one.
+// hostName is the full name in the account's principal. "NAME$" has none, and "host/NAME" may have the short one: but where the
+// machine joined a domain, the keytab also has the account's other names, among them "host/NAME" with the full one.
 func hostName(all []kerberos.Principal, account kerberos.Principal) string {
-	if len(account.Components) == 2 {
+	if len(account.Components) == 2 && strings.Contains(account.Components[1], ".") {
 		return strings.ToLower(account.Components[1])
 	}
 	found := ""
@@ -162,7 +162,7 @@ func (a *Account) Ticket(ctx context.Context, service kerberos.Principal) (kerbe
 	case got := <-answers:
 		return got.ticket, got.err
 	case <-ctx.Done():
-		return kerberos.Ticket{}, fmt.Errorf("get %v a ticket for %v: %w: the key distribution centres of the realms, by %s, do not answer: %w",
+		return kerberos.Ticket{}, fmt.Errorf("get %v a ticket for %v: %w: gave up waiting for the key distribution centres of the realms, by %s: %w",
 			a.principal, service, ErrTicket, a.settings.Config, ctx.Err())
 	}
 }

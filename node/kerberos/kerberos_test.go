@@ -55,6 +55,8 @@ func TestHostName(t *testing.T) {
 		{"SQL1$@R host/sql1.bank.example@ELSEWHERE", "SQL1$@R", ""},
 		{"SQL1$@R host/SQL1@R", "SQL1$@R", ""},
 		{"SQL1$@R", "SQL1$@R", ""},
+		{"host/SQL1@R", "host/SQL1@R", ""},
+		{"host/SQL1@R host/sql1.bank.example@R", "host/SQL1@R", "sql1.bank.example"},
 	} {
 		var held []kerberos.Principal
 		for _, text := range strings.Fields(c.held) {

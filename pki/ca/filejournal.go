@@ -28,7 +28,7 @@ type FileJournal struct {
 	}
 }
 
-// maxJournalLine bounds one line: an intention or a certificate, in base64.
+// maxJournalLine bounds one line: an intention or a certificate, in base64, or what a list of a root has.
 const maxJournalLine = 64 << 10
 
 // journalLine is one line: an intention, a certificate, or the revocation list of a root.

@@ -109,16 +109,21 @@ func (j *FileJournal) nextList(now time.Time, order RootListOrder) (RootList, er
 		ends[e.Intention.Serial] = e.Intention.NotAfter
 	}
 	if last != nil {
-		if now.Before(last.ThisUpdate) {
-			return RootList{}, fmt.Errorf("the list before was signed at %s, and here it is %s: set the clock: %w",
-				last.ThisUpdate.Format(time.RFC3339), now.Format(time.RFC3339), ErrAuthority)
-		}
 		next.Number = max(next.Number, last.Number+1)
+		// The clock may have been ahead then, and nobody took that list; it is not a list from after anything's end.
+		before := last.ThisUpdate
+		if now.Before(before) {
+			before = now
+		}
 		for _, r := range last.Revoked {
 			// RFC 5280 3.3: an entry stays until it was on a list from after the certificate's end.
-			if end, ok := ends[r.Serial]; !ok || !last.ThisUpdate.After(end) {
-				next.Revoked = append(next.Revoked, r)
+			if end, ok := ends[r.Serial]; ok && before.After(end) {
+				continue
 			}
+			if now.Before(r.At) {
+				r.At = now
+			}
+			next.Revoked = append(next.Revoked, r)
 		}
 	}
 	for _, name := range order.Revoke {

@@ -109,7 +109,6 @@ func withJournal(t *testing.T, dir string, unlock Unlock, use func(*FileJournal,
 func TestRootListsFollowEachOther(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	dir, unlock, issuing := offline(t, now)
-	end := time.Time{}
 	var number uint64
 	for _, step := range []struct {
 		name    string
@@ -141,12 +140,36 @@ func TestRootListsFollowEachOther(t *testing.T) {
 			if step.entries > 0 && (list.Entries[0].Serial.Text(16) != issuing || list.Entries[0].Reason != step.why || !list.Entries[0].At.Equal(now)) {
 				t.Errorf("%s: on the list is %+v", step.name, list.Entries[0])
 			}
-			number, end = list.Number, at
+			number = list.Number
 		})
 	}
+}
+
+// A list that was signed while the clock was years ahead, which no controller takes, holds nothing up once it is set: the next
+// one counts from then on, has a higher number, and what was revoked on the list before stays revoked, from no later than now.
+func TestRootListAfterAClockThatRanAhead(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	dir, unlock, issuing := offline(t, now)
 	withJournal(t, dir, unlock, func(j *FileJournal, root *x509.Certificate, key crypto.Signer) {
-		if _, _, err := SignRootList(j, end.Add(-time.Second), root, key, RootListOrder{}); !errors.Is(err, ErrAuthority) || !strings.Contains(err.Error(), "set the clock") {
-			t.Errorf("a list from before the last one: %v", err)
+		ahead, der, err := SignRootList(j, now.Add(3*365*day), root, key, RootListOrder{Revoke: []string{issuing}, Reason: revocation.CACompromise})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := revocation.ParseList(der, []*x509.Certificate{root}, now); !errors.Is(err, revocation.ErrList) {
+			t.Errorf("taking a list of years ahead gave %v, want ErrList", err)
+		}
+		for _, at := range []time.Time{now, now.Add(time.Hour)} {
+			_, der, err := SignRootList(j, at, root, key, RootListOrder{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, _, err := revocation.ParseList(der, []*x509.Certificate{root}, at)
+			if err != nil || list.Number <= ahead.Number || !list.ThisUpdate.Equal(at) || len(list.Entries) != 1 {
+				t.Fatalf("the list after it is %+v, %v", list, err)
+			}
+			if e := list.Entries[0]; e.Serial.Text(16) != issuing || e.Reason != revocation.CACompromise || !e.At.Equal(now) {
+				t.Errorf("on the list after it is %+v", e)
+			}
 		}
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/big"
 	"time"
 )
 
@@ -67,7 +66,7 @@ func ReadList(der []byte) (List, error) {
 }
 
 func wholeList(parsed *x509.RevocationList) (List, error) {
-	if parsed.Number == nil || parsed.Number.Sign() <= 0 || parsed.Number.Cmp(new(big.Int).SetUint64(math.MaxInt64)) > 0 {
+	if parsed.Number == nil || parsed.Number.Sign() <= 0 || !parsed.Number.IsInt64() {
 		return List{}, fmt.Errorf("its number is %v, wanted one from 1 on of at most 63 bits (RFC 5280 5.2.3)", parsed.Number)
 	}
 	switch {
@@ -93,12 +92,12 @@ func wholeList(parsed *x509.RevocationList) (List, error) {
 				return List{}, fmt.Errorf("the entry of %s has the critical extension %v, so it is about another issuer", serial.Text(16), x.Id)
 			}
 		}
-		reason := Reason(e.ReasonCode)
+		reason := Unspecified
+		if code := e.ReasonCode; code >= 0 && code <= math.MaxUint8 && reasonNames[Reason(code)] != "" {
+			reason = Reason(code)
+		}
 		if reason == CertificateHold {
 			return List{}, fmt.Errorf("%s is on hold, which is for machines: a CA is revoked or not", serial.Text(16))
-		}
-		if _, known := reasonNames[reason]; !known || e.ReasonCode < 0 || e.ReasonCode > math.MaxUint8 {
-			reason = Unspecified
 		}
 		list.Entries = append(list.Entries, Entry{Serial: serial, At: e.RevocationTime.UTC(), Reason: reason})
 	}

@@ -85,13 +85,15 @@ func TestParseList(t *testing.T) {
 // A list that was revoked for a reason of a later time is one of revocations all the same.
 func TestUnknownReasonsAreRevocations(t *testing.T) {
 	issuer, key := authority(t)
-	list, _, err := ParseList(signed(t, issuer, key, func(_ *List, x *x509.RevocationList) {
-		if len(x.RevokedCertificateEntries) > 0 {
-			x.RevokedCertificateEntries[0].ReasonCode = 77
+	for _, code := range []int{77, 256 + int(CertificateHold)} {
+		list, _, err := ParseList(signed(t, issuer, key, func(_ *List, x *x509.RevocationList) {
+			if len(x.RevokedCertificateEntries) > 0 {
+				x.RevokedCertificateEntries[0].ReasonCode = code
+			}
+		}), []*x509.Certificate{issuer}, epoch)
+		if err != nil || len(list.Entries) != 2 || list.Entries[0].Reason != Unspecified {
+			t.Errorf("code %d gave %+v, error %v", code, list, err)
 		}
-	}), []*x509.Certificate{issuer}, epoch)
-	if err != nil || len(list.Entries) != 2 || list.Entries[0].Reason != Unspecified {
-		t.Errorf("got %+v, error %v", list, err)
 	}
 }
 

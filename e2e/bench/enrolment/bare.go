@@ -155,7 +155,10 @@ func (b *bare) Enroll(ctx context.Context, r *nodev1.EnrollRequest) (*nodev1.Enr
 // Renew signs the certificate that the machine presented for its new key. Verifying is TLS's, of the request enroll's, and of
 // what was signed x509's.
 func (b *bare) Renew(ctx context.Context, r *nodev1.RenewRequest) (*nodev1.RenewResponse, error) {
-	p, _ := peer.FromContext(ctx)
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, errors.New("a connection without a peer")
+	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
 	if !ok || len(info.State.VerifiedChains) == 0 {
 		return nil, errors.New("a machine without a certificate")

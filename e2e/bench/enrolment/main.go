@@ -50,6 +50,9 @@ func run(args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	if o.left < 0 || o.left > machineLife {
+		return fmt.Errorf("-left %v, wanted 0 to %v", o.left, machineLife)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	parts := map[string]bool{}
@@ -60,11 +63,11 @@ func run(args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	command := exec.CommandContext(ctx, program, roleArgument)
+	machines := exec.CommandContext(ctx, program, roleArgument)
 	if parts["join"] || parts["renew"] {
 		usual := o
 		usual.left = 0
-		if err := usual.scene(ctx, command, o.n, func(s *scene) error {
+		if err := usual.scene(ctx, machines, o.n, func(s *scene) error {
 			renewal, err := s.costs(ctx, out, parts)
 			if err != nil || renewal == 0 {
 				return err
@@ -73,12 +76,12 @@ func run(args []string, out io.Writer) (err error) {
 		}); err != nil {
 			return err
 		}
-		command = exec.CommandContext(ctx, program, roleArgument)
+		machines = exec.CommandContext(ctx, program, roleArgument)
 	}
 	if !parts["storm"] {
 		return nil
 	}
-	return o.scene(ctx, command, o.nodes, func(s *scene) error { return s.storm(ctx, out, o.spread) })
+	return o.scene(ctx, machines, o.nodes, func(s *scene) error { return s.storm(ctx, out, o.spread) })
 }
 
 // A scene is a controller here, and its machines in another process.

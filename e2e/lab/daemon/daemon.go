@@ -62,7 +62,12 @@ func (d *Daemon) Await(ctx context.Context, most time.Duration, ready func(conte
 }
 
 // Signal sends a signal.
-func (d *Daemon) Signal(s os.Signal) error { return d.cmd.Process.Signal(s) }
+func (d *Daemon) Signal(s os.Signal) error {
+	if d == nil {
+		return os.ErrProcessDone
+	}
+	return d.cmd.Process.Signal(s)
+}
 
 // End sends a signal and waits for the end.
 func (d *Daemon) End(s os.Signal) {

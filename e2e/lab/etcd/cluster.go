@@ -98,7 +98,9 @@ func (c *Cluster) Endpoints() []string {
 
 // Leader asks the running members which of them leads, until they have elected one.
 func (c *Cluster) Leader(ctx context.Context) (*Server, error) {
-	for {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
 		for _, m := range c.Members {
 			if m.daemon == nil {
 				continue
