@@ -232,7 +232,7 @@ func TestClusterLosesItsLeader(t *testing.T) {
 	p.account()
 }
 
-// nothing waits until every kind of call that began now was refused.
+// nothing waits until each controller was refused a certificate, and holds that no other call succeeded meanwhile.
 func (p *pair) nothing(when string) {
 	p.t.Helper()
 	from := time.Now()

@@ -47,7 +47,7 @@ func TestFleetLosesMostOfEtcd(t *testing.T) {
 		m.Kill()
 	}
 	// Callers hear of it before their own time is over, whatever it is.
-	ctx, cancel := context.WithTimeout(f.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(f.Context(), 5*time.Second)
 	defer cancel()
 	var asking sync.WaitGroup
 	for what, ask := range map[string]func() error{

@@ -71,7 +71,7 @@ func (d *Desk) authorize(ctx context.Context, c claim, csr []byte) (ca.Issued, e
 	if err != nil {
 		return ca.Issued{}, err
 	}
-	if err := d.hoards.left(d.config.Now(), c.machine(), "machine "+id.String()); err != nil {
+	if err := d.hoards.left(d.config.Now(), d.hoard(id), "machine "+id.String()); err != nil {
 		return ca.Issued{}, err
 	}
 	// 3. The request.
@@ -116,7 +116,7 @@ func (d *Desk) authorize(ctx context.Context, c claim, csr []byte) (ca.Issued, e
 		return ca.Issued{}, err
 	}
 	// Of several at once one may pass too many, and each of them was counted among the few in a row.
-	_ = d.hoards.take(d.config.Now(), c.machine(), "machine "+id.String())
+	_ = d.hoards.take(d.config.Now(), d.hoard(id), "machine "+id.String())
 	// 7. What the machine holds now. Where this fails the certificate is not given away.
 	if err := d.hold(ctx, c, id, request.KeyID, issued); err != nil {
 		return ca.Issued{}, err
@@ -124,6 +124,23 @@ func (d *Desk) authorize(ctx context.Context, c claim, csr []byte) (ca.Issued, e
 	d.config.Log.Info("machine certificate issued", "machine", id, "granted-by", c, "serial", prepared.Intention().Serial,
 		"not-after", issued.Leaf.NotAfter.Format(time.RFC3339))
 	return issued, nil
+}
+
+// A hoard is what a machine got since a person last revoked something of it, at so many nanoseconds after
+// the Unix epoch; 0 is never.
+type hoard struct {
+	machine pki.UUID
+	since   int64
+}
+
+func (d *Desk) hoard(id pki.Identity) hoard {
+	h := hoard{machine: id.UUID()}
+	if d.config.LastRevoked != nil {
+		if at := d.config.LastRevoked(id.UUID()); !at.IsZero() {
+			h.since = at.UnixNano()
+		}
+	}
+	return h
 }
 
 // hold records the certificate as what its machine holds, and what it held before as superseded unless this is a renewal.

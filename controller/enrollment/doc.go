@@ -12,7 +12,7 @@
 //  4. a place among those that are worked on at once; then the certificate is prepared, in the profile of the claim, and
 //     linted. Up to here nothing has changed, and whatever fails leaves a token good;
 //  5. the claim is spent: a token is redeemed for the key of the request, in one transaction, so that of many callers one
-//     gets past this; and the machine has asked no more often than it may, lately and in the long run;
+//     gets past this; and the machine has asked no more often than it may lately (in the long run: before step 3);
 //  6. the intention is recorded, the certificate signed and recorded, unless key, caller or machine were shut out since
 //     (controller/revocation), or a certificate of the machine was revoked since a person granted this one;
 //  7. what the machine holds now is recorded: serial number, key, end, and what it was granted by. A renewal of what was

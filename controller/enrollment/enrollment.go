@@ -82,7 +82,7 @@ type Config struct {
 type Desk struct {
 	config    Config
 	machines  *meter[pki.UUID]
-	hoards    *meter[pki.UUID]
+	hoards    *meter[hoard]
 	tokens    *meter[enroll.TokenID]
 	strangers *meter[struct{}]
 	queue     queue
@@ -104,7 +104,7 @@ func New(c Config) *Desk {
 	return &Desk{
 		config:    c,
 		machines:  newMeter[pki.UUID](machineBurst, machineInterval),
-		hoards:    newMeter[pki.UUID](machineHoard, machineHoardInterval),
+		hoards:    newMeter[hoard](machineHoard, machineHoardInterval),
 		tokens:    newMeter[enroll.TokenID](tokenBurst, tokenInterval),
 		strangers: newMeter[struct{}](strangerBurst, strangerInterval),
 		gate:      newGate(maxIssuing, maxWaiting),

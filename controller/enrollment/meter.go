@@ -19,6 +19,7 @@ const (
 	machineInterval = time.Minute
 	// And no more than this in the long run: all of a machine's certificates are named one by one when it is revoked, and what
 	// every node can be told is bounded (trust.MaxRevocations). Certificates that came to nothing do not count.
+	// A person who revokes them lets the count begin anew: whoever had the key may have used it up.
 	machineHoard         = 24
 	machineHoardInterval = 4 * time.Hour
 	// A join token may be presented this often. Only whoever has its secret is counted, so that nobody else can use up

@@ -87,6 +87,27 @@ func TestOneMachineHoardsFewCertificates(t *testing.T) {
 	if _, err := o.Renew(t.Context(), present, request); err != nil {
 		t.Errorf("after a failure: %v", err)
 	}
+	// Whoever stole the key may have used it up. A person who revokes what it got lets the machine in.
+	err = nil
+	for n := 0; n <= machineHoard && err == nil; n++ {
+		o.clock = o.clock.Add(machineInterval)
+		_, err = o.Renew(t.Context(), present, request)
+	}
+	if !errors.Is(err, ErrTooOften) {
+		t.Fatalf("used up: %v, wanted ErrTooOften", err)
+	}
+	revoked := o.clock
+	o.config.LastRevoked = func(pki.UUID) time.Time { return revoked }
+	for n := range machineHoard {
+		o.clock = o.clock.Add(machineInterval)
+		if _, err := o.Renew(t.Context(), present, request); err != nil {
+			t.Fatalf("certificate %d after a revocation: %v", n, err)
+		}
+	}
+	o.clock = o.clock.Add(machineInterval)
+	if _, err := o.Renew(t.Context(), present, request); !errors.Is(err, ErrTooOften) {
+		t.Errorf("after as many again: %v, wanted ErrTooOften", err)
+	}
 }
 
 func TestRenewalsForgetAndOutliveTheClock(t *testing.T) {

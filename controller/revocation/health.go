@@ -92,7 +92,7 @@ func (k *Keeper) Health() Health {
 		return !ok
 	})
 	if len(k.health.failing) == 0 {
-		// Nothing is signed again, so the journal is not told so; it is told of what fails next.
+		// Nothing is signed again, so the journal is not told so; it is told of what fails next, in its own time.
 		k.health.since, k.health.pending = time.Time{}, false
 	}
 	out := Health{Failing: len(k.health.failing), Since: k.health.since, Failures: k.health.failures, Ends: map[string]time.Time{}}

@@ -129,8 +129,10 @@ func (k *Keeper) present(ctx context.Context, issuer Issuer, root bool, scope re
 		err = k.begin(ctx, now, state)
 	}
 	kept := l.byScope[scope]
+	age := now.Sub(kept.ThisUpdate) // below 0 once the clock was set back
+	fresh := age >= 0 && age < k.config.ListLifetime/2
 	switch {
-	case kept.good(now) && kept.round == l.number:
+	case kept.good(now) && kept.round == l.number && (kept.Number == l.number || fresh):
 		return kept, nil, nil
 	// A list of a round that could not be begun would hold what is newer than its number, or be over.
 	case l.number == 0 || l.of != state.number || !now.Before(l.made.Add(k.config.ListLifetime)):
@@ -154,7 +156,7 @@ func (k *Keeper) present(ctx context.Context, issuer Issuer, root bool, scope re
 	}
 	content := k.compose(issuer, scope, SignedList{Number: l.number, ThisUpdate: l.made, NextUpdate: l.made.Add(k.config.ListLifetime)}, state)
 	// A root's key is opened for each signature, and what is revoked every day is not on its list.
-	if root && !before && kept.good(now) && l.made.Sub(kept.ThisUpdate) < k.config.ListLifetime/2 && kept.says(content) {
+	if root && !before && kept.good(now) && fresh && kept.says(content) {
 		kept.round = l.number
 		l.byScope[scope] = kept
 		return kept, nil, nil

@@ -30,7 +30,7 @@ func TestRootsListIsKeptFresh(t *testing.T) {
 		entry := func(serial string, issuer pki.KeyID) ca.Entry {
 			return ca.Entry{Intention: ca.Intention{Serial: serial, Issuer: issuer, Key: pki.KeyID{serial[0]}, NotAfter: time.Now().Add(1000 * time.Hour)}}
 		}
-		s := &told{register: register{entries: []ca.Entry{entry("a1", issuing.IssuerKeyID()), entry("b1", root.IssuerKeyID()), entry("c1", issuing.IssuerKeyID())}}}
+		s := &told{register: register{entries: []ca.Entry{entry("a1", issuing.IssuerKeyID()), entry("b1", root.IssuerKeyID()), entry("c1", issuing.IssuerKeyID()), entry("d1", issuing.IssuerKeyID())}}}
 		k, err := Open(t.Context(), Config{
 			Store: s, Issuers: func() []Issuer { return []Issuer{issuing} }, Roots: func() []Issuer { return []Issuer{root} },
 		})
@@ -59,7 +59,21 @@ func TestRootsListIsKeptFresh(t *testing.T) {
 				t.Errorf("once %s was revoked the root's key had signed %d times, want %d", step.serial, n, step.signed)
 			}
 		}
-		<-time.After(DefaultListLifetime)
+		// A revocation just before half of the list's life begins a round that this list is kept for, and not beyond that half.
+		<-time.After(DefaultListLifetime/2 - 3*time.Minute)
+		if _, err := k.Revoke(t.Context(), Order{Serial: "d1"}, revocation.Superseded, "anna"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := root.asked(); n != 2 {
+			t.Errorf("just before half of its life the root's key had signed %d times, want 2", n)
+		}
+		<-time.After(3*time.Minute + 2*tendInterval)
+		synctest.Wait()
+		if n, left := root.asked(), time.Until(k.Health().Ends[name]); n != 3 || left < DefaultListLifetime-3*time.Minute-3*tendInterval {
+			t.Errorf("after half of its life the root's key had signed %d times, want 3, and the list ends in %v", n, left)
+		}
+		<-time.After(DefaultListLifetime/2 - 2*tendInterval)
 		synctest.Wait()
 		if end, left := k.Health().Ends[name], time.Until(k.Health().Ends[name]); left < DefaultListLifetime/2-2*tendInterval || !end.After(first) {
 			t.Errorf("a day later the list ends in %v", left)
@@ -72,4 +86,22 @@ func TestRootsListIsKeptFresh(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A clock that was ahead and is set back leaves no list behind that is yet to come, although the root would say the same.
+func TestRootsListAfterAClockStep(t *testing.T) {
+	root := catest.New(t)
+	now := time.Now()
+	k, err := Open(t.Context(), Config{
+		Store: &told{}, Issuers: func() []Issuer { return nil }, Roots: func() []Issuer { return []Issuer{root} }, Now: func() time.Time { return now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []time.Duration{0, -100 * time.Hour, time.Hour} {
+		now = now.Add(step)
+		if l, err := k.List(t.Context(), revocation.Whole(root.IssuerKeyID())); err != nil || l.ThisUpdate.After(now) {
+			t.Errorf("after a step of %v the list is of %v, in %v: %v", step, l.ThisUpdate, l.ThisUpdate.Sub(now), err)
+		}
+	}
 }

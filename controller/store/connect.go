@@ -26,7 +26,8 @@ const tryTime = time.Second
 const maxReads = 5
 
 // Connect makes a client of an external etcd: of one member or of several, which it asks in turn. It does not wait until one of
-// them answers. A member that says nothing is found out in two seconds, and asked again once it takes connections.
+// them answers. A member that says nothing is found out in two seconds once it is read from, or a record is written to
+// it, and asked again once it takes connections.
 func Connect(endpoints []string, config *tls.Config, log *zap.Logger) (*clientv3.Client, error) {
 	m := &members{endpoints: endpoints}
 	client, err := clientv3.New(clientv3.Config{

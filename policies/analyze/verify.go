@@ -60,7 +60,7 @@ type Situation struct {
 	Directory   *directory.Snapshot
 	Locations   resolve.Locations // where machines are, for links to sites; nil when that is not known
 	Authorities []Authority
-	// Certificates are the latest of all machines.
+	// Certificates are the latest of all machines, controllers and administrators.
 	Certificates []Certificate
 	// RootLists are those of roots that are kept off line.
 	RootLists []RootList
